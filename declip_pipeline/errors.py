@@ -1,0 +1,46 @@
+"""The library's errors. A message is one line: what was found, what was expected, what to do."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class DeclipError(Exception):
+    """Base of every error a user can cause or meet."""
+
+
+class InputError(DeclipError):
+    """The user's pictures, masks, folders or arguments are not what was expected."""
+
+
+class UnknownNameError(InputError):
+    """A name that is not among the known ones; the message lists them."""
+
+    def __init__(self, kind: str, found: str, known: Iterable[str]) -> None:
+        names = list(known)
+        near = get_close_matches(found, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        super().__init__(f"unknown {kind} {found!r}; {hint}known: {', '.join(names)}")
+
+
+class ImageError(InputError):
+    """One picture cannot be used; the message is the reason in the status table."""
+
+
+class WeightsError(DeclipError):
+    """Backbone weights are missing, unreadable, or belong to another architecture."""
+
+
+class StoreError(DeclipError):
+    """A feature store is missing, incomplete, damaged, or of another format version."""
+
+
+class IdentityMismatchError(DeclipError):
+    """Features are not those a decoder was trained on; the message names the field."""
+
+
+class OutputExistsError(DeclipError):
+    """The output is already there, and nothing is replaced without being asked to."""
+
+
+class StorageFullError(DeclipError):
+    """The disk cannot hold what has to be written."""
