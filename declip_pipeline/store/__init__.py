@@ -1,0 +1,1 @@
+"""Feature stores: one Zarr v3 group for one dataset, backbone and view (see cache/README.md)."""

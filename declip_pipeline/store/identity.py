@@ -1,0 +1,87 @@
+"""What makes features the same features, and the refusal to mix different ones."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from declip_pipeline.errors import IdentityMismatchError
+from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.fingerprint import sha256_of_json
+
+
+@dataclass(frozen=True)
+class StoreIdentity:
+    """Everything that decides the bytes of a store; its SHA-256 names the store.
+
+    `preprocessing` is the backbone's resize and normalisation as plain JSON, `manifest_sha256`
+    covers every sample's fields and the content of every picture and mask.
+    """
+
+    backbone: str
+    weights_sha256: str
+    preprocessing: dict[str, Any]
+    view: str
+    layers: tuple[str, ...]
+    dtype: str
+    manifest_sha256: str
+    format_version: int
+
+    @property
+    def sha256(self) -> str:
+        """The identity as 64 hex digits."""
+        return sha256_of_json(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The identity as plain JSON values."""
+        return asdict(self) | {"layers": list(self.layers)}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "StoreIdentity":
+        """The inverse of `to_json`."""
+        return cls(**(value | {"layers": tuple(value["layers"])}))
+
+
+def feature_identity(
+    backbone: str,
+    weights_sha256: str,
+    preprocessing: dict[str, Any],
+    layer: str,
+    shape: FeatureShape,
+) -> dict[str, Any]:
+    """What a decoder's input features must share with those it was trained on.
+
+    The dataset is not part of it (a decoder is meant for other pictures), nor is the view (the
+    robustness protocol changes it), nor the dtype (it rounds the same numbers).
+    """
+    return {
+        "backbone": backbone,
+        "weights_sha256": weights_sha256,
+        "preprocessing": preprocessing,
+        "layer": layer,
+        "shape": shape.to_json(),
+    }
+
+
+def require_same_features(
+    trained_on: Mapping[str, Any], found: Mapping[str, Any], *, decoder: str, features: str
+) -> None:
+    """Refuse features that a decoder was not trained on.
+
+    `decoder` and `features` name the two sides in the message. Raises `IdentityMismatchError`
+    naming the first field that differs, with both values.
+    """
+    for field, expected in trained_on.items():
+        if found.get(field) != expected:
+            raise IdentityMismatchError(
+                f"{field} differs: {decoder} was trained on {expected!r}, {features} has "
+                f"{found.get(field)!r}; use features extracted as the decoder's were"
+            )
+
+
+def store_path(root: Path, dataset: str, identity: StoreIdentity) -> Path:
+    """Where a store lies under a cache root: dataset / backbone / view, dtype and identity."""
+    backbone = re.sub(r"[^\w.\-]+", "-", identity.backbone).strip("-")
+    name = re.sub(r"[^\w.\-]+", "-", dataset).strip("-")
+    return root / name / backbone / f"{identity.view}-{identity.dtype}-{identity.sha256[:16]}"
