@@ -116,14 +116,15 @@ class StoreWriter:
         self,
         shard: int,
         rows: Sequence[int],
-        arrays: Mapping[str, np.ndarray],
+        arrays: Mapping[str, Sequence[np.ndarray] | np.ndarray],
         failures: Mapping[int, str],
     ) -> None:
         """Write one shard of every array, then its ledger entry.
 
         `rows` are the rows that have data, `arrays` maps each array's name to their values in that
-        order, `failures` maps the others to their reasons; they stay absent from every array, so
-        that reading one is an error. Raises `StoreError` on non-finite values.
+        order; those of `masks` may be of different sizes, each that of its picture. `failures` maps
+        the other rows to their reasons; they stay absent from every array, so that reading one is
+        an error. Raises `StoreError` on non-finite values.
         """
         if sorted([*rows, *failures]) != list(self.shard_rows(shard)):
             raise StoreError(f"shard {shard} must cover rows {self.shard_rows(shard)}")
@@ -132,7 +133,8 @@ class StoreWriter:
         files = {}
         for name, metadata in self._arrays.items():
             values = arrays[name]
-            _require_finite(name, values, rows)
+            for row, value in zip(rows, values, strict=True):
+                _require_finite(name, value, row)
             key = fmt.shard_key(name, shard, len(metadata["shape"]))
             if not rows:
                 continue
@@ -174,20 +176,19 @@ def _identity_of(group_blob: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _require_finite(name: str, values: np.ndarray, rows: Sequence[int]) -> None:
-    if values.dtype.kind != "f":
-        return
-    finite = np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-    if not finite.all():
-        row = rows[int(np.argmin(finite))]
+def _require_finite(name: str, value: np.ndarray, row: int) -> None:
+    if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise StoreError(
-            f"{name} has a non-finite value in row {row} as {values.dtype}; "
+            f"{name} has a non-finite value in row {row} as {value.dtype}; "
             "use --dtype float32 if it overflows, or check the weights"
         )
 
 
 def _encoded_shard(
-    metadata: dict[str, Any], key: str, rows: Sequence[int], values: np.ndarray
+    metadata: dict[str, Any],
+    key: str,
+    rows: Sequence[int],
+    values: Sequence[np.ndarray] | np.ndarray,
 ) -> bytes:
     """The bytes of one shard, encoded by TensorStore in memory.
 
@@ -205,7 +206,10 @@ def _encoded_shard(
         context=ts.Context(),
     ).result()
     with ts.Transaction() as transaction:
-        array.with_transaction(transaction)[list(rows)].write(values).result()
+        open_array = array.with_transaction(transaction)
+        for row, value in zip(rows, values, strict=True):
+            index: Any = (row, *(slice(side) for side in value.shape))
+            open_array[index].write(value).result()
     blobs = array.kvstore
     assert blobs is not None, "a zarr3 array always has a key-value store"
     return bytes(blobs.read(key).result().value)
