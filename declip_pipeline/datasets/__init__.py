@@ -1,0 +1,1 @@
+"""Data sets of pictures and masks: from the layouts people keep them in to one manifest."""

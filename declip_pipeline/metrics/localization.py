@@ -1,0 +1,68 @@
+"""IoU, F1 and average precision of maps against their masks, a whole batch at a time."""
+
+import torch
+from torch import Tensor
+
+from declip_pipeline.metrics.average_precision import average_precision
+from declip_pipeline.metrics.certain_regions import certain_regions
+from declip_pipeline.metrics.f1_score import f1_at_threshold, f1_best
+from declip_pipeline.metrics.intersection_over_union import intersection_over_union
+from declip_pipeline.metrics.map_checks import (
+    as_probabilities,
+    check_masks_are_bool,
+    check_same_shape,
+)
+from declip_pipeline.metrics.ranking import rank_pixels
+
+# At 66 bytes of working memory a pixel (measured, CPU, one picture of 4096x4096), 70 MB. Smaller
+# parts are no faster on a CPU (2.3 to 2.8 ms per 256x256 picture), four times larger ones slower.
+PIXELS_AT_ONCE = 2**20
+
+
+def has_fake(masks: Tensor) -> Tensor:
+    """Which images have a fake pixel: (N, H, W) bool to (N,) bool.
+
+    An image without one still gets numbers (AP is 0, IoU and F1 are 100 and 1 for a map that
+    stays quiet, else 0): they say nothing about localization, so report such images apart.
+    """
+    return masks.flatten(1).any(dim=1)
+
+
+def localization_metrics(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    """The four localization metrics of each image.
+
+    maps: (N, H, W) floating point in [0, 1], computed with as float32. masks: (N, H, W) bool,
+    True = fake.
+    Returns: (N,) float64 tensors on the device of `maps`:
+    `iou` at threshold 0.5, in percent; `f1_best` and `f1_fixed` (threshold 0.5), 0 to 1, the band
+    along the mask's outline ignored; `ap` over all pixels, 0 to 1.
+    A map that is constant over the judged pixels has `f1_best` = `f1_fixed`, and an image all of
+    whose pixels lie in the ignored band has F1 1, for nothing in it can be judged.
+
+    Memory beside the inputs: about 70 bytes a pixel, for at most 2^20 pixels at a time, or for one
+    image where that is larger (a picture of 20,000x20,000 needs 28 GB).
+    Raises: InputError when shapes, devices, dtypes or values do not fit.
+    Source: DeCLIP, section 4; F1 as in TruFor (Guillaro et al., CVPR 2023).
+    """
+    check_same_shape(maps, masks)
+    check_masks_are_bool(masks)
+    at_once = max(1, PIXELS_AT_ONCE // (maps.shape[1] * maps.shape[2]))
+    parts = [
+        _metrics_of_part(as_probabilities(some_maps), some_masks)
+        for some_maps, some_masks in zip(
+            torch.split(maps, at_once), torch.split(masks, at_once), strict=True
+        )
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def _metrics_of_part(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
+    certain_fake, certain_real = certain_regions(masks)
+    ranking = rank_pixels(maps, masks, certain_fake | certain_real)
+    f1_fixed = f1_at_threshold(maps, certain_fake, certain_real)
+    return {
+        "iou": intersection_over_union(maps, masks),
+        "f1_best": f1_best(ranking, f1_fixed),
+        "f1_fixed": f1_fixed,
+        "ap": average_precision(ranking.fake, ranking.ends),
+    }

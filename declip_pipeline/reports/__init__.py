@@ -1,0 +1,1 @@
+"""Tables, figures and the demo's report: numbers made readable."""

@@ -1,0 +1,88 @@
+"""IoU over the layers of a backbone, one line a decoder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers; the markers tell them apart in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+def draw_layer_curve(
+    layer_names: Sequence[str],
+    series: Mapping[str, Sequence[float]],
+    path: Path,
+    title: str,
+) -> None:
+    """Draw IoU over layers as a PNG, on a fixed axis from 0 to 100; each line's best is marked.
+
+    layer_names: shallowest first. series: name (the decoder) to one IoU in percent for each
+    layer, NaN where a run is missing (the line has a gap).
+    Raises: InputError when a series and the layers do not fit.
+    """
+    check_series(layer_names, series)
+    n_layers = len(layer_names)
+    figure = new_figure(min(11.0, max(5.5, 0.55 * n_layers + 2)), 4.2)
+    axes = figure.add_axes((0.1, 0.16, 0.87, 0.68))
+    places = np.arange(n_layers)
+    for index, (name, values) in enumerate(series.items()):
+        heights = np.asarray(values, dtype=np.float64)
+        colour = COLOURS[index % len(COLOURS)]
+        marker = MARKERS[index % len(MARKERS)]
+        axes.plot(
+            places, heights, color=colour, marker=marker, label=name, linewidth=1.8, clip_on=False
+        )
+        if not np.isnan(heights).all():
+            best = int(np.nanargmax(heights))
+            ring: dict[str, Any] = {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
+            axes.plot(best, heights[best], color=colour, clip_on=False, **ring)
+
+    axes.set_ylim(0, 100)
+    axes.set_xlim(-0.3, n_layers - 0.7)
+    axes.set_yticks(range(0, 101, 20))
+    crowded = max(map(len, layer_names)) * n_layers > 90
+    axes.set_xticks(places, layer_names)
+    if crowded:
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xlabel("layer", fontsize=11, color=INK)
+    axes.set_ylabel("IoU (percent)", fontsize=11, color=INK)
+    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(QUIET_INK)
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=32)
+    # Above the plot, so that it hides no point whatever the values are.
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=min(len(series), 5),
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+    )
+    save_figure(figure, path)
+
+
+def check_series(layer_names: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:
+    """Refuse an empty curve, and a series of another length than the layers.
+
+    Raises: InputError.
+    """
+    if not layer_names or not series:
+        raise InputError(
+            f"{len(layer_names)} layers and {len(series)} series; expected at least one of each"
+        )
+    for name, values in series.items():
+        if len(values) != len(layer_names):
+            raise InputError(
+                f"series {name!r} has {len(values)} values; expected one for each of the "
+                f"{len(layer_names)} layers, NaN where a run is missing"
+            )

@@ -1,0 +1,113 @@
+"""The train x test matrix: its ID and OOD means, and the matrix as a table."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from declip_pipeline.errors import InputError
+
+MISSING = "-"
+
+
+def checked_matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    """`values` as float64 (R, C). Raises: InputError when the names do not fit its shape."""
+    matrix = np.asarray(values, dtype=np.float64)
+    if matrix.shape != (len(rows), len(columns)) or matrix.size == 0:
+        raise InputError(
+            f"matrix has shape {matrix.shape}; expected {(len(rows), len(columns))} for "
+            f"{len(rows)} test rows and {len(columns)} training columns, at least one of each"
+        )
+    return matrix
+
+
+def in_domain(rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+    """(R, C) bool, True where the test row and the training column have the same name."""
+    return np.array([[row == column for column in columns] for row in rows], dtype=bool)
+
+
+def matrix_means(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str]
+) -> tuple[float, float]:
+    """The ID and the OOD mean of a matrix, in the unit of its values.
+
+    values: (R, C) floating point, NaN where a cell is missing. rows: what each row was tested on.
+    columns: what each column was trained on. ID is the mean of the cells whose row and column
+    have the same name, OOD that of the others; missing cells are left out (`matrix_summary` says
+    how many), and a mean of no cells is NaN.
+    Raises: InputError when names and shape do not fit.
+    Source: DeCLIP, section 4 (ID and OOD).
+    """
+    matrix = checked_matrix(values, rows, columns)
+    same = in_domain(rows, columns)
+    return _mean(matrix[same]), _mean(matrix[~same])
+
+
+def matrix_summary(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int = 1
+) -> str:
+    """Both means in one line, with the number of cells they are taken over."""
+    matrix = checked_matrix(values, rows, columns)
+    same = in_domain(rows, columns)
+    return ", ".join(
+        f"{name} {_number(_mean(cells), decimals)} ({_count(cells)})"
+        for name, cells in (("ID", matrix[same]), ("OOD", matrix[~same]))
+    )
+
+
+def format_matrix_markdown(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int = 1
+) -> str:
+    """The matrix as a Markdown table, ID cells in bold, `-` for a missing cell."""
+    cells, same = _cells(values, rows, columns, decimals), in_domain(rows, columns)
+    lines = [
+        "| tested on \\ trained on | " + " | ".join(map(_escape, columns)) + " |",
+        "|---" + "|---:" * len(columns) + "|",
+    ]
+    for name, texts, bold in zip(rows, cells, same, strict=True):
+        shown = [f"**{t}**" if b else t for t, b in zip(texts, bold, strict=True)]
+        lines.append(f"| {_escape(name)} | " + " | ".join(shown) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def format_matrix_text(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int = 1
+) -> str:
+    """The matrix as aligned plain text for a terminal, with both means in the last line."""
+    table = [["test \\ train", *columns]]
+    cells = _cells(values, rows, columns, decimals)
+    table += [[name, *texts] for name, texts in zip(rows, cells, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  ".join(
+            [line[0].ljust(widths[0])]
+            + [t.rjust(w) for t, w in zip(line[1:], widths[1:], strict=True)]
+        )
+        for line in table
+    ]
+    return "\n".join([*lines, matrix_summary(values, rows, columns, decimals)]) + "\n"
+
+
+def _cells(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int
+) -> list[list[str]]:
+    matrix = checked_matrix(values, rows, columns)
+    return [[_number(value, decimals) for value in row] for row in matrix]
+
+
+def _number(value: float, decimals: int) -> str:
+    return MISSING if np.isnan(value) else f"{value:.{decimals}f}"
+
+
+def _count(cells: np.ndarray) -> str:
+    present = int((~np.isnan(cells)).sum())
+    noun = "cell" if cells.size == 1 else "cells"
+    return f"{cells.size} {noun}" if present == cells.size else f"{present} of {cells.size} {noun}"
+
+
+def _mean(cells: np.ndarray) -> float:
+    present = cells[~np.isnan(cells)]
+    return float(present.mean()) if present.size else float("nan")
+
+
+def _escape(name: str) -> str:
+    return name.replace("|", "\\|")

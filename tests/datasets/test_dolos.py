@@ -1,0 +1,137 @@
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from declip_pipeline.datasets.dolos import is_dolos, read_dolos
+from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.errors import InputError
+
+GENERATORS = ("lama", "ldm", "pluralistic", "repaint-p2", "repaint-p2-9k")
+SPLITS = ("train", "valid", "test")
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+@pytest.fixture
+def dolos(tmp_path: Path) -> Path:
+    """Two sources, five generators, three splits of two pictures; real ones for celebahq."""
+    root = tmp_path / "dolos"
+    for source in ("celebahq", "ffhq"):
+        for split in SPLITS:
+            for number in (9, 10):
+                for generator in GENERATORS:
+                    branch = f"{source}/fake/{generator}"
+                    touch(root, f"{branch}/images/{split}/{number}.PNG")
+                    touch(root, f"{branch}/masks/{split}/{number}.png")
+                if source == "celebahq":
+                    touch(root, f"{source}/real/{split}/{number}.jpg")
+    hidden = "celebahq/fake/.trash/images/train/1.png"
+    return touch(root, hidden, "celebahq/fake/ldm/images/train/.hidden.png", "README.md", "code/a")
+
+
+def read(root: Path, *, allow_unpaired: bool = False) -> Manifest:
+    return read_dolos(root, name="dolos", fake_is_white=False, allow_unpaired=allow_unpaired)
+
+
+def test_reads_a_folder_of_sources(dolos: Path) -> None:
+    manifest = read(dolos)
+    assert manifest.generators == (*GENERATORS[:3], "real", *GENERATORS[3:])
+    assert manifest.splits == ("test", "train", "valid")
+    counts = Counter((s.source, s.label) for s in manifest.samples)
+    assert counts == {("celebahq", 1): 30, ("ffhq", 1): 30, ("celebahq", 0): 6}
+    by_id = {sample.id: sample for sample in manifest.samples}
+    assert by_id["ffhq/fake/repaint-p2/images/valid/10"].to_json() == {
+        "id": "ffhq/fake/repaint-p2/images/valid/10",
+        "image": "ffhq/fake/repaint-p2/images/valid/10.PNG",
+        "mask": "ffhq/fake/repaint-p2/masks/valid/10.png",
+        "split": "valid",
+        "generator": "repaint-p2",
+        "label": 1,
+        "source": "ffhq",
+    }
+    assert by_id["celebahq/real/test/9"].to_json() == {
+        "id": "celebahq/real/test/9",
+        "image": "celebahq/real/test/9.jpg",
+        "mask": None,
+        "split": "test",
+        "generator": "real",
+        "label": 0,
+        "source": "celebahq",
+    }
+
+
+@pytest.mark.parametrize(
+    ("below", "count", "first"),
+    [
+        ("celebahq", 36, "fake/lama/images/test/10"),
+        ("ffhq", 30, "fake/lama/images/test/10"),
+        ("ffhq/fake", 30, "lama/images/test/10"),
+        ("ffhq/fake/ldm", 6, "images/test/10"),
+    ],
+)
+def test_reads_each_part_of_the_tree(dolos: Path, below: str, count: int, first: str) -> None:
+    assert is_dolos(dolos / below)
+    manifest = read(dolos / below)
+    assert len(manifest.samples) == count
+    assert manifest.samples[0].id == first
+    assert {s.source for s in manifest.samples} == {below.partition("/")[0]}
+    expected = {"ldm"} if below.endswith("ldm") else {*GENERATORS}
+    assert {s.generator for s in manifest.samples if s.label == 1} == expected
+
+
+def test_other_folders_are_not_a_tree(dolos: Path, tmp_path: Path) -> None:
+    assert not is_dolos(dolos / "code")
+    assert not is_dolos(touch(tmp_path / "own", "images/a.png", "masks/a.png"))
+    with pytest.raises(InputError) as caught:
+        read(dolos / "code")
+    assert str(caught.value) == (
+        f"{dolos / 'code'} is not a Dolos tree; expected the tree of Dolos, "
+        "SOURCE/fake/GENERATOR/{images,masks}/{train,valid,test}"
+    )
+
+
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_generator_without_images_or_masks_is_named(dolos: Path, kind: str) -> None:
+    lama = dolos / "ffhq/fake/lama"
+    (lama / kind).rename(dolos / "aside")
+    for root in (dolos, dolos / "ffhq", dolos / "ffhq/fake", lama):
+        with pytest.raises(InputError, match=f"^{lama} has no {kind}/ folder; expected the tree"):
+            read(root)
+
+
+def test_unpaired_of_all_generators_are_listed_together(dolos: Path) -> None:
+    (dolos / "ffhq/fake/lama/masks/test/9.png").unlink()
+    (dolos / "celebahq/fake/ldm/images/train/10.PNG").unlink()
+    lonely = "ffhq/fake/lama/images/test/9.PNG", "celebahq/fake/ldm/masks/train/10.png"
+    with pytest.raises(InputError) as caught:
+        read(dolos)
+    assert str(caught.value).startswith(
+        f"{dolos} holds 1 picture ({lonely[0]}) without a mask and 1 mask ({lonely[1]}) without a"
+    )
+    manifest = read(dolos, allow_unpaired=True)
+    assert manifest.unpaired == (lonely[1], lonely[0])
+    assert len(manifest.samples) == 64
+
+
+def test_real_pictures_that_differ_in_the_suffix_keep_it(dolos: Path) -> None:
+    touch(dolos, "celebahq/real/test/9.png")
+    ids = [s.id for s in read(dolos).samples if s.label == 0 and s.split == "test"]
+    assert ids == [f"celebahq/real/test/{name}" for name in ("10", "9.jpg", "9.png")]
+
+
+def test_a_picture_outside_the_splits_is_refused(dolos: Path) -> None:
+    touch(dolos, "ffhq/fake/lama/images/9.png", "ffhq/fake/lama/masks/9.png")
+    with pytest.raises(InputError, match=r"1 of 67 .* \(the first is ffhq/fake/lama/images/9.png"):
+        read(dolos)
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, "ffhq/fake/ldm/images/train/a.txt", "ffhq/fake/ldm/masks/train/a.txt")
+    with pytest.raises(InputError, match=f"^no pictures found under {tmp_path}; expected the tree"):
+        read(tmp_path)

@@ -1,0 +1,83 @@
+from pathlib import Path
+
+import pytest
+
+from declip_pipeline.datasets.folders import is_folders, read_folders
+from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.errors import InputError
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+def read(root: Path, *, allow_unpaired: bool = False) -> Manifest:
+    return read_folders(root, name="own", fake_is_white=True, allow_unpaired=allow_unpaired)
+
+
+def test_reads_flat_folders_of_any_case(tmp_path: Path) -> None:
+    touch(tmp_path, "Image/a.JPG", "Image/.DS_Store", "Image/notes.txt", "MASKS/a.png")
+    assert is_folders(tmp_path)
+    manifest = read(tmp_path)
+    (sample,) = manifest.samples
+    assert sample.to_json() == {
+        "id": "Image/a",
+        "image": "Image/a.JPG",
+        "mask": "MASKS/a.png",
+        "split": "all",
+        "generator": "own",
+        "label": 1,
+        "source": "own",
+    }
+    assert (manifest.name, manifest.root, manifest.fake_is_white) == ("own", tmp_path, True)
+
+
+def test_reads_splits_and_deeper_mirrored_folders(tmp_path: Path) -> None:
+    names = ["train/1", "val/1", "test/sea/1"]
+    touch(tmp_path, *(f"images/{n}.png" for n in names), *(f"masks/{n}.png" for n in names))
+    found = {s.id: (s.mask, s.split) for s in read(tmp_path).samples}
+    assert found == {
+        "images/train/1": ("masks/train/1.png", "train"),
+        "images/val/1": ("masks/val/1.png", "valid"),
+        "images/test/sea/1": ("masks/test/sea/1.png", "test"),
+    }
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png")
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    expected = f"{tmp_path} has no masks/ folder; expected images/ and masks/ side by side"
+    assert str(caught.value) == expected
+
+
+def test_two_folders_for_one_purpose_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "image/b.png", "masks/a.png")
+    with pytest.raises(InputError, match="holds image and images; one folder of images expected"):
+        read(tmp_path)
+
+
+def test_no_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, "images/readme.txt", "masks/a.png")
+    with pytest.raises(InputError, match=f"^no pictures found under {tmp_path}/images; expected"):
+        read(tmp_path)
+
+
+def test_unpaired_is_an_error_or_listed(tmp_path: Path) -> None:
+    touch(tmp_path, "images/a.png", "images/b.png", "masks/a.png", "masks/c.png")
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    assert str(caught.value) == (
+        f"{tmp_path} holds 1 picture (images/b.png) without a mask and 1 mask (masks/c.png) "
+        "without a picture; a mask has its picture's name, pass --allow-unpaired to leave these out"
+    )
+    manifest = read(tmp_path, allow_unpaired=True)
+    assert [s.id for s in manifest.samples] == ["images/a"]
+    assert manifest.unpaired == ("images/b.png", "masks/c.png")
+
+
+def test_a_folder_without_either_is_not_this_layout(tmp_path: Path) -> None:
+    assert not is_folders(touch(tmp_path, "pictures/a.png"))

@@ -1,0 +1,128 @@
+from pathlib import Path
+
+import pytest
+
+from declip_pipeline.datasets.layouts import LAYOUTS, open_dataset
+from declip_pipeline.errors import InputError, UnknownNameError
+
+EXPECTED = (
+    "the tree of Dolos, SOURCE/fake/GENERATOR/{images,masks}/{train,valid,test}, "
+    "or images/ and masks/ side by side"
+)
+
+
+def touch(root: Path, *paths: str) -> Path:
+    for path in paths:
+        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / path).touch()
+    return root
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    return touch(tmp_path / "own", "images/a.png", "masks/a.png")
+
+
+@pytest.fixture
+def generator(tmp_path: Path) -> Path:
+    root = tmp_path / "celebahq" / "fake" / "ldm"
+    return touch(root, "images/train/a.png", "masks/train/a.png")
+
+
+def error(path: Path, **options: object) -> str:
+    with pytest.raises(InputError) as caught:
+        open_dataset(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_recognises_parallel_folders_with_white_for_fake(own: Path) -> None:
+    manifest = open_dataset(own)
+    assert (manifest.name, manifest.root, manifest.fake_is_white) == ("own", own, True)
+    assert manifest.generators == ("own",)
+
+
+def test_recognises_every_part_of_a_dolos_tree_with_black_for_fake(generator: Path) -> None:
+    for root in (generator, *generator.parents[:3]):
+        manifest = open_dataset(root)
+        assert manifest.fake_is_white is False
+        assert manifest.name == root.name
+        (sample,) = manifest.samples
+        assert (sample.source, sample.generator, sample.split) == ("celebahq", "ldm", "train")
+
+
+def test_layout_polarity_and_name_can_be_said(generator: Path) -> None:
+    manifest = open_dataset(generator, layout="folders", name="mine")
+    assert (manifest.fake_is_white, manifest.name, manifest.generators) == (True, "mine", ("mine",))
+    assert open_dataset(generator, fake_is_white=True).fake_is_white is True
+    assert open_dataset(generator, layout="folders", fake_is_white=False).fake_is_white is False
+
+
+def test_a_path_without_a_name_and_a_link_get_one(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own / "images")
+    assert open_dataset(Path("..")).name == "own"
+    monkeypatch.chdir(own)
+    assert open_dataset(Path()).name == "own"
+    link = own.parent / "ldm"
+    link.symlink_to(own)
+    assert open_dataset(link).generators == ("ldm",)
+
+
+def test_assigns_splits(own: Path) -> None:
+    touch(own, *(f"{kind}/{n}.png" for kind in ("images", "masks") for n in range(60)))
+    manifest = open_dataset(own, assign_splits=(60, 20, 20))
+    assert manifest.splits == ("test", "train", "valid")
+    assert manifest == open_dataset(own, assign_splits=(60, 20, 20))
+
+
+def test_does_not_overrule_existing_splits(generator: Path) -> None:
+    message = "the data set has splits already (train); leave the percents out"
+    assert error(generator, assign_splits=(60, 20, 20)) == message
+
+
+def test_a_missing_path_and_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "no"
+    assert error(path) == f"{path} does not exist; expected the folder of a data set"
+    path.touch()
+    assert error(path) == f"{path} is not a folder; expected the folder of a data set"
+
+
+def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
+    assert LAYOUTS == ("auto", "dolos", "folders")
+    with pytest.raises(UnknownNameError) as caught:
+        open_dataset(own, layout="dolls")
+    expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, folders"
+    assert str(caught.value) == expected
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    touch(tmp_path, "notes.txt", ".hidden/a.png")
+    assert error(tmp_path) == f"no pictures found under {tmp_path}; expected {EXPECTED}"
+
+
+def test_pictures_in_no_known_layout(tmp_path: Path) -> None:
+    touch(tmp_path, "a.png")
+    message = error(tmp_path)
+    assert message == f"{tmp_path} holds 1 picture in no known layout; expected {EXPECTED}"
+    touch(tmp_path, "sea/b.jpg")
+    assert " holds 2 pictures in no known layout; " in error(tmp_path)
+
+
+def test_images_without_masks_is_a_missing_folder(tmp_path: Path) -> None:
+    assert " has no masks/ folder; " in error(touch(tmp_path, "images/a.png"))
+
+
+def test_a_layout_said_wrongly(own: Path) -> None:
+    assert f"{own} is not a Dolos tree; expected the tree of Dolos" in error(own, layout="dolos")
+
+
+def test_allow_unpaired_leaves_out_but_does_not_accept_nothing(own: Path) -> None:
+    touch(own, "images/b.png")
+    assert "1 picture (images/b.png) without a mask" in error(own)
+    assert open_dataset(own, allow_unpaired=True).unpaired == ("images/b.png",)
+    (own / "masks/a.png").unlink()
+    assert error(own, allow_unpaired=True) == (
+        f"no picture under {own} has a mask of its name; expected images/ and masks/ side by side"
+    )

@@ -1,0 +1,74 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import average_precision_score
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.metrics.detection import detection_metrics
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text())
+
+
+def test_equals_the_reference():
+    reference = GOLDEN["detection"]
+    measured = detection_metrics(
+        torch.tensor(reference["scores"]), torch.tensor(reference["labels"])
+    )
+    assert measured == pytest.approx({name: reference[name] for name in measured}, abs=1e-9, rel=0)
+    assert set(measured) == set(reference) - {"scores", "labels"}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_equals_scikit_learn_and_a_plain_search_with_ties(seed):
+    random = np.random.default_rng(seed)
+    labels = random.random(60) < 0.5
+    scores = (0.3 * labels + 0.7 * random.random(60)).round(1)
+    measured = detection_metrics(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert measured["average_precision"] == pytest.approx(average_precision_score(labels, scores))
+    accuracies = {t: ((scores >= t) == labels).mean() * 100 for t in scores}
+    assert measured["accuracy_at_best"] == pytest.approx(max(accuracies.values()))
+    best = max(t for t, a in accuracies.items() if a == max(accuracies.values()))
+    assert measured["best_threshold"] == best
+
+
+def test_calling_nothing_fake_is_a_choice_where_it_alone_is_best():
+    scores, labels = torch.tensor([0.9, 0.2, 0.1]), torch.tensor([0, 0, 0])
+    measured = detection_metrics(scores, labels)
+    assert measured["accuracy_at_best"] == 100
+    assert measured["best_threshold"] > scores[0].item()
+    assert measured["average_precision"] == 0
+    assert measured["accuracy_at_0_5"] == pytest.approx(200 / 3)
+
+
+def test_one_picture():
+    measured = detection_metrics(torch.tensor([0.5]), torch.tensor([True]))
+    assert measured == {
+        "average_precision": 1.0,
+        "accuracy_at_0_5": 100.0,
+        "best_threshold": 0.5,
+        "accuracy_at_best": 100.0,
+    }
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels", "message"),
+    [
+        (torch.zeros(3), torch.zeros(2), r"scores have shape \(3,\) and labels \(2,\)"),
+        (torch.zeros(0), torch.zeros(0), "at least one picture"),
+        (torch.zeros(2, 2), torch.zeros(2, 2), r"shape \(2, 2\)"),
+        (torch.tensor([0.1, float("nan")]), torch.zeros(2), "must be finite floating point"),
+        (torch.tensor([1, 2]), torch.zeros(2), r"scores \(torch.int64\)"),
+        (
+            torch.zeros(2),
+            torch.tensor([0, 255]),
+            r"labels have the values \[0, 255\]; expected 0 \(real\) and 1 \(fake\)",
+        ),
+        (torch.zeros(2), torch.zeros(2, device="meta"), "scores are on cpu and labels on meta"),
+    ],
+)
+def test_wrong_input_is_refused_in_words(scores, labels, message):
+    with pytest.raises(InputError, match=message):
+        detection_metrics(scores, labels)
