@@ -1,0 +1,96 @@
+"""Several backbones as one: their grids side by side."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.errors import InputError
+from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.fingerprint import sha256_of_json
+
+FUSED_LAYER = "layer3"
+
+
+class FusedBackbone(Backbone):
+    """The first backbone's layers, each with `layer3` of every further ResNet behind its channels.
+
+    Layer names, grids and the pictures' resizing are the first one's; its prefix tokens are
+    dropped, and the ResNets' grids resized bilinearly to its own.
+    Source: DeCLIP (arXiv 2409.08849), ViT-L/14 + RN50.
+    Raises `InputError` when a part has no such grid, or the parts see pictures of other sizes.
+    """
+
+    def __init__(self, parts: Sequence[Backbone]) -> None:
+        self.parts = list(parts)
+        first, *others = self.parts
+        self.name = ",".join(part.name for part in self.parts)
+        self.preprocessing = first.preprocessing
+        for part in others:
+            self._check(part)
+        extra = sum(part.layers[FUSED_LAYER].channels for part in others)
+        self.layers = {
+            layer: FeatureShape(shape.channels + extra, shape.height, shape.width)
+            for layer, shape in first.layers.items()
+        }
+
+    def _check(self, part: Backbone) -> None:
+        shape = part.layers.get(FUSED_LAYER)
+        if shape is None or not shape.is_grid:
+            raise InputError(
+                f"{part.name} cannot stand behind {self.parts[0].name} in a fusion: its "
+                f"{FUSED_LAYER} must be a grid; put the ViT first and a ResNet behind it"
+            )
+        mine, theirs = self.preprocessing, part.preprocessing
+        if (mine.height, mine.width) != (theirs.height, theirs.width):
+            raise InputError(
+                f"{part.name} sees {theirs.height}x{theirs.width} pictures, "
+                f"{self.parts[0].name} {mine.height}x{mine.width}; "
+                "the parts of a fusion must see the same"
+            )
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 over the parts' hashes and what each part normalizes with."""
+        return sha256_of_json(
+            [[part.weights_sha256, part.preprocessing.to_json()] for part in self.parts]
+        )
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights to `device`; returns the backbone itself."""
+        for part in self.parts:
+            part.to(device)
+        return self
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Features of the asked layers, (N, channels of all parts, height, width)."""
+        asked = self.in_depth_order(layers)
+        if not asked:
+            self.check_images(images)
+            return {}
+        first, *others = self.parts
+        features = first.forward(images, asked)
+        beside = [part.forward(images, [FUSED_LAYER])[FUSED_LAYER] for part in others]
+        fused = {}
+        for layer in asked:
+            shape = first.layers[layer]
+            size = (shape.height, shape.width)
+            resized = [
+                F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+                for grid in beside
+            ]
+            fused[layer] = torch.cat([as_grid(features[layer], shape), *resized], dim=1)
+        return fused
+
+
+def as_grid(features: Tensor, shape: FeatureShape) -> Tensor:
+    """Features (N, *array_shape) as a grid (N, channels, height, width), prefix tokens dropped."""
+    if shape.prefix_tokens is None:
+        return features
+    patches = features[:, shape.prefix_tokens :]
+    return patches.transpose(1, 2).reshape(len(patches), shape.channels, shape.height, shape.width)

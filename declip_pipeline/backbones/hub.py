@@ -1,0 +1,71 @@
+"""Weights from the hub: from the cache or the network, or a clear error within seconds."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import huggingface_hub
+from huggingface_hub import constants
+
+from declip_pipeline.errors import WeightsError
+
+PROBE_SECONDS = 5.0
+WAYS_OUT = (
+    "connect to the internet once, or give --weights FILE (an OpenAI .pt, TorchScript archive or "
+    "state dict; an open_clip .safetensors or .bin; a timm state dict), or take "
+    "--arch efficientnet-lite0, whose weights are installed"
+)
+
+Fetched = TypeVar("Fetched")
+
+
+def from_hub(name: str, fetch: Callable[[], Fetched]) -> Fetched:
+    """What `fetch` returns, with the hub's client set to answer from its cache when offline.
+
+    The client retries an unreachable hub for 47 s a model (huggingface_hub 2.4), so it is asked
+    once beforehand. Its log and warnings stay off the screen.
+    Raises `WeightsError` with the ways out when the weights cannot be had.
+    """
+    unreachable = _why_unreachable()
+    with _quiet(), _offline(unreachable is not None):
+        try:
+            return fetch()
+        except Exception as error:  # the hub's, the network's and the disk's errors share no class
+            reason = unreachable or (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise WeightsError(
+                f"cannot download the weights of {name} ({reason[:200]}); {WAYS_OUT}"
+            ) from error
+
+
+def _why_unreachable() -> str | None:
+    """One short request to the hub; None when it answers, whatever it answers."""
+    with _quiet():
+        try:
+            huggingface_hub.get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+        except Exception as error:  # offline mode, no route, no name, no certificate, no proxy
+            return f"no answer from {constants.ENDPOINT}: {error}".splitlines()[0]
+    return None
+
+
+@contextmanager
+def _offline(active: bool) -> Iterator[None]:
+    before = constants.HF_HUB_OFFLINE
+    constants.HF_HUB_OFFLINE = before or active
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,60 @@
+"""A backbone made of one network."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from declip_pipeline.backbones.contract import Backbone, Preprocessing
+from declip_pipeline.backbones.strict_weights import sha256_of_tensors
+from declip_pipeline.backbones.tower import Tower, layer_shapes
+
+
+class NetworkBackbone(Backbone):
+    """One frozen network in evaluation mode; its layers are those of its tower."""
+
+    def __init__(self, name: str, tower: Tower, preprocessing: Preprocessing) -> None:
+        self.name = name
+        self.preprocessing = preprocessing
+        self.tower = tower
+        tower.network.eval().requires_grad_(False)
+        self.layers = layer_shapes(tower, preprocessing.height, preprocessing.width)
+        self._mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
+        self._std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
+
+    @cached_property
+    def weights_sha256(self) -> str:
+        """SHA-256 over the network's tensors, computed when first asked for."""
+        return sha256_of_tensors(self.tower.network.state_dict())
+
+    def to(self, device: str | torch.device) -> Self:
+        """Move the weights to `device`; returns the backbone itself."""
+        self.tower.network.to(device)
+        self._mean, self._std = self._mean.to(device), self._std.to(device)
+        return self
+
+    @torch.inference_mode()
+    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Features of the asked layers, as the contract has it."""
+        self.check_images(images)
+        asked = self.in_depth_order(layers)
+        if not asked:
+            return {}
+        outputs = self.tower.intermediates(
+            self.tower.network,
+            self._normalized(images),
+            [self.tower.layer_indices[layer] for layer in asked],
+            "NLC" if self.tower.is_sequence else "NCHW",
+        )
+        features = {}
+        for layer, (patches, prefix) in zip(asked, outputs, strict=True):
+            whole = patches if prefix is None else torch.cat([prefix, patches], dim=1)
+            features[layer] = whole.float().contiguous()
+        return features
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        scale = 255.0 if images.dtype == torch.uint8 else 1.0
+        pixels = images.to(self._mean.device).float() / scale
+        return (pixels - self._mean) / self._std

@@ -1,0 +1,65 @@
+"""From a decoder's name and a layer's shape to the network."""
+
+import re
+from collections.abc import Sequence
+
+from declip_pipeline.decoders.attention import AttentionDecoder
+from declip_pipeline.decoders.convolutional import PAPER_WIDTHS, ConvolutionalDecoder
+from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.decoders.linear import LinearDecoder
+from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.feature_shape import FeatureShape
+
+DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20")
+
+
+def build_decoder(
+    decoder_type: str,
+    shape: FeatureShape,
+    *,
+    widths: Sequence[int] | None = None,
+    output_size: int = 256,
+) -> Decoder:
+    """Build the decoder of a type for features of a shape, with PyTorch's own initial weights.
+
+    `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4. `widths`
+    are the channels of a conv decoder's four stages, 512, 256, 128, 64 where not given.
+    `output_size` is the side of the map in pixels.
+
+    Raises `UnknownNameError` for another type, `InputError` for widths or a size that do not fit.
+    """
+    if type(output_size) is not int or output_size < 1:
+        raise InputError(
+            f"got output size {output_size}, expected a positive whole number of pixels, "
+            "such as 256"
+        )
+    depth = _convolutional_depth(decoder_type)
+    if depth is not None:
+        if widths is not None:
+            _refuse_bad_widths(widths)
+        return ConvolutionalDecoder(depth, shape, widths or PAPER_WIDTHS, output_size)
+    if decoder_type not in DECODER_TYPES:
+        raise UnknownNameError("decoder type", decoder_type, DECODER_TYPES)
+    if widths is not None:
+        raise InputError(
+            f"{decoder_type} decoder got widths {list(widths)}, expected none; "
+            "leave them out or choose a conv decoder"
+        )
+    if decoder_type == "linear":
+        return LinearDecoder(shape, output_size)
+    return AttentionDecoder(shape, output_size)
+
+
+def _convolutional_depth(decoder_type: str) -> int | None:
+    match = re.fullmatch(r"conv-([1-9][0-9]*)", decoder_type)
+    if match is None or int(match[1]) % 4:
+        return None
+    return int(match[1])
+
+
+def _refuse_bad_widths(widths: Sequence[int]) -> None:
+    if len(widths) != 4 or not all(type(width) is int and width > 0 for width in widths):
+        raise InputError(
+            f"got decoder widths {list(widths)}, expected four positive whole numbers, "
+            "one for each stage, such as 512, 256, 128, 64"
+        )
