@@ -44,3 +44,7 @@ class OutputExistsError(DeclipError):
 
 class StorageFullError(DeclipError):
     """The disk cannot hold what has to be written."""
+
+
+class TrainingError(DeclipError):
+    """A training cannot go on; its last good checkpoint is kept."""

@@ -19,7 +19,8 @@ class Store:
     """A complete feature store.
 
     Attributes: `path`; `identity`; `layers` (name to shape, in order of depth); `dataset`;
-    `samples` (the manifest's rows as plain JSON, in row order); `failures` (row to reason);
+    `provenance` (where all came from); `samples` (the manifest's rows as plain JSON, in row order);
+    `failures` (row to reason);
     `sizes` (N, 2) int32, height and width of each picture and mask in pixels; `labels` (N,) int8,
     1 = fake.
     """
@@ -41,7 +42,7 @@ class Store:
             for name in self.identity.layers
         }
         self.dataset: str = attributes["dataset"]
-        self.source: str = attributes["source"]
+        self.provenance: dict[str, Any] = attributes["provenance"]
         summary = self._json(fmt.COMPLETE)
         self.failures = {int(row): reason for row, reason in summary["failures"].items()}
         self.samples: list[dict[str, Any]] = self._json(fmt.MANIFEST)["samples"]

@@ -31,7 +31,7 @@ class StoreWriter:
         identity: StoreIdentity,
         layers: Mapping[str, FeatureShape],
         dataset: str,
-        source: str,
+        provenance: Mapping[str, Any],
         samples: Sequence[Mapping[str, Any]],
         fake_is_white: bool,
         sizes: np.ndarray,
@@ -39,8 +39,8 @@ class StoreWriter:
         """Open the store at `path` for writing, making it if it is not there.
 
         `samples` are the manifest's rows as plain JSON, in row order; `sizes` is (N, 2) int32, the
-        height and width of each picture in pixels. `source` says where the pictures were found
-        and is not part of the identity. Raises `StoreError` when `path` holds something else.
+        height and width of each picture in pixels. `provenance` (plain JSON) says where all came
+        from and is not part of the identity. Raises `StoreError` when `path` holds something else.
         """
         self.path = path
         self.rows = len(samples)
@@ -51,7 +51,7 @@ class StoreWriter:
             "identity_sha256": identity.sha256,
             "layers": {name: shape.to_json() for name, shape in layers.items()},
             "dataset": dataset,
-            "source": source,
+            "provenance": dict(provenance),
             "rows": self.rows,
             "rows_per_shard": fmt.ROWS_PER_SHARD,
         }
@@ -149,25 +149,30 @@ class StoreWriter:
         }
         self._storage.write(fmt.ledger_key(shard), canonical_json(entry))
 
-    def finish(self) -> dict[int, str]:
-        """Declare the store complete; returns the rows that failed with their reasons.
+    def failures(self) -> dict[int, str]:
+        """Rows that failed so far, with their reasons, as the ledger has them."""
+        found: dict[int, str] = {}
+        for shard in range(fmt.shard_count(self.rows)):
+            entry = json.loads(self._storage.read(fmt.ledger_key(shard)) or b'{"failures":{}}')
+            found |= {int(row): reason for row, reason in entry["failures"].items()}
+        return found
+
+    def finish(self) -> None:
+        """Declare the store complete.
 
         Raises `StoreError` when a shard is missing, or when no row at all has data.
         """
         pending = self.pending_shards()
         if pending:
             raise StoreError(f"{self.path} lacks {len(pending)} shards, the first is {pending[0]}")
-        failures: dict[str, str] = {}
-        for shard in range(fmt.shard_count(self.rows)):
-            blob = self._storage.read(fmt.ledger_key(shard))
-            failures |= json.loads(blob or b"{}")["failures"]
+        failures = self.failures()
         if len(failures) == self.rows:
             self._storage.delete_all()
-            first = next(iter(failures.values()))
-            raise StoreError(f"none of the {self.rows} pictures could be used; the first: {first}")
-        summary = {"rows": self.rows, "failures": failures}
+            raise StoreError(
+                f"none of the {self.rows} pictures could be used; the first: {failures[0]}"
+            )
+        summary = {"rows": self.rows, "failures": {str(row): failures[row] for row in failures}}
         self._storage.write(fmt.COMPLETE, canonical_json(summary))
-        return {int(row): reason for row, reason in failures.items()}
 
 
 def _identity_of(group_blob: bytes) -> str | None:

@@ -1,0 +1,22 @@
+"""The device that computations run on."""
+
+import torch
+
+from declip_pipeline.errors import InputError
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is CUDA where there is one. Raises `InputError`."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdecimal()):
+        raise InputError(f"unknown device {name!r}; known: {', '.join(DEVICES)}, cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name} is not there, this machine shows {torch.cuda.device_count()} CUDA "
+            "devices; use --device cpu"
+        )
+    return torch.device(name)

@@ -1,0 +1,82 @@
+"""One sample from its files to what a store holds of it, besides the features."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.errors import ImageError, StoreError
+from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.images.decode import decode_image
+from declip_pipeline.images.masks import decode_mask, resize_mask
+from declip_pipeline.images.resize import resize_image, thumbnail
+from declip_pipeline.store.format import TARGET_SIZE, THUMBNAIL_SIZE
+
+
+@dataclass(frozen=True)
+class ReadSample:
+    """A decoded sample.
+
+    `picture` HWC uint8 RGB at the backbone's input size; `mask` HW bool at the picture's own
+    size, True = fake; `target` (256, 256) uint8, 255 = fake; `thumbnail` (128, 128, 3) uint8 RGB.
+    """
+
+    picture: np.ndarray
+    mask: np.ndarray
+    target: np.ndarray
+    thumbnail: np.ndarray
+
+
+def read_sample(
+    sample: Sample,
+    *,
+    root: Path,
+    hashes: dict[str, str],
+    fake_is_white: bool,
+    height: int,
+    width: int,
+    interpolation: str,
+    max_megapixels: float,
+) -> ReadSample | str:
+    """Read one sample, or say in one line why it cannot be used.
+
+    `hashes` maps each path (relative to `root`) to the SHA-256 the manifest was made with. Raises
+    `StoreError` when a file's content is another by now: the store's identity would be a lie.
+    """
+    content = _content(root, sample.image, hashes)
+    try:
+        full = decode_image(content, max_megapixels=max_megapixels)
+    except ImageError as error:
+        return str(error)
+    if sample.mask is None:
+        mask = np.zeros(full.shape[:2], bool)
+    else:
+        mask_content = _content(root, sample.mask, hashes)
+        try:
+            mask = decode_mask(
+                mask_content, fake_is_white=fake_is_white, max_megapixels=max_megapixels
+            )
+        except ImageError as error:
+            return f"its mask {sample.mask}: {error}"
+    return ReadSample(
+        picture=resize_image(full, height, width, interpolation),
+        mask=mask,
+        target=resize_mask(mask, TARGET_SIZE, TARGET_SIZE),
+        thumbnail=thumbnail(full, THUMBNAIL_SIZE),
+    )
+
+
+def _content(root: Path, relative: str, hashes: dict[str, str]) -> bytes:
+    try:
+        content = (root / relative).read_bytes()
+    except OSError as error:
+        raise StoreError(
+            f"{root / relative} cannot be read any more ({error.strerror}); "
+            "bring it back and run the same command again, it goes on where it stopped"
+        ) from error
+    if sha256_of_bytes(content) != hashes[relative]:
+        raise StoreError(
+            f"{root / relative} changed while it was being extracted; run the same command again"
+        )
+    return content

@@ -1,0 +1,114 @@
+"""One layer of chosen rows, from one store or several, as batches on the device."""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.store.reader import Store
+
+# Batches being read ahead of the one in use: enough to hide a read behind a training step.
+READ_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`features` (N, *layer shape) float32; `targets` (N, 256, 256) float32, 0 real .. 1 fake;
+    `positions` (N,) int64, which of the feed's samples these are."""
+
+    features: torch.Tensor
+    targets: torch.Tensor
+    positions: np.ndarray
+
+
+class LayerFeed:
+    """Batches of one layer in any order of samples.
+
+    The rows of all stores are numbered 0..len-1 in the order given: a position. A layer that
+    fits into `resident_bytes` is read once and kept in memory; a larger one is read batch by
+    batch, ahead of its use. Both give the same batches.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Store, np.ndarray]],
+        layer: str,
+        *,
+        device: torch.device,
+        resident_bytes: int = 4_000_000_000,
+    ) -> None:
+        """`parts` are stores with the rows to take of each. Raises `InputError` if there are none.
+
+        Stores must hold the same features; the caller compares their identities.
+        """
+        self.parts = list(parts)
+        self.layer = layer
+        self.device = device
+        self._first = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
+        if len(self) == 0:
+            raise InputError(
+                "no fake picture is left to feed; expected at least one, check --split and "
+                "the generators"
+            )
+        self._targets = torch.from_numpy(
+            np.concatenate([store.read_targets(rows) for store, rows in self.parts])
+        )
+        self._resident: torch.Tensor | None = None
+        store, _ = self.parts[0]
+        bytes_per_sample = (
+            int(np.prod(store.layers[layer].array_shape)) * np.dtype(store.identity.dtype).itemsize
+        )
+        if len(self) * bytes_per_sample <= resident_bytes:
+            values = [part.read_layer(layer, rows) for part, rows in self.parts]
+            self._resident = torch.from_numpy(np.concatenate(values))
+
+    def __len__(self) -> int:
+        return int(self._first[-1])
+
+    @property
+    def is_resident(self) -> bool:
+        """Whether the layer is kept in memory."""
+        return self._resident is not None
+
+    def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Batches of the samples at the positions `order` (int64); the last one may be smaller."""
+        starts = range(0, len(order), batch_size)
+        waiting: deque[tuple[np.ndarray, Callable[[], torch.Tensor]]] = deque()
+        for start in starts:
+            positions = order[start : start + batch_size]
+            waiting.append((positions, self._begin(positions)))
+            if len(waiting) > READ_AHEAD:
+                yield self._batch(*waiting.popleft())
+        while waiting:
+            yield self._batch(*waiting.popleft())
+
+    def _begin(self, positions: np.ndarray) -> Callable[[], torch.Tensor]:
+        if self._resident is not None:
+            resident = self._resident
+            return lambda: resident[torch.from_numpy(positions)]
+        part_of = np.searchsorted(self._first, positions, side="right") - 1
+        reads = [
+            (np.flatnonzero(part_of == part), store.begin_reading_layer(self.layer, rows))
+            for part, (store, all_rows) in enumerate(self.parts)
+            if len(rows := all_rows[positions[part_of == part] - self._first[part]])
+        ]
+
+        def finish() -> torch.Tensor:
+            values = [(places, read()) for places, read in reads]
+            whole = np.empty((len(positions), *values[0][1].shape[1:]), values[0][1].dtype)
+            for places, value in values:
+                whole[places] = value
+            return torch.from_numpy(whole)
+
+        return finish
+
+    def _batch(self, positions: np.ndarray, finish: Callable[[], torch.Tensor]) -> Batch:
+        targets = self._targets[torch.from_numpy(positions)]
+        return Batch(
+            features=finish().to(self.device).float(),
+            targets=targets.to(self.device).float() / 255,
+            positions=positions,
+        )

@@ -1,0 +1,145 @@
+"""What many tests need: a small dataset, a tiny backbone, a store of them, and the program."""
+
+import importlib.util
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+from made_dataset import write_dataset
+
+GOLDEN = Path(__file__).parent / "golden"
+TINY_VIT = GOLDEN / "tiny_vit_openai.pt"
+TINY_RESNET = GOLDEN / "tiny_rn_openai.pt"
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    return GOLDEN
+
+
+@pytest.fixture(scope="session")
+def recipe() -> ModuleType:
+    """The recipe of golden weights and features, loaded by its path."""
+    specification = importlib.util.spec_from_file_location("recipe", GOLDEN / "recipe.py")
+    assert specification is not None and specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def shared_dataset(tmp_path_factory) -> Path:
+    """A dataset that no test changes."""
+    return write_dataset(tmp_path_factory.mktemp("dataset") / "noisy")
+
+
+@pytest.fixture
+def dataset(tmp_path) -> Path:
+    """A dataset of the test's own."""
+    return write_dataset(tmp_path / "noisy")
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone():
+    from declip_pipeline.backbones.registry import open_backbone
+
+    return open_backbone("CLIP:from-file", weights=[str(TINY_VIT)])
+
+
+@pytest.fixture(scope="session")
+def tiny_store(shared_dataset, tiny_backbone, tmp_path_factory):
+    """A complete store of the shared dataset, all layers of the tiny ViT."""
+    from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+    from declip_pipeline.extraction.extract import extract
+    from declip_pipeline.store.reader import Store
+
+    manifest, sizes = open_checked_dataset(shared_dataset)
+    extraction = extract(
+        manifest,
+        tiny_backbone,
+        layers=list(tiny_backbone.layers),
+        sizes=sizes,
+        root=tmp_path_factory.mktemp("cache"),
+        provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
+    )
+    return Store(extraction.path)
+
+
+@pytest.fixture
+def cpu() -> torch.device:
+    return torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run of the program ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def last_line(self) -> str:
+        return self.out.strip().splitlines()[-1]
+
+
+@pytest.fixture
+def program(monkeypatch, capsys):
+    """Runs `declip-pipe` in this process; an error must be one line, and never a traceback."""
+    from stages.app import main
+
+    def run(*arguments: object) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["declip-pipe", *map(str, arguments)])
+        capsys.readouterr()
+        code = 0
+        try:
+            main()
+        except SystemExit as ending:
+            code = ending.code if isinstance(ending.code, int) else int(ending.code is not None)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err
+        return Outcome(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def refused(program):
+    """Runs the program, expects a refusal in one line on stderr, and returns that line."""
+
+    def run(*arguments: object, code: int = 2) -> str:
+        outcome = program(*arguments)
+        lines = [line for line in outcome.err.splitlines() if line.startswith("declip-pipe: ")]
+        assert outcome.code == code, outcome
+        assert len(lines) == 1, outcome
+        return lines[0].removeprefix("declip-pipe: ")
+
+    return run
+
+
+@pytest.fixture
+def tiny_arch() -> tuple[object, ...]:
+    """The options that choose the tiny ViT."""
+    return ("--arch", "CLIP:from-file", "--weights", TINY_VIT)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_store, tmp_path_factory) -> Path:
+    """A finished run on the tiny store: a narrow conv decoder of layer1."""
+    from declip_pipeline.training.localization_run import localization_run
+
+    run = localization_run(
+        [tiny_store],
+        tmp_path_factory.mktemp("runs"),
+        layer="layer1",
+        decoder_type="conv-4",
+        widths=[8, 8, 4, 4],
+        initialization="pytorch",
+        epochs=3,
+        batch_size=3,
+        device=torch.device("cpu"),
+    )
+    return run.path

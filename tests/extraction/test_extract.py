@@ -1,0 +1,166 @@
+"""Extraction: what is stored is what the backbone gives, and an interruption costs nothing."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from declip_pipeline.errors import InputError, StorageFullError, StoreError
+from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.extraction.extract import extract
+from declip_pipeline.images.decode import decode_image
+from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.resize import resize_image
+from declip_pipeline.store import format as fmt
+from declip_pipeline.store.reader import Store
+from declip_pipeline.store.writer import StoreWriter
+
+
+def run(dataset, backbone, root, **changes):
+    manifest, sizes = open_checked_dataset(dataset)
+    options = {"layers": ["layer0", "layer3"], "sizes": sizes, "root": root, "batch_size": 4}
+    return extract(manifest, backbone, **(options | changes))
+
+
+def files_of(path):
+    return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("float32", 1e-5)])
+def test_the_store_holds_what_the_backbone_gives(
+    shared_dataset, tiny_backbone, tmp_path, dtype, tolerance
+):
+    extraction = run(shared_dataset, tiny_backbone, tmp_path, dtype=dtype)
+    assert not extraction.was_complete
+    assert extraction.failures == {}
+    store = Store(extraction.path)
+    for row in (0, 5, 14):
+        sample = store.samples[row]
+        picture = decode_image(shared_dataset / sample["image"])
+        batch = torch.from_numpy(resize_image(picture, 224, 224)).permute(2, 0, 1)[None]
+        for layer, values in tiny_backbone.forward(batch, ["layer0", "layer3"]).items():
+            stored = store.read_layer(layer, np.asarray([row]))
+            assert stored.dtype == dtype
+            np.testing.assert_allclose(stored, values.numpy(), rtol=tolerance, atol=tolerance)
+        mask = decode_mask(shared_dataset / sample["mask"], fake_is_white=True)
+        np.testing.assert_array_equal(store.read_masks(np.asarray([row]))[0], mask)
+        assert store.sizes[row].tolist() == list(mask.shape)
+
+
+def test_a_second_run_does_nothing(shared_dataset, tiny_backbone, tmp_path):
+    first = run(shared_dataset, tiny_backbone, tmp_path)
+    before = files_of(first.path)
+    second = run(shared_dataset, tiny_backbone, tmp_path)
+    assert second.was_complete
+    assert second.path == first.path
+    assert files_of(second.path) == before
+
+
+def test_an_interrupted_run_goes_on_and_ends_byte_identical(
+    shared_dataset, tiny_backbone, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", 4)
+    undisturbed = run(shared_dataset, tiny_backbone, tmp_path / "one")
+    written = []
+    write_shard = StoreWriter.write_shard
+
+    def interrupted(self, shard, *arguments):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        write_shard(self, shard, *arguments)
+        written.append(shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWriter, "write_shard", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(shared_dataset, tiny_backbone, tmp_path / "two")
+    path = tmp_path / "two" / undisturbed.path.relative_to(tmp_path / "one")
+    with pytest.raises(StoreError, match="incomplete: 2 of 4 shards"):
+        Store(path)
+    asked = []
+    run(
+        shared_dataset,
+        tiny_backbone,
+        tmp_path / "two",
+        progress=lambda done, total: asked.append(done),
+    )
+    assert asked[0] == 8, "the shards that were written are not computed again"
+    assert files_of(path) == files_of(undisturbed.path)
+
+
+def test_moving_the_dataset_changes_no_identity_and_an_edit_does(dataset, tiny_backbone, tmp_path):
+    first = run(dataset, tiny_backbone, tmp_path / "cache")
+    moved = dataset.rename(tmp_path / "elsewhere")
+    name = first.path.name
+    manifest, sizes = open_checked_dataset(moved, name="noisy")
+    same = extract(
+        manifest, tiny_backbone, layers=["layer0", "layer3"], sizes=sizes, root=tmp_path / "cache"
+    )
+    assert same.was_complete
+    assert same.path.name == name
+    image = next((moved / "images" / "train").iterdir())
+    image.write_bytes(image.read_bytes() + b"\0")
+    manifest, sizes = open_checked_dataset(moved, name="noisy")
+    other = extract(
+        manifest, tiny_backbone, layers=["layer0", "layer3"], sizes=sizes, root=tmp_path / "cache"
+    )
+    assert other.path.name != name
+
+
+def test_a_file_that_changes_meanwhile_is_refused(dataset, tiny_backbone, tmp_path):
+    manifest, sizes = open_checked_dataset(dataset)
+    hashes = manifest.content_hashes()
+    picture = dataset / manifest.samples[2].image
+    picture.write_bytes(picture.read_bytes() + b"\0")
+    object.__setattr__(manifest, "content_hashes", lambda: hashes)
+    with pytest.raises(StoreError, match=r"p\d+\.png changed while it was being extracted"):
+        extract(manifest, tiny_backbone, layers=["layer0"], sizes=sizes, root=tmp_path / "cache")
+
+
+def test_unreadable_pictures_are_rows_with_reasons(dataset, tiny_backbone, tmp_path):
+    images = sorted((dataset / "images" / "train").iterdir())
+    images[1].write_bytes(images[1].read_bytes()[:200])
+    images[2].write_bytes(b"")
+    mask = dataset / "masks" / "train" / images[4].name
+    mask.write_bytes(mask.read_bytes()[:-30])
+    extraction = run(dataset, tiny_backbone, tmp_path / "cache")
+    store = Store(extraction.path)
+    reasons = {store.samples[row]["id"]: text for row, text in extraction.failures.items()}
+    stems = [f"images/train/{images[place].stem}" for place in (1, 2, 4)]
+    assert sorted(reasons) == stems
+    assert "truncated or damaged" in reasons[stems[0]]
+    assert "zero bytes" in reasons[stems[1]]
+    assert reasons[stems[2]].startswith(f"its mask masks/train/{images[4].name}: ")
+    assert len(store.fake_rows("train")) == 5
+
+
+def test_overwrite_extracts_again(shared_dataset, tiny_backbone, tmp_path):
+    first = run(shared_dataset, tiny_backbone, tmp_path)
+    (first.path / "note.txt").write_text("left by someone")
+    second = run(shared_dataset, tiny_backbone, tmp_path, overwrite=True)
+    assert not second.was_complete
+    assert not (second.path / "note.txt").exists()
+
+
+def test_a_full_disk_and_a_wrong_dtype_are_said_before_anything_is_computed(
+    shared_dataset, tiny_backbone, tmp_path, monkeypatch
+):
+    with pytest.raises(InputError, match="dtype 'int4' is not known; expected one of float16"):
+        run(shared_dataset, tiny_backbone, tmp_path, dtype="int4")
+    monkeypatch.setattr("declip_pipeline.store.storage.Storage.free_bytes", lambda self: 10)
+    with pytest.raises(StorageFullError, match="15 pictures"):
+        run(shared_dataset, tiny_backbone, tmp_path)
+
+
+def test_values_beyond_float16_are_refused(shared_dataset, tiny_backbone, tmp_path, monkeypatch):
+    forward = type(tiny_backbone).forward
+
+    def large(self, images, layers):
+        return {name: values * 1e6 for name, values in forward(self, images, layers).items()}
+
+    monkeypatch.setattr(type(tiny_backbone), "forward", large)
+    with pytest.raises(StoreError, match="non-finite value in row 0 as float16; use --dtype float"):
+        run(shared_dataset, tiny_backbone, tmp_path)
+    shutil.rmtree(tmp_path)
+    run(shared_dataset, tiny_backbone, tmp_path, dtype="float32")
