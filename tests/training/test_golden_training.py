@@ -1,34 +1,20 @@
 """Losses of the published optimizer steps, from recipe weights on fixed features and masks."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from declip_pipeline.decoders import build_decoder
 from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.feeding.layer_feed import Batch
+from declip_pipeline.training.optimization import make_optimizer, training_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = json.loads((GOLDEN / "training.json").read_text())
-
-
-@pytest.fixture(autouse=True)
-def two_threads() -> Iterator[None]:
-    """Sum in the order of the golden run, which two threads repeat to the last bit.
-
-    Adam's first steps divide small gradients by their own size, so conv-4 magnifies rounding:
-    measured at its third step, relative to the golden loss, 1.3e-4 with one thread, 1.0e-3 with
-    features in another memory layout, 8.9e-4 with kernels for AVX2, 7.5e-4 in float64.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
 
 
 def losses_of_training(decoder_type: str, n_steps: int, recipe: ModuleType) -> list[float]:
@@ -39,11 +25,11 @@ def losses_of_training(decoder_type: str, n_steps: int, recipe: ModuleType) -> l
     decoder = build_decoder(decoder_type, FeatureShape(1024, 16, 16, prefix_tokens=1)).train()
     shapes = {name: tuple(value.shape) for name, value in decoder.state_dict().items()}
     decoder.load_state_dict({k: torch.tensor(v) for k, v in recipe.fill(shapes).items()})
-    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-3, betas=(0.9, 0.999), weight_decay=0)
+    optimizer = make_optimizer(decoder, 1e-3)
     losses = []
     for step in range(n_steps):
-        samples = [(2 * step) % 6, (2 * step + 1) % 6]
-        loss = F.binary_cross_entropy_with_logits(decoder(features[samples]), masks[samples])
+        samples = np.asarray([(2 * step) % 6, (2 * step + 1) % 6])
+        loss = training_loss(decoder, Batch(features[samples], masks[samples], samples))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -58,9 +44,16 @@ def test_linear_follows_the_published_losses(recipe: ModuleType) -> None:
 
 
 def test_conv_4_follows_the_published_losses(recipe: ModuleType) -> None:
-    """conv-4 moves fast, so rounding grows: three steps to 1e-4, the rest to 1e-2."""
+    """conv-4 moves fast, so rounding grows, and each machine rounds in its own way.
+
+    Adam's first steps divide small gradients by their own size. Measured at the third step,
+    relative to the golden loss: 0 with two threads on AVX-512, 1.3e-4 with one, 8.9e-4 with
+    kernels for AVX2, 7.5e-4 in float64; at the sixth step up to 8.8e-3. The limits stand above
+    what rounding does, and far below what another loss, rate or order of samples would.
+    """
     expected = TRAINING["losses"]["conv-4"]
     assert len(expected) == 6
+    limits = [1e-5, 5e-4, 5e-3, 2e-2, 2e-2, 2e-2]
     losses = losses_of_training("conv-4", 6, recipe)
-    assert losses[:3] == pytest.approx(expected[:3], rel=1e-4)
-    assert losses[3:] == pytest.approx(expected[3:], rel=1e-2)
+    for loss, golden, limit in zip(losses, expected, limits, strict=True):
+        assert loss == pytest.approx(golden, rel=limit)

@@ -1,0 +1,1 @@
+"""Decoders judged on stores, and applied to single pictures."""

@@ -1,0 +1,120 @@
+"""A decoder's localization on the rows of stores."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.evaluation.maps import probability_maps
+from declip_pipeline.feeding.layer_feed import LayerFeed
+from declip_pipeline.metrics.intersection_over_union import intersection_over_union
+from declip_pipeline.metrics.localization import has_fake, localization_metrics
+from declip_pipeline.store.reader import Store
+
+METRICS = ("iou", "f1_best", "f1_fixed", "ap")
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """One picture's figures: `iou` in percent, `f1_best`, `f1_fixed` and `ap` in [0, 1], `score`
+    the mean of its map. `has_fake` is False for a picture without a fake pixel."""
+
+    id: str
+    split: str
+    generator: str
+    has_fake: bool
+    iou: float
+    f1_best: float
+    f1_fixed: float
+    ap: float
+    score: float
+
+
+def validation_iou(decoder: Decoder, feed: LayerFeed, batch_size: int) -> float:
+    """Mean over pictures of the IoU in percent, at the decoder's own 256x256.
+
+    The cheap figure that a training looks at after each epoch; masks are the training targets,
+    fake where more than half of a pixel is.
+    """
+    decoder.eval()
+    with torch.inference_mode():
+        scores = [
+            intersection_over_union(decoder(batch.features), batch.targets, threshold=0.0)
+            for batch in feed.batches(np.arange(len(feed)), batch_size)
+        ]
+    return float(torch.cat(scores).mean())
+
+
+def evaluate_localization(
+    decoder: Decoder,
+    store: Store,
+    layer: str,
+    rows: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> list[ImageResult]:
+    """Judge a decoder on rows of a store, at each mask's native size.
+
+    Returns one result a row, in the order of `rows`. `progress` is told pictures done and in all.
+    """
+    # Pictures of one size go through the metrics together, whatever their order in the store.
+    by_size = rows[np.lexsort((rows, store.sizes[rows, 1], store.sizes[rows, 0]))]
+    feed = LayerFeed([(store, by_size)], layer, device=device, resident_bytes=0)
+    decoder.eval()
+    results: dict[int, ImageResult] = {}
+    with torch.inference_mode():
+        for batch in feed.batches(np.arange(len(feed)), batch_size):
+            logits = decoder(batch.features)
+            batch_rows = by_size[batch.positions]
+            for members in _of_one_size(store.sizes[batch_rows]):
+                results |= _judged(store, batch_rows[members], logits[torch.from_numpy(members)])
+            progress(len(results), len(rows))
+    return [results[row] for row in rows.tolist()]
+
+
+def _of_one_size(sizes: np.ndarray) -> list[np.ndarray]:
+    _, group = np.unique(sizes, axis=0, return_inverse=True)
+    return [np.flatnonzero(group == number) for number in range(group.max() + 1)]
+
+
+def _judged(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[int, ImageResult]:
+    masks = torch.from_numpy(store.read_masks(rows)).to(logits.device)
+    maps = probability_maps(logits, *masks.shape[1:])
+    figures = {name: values.tolist() for name, values in localization_metrics(maps, masks).items()}
+    fakes = has_fake(masks).tolist()
+    scores = maps.mean(dim=(1, 2)).tolist()
+    return {
+        row: ImageResult(
+            id=store.samples[row]["id"],
+            split=store.samples[row]["split"],
+            generator=store.samples[row]["generator"],
+            has_fake=fakes[place],
+            score=scores[place],
+            **{name: figures[name][place] for name in METRICS},
+        )
+        for place, row in enumerate(rows.tolist())
+    }
+
+
+def mean_figures(results: Iterable[ImageResult]) -> dict[str, float | int | None]:
+    """Means over the pictures that have a fake pixel; those without are counted apart.
+
+    `iou` in percent, the others in [0, 1]; None when no picture has a fake pixel.
+    """
+    every = list(results)
+    judged = [result for result in every if result.has_fake]
+    means = {
+        name: float(np.mean([getattr(result, name) for result in judged])) if judged else None
+        for name in METRICS
+    }
+    return {"images": len(judged), "images_without_fake": len(every) - len(judged), **means}
+
+
+def by_generator(results: Sequence[ImageResult]) -> dict[str, list[ImageResult]]:
+    """Results grouped by the generator of their picture, names sorted."""
+    names = sorted({result.generator for result in results})
+    return {name: [result for result in results if result.generator == name] for name in names}

@@ -1,0 +1,1 @@
+"""Many runs together: judged on each other's test sets."""

@@ -1,0 +1,1 @@
+"""Stage two: one training of one decoder from stores."""

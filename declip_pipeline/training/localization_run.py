@@ -1,0 +1,115 @@
+"""A training as users ask for it: stores, a layer, a decoder, and the generators to learn."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from declip_pipeline.decoders.building import build_decoder
+from declip_pipeline.decoders.initialization import InitializationScheme
+from declip_pipeline.errors import InputError
+from declip_pipeline.feeding.layer_feed import LayerFeed
+from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.store.identity import require_same_features
+from declip_pipeline.store.reader import Store
+from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.train import Epoch, train_decoder
+
+
+def localization_run(
+    stores: Sequence[Store],
+    runs: Path,
+    *,
+    layer: str,
+    decoder_type: str,
+    train_on: Sequence[str] | None = None,
+    widths: Sequence[int] | None = None,
+    initialization: InitializationScheme = "paper",
+    seed: int = 0,
+    epochs: int = 400,
+    batch_size: int = 64,
+    learning_rate: float = 1e-3,
+    patience: int = 5,
+    device: torch.device,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> RunFolder:
+    """Train a decoder on the fakes of the stores' `train` split, judged on `valid`.
+
+    `train_on` names the generators to learn, all of them where None. The run's folder under `runs`
+    is named by what the run is, so the same call finds its finished or unfinished self again.
+
+    Raises `UnknownNameError` for a layer, decoder, generator or split that is not there,
+    `IdentityMismatchError` when the stores hold different features, `TrainingError`.
+    """
+    if not stores:
+        raise InputError("no store was given; expected at least one that `extract` printed")
+    features = stores[0].feature_identity(layer)
+    for store in stores[1:]:
+        require_same_features(
+            features,
+            store.feature_identity(layer),
+            decoder=f"the run with {stores[0].path}",
+            features=str(store.path),
+        )
+    build_decoder(decoder_type, stores[0].layers[layer], widths=widths)
+    generators = sorted(train_on or {name for store in stores for name in store.generators})
+    identity = {
+        "layer": layer,
+        "decoder_type": decoder_type,
+        "widths": list(widths) if widths else None,
+        "train_on": generators,
+        "initialization": initialization,
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "patience": patience,
+        "features": features,
+        "dtype": stores[0].identity.dtype,
+        "stores": [store.identity.sha256 for store in stores],
+    }
+    sha256 = sha256_of_json(identity)
+    learned = "all" if train_on is None else "+".join(generators)
+    run = RunFolder(runs / f"{decoder_type}_{layer}_{learned}_seed{seed}_{sha256[:12]}")
+    if not run.is_finished:
+        train_feed = _feed(stores, layer, "train", generators, device)
+        valid_feed = _feed(stores, layer, "valid", generators, device)
+        run.begin({**identity, "provenance": stores[0].provenance}, sha256)
+        train_decoder(
+            run,
+            train_feed,
+            valid_feed,
+            features,
+            decoder_type=decoder_type,
+            widths=widths,
+            initialization=initialization,
+            seed=seed,
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=learning_rate,
+            patience=patience,
+            on_epoch=on_epoch,
+        )
+    return run
+
+
+def _feed(
+    stores: Sequence[Store],
+    layer: str,
+    split: str,
+    generators: Sequence[str],
+    device: torch.device,
+) -> LayerFeed:
+    """The fakes of one split; each store gives those of the generators that it has."""
+    parts = []
+    known = {name for store in stores for name in store.generators}
+    for store in stores:
+        # A name that no store has is passed on, for the store's own error to list the known ones.
+        names = [name for name in generators if name in store.generators or name not in known]
+        parts.append((store, store.fake_rows(split, names)))
+    if not any(len(rows) for _, rows in parts):
+        raise InputError(
+            f"no fake picture of {', '.join(generators)} in split {split!r} of "
+            f"{', '.join(str(store.path) for store in stores)}; expected at least one"
+        )
+    return LayerFeed(parts, layer, device=device)

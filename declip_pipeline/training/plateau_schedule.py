@@ -1,0 +1,53 @@
+"""The paper's learning rate schedule: a tenth at each plateau, until it is too small."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+FIRST_DELTA = 0.001
+LATER_DELTA = 0.002
+FACTOR = 0.1
+
+
+@dataclass
+class PlateauSchedule:
+    """Decides after each epoch whether to go on, and at which learning rate.
+
+    An epoch counts against the patience unless its IoU (percent) beats the best of the present
+    count by `FIRST_DELTA`. When the patience is used up, the learning rate falls to a tenth and a
+    fresh count begins, with `LATER_DELTA` and without a memory of earlier bests, as in the
+    reference. Training stops once the rate would fall below `minimum_learning_rate`.
+
+    Source: the reference's training loop (DeCLIP, arXiv 2409.08849, supplementary material).
+    """
+
+    learning_rate: float = 1e-3
+    patience: int = 5
+    minimum_learning_rate: float = 1e-6
+    best_of_count: float = field(default=-math.inf)
+    epochs_without_gain: int = 0
+    delta: float = FIRST_DELTA
+    stopped: bool = False
+
+    def after_epoch(self, iou: float) -> None:
+        """Take in an epoch's validation IoU, in percent."""
+        if iou > self.best_of_count + self.delta:
+            self.best_of_count = iou
+            self.epochs_without_gain = 0
+            return
+        self.epochs_without_gain += 1
+        if self.epochs_without_gain < self.patience:
+            return
+        lower = self.learning_rate * FACTOR
+        # Three tenths of 1e-3 are 1e-6 but for rounding: that step is still taken.
+        if lower < self.minimum_learning_rate * (1 - 1e-6):
+            self.stopped = True
+            return
+        self.learning_rate = lower
+        self.best_of_count = -math.inf
+        self.epochs_without_gain = 0
+        self.delta = LATER_DELTA
+
+    def to_state(self) -> dict[str, Any]:
+        """The schedule's state as plain values; `PlateauSchedule(**state)` restores it."""
+        return asdict(self)

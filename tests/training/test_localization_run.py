@@ -1,0 +1,150 @@
+"""A training learns, keeps its best weights, and resumed it ends as an undisturbed one does."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from declip_pipeline.decoders.decoder_file import load_decoder
+from declip_pipeline.errors import (
+    IdentityMismatchError,
+    InputError,
+    OutputExistsError,
+    TrainingError,
+    UnknownNameError,
+)
+from declip_pipeline.evaluation.localization import validation_iou
+from declip_pipeline.feeding.layer_feed import LayerFeed
+from declip_pipeline.store.reader import Store
+from declip_pipeline.training import train as training
+from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.run_folder import RunFolder
+
+
+def run(store, runs, **changes):
+    options = {
+        "layer": "layer1",
+        "decoder_type": "conv-4",
+        "widths": [8, 8, 4, 4],
+        "initialization": "pytorch",
+        "epochs": 4,
+        "batch_size": 3,
+        "device": torch.device("cpu"),
+    }
+    return localization_run([store], runs, **(options | changes))
+
+
+def without_seconds(folder: RunFolder):
+    return [{k: v for k, v in record.items() if k != "seconds"} for record in folder.epochs()]
+
+
+def test_the_loss_falls_and_the_best_weights_are_kept(tiny_store, tmp_path, cpu):
+    folder = run(tiny_store, tmp_path, epochs=6)
+    records = folder.epochs()
+    assert [record["epoch"] for record in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1]["train_loss"] < 0.8 * records[0]["train_loss"]
+    summary = folder.summary()
+    best = max(record["valid_iou"] for record in records)
+    assert summary["best_valid_iou"] == best
+    assert records[summary["best_epoch"] - 1]["valid_iou"] == best
+    assert (summary["train_images"], summary["valid_images"]) == (8, 3)
+    decoder, features = load_decoder(folder.best_checkpoint)
+    assert features == tiny_store.feature_identity("layer1")
+    feed = LayerFeed([(tiny_store, tiny_store.fake_rows("valid"))], "layer1", device=cpu)
+    assert validation_iou(decoder, feed, 3) == pytest.approx(best, abs=1e-9)
+    config = yaml.safe_load((folder.path / "config.yaml").read_text())
+    assert config["decoder_type"] == "conv-4"
+    assert config["stores"] == [tiny_store.identity.sha256]
+    assert json.loads((folder.path / "environment.json").read_text())["libraries"]["torch"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_resumed_at_any_epoch_it_ends_the_same(tiny_store, tmp_path, stop_after):
+    undisturbed = run(tiny_store, tmp_path / "one")
+
+    def interrupt(epoch):
+        if epoch.epoch == stop_after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_store, tmp_path / "two", on_epoch=interrupt)
+    resumed = run(tiny_store, tmp_path / "two")
+    assert resumed.path.name == undisturbed.path.name
+    assert without_seconds(resumed) == without_seconds(undisturbed)
+    assert resumed.best_checkpoint.read_bytes() == undisturbed.best_checkpoint.read_bytes()
+
+
+def test_a_finished_run_is_not_trained_again(tiny_store, tmp_path, monkeypatch):
+    first = run(tiny_store, tmp_path)
+    monkeypatch.setattr(training, "_one_epoch", None)
+    assert run(tiny_store, tmp_path).path == first.path
+
+
+def test_seeds_and_settings_have_folders_of_their_own(tiny_store, tmp_path):
+    names = {
+        run(tiny_store, tmp_path, epochs=1, **changes).path.name
+        for changes in ({}, {"seed": 1}, {"learning_rate": 1e-4}, {"layer": "layer0"})
+    }
+    assert len(names) == 4
+
+
+def test_unknown_names_list_the_known_ones(tiny_store, tmp_path):
+    with pytest.raises(UnknownNameError, match="'layer9'; .*known: layer0, layer1, layer2, layer3"):
+        run(tiny_store, tmp_path, layer="layer9")
+    with pytest.raises(UnknownNameError, match="'conv4'; did you mean 'conv-4'"):
+        run(tiny_store, tmp_path, decoder_type="conv4")
+    with pytest.raises(UnknownNameError, match="generator .*'lama'; known: noisy"):
+        run(tiny_store, tmp_path, train_on=["lama"])
+    with pytest.raises(InputError, match="no store was given"):
+        localization_run(
+            [], tmp_path, layer="layer0", decoder_type="linear", device=torch.device("cpu")
+        )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_stores_of_different_features_do_not_mix(tiny_store, tmp_path, monkeypatch):
+    other = Store(tiny_store.path)
+    object.__setattr__(other.identity, "weights_sha256", "0" * 64)
+    with pytest.raises(IdentityMismatchError, match="^weights_sha256 differs"):
+        localization_run(
+            [tiny_store, other],
+            tmp_path,
+            layer="layer0",
+            decoder_type="linear",
+            device=torch.device("cpu"),
+        )
+
+
+def test_another_run_in_the_folder_is_refused(tiny_store, tmp_path):
+    folder = run(tiny_store, tmp_path, epochs=1)
+    (folder.path / "summary.json").unlink()
+    config = yaml.safe_load((folder.path / "config.yaml").read_text())
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(config | {"run_sha256": "0"}))
+    with pytest.raises(OutputExistsError, match="holds another run; name another output folder"):
+        run(tiny_store, tmp_path, epochs=1)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
+    tiny_store, tmp_path, monkeypatch
+):
+    real_loss = training.training_loss
+    steps = []
+
+    def loss(decoder, batch):
+        steps.append(1)
+        return real_loss(decoder, batch) * (np.nan if len(steps) > 4 else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "training_loss", loss)
+        with pytest.raises(TrainingError, match="loss is nan in epoch 2; the state after epoch 1"):
+            run(tiny_store, tmp_path)
+    resumed = run(tiny_store, tmp_path)
+    undisturbed = run(tiny_store, tmp_path / "other")
+    assert without_seconds(resumed) == without_seconds(undisturbed)
+
+
+def test_what_is_not_a_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="is not a run; expected a folder that `declip-pipe tra"):
+        RunFolder(tmp_path).summary()
