@@ -1,0 +1,71 @@
+"""The `declip-pipe` program: its commands, and errors turned into exit codes."""
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from declip_pipeline import __version__
+from declip_pipeline.errors import DeclipError, InputError
+from stages.demo import demo
+from stages.evaluate import evaluate
+from stages.extract import extract
+from stages.predict import predict
+from stages.train import train
+
+TRACEBACK_VARIABLE = "DECLIP_PIPE_TRACEBACK"
+
+app = typer.Typer(
+    name="declip-pipe",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"declip-pipe {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """Find the manipulated pixels of pictures with frozen foundation features.
+
+    Stage one (extract) runs the frozen backbone once and stores every layer's features; stage two
+    (train, evaluate) works from the store alone. Results go to stdout, progress to stderr. Exit
+    codes: 0 done, 1 failed or done in part, 2 wrong input, 130 interrupted.
+    """
+
+
+for command in (extract, train, evaluate, predict, demo):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run the program; an error is one line on stderr and a non-zero exit code."""
+    try:
+        app()
+    except Exception as error:
+        if os.environ.get(TRACEBACK_VARIABLE):
+            raise
+        print(f"declip-pipe: {_one_line(error)}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, InputError) else 1)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, DeclipError):
+        return " ".join(str(error).split())
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'a file'}: {error.strerror}"
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    return f"internal error, {kind}: {text}; set {TRACEBACK_VARIABLE}=1 for where, and report it"

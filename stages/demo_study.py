@@ -1,0 +1,224 @@
+"""What the demo does, step by step; heavy imports stand here, so that help stays quick."""
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
+from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.decoders.decoder_file import load_decoder
+from declip_pipeline.evaluation.predictor import Predictor
+from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.extraction.extract import extract
+from declip_pipeline.images.decode import decode_image
+from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.reports.contact_sheet import SheetRow, draw_contact_sheet
+from declip_pipeline.reports.demo_report import write_demo_report
+from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
+from declip_pipeline.reports.matrix import format_matrix_text
+from declip_pipeline.reports.matrix_figure import draw_matrix
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, iou_matrix
+from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.run_folder import RunFolder
+from stages.screen import progress, remark, result
+from stages.settings import DecoderSettings, DemoSettings
+
+# Of each generator, the pictures at these quantiles of IoU: neither luck nor misfortune picks.
+SHOWN_QUANTILES = (0.75, 0.25)
+
+
+@dataclass
+class DemoStudy:
+    """One demo: where it lies, what it was asked to do, and how long its steps took."""
+
+    out: Path
+    settings: DemoSettings
+    seed: int
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> Path:
+        """Do all of it, or what an interruption left; returns the report's path."""
+        self._build_set()
+        backbone = open_backbone(self.settings.arch, device=str(self.device))
+        manifest, store = self._extract(backbone)
+        curves, best_decoder, best_layer = self._ablate(store)
+        pairing = f"{best_decoder.decoder_type} on {best_layer}"
+        remark(f"best pairing by validation IoU: {pairing}")
+        evaluations = self._cross_test(store, best_decoder, best_layer)
+        matrix, rows, columns = iou_matrix(evaluations)
+        pictures = {
+            "Rows: tested on; columns: trained on.": self.out / "matrix.png",
+            "IoU by layer.": self.out / "layers.png",
+            "Each generator's upper and lower quartile by IoU.": self.out / "contact_sheet.png",
+        }
+        learned = self.settings.ablation_generator
+        with self._timed("draw"):
+            draw_matrix(matrix, rows, columns, self.out / "matrix.png", f"IoU in %, {pairing}")
+            draw_layer_curve(
+                list(store.layers),
+                curves,
+                self.out / "layers.png",
+                f"IoU by layer, trained and tested on {learned}",
+            )
+            draw_contact_sheet(
+                self._sheet(backbone, manifest, store, evaluations), self.out / "contact_sheet.png"
+            )
+        report = self.out / "report.md"
+        write_demo_report(
+            report,
+            title="declip-pipe demo",
+            done=[
+                f"{self.settings.train_count} training, {self.settings.valid_count} validation and "
+                f"{self.settings.test_count} test crops, each forged by {', '.join(GENERATORS)}; "
+                f"no photograph is in two splits; seed {self.seed}.",
+                f"{backbone.name}: {len(store.layers)} layers of {len(manifest.samples)} pictures "
+                "extracted once.",
+                f"Ablation on {learned}: {', '.join(curves)} over all layers. The best by "
+                f"validation IoU, {pairing}, was trained on each generator and tested on all.",
+                f"Peak memory {_peak_gigabytes():.1f} GB.",
+            ],
+            matrix=matrix,
+            row_names=rows,
+            column_names=columns,
+            layer_names=list(store.layers),
+            layer_series=curves,
+            images=pictures,
+            timings=self.seconds,
+            commands=[f"declip-pipe demo --seed {self.seed} -o {self.out}"],
+        )
+        result(format_matrix_text(matrix, rows, columns))
+        remark(", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items()))
+        return report
+
+    def _build_set(self) -> None:
+        """Four generators on the same photographs, in the layout of Dolos."""
+        if (self.out / "data").exists():
+            return
+        with self._timed("build the set"), progress("building the set", "crops") as tell:
+            build_demo_set(
+                self.out / "data",
+                seed=self.seed,
+                train_count=self.settings.train_count,
+                valid_count=self.settings.valid_count,
+                test_count=self.settings.test_count,
+                progress=tell,
+            )
+
+    def _extract(self, backbone: Backbone) -> tuple[Manifest, Store]:
+        """Stage one: every layer of every forged picture, once."""
+        with self._timed("extract"), progress("extracting") as tell:
+            manifest, sizes = open_checked_dataset(
+                self.out / "data", name="demo", generators=list(GENERATORS)
+            )
+            extraction = extract(
+                manifest,
+                backbone,
+                layers=list(backbone.layers),
+                sizes=sizes,
+                root=self.out / "cache",
+                provenance={"arch": self.settings.arch, "weights": []},
+                progress=tell,
+            )
+        return manifest, Store(extraction.path)
+
+    def _train(
+        self, store: Store, decoder: DecoderSettings, layer: str, generator: str
+    ) -> RunFolder:
+        return localization_run(
+            [store],
+            self.out / "runs",
+            layer=layer,
+            decoder_type=decoder.decoder_type,
+            train_on=[generator],
+            widths=decoder.widths,
+            initialization=self.settings.initialization,
+            seed=self.seed,
+            epochs=decoder.epochs,
+            batch_size=self.settings.batch_size,
+            learning_rate=self.settings.learning_rate,
+            patience=self.settings.patience,
+            device=self.device,
+        )
+
+    def _ablate(self, store: Store) -> tuple[dict[str, list[float]], DecoderSettings, str]:
+        """Stage two: every decoder on every layer of one generator.
+
+        Returns each decoder's test IoU by layer, and the pairing that is best by validation: the
+        test split is only reported.
+        """
+        learned = self.settings.ablation_generator
+        pairings = [(d, layer) for d in self.settings.decoders for layer in store.layers]
+        curves: dict[str, list[float]] = {d.decoder_type: [] for d in self.settings.decoders}
+        validation = []
+        with self._timed("ablate layers"), progress("ablating layers", "runs") as tell:
+            tell(0, len(pairings))
+            for decoder, layer in pairings:
+                run = self._train(store, decoder, layer, learned)
+                validation.append(run.summary()["best_valid_iou"])
+                evaluation = evaluate_run(
+                    run, store, split="test", generators=[learned], device=self.device
+                )
+                curves[decoder.decoder_type].append(float(evaluation.figures[learned]["iou"] or 0))
+                tell(len(validation), len(pairings))
+        best_decoder, best_layer = pairings[validation.index(max(validation))]
+        return curves, best_decoder, best_layer
+
+    def _cross_test(self, store: Store, decoder: DecoderSettings, layer: str) -> list[Evaluation]:
+        """Stage two: one run for each generator, tested on all of them."""
+        evaluations: list[Evaluation] = []
+        with self._timed("cross-test"), progress("cross-testing", "runs") as tell:
+            tell(0, len(GENERATORS))
+            for generator in GENERATORS:
+                run = self._train(store, decoder, layer, generator)
+                evaluations.append(evaluate_run(run, store, split="test", device=self.device))
+                tell(len(evaluations), len(GENERATORS))
+        return evaluations
+
+    def _sheet(
+        self,
+        backbone: Backbone,
+        manifest: Manifest,
+        store: Store,
+        evaluations: Sequence[Evaluation],
+    ) -> list[SheetRow]:
+        """Pictures of each generator with what its own run predicts, from the files themselves."""
+        samples = {sample.id: sample for sample in manifest.samples}
+        rows: list[SheetRow] = []
+        for evaluation in evaluations:
+            decoder, features = load_decoder(RunFolder(evaluation.run).best_checkpoint)
+            predictor = Predictor(
+                backbone, decoder.to(self.device), features, dtype=store.identity.dtype
+            )
+            own = [r for r in evaluation.results if r.generator == evaluation.trained_on]
+            ranked = sorted(own, key=lambda image: (image.iou, image.id))
+            for quantile in SHOWN_QUANTILES:
+                shown = ranked[round(quantile * (len(ranked) - 1))]
+                sample = samples[shown.id]
+                assert sample.mask is not None, "a fake has a mask"
+                picture = decode_image(manifest.root / sample.image)
+                truth = decode_mask(
+                    manifest.root / sample.mask, fake_is_white=manifest.fake_is_white
+                )
+                caption = f"{shown.generator}, IoU {shown.iou:.0f}"
+                rows.append((caption, picture, truth, predictor.map(picture)))
+        return rows
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[step] = time.perf_counter() - started
+
+
+def _peak_gigabytes() -> float:
+    """Most memory this process has held so far, in GB (Linux counts in KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,74 @@
+"""`declip-pipe evaluate`: judge runs on stores, and print the train x test matrix."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.options import Device, DeviceOption, comma_separated
+
+
+def evaluate(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Runs that `train` printed.")
+    ],
+    on: Annotated[
+        list[Path], typer.Option("--on", metavar="STORE", help="Store to judge on; repeatable.")
+    ],
+    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
+    generators: Annotated[
+        str | None,
+        typer.Option(help="Generators to judge on, comma-separated. Default: all of the store."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Judge runs on the fakes of stores, at each mask's own size.
+
+    Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over pictures,
+    for each run and generator; of several, also the matrix of IoU with the means in domain (ID) and
+    out of domain (OOD). Writes per_image.csv and summary.json into each run's folder.
+    """
+    from declip_pipeline.devices import choose_device
+    from declip_pipeline.reports.matrix import format_matrix_text
+    from declip_pipeline.store.reader import Store
+    from declip_pipeline.sweeps.cross_evaluation import evaluate_run, iou_matrix
+    from declip_pipeline.training.run_folder import RunFolder
+    from stages.screen import progress, remark, result
+
+    opened = [Store(path) for path in on]
+    evaluations = []
+    for path in runs:
+        for store in opened:
+            with progress(f"{path.name} on {store.dataset}") as tell:
+                evaluation = evaluate_run(
+                    RunFolder(path),
+                    store,
+                    split=split,
+                    generators=comma_separated(generators),
+                    device=choose_device(device.value),
+                    batch_size=batch_size,
+                    progress=tell,
+                )
+            evaluations.append(evaluation)
+            result(f"{path.name} on {store.dataset}, {split}: {evaluation.folder}")
+            for name, figures in evaluation.figures.items():
+                result(_figures_line(name, figures))
+                if figures["images_without_fake"]:
+                    remark(
+                        f"{name}: {figures['images_without_fake']} pictures without a fake pixel "
+                        "are left out of the means"
+                    )
+    values, rows, columns = iou_matrix(evaluations)
+    if values.size > 1:
+        result(f"\nIoU (percent), {split} split\n{format_matrix_text(values, rows, columns)}")
+
+
+def _figures_line(name: str, figures: dict[str, float | int | None]) -> str:
+    if figures["iou"] is None:
+        return f"  {name}: no picture with a fake pixel"
+    return (
+        f"  {name}: IoU {figures['iou']:.2f}, F1 best {figures['f1_best']:.4f}, "
+        f"F1 at 0.5 {figures['f1_fixed']:.4f}, AP {figures['ap']:.4f} "
+        f"({figures['images']} pictures)"
+    )

@@ -1,0 +1,165 @@
+"""`declip-pipe extract`: run a frozen backbone over a dataset once, into a store."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from declip_pipeline.errors import InputError
+from stages.options import (
+    Device,
+    DeviceOption,
+    OverwriteOption,
+    WeightsOption,
+    comma_separated,
+)
+
+
+class Dtype(StrEnum):
+    """How features are stored."""
+
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Layout(StrEnum):
+    """How a dataset lies on disk."""
+
+    auto = "auto"
+    dolos = "dolos"
+    folders = "folders"
+
+
+class Polarity(StrEnum):
+    """Which colour of a mask marks fake pixels."""
+
+    white = "white-is-fake"
+    black = "black-is-fake"
+
+
+def extract(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="A Dolos tree or a part of it, or a folder with images/ and masks/ (with "
+            "train/valid/test below each, or without).",
+        ),
+    ],
+    arch: Annotated[
+        str,
+        typer.Option(
+            help="Backbone: CLIP:ViT-L/14, RN50, their fusion ViT-L/14,RN50; open_clip's "
+            "ARCH/TAG (ViT-B-32/laion2b_s34b_b79k); timm:NAME; efficientnet-lite0 (built in); "
+            "CLIP:from-file (read off --weights)."
+        ),
+    ],
+    layers: Annotated[
+        str, typer.Option(help="Layers to store: all, names (layer8,layer20), or numbers (0-23).")
+    ] = "all",
+    dtype: Annotated[
+        Dtype, typer.Option(help="Type of the stored features: 2 or 4 bytes a number.")
+    ] = Dtype.float16,
+    weights: WeightsOption = None,
+    cache: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder that holds the stores.")
+    ] = Path("cache"),
+    split: Annotated[
+        str | None, typer.Option(help="Splits to extract, comma-separated. Default: all.")
+    ] = None,
+    generators: Annotated[
+        str | None,
+        typer.Option(help="Generators to extract, comma-separated; real is one. Default: all."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="Name of the dataset. Default: the folder's name.")
+    ] = None,
+    layout: Annotated[Layout, typer.Option(help="How DATA lies on disk.")] = Layout.auto,
+    polarity: Annotated[
+        Polarity | None,
+        typer.Option(help="Which colour marks fake pixels. Default: black for Dolos, else white."),
+    ] = None,
+    assign_splits: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TRAIN,VALID,TEST",
+            help="For a dataset without splits: percents, such as 80,10,10; drawn by name.",
+        ),
+    ] = None,
+    allow_unpaired: Annotated[
+        bool, typer.Option("--allow-unpaired", help="Leave out what has no partner.")
+    ] = False,
+    max_failures: Annotated[
+        int, typer.Option(min=0, help="Unreadable pictures to put up with (exit code 0).")
+    ] = 0,
+    max_megapixels: Annotated[
+        float, typer.Option(min=0.001, help="Largest picture to decode, in millions of pixels.")
+    ] = 178.0,
+    device: DeviceOption = Device.auto,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 32,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Run a frozen backbone over a dataset once and store its features.
+
+    The last line of stdout is the store's path. A second run of the same command finds the store
+    complete and does nothing; after an interruption it goes on where it stopped.
+    """
+    from declip_pipeline.backbones.layer_selection import select_layers
+    from declip_pipeline.backbones.registry import open_backbone
+    from declip_pipeline.devices import choose_device
+    from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+    from declip_pipeline.extraction.extract import extract as extract_store
+    from stages.screen import progress, remark, result
+
+    manifest, sizes = open_checked_dataset(
+        data,
+        layout=layout.value,
+        name=name,
+        fake_is_white=None if polarity is None else polarity is Polarity.white,
+        allow_unpaired=allow_unpaired,
+        assign_splits=_percents(assign_splits),
+        splits=comma_separated(split),
+        generators=comma_separated(generators),
+    )
+    for path in manifest.unpaired:
+        remark(f"left out, no partner: {path}")
+    backbone = open_backbone(arch, weights=weights or (), device=str(choose_device(device.value)))
+    remark(f"{manifest.name}: {len(manifest.samples)} pictures, {backbone.name}")
+    with progress("extracting") as tell:
+        extraction = extract_store(
+            manifest,
+            backbone,
+            layers=select_layers(layers, list(backbone.layers)),
+            sizes=sizes,
+            root=cache,
+            provenance={"arch": arch, "weights": weights or []},
+            dtype=dtype.value,
+            batch_size=batch_size,
+            max_megapixels=max_megapixels,
+            overwrite=overwrite,
+            progress=tell,
+        )
+    if extraction.was_complete:
+        remark("the store is complete already, nothing to do (--overwrite extracts it again)")
+    for row, reason in extraction.failures.items():
+        remark(f"failed: {manifest.samples[row].image}: {reason}")
+    result(str(extraction.path))
+    if len(extraction.failures) > max_failures:
+        remark(
+            f"declip-pipe: {len(extraction.failures)} of {len(manifest.samples)} pictures could "
+            f"not be used, --max-failures is {max_failures}; the store holds the others"
+        )
+        raise typer.Exit(1)
+
+
+def _percents(text: str | None) -> tuple[int, int, int] | None:
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(
+            f"--assign-splits {text!r}; expected three whole percents such as 80,10,10"
+        )
+    train, valid, test = (int(part) for part in parts)
+    return train, valid, test

@@ -1,0 +1,42 @@
+"""Options that several commands share."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(StrEnum):
+    """Where to compute."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+DeviceOption = Annotated[
+    Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")
+]
+OverwriteOption = Annotated[
+    bool, typer.Option("--overwrite", help="Replace what an earlier run left.")
+]
+WeightsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FILE",
+        help="Backbone weights from a file: OpenAI .pt (TorchScript or state dict), open_clip "
+        ".safetensors or .bin. Once for each part of a fusion, in order. random:SEED gives "
+        "untrained weights, for measuring speed. Default: downloaded from the hub, or embedded.",
+    ),
+]
+StoresArgument = Annotated[
+    list[Path], typer.Argument(metavar="STORE...", help="Stores that `extract` printed.")
+]
+
+
+def comma_separated(text: str | None) -> list[str] | None:
+    """The items of a comma-separated option; None where it was not given."""
+    if text is None:
+        return None
+    return [item.strip() for item in text.split(",") if item.strip()]

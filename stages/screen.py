@@ -1,0 +1,68 @@
+"""What the user sees while waiting: progress and remarks on stderr; results go to stdout."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def remark(text: str) -> None:
+    """One line on stderr."""
+    _console.print(text, markup=False)
+
+
+def result(text: str) -> None:
+    """One result on stdout."""
+    print(text, flush=True)
+
+
+class _Rate(ProgressColumn):
+    """Pictures (or whatever is counted) per second."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:.1f} {self._unit}/s")
+
+
+@contextmanager
+def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and time left; yields a function to tell done and total.
+
+    On a terminal the bar is drawn live; elsewhere (a log file) its last state alone is written.
+    """
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(unit),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        console=_console,
+    )
+    with bar:
+        task = bar.add_task(what, total=None)
+        started = False
+
+        def tell(done: int, total: int) -> None:
+            nonlocal started
+            if not started:
+                # What an earlier run did is not part of this one's rate.
+                bar.reset(task, total=total, completed=done)
+                started = True
+            bar.update(task, completed=done, total=total)
+
+        yield tell

@@ -1,0 +1,70 @@
+"""Settings of a study, read from YAML; an unknown key is refused, naming the nearest known one."""
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from declip_pipeline.errors import InputError, UnknownNameError
+
+PACKAGED = Path(__file__).parent / "configs"
+IN_CHECKOUT = Path(__file__).parents[1] / "configs"
+
+
+class Settings(BaseModel):
+    """A study's settings: strict, and unchangeable once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DecoderSettings(Settings):
+    """One decoder and how long it is trained."""
+
+    decoder_type: str
+    widths: list[int] | None = None
+    epochs: int = Field(ge=1)
+
+
+class DemoSettings(Settings):
+    """The demo: how large its set is, what is ablated, how decoders are trained."""
+
+    arch: str
+    train_count: int = Field(ge=1)
+    valid_count: int = Field(ge=1)
+    test_count: int = Field(ge=1)
+    ablation_generator: str
+    decoders: list[DecoderSettings] = Field(min_length=1)
+    initialization: Literal["paper", "pytorch"]
+    batch_size: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+    patience: int = Field(ge=1)
+
+
+SettingsType = TypeVar("SettingsType", bound=Settings)
+
+
+def packaged_config(name: str) -> Path:
+    """A config that ships with the program, from the wheel or from the checkout."""
+    folder = PACKAGED if PACKAGED.is_dir() else IN_CHECKOUT
+    return folder / name
+
+
+def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
+    """Read settings from a YAML file. Raises `InputError` naming the key that is wrong."""
+    try:
+        values: Any = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"config {path} cannot be read; expected a YAML file") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"config {path} holds no settings; expected keys and values")
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise UnknownNameError(f"key in {path}", key, kind.model_fields) from error
+        raise InputError(f"config {path}: {key}: {first['msg']}") from error

@@ -1,0 +1,338 @@
+"""Each kind of bad input gives one clear line and a non-zero exit, and leaves nothing behind."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from declip_pipeline.store import format as fmt
+
+
+@pytest.fixture
+def extraction(tiny_arch, tmp_path):
+    """Arguments of an extraction with the tiny ViT into the test's own cache."""
+
+    def arguments(data, *options):
+        return (
+            *("extract", data, *tiny_arch, "--layers", "layer0"),
+            *("--cache", tmp_path / "cache", *options),
+        )
+
+    return arguments
+
+
+@pytest.fixture
+def nothing_left(tmp_path):
+    """No store may be there after the test."""
+    yield
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.usefixtures("nothing_left")
+class TestDatasets:
+    def test_a_folder_that_is_not_there(self, refused, extraction, tmp_path):
+        assert "does not exist; expected the folder" in refused(*extraction(tmp_path / "nowhere"))
+
+    def test_a_folder_without_images(self, refused, extraction, tmp_path):
+        (tmp_path / "empty").mkdir()
+        line = refused(*extraction(tmp_path / "empty"))
+        assert "no pictures found under" in line
+        assert "expected" in line
+
+    @pytest.mark.parametrize("missing", ["images", "masks"])
+    def test_what_does_not_pair(self, refused, program, extraction, dataset, missing):
+        next((dataset / missing / "train").iterdir()).unlink()
+        line = refused(*extraction(dataset))
+        assert "p0000" in line or "p0001" in line or "train/" in line
+        assert "--allow-unpaired" in line
+
+    def test_a_mask_of_another_size(self, refused, extraction, dataset):
+        mask = dataset / "masks" / "train" / "p0003.png"
+        Image.fromarray(np.full((20, 21), 255, np.uint8)).save(mask)
+        line = refused(*extraction(dataset))
+        assert "p0003.png has 56x40 pixels and its mask masks/train/p0003.png 21x20" in line
+
+    @pytest.mark.parametrize("value", [0, 255])
+    def test_masks_of_one_colour(self, refused, extraction, dataset, value):
+        for file in (dataset / "masks").rglob("*.png"):
+            with Image.open(file) as mask:
+                size = mask.size
+            Image.new("L", size, value).save(file)
+        line = refused(*extraction(dataset))
+        assert "all 15 masks are entirely" in line
+        assert "--polarity black-is-fake" in line
+
+    def test_an_unreadable_mask(self, refused, extraction, dataset):
+        (dataset / "masks" / "train" / "p0003.png").write_text("not a mask")
+        assert "p0003.png: is not a picture PIL can read" in refused(*extraction(dataset))
+
+    def test_names_that_are_not_there(self, refused, extraction, dataset):
+        line = refused(*extraction(dataset, "--split", "tset"))
+        assert "unknown split 'tset'; did you mean 'test'? known: test, train, valid" in line
+        line = refused(*extraction(dataset, "--generators", "lama"))
+        assert "unknown generator 'lama'; known: noisy" in line
+        line = refused(*extraction(dataset, "--assign-splits", "80,20"))
+        assert "expected three whole percents such as 80,10,10" in line
+
+
+def test_unpaired_files_may_be_left_out(program, extraction, dataset):
+    (dataset / "masks" / "train" / "p0001.png").unlink()
+    outcome = program(*extraction(dataset, "--allow-unpaired"))
+    assert outcome.code == 0
+    assert "left out, no partner: images/train/p0001.png" in outcome.err
+
+
+def damage(kind: str, picture: Path) -> str:
+    """Spoil a picture; returns what the status table must say of it."""
+    if kind == "truncated":
+        with Image.open(picture) as whole:
+            whole.load()
+        whole.save(picture, "JPEG", quality=95)
+        picture.write_bytes(picture.read_bytes()[:-200])
+        return "is truncated or damaged"
+    if kind == "text":
+        picture.write_text("this is not a picture")
+        return "is not a picture PIL can read"
+    if kind == "empty":
+        picture.write_bytes(b"")
+        return "empty file, zero bytes"
+    side = {"small": 1, "large": 20_000}[kind]
+    Image.new("1", (side, side)).save(picture)
+    mask = picture.parents[2] / "masks" / "train" / picture.name
+    Image.new("1", (side, side)).save(mask)
+    return {
+        "small": "1x1 pixels; at least 16x16 expected",
+        "large": "20000x20000 pixels = 400 megapixels; at most 178 megapixels are read",
+    }[kind]
+
+
+@pytest.mark.parametrize("kind", ["truncated", "text", "empty", "small", "large"])
+def test_a_picture_that_cannot_be_used_is_a_row_with_its_reason(program, extraction, dataset, kind):
+    reason = damage(kind, dataset / "images" / "train" / "p0002.png")
+    outcome = program(*extraction(dataset))
+    assert outcome.code == 1
+    assert f"failed: images/train/p0002.png: {reason}" in " ".join(outcome.err.split())
+    assert "1 of 15 pictures could not be used, --max-failures is 0" in outcome.err
+    complete = json.loads((Path(outcome.last_line) / fmt.COMPLETE).read_text())
+    assert reason in " ".join(complete["failures"].values())
+    again = program(*extraction(dataset))
+    assert again.code == 1, "a second run does not forget"
+    assert program(*extraction(dataset, "--max-failures", 1)).code == 0
+
+
+def test_pictures_all_unusable_leave_no_store(refused, extraction, dataset, tmp_path):
+    for picture in (dataset / "images").rglob("*.png"):
+        picture.write_text("text")
+    line = refused(*extraction(dataset), code=1)
+    assert "none of the 15 pictures could be used" in line
+    assert not list((tmp_path / "cache").rglob("*.json"))
+
+
+class TestNames:
+    def test_an_unknown_arch(self, refused, shared_dataset):
+        line = refused("extract", shared_dataset, "--arch", "CLIP:ViT-L/15")
+        assert "'CLIP:ViT-L/15'" in line
+        assert "ViT-L/14" in line
+        assert "efficientnet-lite0" in line
+
+    def test_an_unknown_layer(self, refused, shared_dataset, tiny_arch, tmp_path):
+        for layers in ("layer9", "0-9"):
+            line = refused(
+                *("extract", shared_dataset, *tiny_arch, "--layers", layers),
+                *("--cache", tmp_path / "cache"),
+            )
+            assert "known: layer0, layer1, layer2, layer3" in line
+
+    def test_an_unknown_layer_or_decoder_of_a_store(self, refused, tiny_store, tmp_path):
+        options = ("-o", tmp_path / "runs")
+        line = refused("train", tiny_store.path, "--feature-layer", "layer20", *options)
+        assert "'layer20'" in line
+        assert "known: layer0, layer1, layer2, layer3" in line
+        line = refused(
+            *("train", tiny_store.path, "--feature-layer", "layer2"),
+            *("--decoder-type", "transformer", *options),
+        )
+        assert "known: linear, attention, conv-4, conv-12, conv-20" in line
+        assert not (tmp_path / "runs").exists()
+
+    def test_an_unknown_option_or_value(self, program, tiny_store):
+        assert program("train", tiny_store.path, "--layer", "x").code == 2
+        outcome = program("extract", tiny_store.path, "--arch", "RN50", "--dtype", "int4")
+        assert outcome.code == 2
+        assert "float16" in outcome.err
+
+    def test_widths(self, refused, tiny_store, tmp_path):
+        command = ("train", tiny_store.path, "--feature-layer", "layer2", "-o", tmp_path / "runs")
+        assert "expected four" in refused(*command, "--decoder-type", "conv-4", "--widths", "8,8")
+        assert "whole numbers" in refused(*command, "--widths", "8,8,4,x")
+        line = refused(*command, "--decoder-type", "linear", "--widths", "8,8,4,4")
+        assert "expected none; leave them out or choose a conv decoder" in line
+
+
+class TestWeights:
+    def test_of_another_architecture(self, refused, shared_dataset, golden, tmp_path):
+        line = refused(
+            *("extract", shared_dataset, "--arch", "RN50", "--cache", tmp_path / "cache"),
+            *("--weights", golden / "tiny_rn_openai.pt"),
+            code=1,
+        )
+        assert "does not hold the weights of CLIP:RN50" in line
+        assert "of another" in line
+        assert "give a file of CLIP:RN50, or the --arch of this file" in line
+        assert not (tmp_path / "cache").exists()
+
+    def test_a_file_that_is_not_there(self, refused, shared_dataset, tmp_path):
+        line = refused(
+            *("extract", shared_dataset, "--arch", "RN50", "--weights", tmp_path / "no.pt"), code=1
+        )
+        assert "no.pt" in line
+
+    def test_no_network(self, refused, shared_dataset, tmp_path, monkeypatch):
+        # An empty cache and the hub's own switch for "do not ask the network": what a machine
+        # without a network comes to, without the wait.
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+        line = refused(
+            *("extract", shared_dataset, "--arch", "CLIP:ViT-L/14"),
+            *("--cache", tmp_path / "cache"),
+            code=1,
+        )
+        assert "ViT-L/14" in line
+        assert "--weights FILE" in line
+        assert "efficientnet-lite0" in line
+
+
+@pytest.fixture
+def copied_store(tiny_store, tmp_path):
+    return Path(shutil.copytree(tiny_store.path, tmp_path / "store"))
+
+
+class TestStores:
+    @pytest.fixture(params=["train", "evaluate"])
+    def command(self, request, tiny_run, tmp_path):
+        """A command that reads a store."""
+        if request.param == "train":
+            return lambda store: (
+                *("train", store, "--feature-layer", "layer1", "--decoder-type", "linear"),
+                *("--epochs", 1, "-o", tmp_path / "runs"),
+            )
+        return lambda store: ("evaluate", tiny_run, "--on", store)
+
+    def test_incomplete(self, refused, command, copied_store):
+        (copied_store / fmt.COMPLETE).unlink()
+        assert "is incomplete: 1 of 1 shards; run the same" in refused(
+            *command(copied_store), code=1
+        )
+
+    def test_of_another_version(self, refused, command, copied_store):
+        group = json.loads((copied_store / fmt.GROUP).read_text())
+        group["attributes"][fmt.ATTRIBUTES]["format_version"] = 7
+        (copied_store / fmt.GROUP).write_text(json.dumps(group))
+        assert "format version 7, this program reads 1" in refused(*command(copied_store), code=1)
+
+    def test_not_a_store(self, refused, command, tmp_path):
+        for path in (tmp_path, tmp_path / "nowhere"):
+            assert "is not a feature store" in refused(*command(path), code=1)
+
+    def test_damaged(self, refused, command, copied_store):
+        for shard in (copied_store / fmt.layer_key("layer1")).rglob("0"):
+            if shard.is_file():
+                data = np.fromfile(shard, np.uint8)
+                data[1000 : len(data) // 2 : 10_000] ^= 1
+                data.tofile(shard)
+        line = refused(*command(copied_store), code=1)
+        assert "layers/layer1 cannot be read" in line
+
+
+class TestIdentity:
+    def test_a_run_of_other_features(self, refused, program, shared_dataset, tiny_run, tmp_path):
+        other = program(
+            *("extract", shared_dataset, "--arch", "efficientnet-lite0", "--layers", "5"),
+            *("--cache", tmp_path / "cache"),
+        )
+        line = refused("evaluate", tiny_run, "--on", other.last_line, code=1)
+        assert line.startswith("backbone differs: the run ")
+        assert "'efficientnet-lite0'" in line
+
+    def test_a_run_of_other_weights(self, refused, tiny_run, copied_store):
+        group = json.loads((copied_store / fmt.GROUP).read_text())
+        attributes = group["attributes"][fmt.ATTRIBUTES]
+        attributes["identity"]["weights_sha256"] = "0" * 64
+        from declip_pipeline.store.identity import StoreIdentity
+
+        identity = StoreIdentity.from_json(attributes["identity"])
+        attributes["identity_sha256"] = identity.sha256
+        (copied_store / fmt.GROUP).write_text(json.dumps(group))
+        line = refused("evaluate", tiny_run, "--on", copied_store, code=1)
+        assert line.startswith("weights_sha256 differs: the run ")
+
+    def test_prediction_with_other_weights(
+        self, refused, tiny_run, golden, shared_dataset, tmp_path
+    ):
+        line = refused(
+            *("predict", tiny_run, "-i", shared_dataset / "images", "-o", tmp_path / "out"),
+            *("--weights", golden / "tiny_rn_openai.pt"),
+            code=1,
+        )
+        assert "differs: the run was trained on" in line
+        assert not (tmp_path / "out").exists()
+
+
+class TestOutputs:
+    def test_predictions_are_not_replaced_unasked(
+        self, refused, program, tiny_run, shared_dataset, tmp_path
+    ):
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "mine.txt").write_text("keep me")
+        command = ("predict", tiny_run, "-i", shared_dataset / "images" / "test", "-o", out)
+        line = refused(*command, code=1)
+        assert "exists and is not empty; pass --overwrite" in line
+        assert program(*command, "--overwrite").code == 0
+        assert (out / "mine.txt").read_text() == "keep me"
+
+    def test_an_output_that_is_a_file(self, refused, tiny_run, shared_dataset, tmp_path):
+        (tmp_path / "file").write_text("")
+        line = refused(
+            *("predict", tiny_run, "-i", shared_dataset / "images", "-o", tmp_path / "file"),
+            code=1,
+        )
+        assert "is a file; name a folder" in line
+        assert "is a file; name a folder" in refused("demo", "-o", tmp_path / "file", code=1)
+
+    def test_a_demo_does_not_replace_what_is_there(self, refused, tmp_path):
+        (tmp_path / "mine.txt").write_text("keep me")
+        for options in ((), ("--overwrite",)):
+            line = refused("demo", "-o", tmp_path, *options, code=1)
+            assert "exists and is not empty" in line
+        assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+    def test_predicting_nothing(self, refused, tiny_run, tmp_path):
+        line = refused("predict", tiny_run, "-i", tmp_path / "no*.png", "-o", tmp_path / "out")
+        assert "names no picture; expected a file, a folder or a pattern" in line
+        line = refused("predict", tiny_run, "-i", tmp_path, "-o", tmp_path / "out")
+        assert "no pictures found under" in line
+
+    def test_what_is_not_a_run(self, refused, tiny_store, shared_dataset, tmp_path):
+        line = refused("evaluate", tmp_path, "--on", tiny_store.path)
+        assert "is not a run; expected a folder that `declip-pipe train` printed" in line
+        line = refused("predict", tmp_path, "-i", shared_dataset / "images", "-o", tmp_path / "o")
+        assert "is not a run" in line
+
+
+class TestSettings:
+    def test_an_unknown_key_names_the_nearest(self, refused, tmp_path):
+        config = tmp_path / "demo.yaml"
+        config.write_text("arch: efficientnet-lite0\ntrain_cuont: 3\n")
+        line = refused("demo", "--config", config, "-o", tmp_path / "out")
+        assert "unknown key" in line or "train_count" in line
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "\0"])
+    def test_what_is_not_settings(self, refused, tmp_path, text):
+        config = tmp_path / "demo.yaml"
+        config.write_text(text)
+        assert f"config {config}" in refused("demo", "--config", config, "-o", tmp_path / "out")
