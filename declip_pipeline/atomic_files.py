@@ -13,11 +13,11 @@ from declip_pipeline.errors import StorageFullError
 
 @contextmanager
 def full_disk_as_error(path: Path) -> Iterator[None]:
-    """Turn the system's "no space left" into a `StorageFullError` that names `path`."""
+    """Turn a full disk, or a quota that is used up, into a `StorageFullError` naming `path`."""
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StorageFullError(
                 f"no space left while writing {path}; free some and run the same command again"
             ) from error

@@ -1,5 +1,7 @@
 """Named blobs under one folder: whole or absent, durable once written."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -61,7 +63,9 @@ class Storage:
 def _as_store_error(error: ValueError, action: str) -> StoreError | StorageFullError:
     """TensorStore's error text as one of ours; it opens with the status code."""
     text = str(error).splitlines()[0]
-    if "No space left" in text or "Disk quota" in text or text.startswith("RESOURCE_EXHAUSTED"):
+    if text.startswith("RESOURCE_EXHAUSTED") or any(
+        os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    ):
         return StorageFullError(
             f"no space left to {action}; free some and run the same command again, "
             "it goes on where it stopped"

@@ -107,8 +107,8 @@ class StoreWriter:
         needed, free = rows * bytes_per_row, self._storage.free_bytes()
         if needed > free:
             raise StorageFullError(
-                f"the store needs {needed / 1e9:.2f} GB for {rows} pictures, "
-                f"{free / 1e9:.2f} GB are free at {self.path}; choose fewer --layers, "
+                f"the store needs {needed / 1e6:,.0f} MB for {rows} pictures, "
+                f"{free / 1e6:,.0f} MB are free at {self.path}; choose fewer --layers, "
                 "another --cache, or free some space"
             )
 

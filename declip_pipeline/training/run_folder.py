@@ -1,5 +1,6 @@
 """A run's folder: what was asked, how it went, and the weights."""
 
+import io
 import json
 import platform
 import sys
@@ -12,7 +13,7 @@ import torch
 import yaml
 
 from declip_pipeline import __version__
-from declip_pipeline.atomic_files import write_json, write_text, write_with
+from declip_pipeline.atomic_files import write_bytes, write_json, write_text
 from declip_pipeline.errors import InputError, OutputExistsError
 
 _LIBRARIES = ("torch", "numpy", "zarr", "tensorstore", "open_clip_torch", "timm")
@@ -77,7 +78,10 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what is needed to go on after this epoch."""
-        write_with(self.path / "checkpoint_last.pt", lambda file: torch.save(state, file))
+        content = io.BytesIO()
+        # Through memory: on a full disk torch.save ends in an error of its own.
+        torch.save(state, content)
+        write_bytes(self.path / "checkpoint_last.pt", content.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
         """What `save_state` kept, or None before the first epoch's end."""

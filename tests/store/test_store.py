@@ -272,5 +272,5 @@ def test_a_store_of_failures_alone_is_an_error_and_leaves_nothing(tmp_path):
 def test_too_little_space_is_said_beforehand(tmp_path, monkeypatch):
     store = writer(tmp_path / "store")
     monkeypatch.setattr("declip_pipeline.store.storage.Storage.free_bytes", lambda self: 1000)
-    with pytest.raises(StorageFullError, match=r"needs 0.00 GB for 150 pictures, 0.00 GB are free"):
+    with pytest.raises(StorageFullError, match=r"needs 0 MB for 150 pictures, 0 MB are free"):
         store.require_space()
