@@ -46,7 +46,7 @@ class Predictor:
         """
         wanted = self._backbone.preprocessing
         picture = resize_image(image, wanted.height, wanted.width, wanted.interpolation)
-        batch = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)[None]))
+        batch = torch.from_numpy(picture[None]).permute(0, 3, 1, 2)
         features = self._backbone.forward(batch, [self._layer])[self._layer]
         with torch.inference_mode():
             logits = self._decoder(features.to(self._dtype))

@@ -169,8 +169,8 @@ def _features(
     """Features of HWC uint8 pictures: layer to (N, *shape) in `dtype`."""
     batches: dict[str, list[np.ndarray]] = {name: [] for name in layers}
     for first in range(0, len(pictures), batch_size):
-        stacked = np.stack(pictures[first : first + batch_size]).transpose(0, 3, 1, 2)
-        outputs = backbone.forward(torch.from_numpy(np.ascontiguousarray(stacked)), layers)
+        stacked = torch.from_numpy(np.stack(pictures[first : first + batch_size]))
+        outputs = backbone.forward(stacked.permute(0, 3, 1, 2), layers)
         for name, values in outputs.items():
             batches[name].append(values.to(getattr(torch, dtype)).cpu().numpy())
     return {

@@ -64,7 +64,7 @@ def train_decoder(
     decoder = build_decoder(decoder_type, FeatureShape.from_json(features["shape"]), widths=widths)
     initialize(decoder, initialization, seed)
     # Convolutions are faster on this layout on CPUs and GPUs alike; other layers ignore it.
-    decoder.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    decoder.to(device).to(memory_format=torch.channels_last)
     optimizer = make_optimizer(decoder, learning_rate)
     schedule = PlateauSchedule(learning_rate=learning_rate, patience=patience)
     best_iou, best_epoch, epoch = -1.0, 0, 0
