@@ -1,7 +1,9 @@
 """The `declip-pipe` program: its commands, and errors turned into exit codes."""
 
 import os
+import signal
 import sys
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -43,7 +45,7 @@ def program(
 
     Stage one (extract) runs the frozen backbone once and stores every layer's features; stage two
     (train, evaluate) works from the store alone. Results go to stdout, progress to stderr. Exit
-    codes: 0 done, 1 failed or done in part, 2 wrong input, 130 interrupted.
+    codes: 0 done, 1 failed or done in part, 2 wrong input, 130 interrupted (143 by SIGTERM).
     """
 
 
@@ -51,10 +53,28 @@ for command in (extract, train, evaluate, predict, demo):
     app.command()(command)
 
 
+class _Interruption(BaseException):
+    """Ctrl-C or SIGTERM, on its way through every clean-up; nothing below catches it."""
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise _Interruption(number)
+
+
 def main() -> None:
     """Run the program; an error is one line on stderr and a non-zero exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     try:
         app()
+    except _Interruption as interruption:
+        # A second one, while threads are waited for, ends the program at once.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL)
+        print(
+            "declip-pipe: interrupted; the same command goes on where it stopped", file=sys.stderr
+        )
+        sys.exit(128 + int(interruption.args[0]))
     except Exception as error:
         if os.environ.get(TRACEBACK_VARIABLE):
             raise

@@ -44,6 +44,7 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
     """A bar with rate and time left; yields a function to tell done and total.
 
     On a terminal the bar is drawn live; elsewhere (a log file) its last state alone is written.
+    Nothing is drawn before there is something to tell.
     """
     bar = Progress(
         TextColumn("{task.description}"),
@@ -53,16 +54,18 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
         TimeRemainingColumn(elapsed_when_finished=True),
         console=_console,
     )
-    with bar:
-        task = bar.add_task(what, total=None)
-        started = False
+    task = None
 
-        def tell(done: int, total: int) -> None:
-            nonlocal started
-            if not started:
-                # What an earlier run did is not part of this one's rate.
-                bar.reset(task, total=total, completed=done)
-                started = True
-            bar.update(task, completed=done, total=total)
+    def tell(done: int, total: int) -> None:
+        nonlocal task
+        if task is None:
+            # What an earlier run did is there from the start, and not part of this one's rate.
+            task = bar.add_task(what, total=total, completed=done)
+            bar.start()
+        bar.update(task, completed=done, total=total)
 
+    try:
         yield tell
+    finally:
+        if task is not None:
+            bar.stop()

@@ -91,6 +91,9 @@ def program(monkeypatch, capsys):
     """Runs `declip-pipe` in this process; an error must be one line, and never a traceback."""
     from stages.app import main
 
+    # The tests' own process keeps its answer to Ctrl-C.
+    monkeypatch.setattr("signal.signal", lambda number, handler: None)
+
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["declip-pipe", *map(str, arguments)])
         capsys.readouterr()
