@@ -14,6 +14,10 @@ from declip_pipeline.store.reader import Store
 READ_AHEAD = 2
 
 
+# Waits for features and targets as they are stored.
+_Reading = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+
+
 @dataclass(frozen=True)
 class Batch:
     """`features` (N, *layer shape) float32; `targets` (N, 256, 256) float32, 0 real .. 1 fake;
@@ -53,17 +57,14 @@ class LayerFeed:
                 "no fake picture is left to feed; expected at least one, check --split and "
                 "the generators"
             )
-        self._targets = torch.from_numpy(
-            np.concatenate([store.read_targets(rows) for store, rows in self.parts])
-        )
-        self._resident: torch.Tensor | None = None
+        self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
         store, _ = self.parts[0]
         bytes_per_sample = (
             int(np.prod(store.layers[layer].array_shape)) * np.dtype(store.identity.dtype).itemsize
         )
         if len(self) * bytes_per_sample <= resident_bytes:
-            values = [part.read_layer(layer, rows) for part, rows in self.parts]
-            self._resident = torch.from_numpy(np.concatenate(values))
+            everything = np.arange(len(self))
+            self._resident = self._begin(everything)()
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -76,7 +77,7 @@ class LayerFeed:
     def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Batches of the samples at the positions `order` (int64); the last one may be smaller."""
         starts = range(0, len(order), batch_size)
-        waiting: deque[tuple[np.ndarray, Callable[[], torch.Tensor]]] = deque()
+        waiting: deque[tuple[np.ndarray, _Reading]] = deque()
         for start in starts:
             positions = order[start : start + batch_size]
             waiting.append((positions, self._begin(positions)))
@@ -85,30 +86,42 @@ class LayerFeed:
         while waiting:
             yield self._batch(*waiting.popleft())
 
-    def _begin(self, positions: np.ndarray) -> Callable[[], torch.Tensor]:
+    def _begin(self, positions: np.ndarray) -> _Reading:
         if self._resident is not None:
-            resident = self._resident
-            return lambda: resident[torch.from_numpy(positions)]
+            features, targets = self._resident
+            chosen = torch.from_numpy(positions)
+            return lambda: (features[chosen], targets[chosen])
         part_of = np.searchsorted(self._first, positions, side="right") - 1
-        reads = [
-            (np.flatnonzero(part_of == part), store.begin_reading_layer(self.layer, rows))
-            for part, (store, all_rows) in enumerate(self.parts)
-            if len(rows := all_rows[positions[part_of == part] - self._first[part]])
-        ]
+        reads = []
+        for part, (store, all_rows) in enumerate(self.parts):
+            places = np.flatnonzero(part_of == part)
+            rows = all_rows[positions[places] - self._first[part]]
+            if len(rows):
+                layer = store.begin_reading_layer(self.layer, rows)
+                reads.append((places, layer, store.begin_reading_targets(rows)))
 
-        def finish() -> torch.Tensor:
-            values = [(places, read()) for places, read in reads]
-            whole = np.empty((len(positions), *values[0][1].shape[1:]), values[0][1].dtype)
-            for places, value in values:
-                whole[places] = value
-            return torch.from_numpy(whole)
+        def finish() -> tuple[torch.Tensor, torch.Tensor]:
+            features = _in_place([(places, read()) for places, read, _ in reads])
+            targets = _in_place([(places, read()) for places, _, read in reads])
+            return features, targets
 
         return finish
 
-    def _batch(self, positions: np.ndarray, finish: Callable[[], torch.Tensor]) -> Batch:
-        targets = self._targets[torch.from_numpy(positions)]
+    def _batch(self, positions: np.ndarray, reading: _Reading) -> Batch:
+        features, targets = reading()
         return Batch(
-            features=finish().to(self.device).float(),
+            features=features.to(self.device).float(),
             targets=targets.to(self.device).float() / 255,
             positions=positions,
         )
+
+
+def _in_place(pieces: list[tuple[np.ndarray, np.ndarray]]) -> torch.Tensor:
+    """Rows of several stores, each with their places, as one tensor in order."""
+    if len(pieces) == 1:
+        return torch.from_numpy(pieces[0][1])
+    total = sum(len(places) for places, _ in pieces)
+    whole = np.empty((total, *pieces[0][1].shape[1:]), pieces[0][1].dtype)
+    for places, rows in pieces:
+        whole[places] = rows
+    return torch.from_numpy(whole)

@@ -132,6 +132,10 @@ class Store:
         """Start to read a layer's rows; calling the result waits for (len(rows), *shape)."""
         return self._begin(fmt.layer_key(layer), rows)
 
+    def begin_reading_targets(self, rows: np.ndarray) -> Callable[[], np.ndarray]:
+        """Start to read targets; calling the result waits for what `read_targets` returns."""
+        return self._begin("targets", rows)
+
     def read_layer(self, layer: str, rows: np.ndarray) -> np.ndarray:
         """A layer's rows in the given order, (len(rows), *shape) in the store's dtype."""
         return self._read(fmt.layer_key(layer), rows)
