@@ -66,7 +66,7 @@ class FusedBackbone(Backbone):
             part.to(device)
         return self
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Features of the asked layers, (N, channels of all parts, height, width)."""
         asked = self.in_depth_order(layers)

@@ -37,7 +37,7 @@ class NetworkBackbone(Backbone):
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Features of the asked layers, as the contract has it."""
         self.check_images(images)
