@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from declip_pipeline.errors import InputError
+
 
 class Device(StrEnum):
     """Where to compute."""
@@ -36,7 +38,13 @@ StoresArgument = Annotated[
 
 
 def comma_separated(text: str | None) -> list[str] | None:
-    """The items of a comma-separated option; None where it was not given."""
+    """The items of a comma-separated option; None where it was not given.
+
+    Raises `InputError` for an empty item: what it should stand for is anyone's guess.
+    """
     if text is None:
         return None
-    return [item.strip() for item in text.split(",") if item.strip()]
+    items = [item.strip() for item in text.split(",")]
+    if not all(items):
+        raise InputError(f"{text!r} has an empty item; expected names separated by commas")
+    return items

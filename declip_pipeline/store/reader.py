@@ -81,7 +81,12 @@ class Store:
         blob = self._storage.read(key)
         if blob is None:
             raise StoreError(f"{self.path} lacks its {key}; extract it again")
-        return json.loads(blob)
+        try:
+            return json.loads(blob)
+        except ValueError as error:
+            raise StoreError(
+                f"{self.path}: its {key} is damaged ({error}); extract it again"
+            ) from error
 
     @property
     def splits(self) -> list[str]:
@@ -191,5 +196,6 @@ class Store:
         return self._begin(key, rows, window)()
 
     def _damaged(self, what: str, error: ValueError) -> StoreError:
-        reason = str(error).splitlines()[0]
+        # TensorStore appends its whole specification.
+        reason = str(error).splitlines()[0].split(" [tensorstore_spec=")[0]
         return StoreError(f"{self.path}: {what} cannot be read ({reason}); extract it again")

@@ -43,6 +43,8 @@ def localization_run(
     """
     if not stores:
         raise InputError("no store was given; expected at least one that `extract` printed")
+    if len({store.identity.sha256 for store in stores}) < len(stores):
+        raise InputError("a store was given twice; give each once, or its pictures count double")
     features = stores[0].feature_identity(layer)
     for store in stores[1:]:
         require_same_features(

@@ -70,7 +70,13 @@ class RunFolder:
             raise InputError(
                 f"{self.path} is not finished; run the same `declip-pipe train` command again"
             )
-        return dict(json.loads((self.path / "summary.json").read_text()))
+        try:
+            return dict(json.loads((self.path / "summary.json").read_text()))
+        except ValueError as error:
+            raise InputError(
+                f"{self.path}: its summary.json is damaged; remove that file and run the same "
+                "`declip-pipe train` command again"
+            ) from error
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Declare the run finished; the state to resume from is no longer needed."""

@@ -74,6 +74,9 @@ class TestDatasets:
         assert "unknown split 'tset'; did you mean 'test'? known: test, train, valid" in line
         line = refused(*extraction(dataset, "--generators", "lama"))
         assert "unknown generator 'lama'; known: noisy" in line
+        for text in ("", "test,,valid"):
+            line = refused(*extraction(dataset, "--split", text))
+            assert f"{text!r} has an empty item; expected names separated by commas" in line
         line = refused(*extraction(dataset, "--assign-splits", "80,20"))
         assert "expected three whole percents such as 80,10,10" in line
 
@@ -236,6 +239,18 @@ class TestStores:
     def test_not_a_store(self, refused, command, tmp_path):
         for path in (tmp_path, tmp_path / "nowhere"):
             assert "is not a feature store" in refused(*command(path), code=1)
+
+    def test_damaged_or_missing_metadata(self, refused, command, copied_store):
+        (copied_store / fmt.MANIFEST).write_text("{")
+        assert "its manifest.json is damaged" in refused(*command(copied_store), code=1)
+        (copied_store / fmt.MANIFEST).unlink()
+        assert "lacks its manifest.json" in refused(*command(copied_store), code=1)
+
+    def test_a_missing_array(self, refused, command, copied_store):
+        shutil.rmtree(copied_store / fmt.layer_key("layer1"))
+        line = refused(*command(copied_store), code=1)
+        assert "layers/layer1 cannot be read (NOT_FOUND" in line
+        assert "tensorstore_spec" not in line
 
     def test_damaged(self, refused, command, copied_store):
         for shard in (copied_store / fmt.layer_key("layer1")).rglob("0"):

@@ -107,6 +107,7 @@ def test_unknown_names_list_the_known_ones(tiny_store, tmp_path):
 def test_stores_of_different_features_do_not_mix(tiny_store, tmp_path, monkeypatch):
     other = Store(tiny_store.path)
     object.__setattr__(other.identity, "weights_sha256", "0" * 64)
+    assert other.identity.sha256 != tiny_store.identity.sha256
     with pytest.raises(IdentityMismatchError, match="^weights_sha256 differs"):
         localization_run(
             [tiny_store, other],
@@ -115,6 +116,24 @@ def test_stores_of_different_features_do_not_mix(tiny_store, tmp_path, monkeypat
             decoder_type="linear",
             device=torch.device("cpu"),
         )
+
+
+def test_a_store_given_twice_is_refused(tiny_store, tmp_path, cpu):
+    with pytest.raises(InputError, match="a store was given twice; give each once"):
+        localization_run(
+            [tiny_store, Store(tiny_store.path)],
+            tmp_path,
+            layer="layer0",
+            decoder_type="linear",
+            device=cpu,
+        )
+
+
+def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
+    folder = run(tiny_store, tmp_path, epochs=1)
+    (folder.path / "summary.json").write_text("{")
+    with pytest.raises(InputError, match="summary.json is damaged; remove that file and run"):
+        folder.summary()
 
 
 def test_another_run_in_the_folder_is_refused(tiny_store, tmp_path):
