@@ -1,5 +1,6 @@
 """From a dataset and a backbone to a complete store."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,7 +46,7 @@ def extract(
     provenance: Mapping[str, Any] = MappingProxyType({}),
     dtype: str = "float16",
     batch_size: int = 32,
-    decode_threads: int = 2,
+    decode_threads: int | None = None,
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -53,9 +54,9 @@ def extract(
     """Run the frozen backbone over every sample and store the layers asked for.
 
     `sizes` is (N, 2) int32, height and width in pixels of each sample's picture (0 where it is
-    unreadable). `provenance` (plain JSON) is kept in the store as a record. `progress` is told
-    pictures done and in all. A complete store is left alone; an interrupted one is finished,
-    byte-identical to an undisturbed run with the same `batch_size`.
+    unreadable). `decode_threads` None is one a core. `provenance` (plain JSON) is kept as a
+    record. `progress` is told pictures done and in all. A complete store is left alone; an
+    interrupted one is finished, byte-identical to an undisturbed run with the same `batch_size`.
 
     Raises `InputError`, `StoreError`, `StorageFullError`; what was written so far stays usable by
     the next run of the same command.
@@ -104,7 +105,7 @@ def extract(
     done = len(manifest.samples) - len(wanted)
     progress(done, len(manifest.samples))
     with (
-        ThreadPoolExecutor(decode_threads) as decoders,
+        ThreadPoolExecutor(decode_threads or os.cpu_count()) as decoders,
         ThreadPoolExecutor(1) as shard_writer,
         # Closed first, so that nothing more is queued once an error is on its way.
         closing(_read_ahead(decoders, lambda row: read(manifest.samples[row]), wanted)) as samples,
