@@ -28,7 +28,9 @@ def main() -> None:
         build_demo_set(root / "data", train_count=PICTURES, valid_count=1, test_count=1)
         backbone = open_backbone("efficientnet-lite0")
         manifest, sizes = open_checked_dataset(root / "data", generators=["telea"])
-        path = extract(manifest, backbone, layers=[LAYER], sizes=sizes, root=root / "cache").path
+        path = extract(
+            manifest, backbone, layers=[LAYER], sizes=sizes, root=root / "cache"
+        ).location
         store = Store(path)
         rows = store.fake_rows("train")
         feed = LayerFeed([(store, rows)], LAYER, device=torch.device("cpu"))

@@ -128,7 +128,7 @@ class DemoStudy:
                 provenance={"arch": self.settings.arch, "weights": []},
                 progress=tell,
             )
-        return manifest, Store(extraction.path)
+        return manifest, Store(extraction.location)
 
     def _train(
         self, store: Store, decoder: DecoderSettings, layer: str, generator: str

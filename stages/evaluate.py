@@ -13,7 +13,7 @@ def evaluate(
         list[Path], typer.Argument(metavar="RUN...", help="Runs that `train` printed.")
     ],
     on: Annotated[
-        list[Path], typer.Option("--on", metavar="STORE", help="Store to judge on; repeatable.")
+        list[str], typer.Option("--on", metavar="STORE", help="Store to judge on; repeatable.")
     ],
     split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
     generators: Annotated[

@@ -7,7 +7,9 @@ from typing import Annotated
 import typer
 
 from declip_pipeline.errors import InputError
+from declip_pipeline.feature_dtype import FEATURE_DTYPES
 from stages.options import (
+    CacheOption,
     Device,
     DeviceOption,
     OverwriteOption,
@@ -15,12 +17,9 @@ from stages.options import (
     comma_separated,
 )
 
-
-class Dtype(StrEnum):
-    """How features are stored."""
-
-    float16 = "float16"
-    float32 = "float32"
+# Typer makes the choices out of it.
+Dtype = StrEnum("Dtype", {name: name for name in FEATURE_DTYPES})  # type: ignore[misc]
+DEFAULT_DTYPE = Dtype("float16")
 
 
 class Layout(StrEnum):
@@ -59,12 +58,14 @@ def extract(
         str, typer.Option(help="Layers to store: all, names (layer8,layer20), or numbers (0-23).")
     ] = "all",
     dtype: Annotated[
-        Dtype, typer.Option(help="Type of the stored features: 2 or 4 bytes a number.")
-    ] = Dtype.float16,
+        Dtype,
+        typer.Option(
+            help="Type of the stored features: 2, 2, 4, 1 or 1 bytes a number; int8 has a scale "
+            "for each token, or for each channel, of each picture."
+        ),
+    ] = DEFAULT_DTYPE,
     weights: WeightsOption = None,
-    cache: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder that holds the stores.")
-    ] = Path("cache"),
+    cache: CacheOption = "cache",
     split: Annotated[
         str | None, typer.Option(help="Splits to extract, comma-separated. Default: all.")
     ] = None,
@@ -103,7 +104,8 @@ def extract(
     """Run a frozen backbone over a dataset once and store its features.
 
     The last line of stdout is the store's path. A second run of the same command finds the store
-    complete and does nothing; after an interruption it goes on where it stopped.
+    complete and does nothing; after an interruption it goes on where it stopped. What other stores
+    of the dataset under --cache hold of the same pictures and layers is taken from there.
     """
     from declip_pipeline.backbones.layer_selection import select_layers
     from declip_pipeline.backbones.registry import open_backbone
@@ -142,9 +144,11 @@ def extract(
         )
     if extraction.was_complete:
         remark("the store is complete already, nothing to do (--overwrite extracts it again)")
+    for location in extraction.reused:
+        remark(f"took what it has from {location}")
     for row, reason in extraction.failures.items():
-        remark(f"failed: {manifest.samples[row].image}: {reason}")
-    result(str(extraction.path))
+        remark(f"failed: {extraction.samples[row]['image']}: {reason}")
+    result(extraction.location)
     if len(extraction.failures) > max_failures:
         remark(
             f"declip-pipe: {len(extraction.failures)} of {len(manifest.samples)} pictures could "

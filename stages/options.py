@@ -1,7 +1,6 @@
 """Options that several commands share."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,6 +19,13 @@ class Device(StrEnum):
 DeviceOption = Annotated[
     Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")
 ]
+CacheOption = Annotated[
+    str,
+    typer.Option(
+        metavar="DIR|URL",
+        help="Folder that holds the stores, or s3://BUCKET/FOLDER (credentials from AWS_*).",
+    ),
+]
 OverwriteOption = Annotated[
     bool, typer.Option("--overwrite", help="Replace what an earlier run left.")
 ]
@@ -33,7 +39,11 @@ WeightsOption = Annotated[
     ),
 ]
 StoresArgument = Annotated[
-    list[Path], typer.Argument(metavar="STORE...", help="Stores that `extract` printed.")
+    list[str],
+    typer.Argument(
+        metavar="STORE...",
+        help="Stores that `extract` printed: folders or s3:// URLs; or files of `cache export`.",
+    ),
 ]
 
 

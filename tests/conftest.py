@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -50,22 +51,34 @@ def tiny_backbone():
 
 
 @pytest.fixture(scope="session")
-def tiny_store(shared_dataset, tiny_backbone, tmp_path_factory):
-    """A complete store of the shared dataset, all layers of the tiny ViT."""
+def store_in(shared_dataset, tiny_backbone, tmp_path_factory):
+    """Complete stores of the shared dataset, all layers of the tiny ViT, by dtype."""
     from declip_pipeline.extraction.checked_dataset import open_checked_dataset
     from declip_pipeline.extraction.extract import extract
     from declip_pipeline.store.reader import Store
 
     manifest, sizes = open_checked_dataset(shared_dataset)
-    extraction = extract(
-        manifest,
-        tiny_backbone,
-        layers=list(tiny_backbone.layers),
-        sizes=sizes,
-        root=tmp_path_factory.mktemp("cache"),
-        provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
-    )
-    return Store(extraction.path)
+
+    @cache
+    def in_dtype(dtype):
+        extraction = extract(
+            manifest,
+            tiny_backbone,
+            layers=list(tiny_backbone.layers),
+            sizes=sizes,
+            root=tmp_path_factory.mktemp("cache"),
+            dtype=dtype,
+            provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
+        )
+        return Store(extraction.location)
+
+    return in_dtype
+
+
+@pytest.fixture(scope="session")
+def tiny_store(store_in):
+    """The one in float16."""
+    return store_in("float16")
 
 
 @pytest.fixture

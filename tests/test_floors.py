@@ -6,7 +6,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LIBRARY = "declip_pipeline"
 FLOORS = [
-    {"errors", "feature_shape", "fingerprint", "atomic_files", "seeding", "devices"},
+    {
+        "errors",
+        "feature_shape",
+        "feature_dtype",
+        "fingerprint",
+        "atomic_files",
+        "seeding",
+        "devices",
+    },
     {"datasets", "images", "backbones", "store", "decoders", "metrics"},
     {"extraction", "feeding"},
     {"evaluation"},

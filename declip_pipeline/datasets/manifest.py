@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.fingerprint import sha256_of_file, sha256_of_json
+from declip_pipeline.fingerprint import sha256_of_file
 
 FAKE, REAL = 1, 0
 
@@ -43,6 +43,11 @@ class Sample:
     def to_json(self) -> dict[str, Any]:
         """The fields as plain JSON values."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Sample":
+        """The inverse of `to_json`; what else is in `value` is left aside."""
+        return cls(**{field.name: value[field.name] for field in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ class Manifest:
             name=value["name"],
             root=root,
             fake_is_white=value["fake_is_white"],
-            samples=tuple(Sample(**sample) for sample in value["samples"]),
+            samples=tuple(Sample.from_json(sample) for sample in value["samples"]),
             unpaired=tuple(value.get("unpaired", ())),
         )
 
@@ -133,12 +138,12 @@ class Manifest:
                     progress(len(hashes), len(paths))
         return hashes
 
-    def sha256(self, hashes: dict[str, str]) -> str:
-        """Fingerprint of polarity, samples and the files' content (`content_hashes`).
+    def records(self, hashes: dict[str, str]) -> list[dict[str, Any]]:
+        """Every sample's fields with the SHA-256 of its files (`content_hashes`), sorted by id.
 
         Neither root nor name is part of it: moving the data set changes nothing.
         """
-        samples = [
+        return [
             {
                 **sample.to_json(),
                 "image_sha256": hashes[sample.image],
@@ -146,7 +151,6 @@ class Manifest:
             }
             for sample in self.samples
         ]
-        return sha256_of_json({"fake_is_white": self.fake_is_white, "samples": samples})
 
     def _hash_file(self, relative: str) -> str:
         try:

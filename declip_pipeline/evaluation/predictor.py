@@ -9,6 +9,7 @@ import torch
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.evaluation.maps import probability_maps
+from declip_pipeline.feature_dtype import rounded_features
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store.identity import feature_identity, require_same_features
 
@@ -37,7 +38,7 @@ class Predictor:
         self._backbone = backbone
         self._decoder = decoder.eval()
         self._layer: str = layer
-        self._dtype = getattr(torch, dtype)
+        self._dtype = dtype
 
     def map(self, image: np.ndarray) -> np.ndarray:
         """Probability of "manipulated" for each pixel.
@@ -49,5 +50,6 @@ class Predictor:
         batch = torch.from_numpy(picture[None]).permute(0, 3, 1, 2)
         features = self._backbone.forward(batch, [self._layer])[self._layer]
         with torch.inference_mode():
-            logits = self._decoder(features.to(self._dtype))
+            is_grid = self._decoder.shape.is_grid
+            logits = self._decoder(rounded_features(features, self._dtype, is_grid=is_grid))
             return probability_maps(logits, *image.shape[:2])[0].cpu().numpy()

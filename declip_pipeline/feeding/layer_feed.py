@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from declip_pipeline.errors import InputError
+from declip_pipeline.feature_dtype import StoredFeatures
 from declip_pipeline.store.reader import Store
 
 # Batches being read ahead of the one in use: enough to hide a read behind a training step.
@@ -15,7 +16,7 @@ READ_AHEAD = 2
 
 
 # Waits for features and targets as they are stored.
-_Reading = Callable[[], tuple[torch.Tensor, torch.Tensor]]
+_Reading = Callable[[], tuple[StoredFeatures, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,9 @@ class LayerFeed:
                 "no fake picture is left to feed; expected at least one, check --split and "
                 "the generators"
             )
-        self._resident: tuple[torch.Tensor, torch.Tensor] | None = None
-        store, _ = self.parts[0]
-        bytes_per_sample = (
-            int(np.prod(store.layers[layer].array_shape)) * np.dtype(store.identity.dtype).itemsize
-        )
-        if len(self) * bytes_per_sample <= resident_bytes:
+        self._resident: tuple[StoredFeatures, torch.Tensor] | None = None
+        needed = sum(len(rows) * store.bytes_per_row(layer) for store, rows in self.parts)
+        if needed <= resident_bytes:
             everything = np.arange(len(self))
             self._resident = self._begin(everything)()
 
@@ -100,28 +98,41 @@ class LayerFeed:
                 layer = store.begin_reading_layer(self.layer, rows)
                 reads.append((places, layer, store.begin_reading_targets(rows)))
 
-        def finish() -> tuple[torch.Tensor, torch.Tensor]:
-            features = _in_place([(places, read()) for places, read, _ in reads])
-            targets = _in_place([(places, read()) for places, _, read in reads])
-            return features, targets
+        def finish() -> tuple[StoredFeatures, torch.Tensor]:
+            features = [(places, read()) for places, read, _ in reads]
+            targets = [(places, torch.from_numpy(read())) for places, _, read in reads]
+            return _features_in_place(features), _in_place(targets)
 
         return finish
 
     def _batch(self, positions: np.ndarray, reading: _Reading) -> Batch:
         features, targets = reading()
         return Batch(
-            features=features.to(self.device).float(),
+            features=features.to(self.device).decoded(),
             targets=targets.to(self.device).float() / 255,
             positions=positions,
         )
 
 
-def _in_place(pieces: list[tuple[np.ndarray, np.ndarray]]) -> torch.Tensor:
+def _features_in_place(pieces: list[tuple[np.ndarray, StoredFeatures]]) -> StoredFeatures:
+    """Features of several stores, each with their places, as one in order."""
+    (_, first), *others = pieces
+    if not others:
+        return first
+    if any(piece.dtype != first.dtype for _, piece in pieces):
+        decoded = _in_place([(places, piece.decoded()) for places, piece in pieces])
+        return StoredFeatures("float32", decoded)
+    values = _in_place([(places, piece.values) for places, piece in pieces])
+    scales = [(places, piece.scales) for places, piece in pieces if piece.scales is not None]
+    return StoredFeatures(first.dtype, values, _in_place(scales) if scales else None)
+
+
+def _in_place(pieces: list[tuple[np.ndarray, torch.Tensor]]) -> torch.Tensor:
     """Rows of several stores, each with their places, as one tensor in order."""
     if len(pieces) == 1:
-        return torch.from_numpy(pieces[0][1])
+        return pieces[0][1]
     total = sum(len(places) for places, _ in pieces)
-    whole = np.empty((total, *pieces[0][1].shape[1:]), pieces[0][1].dtype)
+    whole = pieces[0][1].new_empty((total, *pieces[0][1].shape[1:]))
     for places, rows in pieces:
-        whole[places] = rows
-    return torch.from_numpy(whole)
+        whole[torch.from_numpy(places)] = rows
+    return whole

@@ -1,29 +1,59 @@
-"""The store's format: names, version, and the Zarr metadata of every array (cache/README.md)."""
+"""The store's format: names, version, arrays, and their Zarr metadata (cache/README.md)."""
 
-import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.codecs import Crc32cCodec, ZstdCodec
-from zarr.storage import MemoryStore
 
+from declip_pipeline.feature_dtype import SCALE_DTYPE, feature_dtype
 from declip_pipeline.feature_shape import FeatureShape
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ATTRIBUTES = "declip_pipe"
 GROUP = "zarr.json"
 MANIFEST = "manifest.json"
 COMPLETE = "complete.json"
+LEDGER = "ledger/"
+LABELS, SIZES = "labels", "sizes"
 
 ROWS_PER_SHARD = 64
-DTYPES = ("float16", "float32")
 TARGET_SIZE = 256
 THUMBNAIL_SIZE = 128
 # Native masks are mostly one value: zstd takes them to a few hundred bytes, and tiles keep a
 # small mask cheap to read beside a large one.
 MASK_TILE = 512
+ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class RowArray:
+    """An array with one row a sample: `row_shape` is cut into tiles of `tile`, each a chunk."""
+
+    name: str
+    dtype: str
+    row_shape: tuple[int, ...]
+    tile: tuple[int, ...]
+    is_compressed: bool
+
+    @property
+    def tiles(self) -> tuple[int, ...]:
+        """How many tiles a row has along each axis."""
+        return tuple(-(-side // step) for side, step in zip(self.row_shape, self.tile, strict=True))
+
+    @property
+    def tiles_per_row(self) -> int:
+        """How many chunks a row takes."""
+        return int(np.prod(self.tiles))
+
+    @property
+    def tile_bytes(self) -> int:
+        """Bytes of a tile before compression."""
+        return int(np.prod(self.tile)) * np.dtype(self.dtype).itemsize
+
+    def shard_key(self, shard: int) -> str:
+        """Path of one of the array's shards within the store: shards lie along the rows alone."""
+        return f"{self.name}/c.{shard}" + ".0" * len(self.row_shape)
 
 
 def layer_key(layer: str) -> str:
@@ -31,25 +61,55 @@ def layer_key(layer: str) -> str:
     return f"layers/{layer}"
 
 
+def scales_key(layer: str) -> str:
+    """Path of the array of an int8 layer's scales within the store."""
+    return f"scales/{layer}"
+
+
 def ledger_key(shard: int) -> str:
     """Path of a shard's ledger entry within the store."""
-    return f"ledger/{shard:06d}.json"
+    return f"{LEDGER}{shard:06d}.json"
 
 
-def shard_key(array: str, shard: int, dimensions: int) -> str:
-    """Path of one shard of an array: sharding goes along the rows alone."""
-    return f"{array}/c/{shard}" + "/0" * (dimensions - 1)
+def small_key(name: str, shape: tuple[int, ...]) -> str:
+    """Path of the one chunk of `labels` or `sizes`."""
+    return f"{name}/c" + ".0" * len(shape)
 
 
-def shard_count(rows: int) -> int:
+def shard_count(rows: int, rows_per_shard: int) -> int:
     """How many shards hold `rows` rows."""
-    return -(-rows // ROWS_PER_SHARD)
+    return -(-rows // rows_per_shard)
+
+
+def row_arrays(
+    layers: Mapping[str, FeatureShape], dtype: str, sizes: np.ndarray
+) -> dict[str, RowArray]:
+    """Every sharded array of a store, by name.
+
+    `sizes` is (N, 2), height and width in pixels of each picture; the largest makes the masks'
+    shape.
+    """
+    kind = feature_dtype(dtype)
+    arrays = []
+    for name, shape in layers.items():
+        sides = shape.array_shape
+        arrays.append(RowArray(layer_key(name), kind.stored, sides, sides, is_compressed=False))
+        scales = kind.scale_shape(shape)
+        if scales is not None:
+            arrays.append(RowArray(scales_key(name), SCALE_DTYPE, scales, scales, False))
+    target = (TARGET_SIZE, TARGET_SIZE)
+    arrays.append(RowArray("targets", "uint8", target, target, is_compressed=True))
+    picture = (THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
+    arrays.append(RowArray("thumbnails", "uint8", picture, picture, is_compressed=True))
+    height, width = (int(side) for side in sizes.max(axis=0, initial=1))
+    tile = (min(height, MASK_TILE), min(width, MASK_TILE))
+    arrays.append(RowArray("masks", "bool", (height, width), tile, is_compressed=True))
+    return {array.name: array for array in arrays}
 
 
 def metadata_blobs(
     attributes: Mapping[str, Any],
-    layers: Mapping[str, FeatureShape],
-    dtype: str,
+    arrays: Mapping[str, RowArray],
     labels: np.ndarray,
     sizes: np.ndarray,
 ) -> dict[str, bytes]:
@@ -58,49 +118,36 @@ def metadata_blobs(
     Made by zarr-python in memory, so that they can be put in place whole, whatever the storage.
     `labels` is (N,) int8, `sizes` is (N, 2) int32 (height, width) of each picture, in pixels.
     """
-    blobs: dict[str, Any] = {}
-    group = zarr.create_group(MemoryStore(blobs), attributes={ATTRIBUTES: dict(attributes)})
-    rows = len(labels)
+    import zarr
+    from zarr.codecs import Crc32cCodec, ZstdCodec
+    from zarr.storage import MemoryStore
 
-    def rowwise(
-        name: str, shape: tuple[int, ...], kind: str, tile: tuple[int, ...], codecs: list[Any]
-    ) -> None:
-        padded = tuple(-(-side // step) * step for side, step in zip(shape, tile, strict=True))
+    blobs: dict[str, Any] = {}
+    # One folder an array: a file a shard, none of them in folders of its own.
+    flat: Any = {"name": "default", "separator": "."}
+    group = zarr.create_group(MemoryStore(blobs), attributes={ATTRIBUTES: dict(attributes)})
+    for array in arrays.values():
+        padded = tuple(np.multiply(array.tiles, array.tile).tolist())
+        codecs: list[Any] = [ZstdCodec(level=ZSTD_LEVEL)] if array.is_compressed else []
         group.create_array(
-            name,
-            shape=(rows, *shape),
-            dtype=kind,
-            chunks=(1, *tile),
-            shards=(ROWS_PER_SHARD, *padded),
-            compressors=codecs,
+            array.name,
+            shape=(len(labels), *array.row_shape),
+            dtype=array.dtype,
+            chunks=(1, *array.tile),
+            shards=(attributes["rows_per_shard"], *padded),
+            compressors=[*codecs, Crc32cCodec()],
+            chunk_key_encoding=flat,
             fill_value=0,
         )
-
-    for name, layer in layers.items():
-        rowwise(layer_key(name), layer.array_shape, dtype, layer.array_shape, [Crc32cCodec()])
-    compressed = [ZstdCodec(level=3), Crc32cCodec()]
-    target = (TARGET_SIZE, TARGET_SIZE)
-    rowwise("targets", target, "uint8", target, compressed)
-    picture = (THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
-    rowwise("thumbnails", picture, "uint8", picture, compressed)
-    height, width = (int(side) for side in sizes.max(axis=0, initial=1))
-    tile = (min(height, MASK_TILE), min(width, MASK_TILE))
-    rowwise("masks", (height, width), "bool", tile, compressed)
-    for name, values in (("labels", labels), ("sizes", sizes)):
-        array = group.create_array(
+    for name, values in ((LABELS, labels), (SIZES, sizes)):
+        whole = group.create_array(
             name,
             shape=values.shape,
             dtype=values.dtype,
+            chunks=values.shape,
             compressors=[Crc32cCodec()],
+            chunk_key_encoding=flat,
             config={"write_empty_chunks": True},
         )
-        array[...] = values
-
+        whole[...] = values
     return {key: buffer.to_bytes() for key, buffer in blobs.items()}
-
-
-def tensorstore_metadata(blob: bytes) -> dict[str, Any]:
-    """The part of an array's zarr.json that TensorStore takes to open it elsewhere."""
-    metadata = json.loads(blob)
-    fields = ("shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value")
-    return {name: metadata[name] for name in fields}

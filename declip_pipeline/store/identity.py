@@ -1,7 +1,7 @@
 """What makes features the same features, and the refusal to mix different ones."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,15 @@ from typing import Any
 from declip_pipeline.errors import IdentityMismatchError
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.store.storage import join_location
 
 
 @dataclass(frozen=True)
 class StoreIdentity:
-    """Everything that decides the bytes of a store; its SHA-256 names the store.
+    """What a store holds, however it came to hold it; its SHA-256 names the store.
 
-    `preprocessing` is the backbone's resize and normalisation as plain JSON, `manifest_sha256`
-    covers every sample's fields and the content of every picture and mask.
+    `preprocessing` is the backbone's resize and normalisation as plain JSON, `layers` are in order
+    of depth, `manifest_sha256` is that of `manifest_sha256()`.
     """
 
     backbone: str
@@ -80,8 +81,22 @@ def require_same_features(
             )
 
 
-def store_path(root: Path, dataset: str, identity: StoreIdentity) -> Path:
+def manifest_sha256(fake_is_white: bool, samples: Sequence[Mapping[str, Any]]) -> str:
+    """Fingerprint of polarity, samples and their files' content, 64 hex digits.
+
+    `samples` hold each sample's fields, with `image_sha256` and `mask_sha256`. Their order is not
+    part of it: a store that grew has its rows in another order than one made at once.
+    """
+    ordered = sorted(samples, key=lambda sample: str(sample["id"]))
+    return sha256_of_json({"fake_is_white": fake_is_white, "samples": ordered})
+
+
+def store_location(root: str | Path, dataset: str, identity: StoreIdentity) -> str:
     """Where a store lies under a cache root: dataset / backbone / view, dtype and identity."""
-    backbone = re.sub(r"[^\w.\-]+", "-", identity.backbone).strip("-")
-    name = re.sub(r"[^\w.\-]+", "-", dataset).strip("-")
-    return root / name / backbone / f"{identity.view}-{identity.dtype}-{identity.sha256[:16]}"
+    folder = f"{identity.view}-{identity.dtype}-{identity.sha256[:16]}"
+    return join_location(root, _as_name(dataset), _as_name(identity.backbone), folder)
+
+
+def _as_name(text: str) -> str:
+    """`text` as the name of a folder."""
+    return re.sub(r"[^\w.\-]+", "-", text).strip("-")

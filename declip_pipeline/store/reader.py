@@ -1,92 +1,68 @@
-"""Reading a store: complete ones only, by row, through TensorStore."""
+"""Reading a store: complete ones only, by row, from shards or from an HDF5 file."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import tensorstore as ts
 
 from declip_pipeline.errors import StoreError, UnknownNameError
+from declip_pipeline.feature_dtype import StoredFeatures
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.header import StoreHeader, parse_header, read_json
 from declip_pipeline.store.identity import StoreIdentity, feature_identity
-from declip_pipeline.store.storage import Storage
+from declip_pipeline.store.row_source import RowSource
+from declip_pipeline.store.storage import storage_at
+from declip_pipeline.store.zarr_rows import ZarrRows
 
 
 class Store:
-    """A complete feature store.
+    """A complete feature store: a folder or an s3:// URL.
 
-    Attributes: `path`; `identity`; `layers` (name to shape, in order of depth); `dataset`;
-    `provenance` (where all came from); `samples` (the manifest's rows as plain JSON, in row order);
-    `failures` (row to reason);
-    `sizes` (N, 2) int32, height and width of each picture and mask in pixels; `labels` (N,) int8,
-    1 = fake.
+    Attributes: `location`; `identity`; `layers` (name to shape, in order of depth); `dataset`;
+    `provenance` (where all came from); `fake_is_white` (of the masks' files); `samples` (the
+    manifest's rows as plain JSON, in row order); `failures` (row to reason); `sizes` (N, 2) int32,
+    height and width of each picture and mask in pixels; `labels` (N,) int8, 1 = fake.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Open the store at `path`.
+    def __init__(self, location: str | Path) -> None:
+        """Open the store at `location`.
 
         Raises `StoreError` when it is not a store, incomplete, or of another format version.
         """
-        self.path = path
-        self._storage = Storage(path)
-        self._arrays: dict[str, ts.TensorStore] = {}
-        attributes = self._attributes()
-        self.identity = StoreIdentity.from_json(attributes["identity"])
-        if self.identity.sha256 != attributes["identity_sha256"]:
-            raise StoreError(f"{path}: its identity was edited; extract it again")
-        self.layers = {
-            name: FeatureShape.from_json(attributes["layers"][name])
-            for name in self.identity.layers
-        }
-        self.dataset: str = attributes["dataset"]
-        self.provenance: dict[str, Any] = attributes["provenance"]
+        self.location = str(location)
+        self.header: StoreHeader
+        self.source: RowSource
+        storage = storage_at(location)
+        self.header = parse_header(storage.read(fmt.GROUP), self.location)
+        self.source = ZarrRows(storage, self.header.rows_per_shard)
+        _require_complete(self.header, storage.exists, self.location)
+        self.identity: StoreIdentity = self.header.identity
+        self.layers: dict[str, FeatureShape] = self.header.layers
+        self.dataset = self.header.dataset
+        self.provenance = self.header.provenance
         summary = self._json(fmt.COMPLETE)
-        self.failures = {int(row): reason for row, reason in summary["failures"].items()}
-        self.samples: list[dict[str, Any]] = self._json(fmt.MANIFEST)["samples"]
-        self.labels = self._read("labels", None)
-        self.sizes = self._read("sizes", None)
-
-    def _attributes(self) -> dict[str, Any]:
-        blob = self._storage.read(fmt.GROUP) if self.path.is_dir() else None
+        manifest = self._json(fmt.MANIFEST)
         try:
-            attributes = json.loads(blob or b"{}")["attributes"][fmt.ATTRIBUTES]
-        except (ValueError, KeyError, TypeError) as error:
-            unfinished = "; it may be one that was just begun" if self._just_begun() else ""
+            self.failures = {int(row): str(why) for row, why in summary["failures"].items()}
+            self.samples: list[dict[str, Any]] = manifest["samples"]
+            self.fake_is_white = bool(manifest["fake_is_white"])
+            self.labels = np.asarray([sample["label"] for sample in self.samples], np.int8)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
-                f"{self.path} is not a feature store{unfinished}; "
-                "expected the folder that `declip-pipe extract` printed"
+                f"{self.location}: its records are damaged ({error!r}); "
+                f"run `declip-pipe cache verify {self.location} --repair`"
             ) from error
-        version = attributes["format_version"]
-        if version != fmt.FORMAT_VERSION:
-            raise StoreError(
-                f"{self.path} has store format version {version}, this program reads "
-                f"{fmt.FORMAT_VERSION}; extract it again, or use the version that wrote it"
-            )
-        if not self._storage.exists(fmt.COMPLETE):
-            total = fmt.shard_count(attributes["rows"])
-            done = sum(self._storage.exists(fmt.ledger_key(shard)) for shard in range(total))
-            raise StoreError(
-                f"{self.path} is incomplete: {done} of {total} shards; "
-                "run the same `declip-pipe extract` command to finish it"
-            )
-        return dict(attributes)
-
-    def _just_begun(self) -> bool:
-        return self.path.is_dir() and self._storage.exists(fmt.MANIFEST)
+        self.sizes = self._whole(fmt.SIZES, (self.header.rows, 2), "<i4")
+        self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.sizes)
 
     def _json(self, key: str) -> Any:
-        blob = self._storage.read(key)
-        if blob is None:
-            raise StoreError(f"{self.path} lacks its {key}; extract it again")
-        try:
-            return json.loads(blob)
-        except ValueError as error:
-            raise StoreError(
-                f"{self.path}: its {key} is damaged ({error}); extract it again"
-            ) from error
+        return read_json(self.source.read_blob, key, self.location)
+
+    def _whole(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        """A small array that is one chunk."""
+        return self.source.read_small(name, shape, dtype)
 
     @property
     def splits(self) -> list[str]:
@@ -101,30 +77,31 @@ class Store:
     def fake_rows(self, split: str, generators: Sequence[str] | None = None) -> np.ndarray:
         """Rows (int64) of the usable fakes of a split, of the given generators or of all.
 
+        Sorted by the samples' ids, so that a store which grew feeds a training in the same order
+        as one made at once.
+
         Raises `UnknownNameError` for a split or generator that does not occur.
         """
         if split not in self.splits:
-            raise UnknownNameError(f"split in {self.path}", split, self.splits)
+            raise UnknownNameError(f"split in {self.location}", split, self.splits)
         wanted = self.generators if generators is None else generators
         for name in wanted:
             if name not in self.generators:
-                raise UnknownNameError(f"generator in {self.path}", name, self.generators)
-        return np.asarray(
-            [
-                row
-                for row, sample in enumerate(self.samples)
-                if sample["split"] == split
-                and sample["label"]
-                and sample["generator"] in wanted
-                and row not in self.failures
-            ],
-            np.int64,
-        )
+                raise UnknownNameError(f"generator in {self.location}", name, self.generators)
+        rows = [
+            row
+            for row, sample in enumerate(self.samples)
+            if sample["split"] == split
+            and sample["label"]
+            and sample["generator"] in wanted
+            and row not in self.failures
+        ]
+        return np.asarray(sorted(rows, key=lambda row: str(self.samples[row]["id"])), np.int64)
 
     def feature_identity(self, layer: str) -> dict[str, Any]:
         """The identity of one layer's features; `UnknownNameError` lists the store's layers."""
         if layer not in self.layers:
-            raise UnknownNameError(f"layer in {self.path}", layer, self.layers)
+            raise UnknownNameError(f"layer in {self.location}", layer, self.layers)
         return feature_identity(
             self.identity.backbone,
             self.identity.weights_sha256,
@@ -133,25 +110,46 @@ class Store:
             self.layers[layer],
         )
 
-    def begin_reading_layer(self, layer: str, rows: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start to read a layer's rows; calling the result waits for (len(rows), *shape)."""
-        return self._begin(fmt.layer_key(layer), rows)
+    def bytes_per_row(self, layer: str) -> int:
+        """Bytes that one row of a layer takes in memory, as it is stored."""
+        keys = (fmt.layer_key(layer), fmt.scales_key(layer))
+        return sum(self.arrays[key].tile_bytes for key in keys if key in self.arrays)
+
+    def begin_reading_layer(self, layer: str, rows: np.ndarray) -> Callable[[], StoredFeatures]:
+        """Start to read a layer's rows; calling the result waits for what `read_layer` returns."""
+        import torch
+
+        reads = [
+            self._begin(key, rows)
+            for key in (fmt.layer_key(layer), fmt.scales_key(layer))
+            if key in self.arrays
+        ]
+
+        def finish() -> StoredFeatures:
+            parts = [torch.from_numpy(read()) for read in reads]
+            return StoredFeatures(self.identity.dtype, *parts)
+
+        return finish
 
     def begin_reading_targets(self, rows: np.ndarray) -> Callable[[], np.ndarray]:
         """Start to read targets; calling the result waits for what `read_targets` returns."""
         return self._begin("targets", rows)
 
-    def read_layer(self, layer: str, rows: np.ndarray) -> np.ndarray:
-        """A layer's rows in the given order, (len(rows), *shape) in the store's dtype."""
-        return self._read(fmt.layer_key(layer), rows)
+    def read_layer(self, layer: str, rows: np.ndarray) -> StoredFeatures:
+        """A layer's rows in the given order, as they are stored; `.decoded()` is float32."""
+        return self.begin_reading_layer(layer, rows)()
+
+    def read_array(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Rows of a sharded array by its name, (len(rows), *row_shape) in the array's dtype."""
+        return self._begin(name, rows)()
 
     def read_targets(self, rows: np.ndarray) -> np.ndarray:
         """Masks resized to (len(rows), 256, 256) uint8, 255 = fake."""
-        return self._read("targets", rows)
+        return self.read_array("targets", rows)
 
     def read_thumbnails(self, rows: np.ndarray) -> np.ndarray:
         """Pictures resized to (len(rows), 128, 128, 3) uint8 RGB."""
-        return self._read("thumbnails", rows)
+        return self.read_array("thumbnails", rows)
 
     def read_masks(self, rows: np.ndarray) -> np.ndarray:
         """Masks at native size, (len(rows), height, width) bool, True = fake.
@@ -162,40 +160,18 @@ class Store:
         if len(sizes) != 1:
             raise StoreError(f"masks of {len(sizes)} sizes cannot be read as one array")
         height, width = sizes[0].tolist()
-        return self._read("masks", rows, (slice(height), slice(width)))
+        return self._begin("masks", rows, (height, width))()
 
     def _begin(
-        self, key: str, rows: np.ndarray | None, window: tuple[slice, ...] = ()
+        self, name: str, rows: np.ndarray, window: tuple[int, ...] | None = None
     ) -> Callable[[], np.ndarray]:
-        if key not in self._arrays:
-            spec = {
-                "driver": "zarr3",
-                "kvstore": self._storage.spec(key),
-                # Absent data is an error, never zeros.
-                "fill_missing_data_reads": False,
-            }
-            try:
-                self._arrays[key] = ts.open(spec, open=True).result()
-            except ValueError as error:
-                raise self._damaged(key, error) from error
-        array = self._arrays[key]
-        index: Any = (rows, *window)
-        future = array.read() if rows is None else array[index].read()
+        return self.source.begin(self.arrays[name], np.asarray(rows), window)
 
-        def finish() -> np.ndarray:
-            try:
-                return np.asarray(future.result())
-            except ValueError as error:
-                raise self._damaged(key, error) from error
 
-        return finish
-
-    def _read(
-        self, key: str, rows: np.ndarray | None, window: tuple[slice, ...] = ()
-    ) -> np.ndarray:
-        return self._begin(key, rows, window)()
-
-    def _damaged(self, what: str, error: ValueError) -> StoreError:
-        # TensorStore appends its whole specification.
-        reason = str(error).splitlines()[0].split(" [tensorstore_spec=")[0]
-        return StoreError(f"{self.path}: {what} cannot be read ({reason}); extract it again")
+def _require_complete(header: StoreHeader, exists: Callable[[str], bool], location: str) -> None:
+    if not exists(fmt.COMPLETE):
+        done = sum(exists(fmt.ledger_key(shard)) for shard in range(header.shards))
+        raise StoreError(
+            f"{location} is incomplete: {done} of {header.shards} shards; "
+            "run the same `declip-pipe extract` command to finish it"
+        )

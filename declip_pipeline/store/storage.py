@@ -1,75 +1,111 @@
-"""Named blobs under one folder: whole or absent, durable once written."""
+"""Where stores lie: blobs under one place, whole or absent, on a disk or in object storage."""
 
-import errno
-import os
-import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-import tensorstore as ts
+import numpy as np
 
-from declip_pipeline.errors import StorageFullError, StoreError
+from declip_pipeline.errors import InputError
+
+URL_MARK = "://"
 
 
-class Storage:
-    """Keys to bytes below a folder, through TensorStore's key-value store.
+class Storage(ABC):
+    """Keys to bytes below one place.
 
-    TensorStore's file driver writes to a lock file, flushes it to disk and renames it, so a key
-    holds all of its bytes or does not exist. Errors become `StoreError`, or `StorageFullError`.
+    A key holds all of its bytes or does not exist, and what was written is durable. Every method
+    raises `StoreError` when the place cannot be used, `StorageFullError` when it is full.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._blobs = ts.KvStore.open(self.spec()).result()
+    location: str
+    # Reads that are worth having under way at once.
+    parallel_reads: int
 
-    def spec(self, below: str = "") -> dict[str, str]:
-        """The TensorStore key-value store of the folder, or of a folder below it."""
-        return {"driver": "file", "path": f"{(self.folder / below).as_posix()}/"}
-
+    @abstractmethod
     def read(self, key: str) -> bytes | None:
         """The bytes of `key`, or None when there is no such key."""
-        try:
-            result = self._blobs.read(key).result()
-        except ValueError as error:
-            raise _as_store_error(error, f"read {self.folder / key}") from error
-        return None if result.state == "missing" else bytes(result.value)
 
-    def write(self, key: str, data: bytes) -> None:
-        """Put `data` at `key`, whole or not at all."""
-        try:
-            self._blobs.write(key, data).result()
-        except ValueError as error:
-            raise _as_store_error(error, f"write {self.folder / key}") from error
+    @abstractmethod
+    def read_tail(self, key: str, length: int) -> bytes | None:
+        """The last `length` bytes of `key` (all, when it is shorter), or None without the key."""
 
+    @abstractmethod
+    def read_part(self, key: str, offset: int, buffers: Sequence[np.ndarray]) -> bool:
+        """Fill the buffers (uint8), one after another, from `offset` on.
+
+        False when the key has not so many bytes, or is not there.
+        """
+
+    @abstractmethod
+    def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> None:
+        """Put the pieces, one after another, at `key`; what was there is replaced at once."""
+
+    @abstractmethod
+    def create(self, key: str, data: bytes) -> bool:
+        """Put `data` at `key` unless something is there already; says whether it was put."""
+
+    @abstractmethod
+    def link(self, key: str, source: "Storage", source_key: str) -> None:
+        """Put the bytes of `source_key` at `key`, sharing them with the source where possible.
+
+        Neither copy is ever changed in place, so sharing is safe.
+        """
+
+    @abstractmethod
     def exists(self, key: str) -> bool:
         """Whether `key` holds anything."""
-        return (self.folder / key).is_file()
 
+    @abstractmethod
+    def sizes(self) -> dict[str, int]:
+        """Every key with its size in bytes; empty when there is nothing."""
+
+    @abstractmethod
+    def folders(self) -> list[str]:
+        """Names of the folders right below, sorted."""
+
+    @abstractmethod
     def delete(self, key: str) -> None:
         """Remove `key` if it is there."""
-        self._blobs.write(key, None).result()
 
+    @abstractmethod
     def delete_all(self) -> None:
-        """Remove the folder with everything in it."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove every key and the place itself."""
 
-    def free_bytes(self) -> int:
-        """Free bytes on the disk that holds (or will hold) the folder."""
-        place = self.folder
-        while not place.exists():
-            place = place.parent
-        return shutil.disk_usage(place).free
+    @abstractmethod
+    def remove_leftovers(self) -> None:
+        """Remove what a killed writer left behind under no key."""
+
+    @abstractmethod
+    def free_bytes(self) -> int | None:
+        """Bytes that can still be written; None where there is no limit to know."""
+
+    @abstractmethod
+    def exclusively(self) -> AbstractContextManager[None]:
+        """Keep other writers from committing meanwhile, as far as the place allows it."""
 
 
-def _as_store_error(error: ValueError, action: str) -> StoreError | StorageFullError:
-    """TensorStore's error text as one of ours; it opens with the status code."""
-    text = str(error).splitlines()[0]
-    if text.startswith("RESOURCE_EXHAUSTED") or any(
-        os.strerror(code) in text for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    ):
-        return StorageFullError(
-            f"no space left to {action}; free some and run the same command again, "
-            "it goes on where it stopped"
-        )
-    if text.startswith("PERMISSION_DENIED") or "Permission denied" in text:
-        return StoreError(f"no permission to {action}; check the folder's owner and mode")
-    return StoreError(f"cannot {action}: {text}")
+def storage_at(location: str | Path) -> Storage:
+    """The storage at a folder, or at a URL such as s3://bucket/folder.
+
+    Raises `InputError` for a URL of another kind.
+    """
+    text = str(location)
+    if URL_MARK not in text:
+        from declip_pipeline.store.local_storage import LocalStorage
+
+        return LocalStorage(Path(text))
+    scheme = text.split(URL_MARK, maxsplit=1)[0]
+    if scheme != "s3":
+        raise InputError(f"{scheme}{URL_MARK}... is not supported; expected a folder or s3://")
+    from declip_pipeline.store.object_storage import ObjectStorage
+
+    return ObjectStorage(text)
+
+
+def join_location(root: str | Path, *parts: str) -> str:
+    """The place below `root`, a folder or a URL."""
+    if URL_MARK not in str(root):
+        return str(Path(root, *parts))
+    return "/".join([str(root).rstrip("/"), *parts])

@@ -32,7 +32,7 @@ class Evaluation:
     """
 
     run: Path
-    store: Path
+    store: str
     folder: Path
     trained_on: str
     figures: dict[str, dict[str, float | int | None]]
@@ -63,7 +63,7 @@ def evaluate_run(
         features,
         _features_found(store, layer),
         decoder=f"the run {run.path}",
-        features=f"the store {store.path}",
+        features=f"the store {store.location}",
     )
     decoder.to(device)
     results = evaluate_localization(
@@ -89,7 +89,8 @@ def evaluate_run(
             "by_generator": figures,
         },
     )
-    return Evaluation(run.path, store.path, folder, "+".join(config["train_on"]), figures, results)
+    learned = "+".join(config["train_on"])
+    return Evaluation(run.path, store.location, folder, learned, figures, results)
 
 
 def iou_matrix(

@@ -50,8 +50,8 @@ def localization_run(
         require_same_features(
             features,
             store.feature_identity(layer),
-            decoder=f"the run with {stores[0].path}",
-            features=str(store.path),
+            decoder=f"the run with {stores[0].location}",
+            features=store.location,
         )
     build_decoder(decoder_type, stores[0].layers[layer], widths=widths)
     generators = sorted(train_on or {name for store in stores for name in store.generators})
@@ -112,6 +112,6 @@ def _feed(
     if not any(len(rows) for _, rows in parts):
         raise InputError(
             f"no fake picture of {', '.join(generators)} in split {split!r} of "
-            f"{', '.join(str(store.path) for store in stores)}; expected at least one"
+            f"{', '.join(store.location for store in stores)}; expected at least one"
         )
     return LayerFeed(parts, layer, device=device)

@@ -16,7 +16,7 @@ from declip_pipeline import __version__
 from declip_pipeline.atomic_files import write_bytes, write_json, write_text
 from declip_pipeline.errors import InputError, OutputExistsError
 
-_LIBRARIES = ("torch", "numpy", "zarr", "tensorstore", "open_clip_torch", "timm")
+_LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
 
 class RunFolder:

@@ -16,6 +16,7 @@ from declip_pipeline.datasets.layouts import open_dataset
 from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.images.decode import image_size
 from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.store.identity import manifest_sha256
 
 GENERATORS = ("ldm", "lama", "pluralistic", "repaint-p2", "repaint-p2-9k")
 
@@ -104,8 +105,9 @@ def manifest(layout: Layout, top: Path) -> Manifest:
     return open_dataset(top / layout.opened, **layout.options)
 
 
-def fingerprint(manifest: Manifest) -> str:
-    return manifest.sha256(manifest.content_hashes())
+def fingerprint(manifest: Manifest, hashes: dict[str, str] | None = None) -> str:
+    records = manifest.records(hashes or manifest.content_hashes())
+    return manifest_sha256(manifest.fake_is_white, records)
 
 
 def files(manifest: Manifest) -> Iterator[str]:
@@ -211,7 +213,7 @@ def test_fingerprint_changes_with_any_byte_of_any_file(manifest: Manifest) -> No
         file.write_bytes(content)
         changed = manifest.content_hashes()
         assert {p for p in hashes if hashes[p] != changed[p]} == {path}
-        assert manifest.sha256(changed) != before
+        assert fingerprint(manifest, changed) != before
         content[len(content) // 2] ^= 1
         file.write_bytes(content)
     assert fingerprint(manifest) == before
@@ -220,8 +222,10 @@ def test_fingerprint_changes_with_any_byte_of_any_file(manifest: Manifest) -> No
 def test_fingerprint_changes_with_split_and_polarity(manifest: Manifest) -> None:
     before = fingerprint(manifest)
     hashes = manifest.content_hashes()
-    assert replace(manifest, fake_is_white=not manifest.fake_is_white).sha256(hashes) != before
+    assert (
+        fingerprint(replace(manifest, fake_is_white=not manifest.fake_is_white), hashes) != before
+    )
     first, *others = manifest.samples
     moved = replace(first, split="elsewhere")
-    assert replace(manifest, samples=(moved, *others)).sha256(hashes) != before
-    assert replace(manifest, samples=tuple(others)).sha256(hashes) != before
+    assert fingerprint(replace(manifest, samples=(moved, *others)), hashes) != before
+    assert fingerprint(replace(manifest, samples=tuple(others)), hashes) != before

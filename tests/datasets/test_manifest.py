@@ -6,6 +6,7 @@ import pytest
 from declip_pipeline.datasets.manifest import Manifest, Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.store.identity import manifest_sha256
 
 
 def fake(sample_id: str, split: str = "train", generator: str = "ldm") -> Sample:
@@ -104,17 +105,21 @@ def test_a_file_that_went_missing_is_named(manifest: Manifest) -> None:
     assert str(caught.value) == f"{missing} cannot be read: No such file or directory"
 
 
+def fingerprint(manifest, hashes):
+    return manifest_sha256(manifest.fake_is_white, manifest.records(hashes))
+
+
 def test_fingerprint_depends_on_content_fields_and_polarity_but_not_on_name_or_root(
     manifest: Manifest, tmp_path: Path
 ) -> None:
     hashes = manifest.content_hashes()
-    fingerprint = manifest.sha256(hashes)
-    assert len(fingerprint) == 64
+    before = fingerprint(manifest, hashes)
+    assert len(before) == 64
     moved = replace(manifest, name="other", root=tmp_path / "elsewhere", unpaired=())
-    assert moved.sha256(hashes) == fingerprint
-    assert replace(manifest, fake_is_white=True).sha256(hashes) != fingerprint
+    assert fingerprint(moved, hashes) == before
+    assert fingerprint(replace(manifest, fake_is_white=True), hashes) != before
     for path in hashes:
-        assert manifest.sha256({**hashes, path: "0" * 64}) != fingerprint
+        assert fingerprint(manifest, {**hashes, path: "0" * 64}) != before
     first, *others = manifest.samples
     for changed in (
         replace(first, id="A"),
@@ -123,4 +128,4 @@ def test_fingerprint_depends_on_content_fields_and_polarity_but_not_on_name_or_r
         replace(first, source="ffhq"),
     ):
         other = replace(manifest, samples=(changed, *others))
-        assert other.sha256(hashes) != fingerprint
+        assert fingerprint(other, hashes) != before

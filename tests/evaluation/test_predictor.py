@@ -20,7 +20,7 @@ def test_predict_equals_the_chain_through_the_store(tiny_store, tiny_backbone, s
     predictor = Predictor(tiny_backbone, decoder, features, dtype="float16")
     for row in (0, 1, 2):
         picture = decode_image(shared_dataset / tiny_store.samples[row]["image"])
-        stored = torch.from_numpy(tiny_store.read_layer("layer1", np.asarray([row])))
+        stored = tiny_store.read_layer("layer1", np.asarray([row])).decoded()
         with torch.inference_mode():
             expected = probability_maps(decoder(stored), *picture.shape[:2])[0].numpy()
         found = predictor.map(picture)

@@ -40,7 +40,7 @@ def test_results_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
     assert told[-1] == (8, 8)
     assert [result.id for result in results] == [tiny_store.samples[row]["id"] for row in rows]
     for row, result in zip(rows, results, strict=True):
-        features = torch.from_numpy(tiny_store.read_layer("layer2", np.asarray([row])))
+        features = tiny_store.read_layer("layer2", np.asarray([row])).decoded()
         with torch.inference_mode():
             maps = probability_maps(decoder(features), *tiny_store.sizes[row].tolist())
         masks = torch.from_numpy(tiny_store.read_masks(np.asarray([row])))

@@ -24,7 +24,7 @@ def test_batches_are_the_stored_rows_in_the_asked_order(tiny_store, cpu, residen
     order = permutation(len(feed), 0, "epoch", 1)
     seen = []
     for batch in feed.batches(order, 5):
-        expected = tiny_store.read_layer("layer2", rows[batch.positions])
+        expected = tiny_store.read_layer("layer2", rows[batch.positions]).decoded().numpy()
         assert batch.features.dtype == batch.targets.dtype == torch.float32
         np.testing.assert_array_equal(batch.features.numpy(), expected.astype(np.float32))
         targets = tiny_store.read_targets(rows[batch.positions]) / np.float32(255)

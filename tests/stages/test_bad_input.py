@@ -151,24 +151,31 @@ class TestNames:
 
     def test_an_unknown_layer_or_decoder_of_a_store(self, refused, tiny_store, tmp_path):
         options = ("-o", tmp_path / "runs")
-        line = refused("train", tiny_store.path, "--feature-layer", "layer20", *options)
+        line = refused("train", tiny_store.location, "--feature-layer", "layer20", *options)
         assert "'layer20'" in line
         assert "known: layer0, layer1, layer2, layer3" in line
         line = refused(
-            *("train", tiny_store.path, "--feature-layer", "layer2"),
+            *("train", tiny_store.location, "--feature-layer", "layer2"),
             *("--decoder-type", "transformer", *options),
         )
         assert "known: linear, attention, conv-4, conv-12, conv-20" in line
         assert not (tmp_path / "runs").exists()
 
     def test_an_unknown_option_or_value(self, program, tiny_store):
-        assert program("train", tiny_store.path, "--layer", "x").code == 2
-        outcome = program("extract", tiny_store.path, "--arch", "RN50", "--dtype", "int4")
+        assert program("train", tiny_store.location, "--layer", "x").code == 2
+        outcome = program("extract", tiny_store.location, "--arch", "RN50", "--dtype", "int4")
         assert outcome.code == 2
         assert "float16" in outcome.err
 
     def test_widths(self, refused, tiny_store, tmp_path):
-        command = ("train", tiny_store.path, "--feature-layer", "layer2", "-o", tmp_path / "runs")
+        command = (
+            "train",
+            tiny_store.location,
+            "--feature-layer",
+            "layer2",
+            "-o",
+            tmp_path / "runs",
+        )
         assert "expected four" in refused(*command, "--decoder-type", "conv-4", "--widths", "8,8")
         assert "whole numbers" in refused(*command, "--widths", "8,8,4,x")
         line = refused(*command, "--decoder-type", "linear", "--widths", "8,8,4,4")
@@ -210,7 +217,7 @@ class TestWeights:
 
 @pytest.fixture
 def copied_store(tiny_store, tmp_path):
-    return Path(shutil.copytree(tiny_store.path, tmp_path / "store"))
+    return Path(shutil.copytree(tiny_store.location, tmp_path / "store"))
 
 
 class TestStores:
@@ -234,7 +241,9 @@ class TestStores:
         group = json.loads((copied_store / fmt.GROUP).read_text())
         group["attributes"][fmt.ATTRIBUTES]["format_version"] = 7
         (copied_store / fmt.GROUP).write_text(json.dumps(group))
-        assert "format version 7, this program reads 1" in refused(*command(copied_store), code=1)
+        assert "format version 7, this program reads 2; upgrade" in refused(
+            *command(copied_store), code=1
+        )
 
     def test_not_a_store(self, refused, command, tmp_path):
         for path in (tmp_path, tmp_path / "nowhere"):
@@ -249,17 +258,15 @@ class TestStores:
     def test_a_missing_array(self, refused, command, copied_store):
         shutil.rmtree(copied_store / fmt.layer_key("layer1"))
         line = refused(*command(copied_store), code=1)
-        assert "layers/layer1 cannot be read (NOT_FOUND" in line
-        assert "tensorstore_spec" not in line
+        assert "of layers/layer1 cannot be read, its shard is missing; run" in line
 
     def test_damaged(self, refused, command, copied_store):
-        for shard in (copied_store / fmt.layer_key("layer1")).rglob("0"):
-            if shard.is_file():
-                data = np.fromfile(shard, np.uint8)
-                data[1000 : len(data) // 2 : 10_000] ^= 1
-                data.tofile(shard)
+        for shard in (copied_store / fmt.layer_key("layer1")).glob("c.*"):
+            data = np.fromfile(shard, np.uint8)
+            data[1000 : len(data) // 2 : 10_000] ^= 1
+            data.tofile(shard)
         line = refused(*command(copied_store), code=1)
-        assert "layers/layer1 cannot be read" in line
+        assert "of layers/layer1 cannot be read, a chunk's checksum differs" in line
 
 
 class TestIdentity:
@@ -332,7 +339,7 @@ class TestOutputs:
         assert "no pictures found under" in line
 
     def test_what_is_not_a_run(self, refused, tiny_store, shared_dataset, tmp_path):
-        line = refused("evaluate", tmp_path, "--on", tiny_store.path)
+        line = refused("evaluate", tmp_path, "--on", tiny_store.location)
         assert "is not a run; expected a folder that `declip-pipe train` printed" in line
         line = refused("predict", tmp_path, "-i", shared_dataset / "images", "-o", tmp_path / "o")
         assert "is not a run" in line

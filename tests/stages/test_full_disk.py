@@ -59,7 +59,14 @@ def test_an_extraction_over_quota_goes_on_later(extraction, tmp_path):
 
 
 def test_a_training_over_quota_goes_on_later(tiny_store, tmp_path):
-    training = ["train", tiny_store.path, "--feature-layer", "layer1", "--decoder-type", "conv-4"]
+    training = [
+        "train",
+        tiny_store.location,
+        "--feature-layer",
+        "layer1",
+        "--decoder-type",
+        "conv-4",
+    ]
     training += ["--widths", "16,16,8,8", "--epochs", 1, "-o", tmp_path / "runs"]
     line = refusal(run(training, largest_file=100_000))
     assert "no space left while writing" in line

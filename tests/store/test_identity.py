@@ -11,7 +11,7 @@ from declip_pipeline.store.identity import (
     StoreIdentity,
     feature_identity,
     require_same_features,
-    store_path,
+    store_location,
 )
 
 IDENTITY = StoreIdentity(
@@ -42,9 +42,9 @@ def test_every_field_changes_the_identity():
 
 
 def test_a_store_lies_under_dataset_and_backbone():
-    path = store_path(Path("cache"), "celebahq", IDENTITY)
+    path = store_location(Path("cache"), "celebahq", IDENTITY)
     folder = f"clean-float16-{IDENTITY.sha256[:16]}"
-    assert path == Path("cache/celebahq/CLIP-ViT-L-14") / folder
+    assert path == f"cache/celebahq/CLIP-ViT-L-14/{folder}"
 
 
 def features(**changes):

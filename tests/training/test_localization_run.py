@@ -105,7 +105,7 @@ def test_unknown_names_list_the_known_ones(tiny_store, tmp_path):
 
 
 def test_stores_of_different_features_do_not_mix(tiny_store, tmp_path, monkeypatch):
-    other = Store(tiny_store.path)
+    other = Store(tiny_store.location)
     object.__setattr__(other.identity, "weights_sha256", "0" * 64)
     assert other.identity.sha256 != tiny_store.identity.sha256
     with pytest.raises(IdentityMismatchError, match="^weights_sha256 differs"):
@@ -121,7 +121,7 @@ def test_stores_of_different_features_do_not_mix(tiny_store, tmp_path, monkeypat
 def test_a_store_given_twice_is_refused(tiny_store, tmp_path, cpu):
     with pytest.raises(InputError, match="a store was given twice; give each once"):
         localization_run(
-            [tiny_store, Store(tiny_store.path)],
+            [tiny_store, Store(tiny_store.location)],
             tmp_path,
             layer="layer0",
             decoder_type="linear",

@@ -1,0 +1,110 @@
+"""What a store says of itself: read first, whether it is complete or not."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from declip_pipeline.errors import StoreError
+from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.store import format as fmt
+from declip_pipeline.store.identity import StoreIdentity
+
+
+@dataclass(frozen=True)
+class StoreHeader:
+    """The attributes of a store's group.
+
+    `layers` maps names to shapes, in order of depth; `provenance` says where all came from;
+    `rows` is how many samples there are.
+    """
+
+    identity: StoreIdentity
+    layers: dict[str, FeatureShape]
+    dataset: str
+    provenance: dict[str, Any]
+    rows: int
+    rows_per_shard: int
+
+    @property
+    def shards(self) -> int:
+        """How many shards hold the rows."""
+        return fmt.shard_count(self.rows, self.rows_per_shard)
+
+    def shard_rows(self, shard: int) -> range:
+        """The rows of a shard."""
+        first = shard * self.rows_per_shard
+        return range(first, min(first + self.rows_per_shard, self.rows))
+
+    def to_json(self) -> dict[str, Any]:
+        """The attributes as plain JSON values."""
+        return {
+            "format_version": fmt.FORMAT_VERSION,
+            "identity": self.identity.to_json(),
+            "identity_sha256": self.identity.sha256,
+            "layers": {name: shape.to_json() for name, shape in self.layers.items()},
+            "dataset": self.dataset,
+            "provenance": self.provenance,
+            "rows": self.rows,
+            "rows_per_shard": self.rows_per_shard,
+        }
+
+
+def parse_header(group: bytes | None, location: str) -> StoreHeader:
+    """The header out of the bytes of a store's `zarr.json`, None where there is none.
+
+    Raises `StoreError` for what is not a store, of another format version, or was edited.
+    """
+    try:
+        attributes = json.loads(group or b"{}")["attributes"][fmt.ATTRIBUTES]
+        version = attributes["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{location} is not a feature store; expected what `declip-pipe extract` printed"
+        ) from error
+    if version != fmt.FORMAT_VERSION:
+        newer = isinstance(version, int) and version > fmt.FORMAT_VERSION
+        remedy = "upgrade declip-pipe" if newer else "extract it again"
+        raise StoreError(
+            f"{location} has store format version {version}, this program reads "
+            f"{fmt.FORMAT_VERSION}; {remedy}"
+        )
+    try:
+        identity = StoreIdentity.from_json(attributes["identity"])
+        header = StoreHeader(
+            identity=identity,
+            layers={
+                name: FeatureShape.from_json(attributes["layers"][name]) for name in identity.layers
+            },
+            dataset=str(attributes["dataset"]),
+            provenance=dict(attributes["provenance"]),
+            rows=int(attributes["rows"]),
+            rows_per_shard=int(attributes["rows_per_shard"]),
+        )
+        edited = identity.sha256 != attributes["identity_sha256"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(
+            f"{location}: its attributes are damaged ({error!r}); extract it again with --overwrite"
+        ) from error
+    if edited:
+        raise StoreError(
+            f"{location}: its identity was edited (its SHA-256 differs); "
+            "extract it again with --overwrite"
+        )
+    return header
+
+
+def read_json(read: Callable[[str], bytes | None], key: str, location: str) -> Any:
+    """The JSON at `key`; `read` gives its bytes. Raises `StoreError` when absent or damaged."""
+    blob = read(key)
+    if blob is None:
+        raise StoreError(
+            f"{location} lacks its {key}; run `declip-pipe cache verify {location} --repair`"
+        )
+    try:
+        return json.loads(blob)
+    except ValueError as error:
+        raise StoreError(
+            f"{location}: its {key} is damaged ({error}); "
+            f"run `declip-pipe cache verify {location} --repair`"
+        ) from error

@@ -1,0 +1,240 @@
+"""Storage in a folder of a file system."""
+
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+
+from declip_pipeline.errors import StorageFullError, StoreError
+from declip_pipeline.store.storage import Storage
+
+OPEN_FILES = 128
+PARTIAL = ".partial"
+
+
+class LocalStorage(Storage):
+    """Keys are files below a folder.
+
+    A file is written beside its place, flushed to disk and renamed, then its folder is flushed: a
+    key that can be seen is whole, and stays after a power failure.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.location = str(folder)
+        self.parallel_reads = min(os.cpu_count() or 1, 8)
+        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
+        self._files_lock = Lock()
+
+    def read(self, key: str) -> bytes | None:
+        with self._errors("read", key):
+            try:
+                return (self.folder / key).read_bytes()
+            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                return None
+
+    def read_tail(self, key: str, length: int) -> bytes | None:
+        with self._errors("read", key):
+            file = self._open(key)
+            if file is None:
+                return None
+            size = os.fstat(file.descriptor).st_size
+            return os.pread(file.descriptor, length, max(0, size - length))
+
+    def read_part(self, key: str, offset: int, buffers: Sequence[np.ndarray]) -> bool:
+        with self._errors("read", key):
+            file = self._open(key)
+            if file is None:
+                return False
+            waiting = list(buffers)
+            while waiting:
+                count = os.preadv(file.descriptor, [buffer.data for buffer in waiting], offset)
+                if count == 0:
+                    return False
+                offset += count
+                # The kernel may stop early, at most 2 GB on.
+                while waiting and count >= len(waiting[0]):
+                    count -= len(waiting.pop(0))
+                if count:
+                    waiting[0] = waiting[0][count:]
+            return True
+
+    def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> None:
+        with self._errors("write", key), self._partial(key, pieces) as partial:
+            partial.replace(self.folder / key)
+
+    def create(self, key: str, data: bytes) -> bool:
+        with self._errors("write", key), self._partial(key, [data]) as partial:
+            try:
+                # Unlike a rename, a link fails when the name is taken.
+                (self.folder / key).hardlink_to(partial)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                if (self.folder / key).exists():
+                    return False
+                partial.replace(self.folder / key)
+            return True
+
+    def link(self, key: str, source: Storage, source_key: str) -> None:
+        if isinstance(source, LocalStorage):
+            target = self.folder / key
+            with self._errors("write", key):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.unlink(missing_ok=True)
+                try:
+                    target.hardlink_to(source.folder / source_key)
+                except OSError as error:
+                    if error.errno not in _NO_LINKS:
+                        raise
+                else:
+                    _flush_folder(target.parent)
+                    return
+        data = source.read(source_key)
+        if data is None:
+            raise StoreError(f"{source.location} lacks its {source_key}; verify that store")
+        self.write(key, [data])
+
+    def exists(self, key: str) -> bool:
+        with self._errors("read", key):
+            return (self.folder / key).is_file()
+
+    def sizes(self) -> dict[str, int]:
+        with self._errors("list", ""):
+            return {
+                file.relative_to(self.folder).as_posix(): file.stat().st_size
+                for file in sorted(self.folder.rglob("*"))
+                if file.is_file() and not file.name.endswith(PARTIAL)
+            }
+
+    def folders(self) -> list[str]:
+        with self._errors("list", ""):
+            if not self.folder.is_dir():
+                return []
+            return sorted(place.name for place in self.folder.iterdir() if place.is_dir())
+
+    def delete(self, key: str) -> None:
+        with self._errors("remove", key):
+            (self.folder / key).unlink(missing_ok=True)
+
+    def delete_all(self) -> None:
+        with self._errors("remove", ""):
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
+
+    def remove_leftovers(self) -> None:
+        with self._errors("remove", ""):
+            for file in self.folder.rglob(f".*{PARTIAL}"):
+                file.unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        with self._errors("ask for free space at", ""):
+            place = self.folder.absolute()
+            while not place.exists():
+                place = place.parent
+            return shutil.disk_usage(place).free
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Holds the kernel's lock on the folder: it is let go when its holder dies, however."""
+        with self._errors("lock", ""):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.folder, os.O_RDONLY)
+        try:
+            # Some network file systems have no locks. Writing stays atomic file by file then.
+            with suppress(OSError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _open(self, key: str) -> "_OpenFile | None":
+        with self._files_lock:
+            file = self._files.get(key)
+            if file is None:
+                try:
+                    file = _OpenFile(self.folder / key)
+                except (FileNotFoundError, NotADirectoryError):
+                    return None
+                self._files[key] = file
+                if len(self._files) > OPEN_FILES:
+                    self._files.popitem(last=False)
+            else:
+                self._files.move_to_end(key)
+            return file
+
+    @contextmanager
+    def _partial(self, key: str, pieces: Sequence[bytes | memoryview]) -> Iterator[Path]:
+        """A file with all pieces, on the disk, beside the place of `key`; the caller moves it."""
+        place = self.folder / key
+        partial = place.with_name(f".{place.name}.{secrets.token_hex(6)}{PARTIAL}")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                for piece in pieces:
+                    file.write(piece)
+                file.flush()
+                os.fsync(file.fileno())
+            yield partial
+            _flush_folder(place.parent)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def _errors(self, action: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            place = self.folder / key
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise StorageFullError(
+                    f"no space left to {action} {place}; free some and run the same command "
+                    "again, it goes on where it stopped"
+                ) from error
+            if error.errno in (errno.EACCES, errno.EPERM):
+                raise StoreError(
+                    f"no permission to {action} {place}; check the folder's owner and mode"
+                ) from error
+            if error.errno == errno.EROFS:
+                raise StoreError(
+                    f"cannot {action} {place}: its disk is read-only; stores there can be read, "
+                    "name another --cache to write"
+                ) from error
+            raise StoreError(
+                f"cannot {action} {place}: {error.strerror}; "
+                "check the disk and run the same command again"
+            ) from error
+
+
+# A file system without hard links, one that is not the source's, or a file with too many.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
+
+
+class _OpenFile:
+    """A file that is closed when the last thread that reads from it lets go of it."""
+
+    def __init__(self, path: Path) -> None:
+        self.descriptor = os.open(path, os.O_RDONLY)
+
+    def __del__(self) -> None:
+        descriptor = getattr(self, "descriptor", None)
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,156 @@
+"""Rows out of the shards of a store, read side by side and checked."""
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise, product
+from threading import Lock
+
+import numpy as np
+
+from declip_pipeline.errors import StoreError
+from declip_pipeline.store.format import RowArray, small_key
+from declip_pipeline.store.row_source import RowSource
+from declip_pipeline.store.shards import (
+    ABSENT,
+    CHECKSUM_BYTES,
+    DamagedChunkError,
+    check_chunk,
+    decode_index,
+    decode_tile,
+    differs,
+    index_bytes,
+)
+from declip_pipeline.store.storage import Storage
+
+# Rows that lie one behind another are read in one request, up to this many.
+RUN_ROWS = 16
+
+
+class ZarrRows(RowSource):
+    """Reads any rows of any array; an absent chunk is an error, never zeros."""
+
+    def __init__(self, storage: Storage, rows_per_shard: int) -> None:
+        self.location = storage.location
+        self._storage = storage
+        self._rows_per_shard = rows_per_shard
+        self._indexes: dict[tuple[str, int], np.ndarray] = {}
+        self._lock = Lock()
+        self._threads: tuple[int, ThreadPoolExecutor] | None = None
+
+    def read_blob(self, key: str) -> bytes | None:
+        return self._storage.read(key)
+
+    def read_small(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        blob = self._storage.read(small_key(name, shape))
+        try:
+            content = check_chunk(np.frombuffer(blob or b"", np.uint8))
+            return np.frombuffer(content, dtype).reshape(shape)
+        except (DamagedChunkError, ValueError) as error:
+            raise StoreError(
+                f"{self.location}: its {name} are missing or damaged; "
+                f"run `declip-pipe cache verify {self.location} --repair`"
+            ) from error
+
+    def begin(
+        self, array: RowArray, rows: np.ndarray, window: tuple[int, ...] | None = None
+    ) -> Callable[[], np.ndarray]:
+        out = np.empty((len(rows), *(window or array.row_shape)), array.dtype)
+        fill = self._fill_tiled if array.is_compressed else self._fill_plain
+        workers = min(self._storage.parallel_reads, len(rows))
+        # Neighbours stay together, so that a run of rows is one read.
+        bounds = np.linspace(0, len(rows), workers + 1, dtype=int).tolist() if workers else [0]
+        futures: list[Future[None]] = [
+            self._pool().submit(fill, array, rows[start:stop], out[start:stop])
+            for start, stop in pairwise(bounds)
+        ]
+
+        def finish() -> np.ndarray:
+            for future in futures:
+                future.result()
+            return out
+
+        return finish
+
+    def _pool(self) -> ThreadPoolExecutor:
+        # Threads do not come along into a forked process.
+        with self._lock:
+            if self._threads is None or self._threads[0] != os.getpid():
+                pool = ThreadPoolExecutor(self._storage.parallel_reads, "store")
+                self._threads = os.getpid(), pool
+            return self._threads[1]
+
+    def _fill_plain(self, array: RowArray, rows: np.ndarray, out: np.ndarray) -> None:
+        """Rows without compression come straight into their places."""
+        checksums = np.empty((len(rows), CHECKSUM_BYTES), np.uint8)
+        flat = out.reshape(len(rows), -1).view(np.uint8)
+        for shard, first, last, offset in self._runs(array, rows):
+            buffers = [part for k in range(first, last) for part in (flat[k], checksums[k])]
+            if not self._storage.read_part(array.shard_key(shard), offset, buffers):
+                raise self._error(array, int(rows[first]), "its shard is missing or cut short")
+            for k in range(first, last):
+                if differs(flat[k], checksums[k]):
+                    raise self._error(array, int(rows[k]), "a chunk's checksum differs")
+
+    def _runs(self, array: RowArray, rows: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
+        """Rows that lie one behind another: (shard, first, last + 1, offset), places in `rows`."""
+        expected = array.tile_bytes + CHECKSUM_BYTES
+        start, places = 0, [self._place(array, int(row)) for row in rows]
+        for k, (row, (shard, chunks)) in enumerate(zip(rows, places, strict=True)):
+            if chunks[0, 0] == ABSENT:
+                raise self._error(array, int(row), "it is missing")
+            if chunks[0, 1] != expected:
+                raise self._error(array, int(row), "a chunk's length differs")
+            following = places[k + 1] if k + 1 < len(places) else None
+            if (
+                following is None
+                or following[0] != shard
+                or following[1][0, 0] != chunks[0, 0] + np.uint64(expected)
+                or k + 1 - start == RUN_ROWS
+            ):
+                yield shard, start, k + 1, int(places[start][1][0, 0])
+                start = k + 1
+
+    def _fill_tiled(self, array: RowArray, rows: np.ndarray, out: np.ndarray) -> None:
+        """Rows of compressed tiles; `out` may be a window that is smaller than a row."""
+        corners = list(product(*(range(count) for count in array.tiles)))
+        for k, row in enumerate(rows):
+            shard, chunks = self._place(array, int(row))
+            for corner, (offset, length) in zip(corners, chunks.tolist(), strict=True):
+                starts = np.multiply(corner, array.tile)
+                if (starts >= out.shape[1:]).any():
+                    continue
+                if offset == ABSENT:
+                    raise self._error(array, int(row), "it is missing")
+                chunk = np.empty(length, np.uint8)
+                if not self._storage.read_part(array.shard_key(shard), offset, [chunk]):
+                    raise self._error(array, int(row), "its shard is missing or cut short")
+                try:
+                    tile = decode_tile(array, check_chunk(chunk))
+                except DamagedChunkError as error:
+                    raise self._error(array, int(row), str(error)) from error
+                place = out[k][tuple(slice(s, None) for s in starts)]
+                part = tile[tuple(slice(side) for side in place.shape)]
+                place[tuple(slice(side) for side in part.shape)] = part
+
+    def _place(self, array: RowArray, row: int) -> tuple[int, np.ndarray]:
+        """A row's shard, and (offset, bytes) of its chunks within it."""
+        shard, place = divmod(row, self._rows_per_shard)
+        index = self._indexes.get((array.name, shard))
+        if index is None:
+            length = index_bytes(array, self._rows_per_shard)
+            blob = self._storage.read_tail(array.shard_key(shard), length)
+            if blob is None:
+                raise self._error(array, row, "its shard is missing")
+            try:
+                index = decode_index(array, self._rows_per_shard, blob)
+            except DamagedChunkError as error:
+                raise self._error(array, row, str(error)) from error
+            self._indexes[array.name, shard] = index
+        return shard, index[place]
+
+    def _error(self, array: RowArray, row: int, reason: str) -> StoreError:
+        return StoreError(
+            f"{self.location}: row {row} of {array.name} cannot be read, {reason}; "
+            f"run `declip-pipe cache verify {self.location} --deep --repair`"
+        )
