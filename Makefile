@@ -5,7 +5,7 @@ BIN := .venv/bin
 .PHONY: demo test lint
 
 demo: .venv/installed
-	$(BIN)/declip-pipe demo -o demo-output --overwrite
+	$(BIN)/declip-pipe demo -o demo-output
 
 test: .venv/installed
 	$(BIN)/python -m pytest

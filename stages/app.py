@@ -4,12 +4,13 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from declip_pipeline import __version__
 from declip_pipeline.errors import DeclipError, InputError
+from stages.cache.app import app as cache_app
 from stages.demo import demo
 from stages.evaluate import evaluate
 from stages.extract import extract
@@ -51,6 +52,7 @@ def program(
 
 for command in (extract, train, evaluate, predict, demo):
     app.command()(command)
+app.add_typer(cache_app)
 
 
 class _Interruption(BaseException):
@@ -66,20 +68,40 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _interrupt)
     try:
-        app()
+        # Commands return nothing; what comes back is the code of an exit asked for on the way.
+        code = app(prog_name="declip-pipe", standalone_mode=False)
     except _Interruption as interruption:
         # A second one, while threads are waited for, ends the program at once.
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         print(
-            "declip-pipe: interrupted; the same command goes on where it stopped", file=sys.stderr
+            "declip-pipe: interrupted; run the same command again to finish its work",
+            file=sys.stderr,
         )
         sys.exit(128 + int(interruption.args[0]))
     except Exception as error:
+        # Typer brings its own Click in newer versions, so the class has no one home to import from.
+        if hasattr(error, "format_message"):
+            _show_usage_error(error)
+            sys.exit(2)
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
         print(f"declip-pipe: {_one_line(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
+    if code:
+        sys.exit(code)
+
+
+def _show_usage_error(error: Any) -> None:
+    """Arguments that do not fit, in one line; a command group without a command shows its help."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    text = " ".join(error.format_message().split()).rstrip(".")
+    context = getattr(error, "ctx", None)
+    mark = "" if text.endswith("?") else ";"
+    hint = f"{mark} see {context.command_path} --help" if context else ""
+    print(f"declip-pipe: {text[:1].lower()}{text[1:]}{hint}", file=sys.stderr)
 
 
 def _one_line(error: Exception) -> str:

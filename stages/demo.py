@@ -1,24 +1,29 @@
 """`declip-pipe demo`: both stages, end to end, on photographs that installed packages ship."""
 
+import json
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from declip_pipeline import __version__
 from declip_pipeline.errors import OutputExistsError
-from stages.options import Device, DeviceOption, OverwriteOption
+from stages.options import Device, DeviceOption, OverwriteOption, require_folder
 
-# What a demo makes in its folder, and all that --overwrite removes from it.
+MARKER = "declip-demo.json"
+MARK = "declip_pipe_demo"
+REPORT = "report.md"
+
+# What a demo makes in its folder beside the marker, and all that --overwrite removes from it.
 _MADE = (
-    "config.json",
     "data",
     "cache",
     "runs",
     "matrix.png",
     "layers.png",
     "contact_sheet.png",
-    "report.md",
+    REPORT,
 )
 
 
@@ -38,47 +43,67 @@ def demo(
 
     Takes some minutes and no network: photographs and the backbone's weights come with installed
     packages. Writes report.md with the 4x4 matrix of IoU, the layer ablation and pictures into
-    OUT; its path is the last line of stdout. An interrupted demo goes on where it stopped.
+    OUT; its path is the last line of stdout. The same command again finds the demo finished and
+    does nothing; after an interruption it goes on where it stopped.
     """
     from stages.settings import DemoSettings, packaged_config, read_settings
 
+    require_folder(out, "-o")
     settings = read_settings(config or packaged_config("demo.yaml"), DemoSettings)
-    _prepare(out, {"seed": seed, **settings.model_dump()}, overwrite=overwrite)
 
     from declip_pipeline.devices import choose_device
     from stages.demo_study import DemoStudy
-    from stages.screen import result
+    from stages.screen import remark, result
 
     study = DemoStudy(out, settings, seed=seed, device=choose_device(device.value))
-    result(str(study.run()))
+    study.check()
+    asked = {"version": __version__, "seed": seed, **settings.model_dump()}
+    if _prepare(out, asked, overwrite=overwrite):
+        remark("the demo is finished already, nothing to do (--overwrite does it again)")
+        result(str(out / REPORT))
+    else:
+        result(str(study.run()))
 
 
-def _prepare(out: Path, config: dict[str, object], *, overwrite: bool) -> None:
-    """Make OUT, or find an unfinished demo of the same settings in it."""
-    import json
+def _prepare(out: Path, asked: dict[str, Any], *, overwrite: bool) -> bool:
+    """Make OUT fit for the demo that is asked for; says whether it holds it already, finished.
 
+    Raises `OutputExistsError` when it holds anything else, unless that is a demo and `overwrite`.
+    """
     from declip_pipeline.atomic_files import write_json
 
-    if out.exists() and not out.is_dir():
-        raise OutputExistsError(f"{out} is a file; name a folder with -o")
-    marker = out / "config.json"
-    if overwrite and marker.is_file():
-        for name in _MADE:
-            path = out / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-    if marker.is_file() and not (out / "report.md").exists():
-        if json.loads(marker.read_text()) == config:
-            return
-        raise OutputExistsError(
-            f"{out} holds an unfinished demo of other settings; pass --overwrite to replace it, "
-            "or name another folder with -o"
-        )
+    marker = out / MARKER
     if out.is_dir() and any(out.iterdir()):
+        found = _marked(marker)
+        if overwrite:
+            # Until all is removed, the folder is that of no demo in particular.
+            write_json(marker, {MARK: None})
+            _remove_demo(out)
+        elif found == asked:
+            return (out / REPORT).is_file()
+        else:
+            raise OutputExistsError(
+                f"{out} holds a demo of other settings or another version; pass --overwrite to "
+                "replace it, or name another folder with -o"
+            )
+    write_json(marker, {MARK: asked})
+    return False
+
+
+def _marked(marker: Path) -> object:
+    """What the demo of a folder was asked to do; refuses a folder that is not a demo's."""
+    try:
+        return json.loads(marker.read_bytes())[MARK]
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise OutputExistsError(
-            f"{out} exists and is not empty; pass --overwrite to replace a demo in it, "
-            "or name another folder with -o"
-        )
-    write_json(marker, config)
+            f"{marker.parent} exists, is not empty and holds no demo; name another folder with -o"
+        ) from error
+
+
+def _remove_demo(out: Path) -> None:
+    for name in _MADE:
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -13,7 +14,8 @@ from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.datasets.manifest import Manifest
-from declip_pipeline.decoders.decoder_file import load_decoder
+from declip_pipeline.decoders.building import build_decoder
+from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.predictor import Predictor
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
@@ -45,10 +47,34 @@ class DemoStudy:
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
 
+    def check(self) -> None:
+        """Refuse settings that could not be carried out, before anything is made or removed.
+
+        Raises `InputError` for generators and decoders, `WeightsError` for the backbone.
+        """
+        learned = self.settings.ablation_generator
+        if learned not in GENERATORS:
+            raise UnknownNameError("ablation_generator", learned, GENERATORS)
+        types = [decoder.decoder_type for decoder in self.settings.decoders]
+        if len(set(types)) < len(types):
+            raise InputError(
+                f"the demo's decoders are {', '.join(types)}; each type is expected once, "
+                "since curves are named by it"
+            )
+        for decoder in self.settings.decoders:
+            for shape in self.backbone.layers.values():
+                with torch.device("meta"):
+                    build_decoder(decoder.decoder_type, shape, widths=decoder.widths)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The frozen backbone, opened once."""
+        return open_backbone(self.settings.arch, device=str(self.device))
+
     def run(self) -> Path:
         """Do all of it, or what an interruption left; returns the report's path."""
+        backbone = self.backbone
         self._build_set()
-        backbone = open_backbone(self.settings.arch, device=str(self.device))
         manifest, store = self._extract(backbone)
         curves, best_decoder, best_layer = self._ablate(store)
         pairing = f"{best_decoder.decoder_type} on {best_layer}"
@@ -194,11 +220,11 @@ class DemoStudy:
         samples = {sample.id: sample for sample in manifest.samples}
         rows: list[SheetRow] = []
         for evaluation in evaluations:
-            decoder, features = load_decoder(RunFolder(evaluation.run).best_checkpoint)
+            decoder, features = RunFolder(evaluation.run).best_decoder()
             predictor = Predictor(
                 backbone, decoder.to(self.device), features, dtype=store.identity.dtype
             )
-            own = [r for r in evaluation.results if r.generator == evaluation.trained_on]
+            own = [r for r in evaluation.results if r.generator in evaluation.trained_on]
             ranked = sorted(own, key=lambda image: (image.iou, image.id))
             for quantile in SHOWN_QUANTILES:
                 shown = ranked[round(quantile * (len(ranked) - 1))]

@@ -18,7 +18,10 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
     generators: Annotated[
         str | None,
-        typer.Option(help="Generators to judge on, comma-separated. Default: all of the store."),
+        typer.Option(
+            help="Generators to judge on, comma-separated; each store gives those that it has. "
+            "Default: all of the store."
+        ),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
     device: DeviceOption = Device.auto,
@@ -27,38 +30,53 @@ def evaluate(
 
     Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over pictures,
     for each run and generator; of several, also the matrix of IoU with the means in domain (ID) and
-    out of domain (OOD). Writes per_image.csv and summary.json into each run's folder.
+    out of domain (OOD). Writes per_image.csv and summary.json into each run's folder; the same
+    command again judges anew. All runs and stores are checked before the first is judged.
     """
     from declip_pipeline.devices import choose_device
     from declip_pipeline.reports.matrix import format_matrix_text
     from declip_pipeline.store.reader import Store
-    from declip_pipeline.sweeps.cross_evaluation import evaluate_run, iou_matrix
+    from declip_pipeline.sweeps.cross_evaluation import (
+        evaluate_run,
+        iou_matrix,
+        plan_evaluations,
+    )
     from declip_pipeline.training.run_folder import RunFolder
     from stages.screen import progress, remark, result
 
-    opened = [Store(path) for path in on]
+    chosen = choose_device(device.value)
+    stores = [Store(path) for path in on]
+    plan = plan_evaluations(
+        [RunFolder(path) for path in runs],
+        stores,
+        split=split,
+        generators=comma_separated(generators),
+    )
+    judged_on = {store.location for _, store, _ in plan}
+    for store in stores:
+        if store.location not in judged_on:
+            remark(f"left out, has none of the generators {generators}: {store.location}")
     evaluations = []
-    for path in runs:
-        for store in opened:
-            with progress(f"{path.name} on {store.dataset}") as tell:
-                evaluation = evaluate_run(
-                    RunFolder(path),
-                    store,
-                    split=split,
-                    generators=comma_separated(generators),
-                    device=choose_device(device.value),
-                    batch_size=batch_size,
-                    progress=tell,
+    for run, store, own in plan:
+        with progress(f"{run.path.name} on {store.dataset}") as tell:
+            evaluation = evaluate_run(
+                run,
+                store,
+                split=split,
+                generators=own,
+                device=chosen,
+                batch_size=batch_size,
+                progress=tell,
+            )
+        evaluations.append(evaluation)
+        result(f"{run.path.name} on {store.dataset}, {split}: {evaluation.folder}")
+        for name, figures in evaluation.figures.items():
+            result(_figures_line(name, figures))
+            if figures["images_without_fake"]:
+                remark(
+                    f"{name}: {figures['images_without_fake']} pictures without a fake pixel "
+                    "are left out of the means"
                 )
-            evaluations.append(evaluation)
-            result(f"{path.name} on {store.dataset}, {split}: {evaluation.folder}")
-            for name, figures in evaluation.figures.items():
-                result(_figures_line(name, figures))
-                if figures["images_without_fake"]:
-                    remark(
-                        f"{name}: {figures['images_without_fake']} pictures without a fake pixel "
-                        "are left out of the means"
-                    )
     values, rows, columns = iou_matrix(evaluations)
     if values.size > 1:
         result(f"\nIoU (percent), {split} split\n{format_matrix_text(values, rows, columns)}")

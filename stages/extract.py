@@ -12,9 +12,11 @@ from stages.options import (
     CacheOption,
     Device,
     DeviceOption,
+    MegapixelsOption,
     OverwriteOption,
     WeightsOption,
     comma_separated,
+    require_folder,
 )
 
 # Typer makes the choices out of it.
@@ -94,9 +96,7 @@ def extract(
     max_failures: Annotated[
         int, typer.Option(min=0, help="Unreadable pictures to put up with (exit code 0).")
     ] = 0,
-    max_megapixels: Annotated[
-        float, typer.Option(min=0.001, help="Largest picture to decode, in millions of pixels.")
-    ] = 178.0,
+    max_megapixels: MegapixelsOption = 178.0,
     device: DeviceOption = Device.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 32,
     overwrite: OverwriteOption = False,
@@ -112,8 +112,15 @@ def extract(
     from declip_pipeline.devices import choose_device
     from declip_pipeline.extraction.checked_dataset import open_checked_dataset
     from declip_pipeline.extraction.extract import extract as extract_store
+    from declip_pipeline.store.storage import URL_MARK, storage_at
     from stages.screen import progress, remark, result
 
+    root = storage_at(cache)
+    if URL_MARK in cache:
+        # A wrong name or key is better said now than after all pictures were read.
+        root.folders()
+    else:
+        require_folder(Path(cache), "--cache")
     manifest, sizes = open_checked_dataset(
         data,
         layout=layout.value,
@@ -123,6 +130,7 @@ def extract(
         assign_splits=_percents(assign_splits),
         splits=comma_separated(split),
         generators=comma_separated(generators),
+        max_megapixels=max_megapixels,
     )
     for path in manifest.unpaired:
         remark(f"left out, no partner: {path}")
@@ -135,7 +143,7 @@ def extract(
             layers=select_layers(layers, list(backbone.layers)),
             sizes=sizes,
             root=cache,
-            provenance={"arch": arch, "weights": weights or []},
+            provenance={"arch": arch, "weights": _recorded(weights or [])},
             dtype=dtype.value,
             batch_size=batch_size,
             max_megapixels=max_megapixels,
@@ -155,6 +163,11 @@ def extract(
             f"not be used, --max-failures is {max_failures}; the store holds the others"
         )
         raise typer.Exit(1)
+
+
+def _recorded(weights: list[str]) -> list[str]:
+    """Weights as a later command finds them from any folder."""
+    return [text if text.startswith("random:") else str(Path(text).absolute()) for text in weights]
 
 
 def _percents(text: str | None) -> tuple[int, int, int] | None:

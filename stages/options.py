@@ -1,11 +1,20 @@
 """Options that several commands share."""
 
+import math
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import InputError, OutputExistsError
+
+
+def finite(value: float) -> float:
+    """A callback of options that are numbers: refuses inf and nan, which pass every limit."""
+    if not math.isfinite(value):
+        raise InputError(f"{value} is not a number that can be used; expected a finite one")
+    return value
 
 
 class Device(StrEnum):
@@ -24,6 +33,12 @@ CacheOption = Annotated[
     typer.Option(
         metavar="DIR|URL",
         help="Folder that holds the stores, or s3://BUCKET/FOLDER (credentials from AWS_*).",
+    ),
+]
+MegapixelsOption = Annotated[
+    float,
+    typer.Option(
+        min=0.001, callback=finite, help="Largest picture to decode, in millions of pixels."
     ),
 ]
 OverwriteOption = Annotated[
@@ -45,6 +60,13 @@ StoresArgument = Annotated[
         help="Stores that `extract` printed: folders or s3:// URLs; or files of `cache export`.",
     ),
 ]
+
+
+def require_folder(path: Path, option: str) -> None:
+    """Refuse a folder to write into that cannot be one; `option` names another."""
+    nearest = next((p for p in (path, *path.absolute().parents) if p.exists()), path)
+    if nearest.exists() and not nearest.is_dir():
+        raise OutputExistsError(f"{nearest} is a file; name a folder with {option}")
 
 
 def comma_separated(text: str | None) -> list[str] | None:

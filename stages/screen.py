@@ -15,12 +15,13 @@ from rich.progress import (
 )
 from rich.text import Text
 
-_console = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names of pictures and runs are shown to the letter: no colours, markup or emoji made of them.
+_console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def remark(text: str) -> None:
     """One line on stderr."""
-    _console.print(text, markup=False)
+    _console.print(text)
 
 
 def result(text: str) -> None:
@@ -47,7 +48,7 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
     Nothing is drawn before there is something to tell.
     """
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(unit),

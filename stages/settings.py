@@ -37,7 +37,7 @@ class DemoSettings(Settings):
     decoders: list[DecoderSettings] = Field(min_length=1)
     initialization: Literal["paper", "pytorch"]
     batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0)
+    learning_rate: float = Field(gt=0, allow_inf_nan=False)
     patience: int = Field(ge=1)
 
 

@@ -7,7 +7,14 @@ from typing import Annotated
 import typer
 
 from declip_pipeline.errors import InputError
-from stages.options import Device, DeviceOption, StoresArgument, comma_separated
+from stages.options import (
+    Device,
+    DeviceOption,
+    StoresArgument,
+    comma_separated,
+    finite,
+    require_folder,
+)
 
 
 class Initialization(StrEnum):
@@ -45,7 +52,10 @@ def train(
     ] = 400,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
     learning_rate: Annotated[
-        float, typer.Option(min=1e-6, help="First learning rate; a tenth at each plateau.")
+        float,
+        typer.Option(
+            min=1e-6, callback=finite, help="First learning rate; a tenth at each plateau."
+        ),
     ] = 1e-3,
     patience: Annotated[
         int, typer.Option(min=1, help="Epochs without a better validation IoU that end a plateau.")
@@ -67,6 +77,7 @@ def train(
     from declip_pipeline.training.train import Epoch
     from stages.screen import remark, result
 
+    require_folder(runs, "-o")
     trained = 0
 
     def show(epoch: Epoch) -> None:
@@ -108,6 +119,6 @@ def _whole_numbers(text: str | None) -> list[int] | None:
     items = comma_separated(text)
     if items is None:
         return None
-    if not all(item.isdecimal() for item in items):
+    if not all(item.isdecimal() and len(item) < 10 for item in items):
         raise InputError(f"--widths {text!r}; expected four whole numbers such as 512,256,128,64")
     return [int(item) for item in items]

@@ -14,6 +14,7 @@ FLOORS = [
         "atomic_files",
         "seeding",
         "devices",
+        "folder_names",
     },
     {"datasets", "images", "backbones", "store", "decoders", "metrics"},
     {"extraction", "feeding"},

@@ -1,6 +1,7 @@
 """Weights from the hub: from the cache or the network, or a clear error within seconds."""
 
 import logging
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,8 +35,9 @@ def from_hub(name: str, fetch: Callable[[], Fetched]) -> Fetched:
             return fetch()
         except Exception as error:  # the hub's, the network's and the disk's errors share no class
             reason = unreachable or (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = textwrap.shorten(reason, 200, placeholder=" ...")
             raise WeightsError(
-                f"cannot download the weights of {name} ({reason[:200]}); {WAYS_OUT}"
+                f"cannot download the weights of {name} ({reason}); {WAYS_OUT}"
             ) from error
 
 

@@ -1,5 +1,6 @@
 """Tensors out of a weights file, whichever of the usual containers it is."""
 
+import textwrap
 import warnings
 import zipfile
 from pathlib import Path
@@ -33,7 +34,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         content = _content(path)
     except Exception as error:  # the readers raise a dozen unrelated classes on damaged files
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = textwrap.shorten(first_line, 120, placeholder=" ...")
         raise WeightsError(
             f"weights {path}: not a weights file, or damaged ({reason}); {EXPECTED}"
         ) from error

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -11,7 +10,6 @@ from declip_pipeline.datasets.manifest import Manifest, Sample
 from declip_pipeline.errors import ImageError, InputError
 
 _Size = tuple[int, int]
-_T = TypeVar("_T")
 _UNREADABLE = (0, 0)
 
 
@@ -33,7 +31,11 @@ def check_sizes(manifest: Manifest, *, read_size: Callable[[Path], _Size]) -> np
             image = _UNREADABLE
         if sample.mask is None:
             return image, image
-        return image, _readable_mask(manifest.root / sample.mask, read_size)
+        mask = manifest.root / sample.mask
+        try:
+            return image, read_size(mask)
+        except ImageError as error:
+            raise InputError(f"mask {mask}: {error}; repair or remove it") from error
 
     with ThreadPoolExecutor() as threads:
         sizes = list(threads.map(sizes_of, manifest.samples))
@@ -55,15 +57,19 @@ def check_sizes(manifest: Manifest, *, read_size: Callable[[Path], _Size]) -> np
 def check_polarity(manifest: Manifest, *, read_mask: Callable[[Path], np.ndarray]) -> None:
     """Check that some mask holds both fake and real pixels; reads masks until one does.
 
-    `read_mask` gives HW bool, True = fake, in the manifest's polarity, or raises `ImageError`.
+    `read_mask` gives HW bool, True = fake, in the manifest's polarity, or raises `ImageError`; an
+    unreadable mask says nothing, and is for extraction to report.
 
-    Raises `InputError` with a hint at the polarity when no mask does, or naming an unreadable one.
+    Raises `InputError` with a hint at the polarity when no readable mask does.
     """
     fake, real = 0, 0
     for sample in manifest.samples:
         if sample.mask is None:
             continue
-        mask = _readable_mask(manifest.root / sample.mask, read_mask)
+        try:
+            mask = read_mask(manifest.root / sample.mask)
+        except ImageError:
+            continue
         if mask.any() and not mask.all():
             return
         fake, real = (fake + 1, real) if mask.any() else (fake, real + 1)
@@ -84,13 +90,6 @@ def check_polarity(manifest: Manifest, *, read_mask: Callable[[Path], np.ndarray
         f"{found}, reading {colour} as fake and grey values from 128 as white; "
         f"if {other} marks fake pixels here pass --polarity {flag}"
     )
-
-
-def _readable_mask(path: Path, read: Callable[[Path], _T]) -> _T:
-    try:
-        return read(path)
-    except ImageError as error:
-        raise InputError(f"mask {path}: {error}; repair or remove it") from error
 
 
 def _shown(size: _Size) -> str:

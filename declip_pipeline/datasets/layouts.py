@@ -11,6 +11,7 @@ from declip_pipeline.datasets.splits import assign_splits as assign
 from declip_pipeline.errors import InputError, UnknownNameError
 
 AUTO = "auto"
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ def open_dataset(
 ) -> Manifest:
     """List the pictures and masks under `path` as one manifest; no picture is opened.
 
-    `layout` is "auto" (recognised), "dolos" or "folders". `name` is by default the folder's own.
+    `layout` is "auto" (recognised), "dolos" or "folders". `name` is by default the folder's own;
+    1 to 100 printable characters, no path.
     `fake_is_white` None takes the layout's own: black for Dolos, white for folders. What does not
     pair is an error unless `allow_unpaired`; then it is left out and listed in the manifest.
     `assign_splits` gives the percents of train, valid and test for a data set without splits.
@@ -55,6 +57,8 @@ def open_dataset(
     """
     if layout not in LAYOUTS:
         raise UnknownNameError("layout", layout, LAYOUTS)
+    if name is not None:
+        _refuse_bad_name(name)
     if not path.exists():
         raise InputError(f"{path} does not exist; expected the folder of a data set")
     if not path.is_dir():
@@ -75,6 +79,16 @@ def open_dataset(
     if assign_splits is None:
         return manifest
     return replace(manifest, samples=assign(manifest.samples, assign_splits))
+
+
+def _refuse_bad_name(name: str) -> None:
+    """Folders and generators are named by it, so it must not lead elsewhere."""
+    fits = 1 <= len(name) <= LONGEST_NAME and name.isprintable() and name.strip()
+    if not fits or name in (".", "..") or "/" in name or "\\" in name:
+        raise InputError(
+            f"name {name[:LONGEST_NAME]!a} of the data set cannot be used; expected 1 to "
+            f"{LONGEST_NAME} characters without / and \\, such as celebahq"
+        )
 
 
 def _recognised(root: Path) -> str:

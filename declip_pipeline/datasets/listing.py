@@ -2,11 +2,25 @@
 
 import os
 from collections.abc import Collection, Iterator
+from itertools import chain
 from pathlib import Path, PurePosixPath
 
 from declip_pipeline.errors import InputError
 
-PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"})
+# All suffixes that Pillow knows for the formats that are decoded.
+_SUFFIXES_OF_FORMAT = {
+    "AVIF": (".avif", ".avifs"),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+    "JPEG": (".jpg", ".jpeg", ".jpe", ".jfif"),
+    "JPEG 2000": (".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+    "PNG": (".png", ".apng"),
+    "PPM": (".pbm", ".pgm", ".ppm", ".pnm", ".pfm"),
+    "TIFF": (".tif", ".tiff"),
+    "WebP": (".webp",),
+}
+
+PICTURE_SUFFIXES = frozenset(chain.from_iterable(_SUFFIXES_OF_FORMAT.values()))
 """Suffixes of pictures and masks, in lower case; any case is accepted."""
 
 

@@ -89,7 +89,8 @@ class Manifest:
     ) -> "Manifest":
         """The samples of the named splits and generators; None takes all.
 
-        Raises `UnknownNameError` for a name that does not occur, listing those that do.
+        Raises `UnknownNameError` for a name that does not occur, listing those that do, and
+        `InputError` for splits and generators that do not occur together.
         """
         kept_splits = _known("split", splits, self.splits)
         kept_generators = _known("generator", generators, self.generators)
@@ -98,7 +99,19 @@ class Manifest:
             for sample in self.samples
             if sample.split in kept_splits and sample.generator in kept_generators
         )
+        if self.samples and not samples:
+            raise InputError(
+                f"no picture of generator {_listed(kept_generators)} is in split "
+                f"{_listed(kept_splits)}; {self._generators_of_splits()}"
+            )
         return replace(self, samples=samples)
+
+    def _generators_of_splits(self) -> str:
+        """Which generators each split has, as a user reads it."""
+        found: dict[str, set[str]] = {}
+        for sample in self.samples:
+            found.setdefault(sample.split, set()).add(sample.generator)
+        return "; ".join(f"{split} has {_listed(names)}" for split, names in sorted(found.items()))
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the root as plain JSON values."""
@@ -157,6 +170,10 @@ class Manifest:
             return sha256_of_file(self.root / relative)
         except OSError as error:
             raise InputError(f"{self.root / relative} cannot be read: {error.strerror}") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
 
 
 def _known(kind: str, asked: Iterable[str] | None, existing: tuple[str, ...]) -> set[str]:

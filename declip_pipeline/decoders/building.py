@@ -12,6 +12,9 @@ from declip_pipeline.feature_shape import FeatureShape
 
 DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20")
 
+WIDEST = 4096
+"""Most channels of a stage; a 5x5 convolution between two such takes 1.7 GB."""
+
 
 def build_decoder(
     decoder_type: str,
@@ -22,8 +25,8 @@ def build_decoder(
 ) -> Decoder:
     """Build the decoder of a type for features of a shape, with PyTorch's own initial weights.
 
-    `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4. `widths`
-    are the channels of a conv decoder's four stages, 512, 256, 128, 64 where not given.
+    `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4 up to 96.
+    `widths` are the channels of a conv decoder's four stages, 512, 256, 128, 64 where not given.
     `output_size` is the side of the map in pixels.
 
     Raises `UnknownNameError` for another type, `InputError` for widths or a size that do not fit.
@@ -51,15 +54,16 @@ def build_decoder(
 
 
 def _convolutional_depth(decoder_type: str) -> int | None:
-    match = re.fullmatch(r"conv-([1-9][0-9]*)", decoder_type)
+    match = re.fullmatch(r"conv-([1-9][0-9]?)", decoder_type)
     if match is None or int(match[1]) % 4:
         return None
     return int(match[1])
 
 
 def _refuse_bad_widths(widths: Sequence[int]) -> None:
-    if len(widths) != 4 or not all(type(width) is int and width > 0 for width in widths):
+    fits = all(type(width) is int and 0 < width <= WIDEST for width in widths)
+    if len(widths) != 4 or not fits:
         raise InputError(
-            f"got decoder widths {list(widths)}, expected four positive whole numbers, "
-            "one for each stage, such as 512, 256, 128, 64"
+            f"got decoder widths {list(widths)}, expected four positive whole numbers of at most "
+            f"{WIDEST}, one for each stage, such as 512, 256, 128, 64"
         )

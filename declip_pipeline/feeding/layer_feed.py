@@ -55,7 +55,7 @@ class LayerFeed:
         self._first = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
         if len(self) == 0:
             raise InputError(
-                "no fake picture is left to feed; expected at least one, check --split and "
+                "no fake picture was chosen to be fed; expected at least one, check the split and "
                 "the generators"
             )
         self._resident: tuple[StoredFeatures, torch.Tensor] | None = None

@@ -10,7 +10,7 @@ import numpy as np
 from declip_pipeline.atomic_files import write_text
 from declip_pipeline.errors import InputError
 from declip_pipeline.reports.layer_curve_figure import check_series
-from declip_pipeline.reports.matrix import MISSING, format_matrix_markdown, matrix_summary
+from declip_pipeline.reports.matrix import MISSING, Column, format_matrix_markdown, matrix_summary
 
 
 def write_demo_report(
@@ -20,7 +20,7 @@ def write_demo_report(
     done: Sequence[str],
     matrix: np.ndarray,
     row_names: Sequence[str],
-    column_names: Sequence[str],
+    column_names: Sequence[Column],
     layer_names: Sequence[str],
     layer_series: Mapping[str, Sequence[float]],
     images: Mapping[str, Path],
@@ -42,7 +42,7 @@ def write_demo_report(
         "## IoU across generators, percent\n\n"
         + format_matrix_markdown(matrix, row_names, column_names)
         + f"\n{matrix_summary(matrix, row_names, column_names)}. "
-        "ID (bold): tested on the generator it was trained on; OOD: on another.",
+        "ID (bold): tested on a generator it was trained on; OOD: on another.",
         "## IoU over layers, percent\n\n" + _layer_table(layer_names, layer_series),
         "## Pictures\n\n" + "\n\n".join(_image(c, file, path) for c, file in images.items()),
         "## Times\n\n" + _timing_table(timings),

@@ -8,8 +8,13 @@ from declip_pipeline.errors import InputError
 
 MISSING = "-"
 
+Column = str | tuple[str, ...]
+"""What a column was trained on: one generator, or several together."""
 
-def checked_matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+
+def checked_matrix(
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column]
+) -> np.ndarray:
     """`values` as float64 (R, C). Raises: InputError when the names do not fit its shape."""
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.shape != (len(rows), len(columns)) or matrix.size == 0:
@@ -20,20 +25,25 @@ def checked_matrix(values: np.ndarray, rows: Sequence[str], columns: Sequence[st
     return matrix
 
 
-def in_domain(rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
-    """(R, C) bool, True where the test row and the training column have the same name."""
-    return np.array([[row == column for column in columns] for row in rows], dtype=bool)
+def column_name(column: Column) -> str:
+    """A column as it is shown: its generators joined by "+"."""
+    return "+".join(_generators(column))
+
+
+def in_domain(rows: Sequence[str], columns: Sequence[Column]) -> np.ndarray:
+    """(R, C) bool, True where the test row is among the generators of the training column."""
+    return np.array([[row in _generators(column) for column in columns] for row in rows], bool)
 
 
 def matrix_means(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str]
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column]
 ) -> tuple[float, float]:
     """The ID and the OOD mean of a matrix, in the unit of its values.
 
     values: (R, C) floating point, NaN where a cell is missing. rows: what each row was tested on.
-    columns: what each column was trained on. ID is the mean of the cells whose row and column
-    have the same name, OOD that of the others; missing cells are left out (`matrix_summary` says
-    how many), and a mean of no cells is NaN.
+    columns: what each column was trained on. ID is the mean of the cells whose row is among the
+    generators of their column, OOD that of the others; missing cells are left out
+    (`matrix_summary` says how many), and a mean of no cells is NaN.
     Raises: InputError when names and shape do not fit.
     Source: DeCLIP, section 4 (ID and OOD).
     """
@@ -43,7 +53,7 @@ def matrix_means(
 
 
 def matrix_summary(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int = 1
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column], decimals: int = 1
 ) -> str:
     """Both means in one line, with the number of cells they are taken over."""
     matrix = checked_matrix(values, rows, columns)
@@ -55,12 +65,14 @@ def matrix_summary(
 
 
 def format_matrix_markdown(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int = 1
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column], decimals: int = 1
 ) -> str:
     """The matrix as a Markdown table, ID cells in bold, `-` for a missing cell."""
     cells, same = _cells(values, rows, columns, decimals), in_domain(rows, columns)
     lines = [
-        "| tested on \\ trained on | " + " | ".join(map(_escape, columns)) + " |",
+        "| tested on \\ trained on | "
+        + " | ".join(_escape(column_name(column)) for column in columns)
+        + " |",
         "|---" + "|---:" * len(columns) + "|",
     ]
     for name, texts, bold in zip(rows, cells, same, strict=True):
@@ -70,10 +82,10 @@ def format_matrix_markdown(
 
 
 def format_matrix_text(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int = 1
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column], decimals: int = 1
 ) -> str:
     """The matrix as aligned plain text for a terminal, with both means in the last line."""
-    table = [["test \\ train", *columns]]
+    table = [["test \\ train", *map(column_name, columns)]]
     cells = _cells(values, rows, columns, decimals)
     table += [[name, *texts] for name, texts in zip(rows, cells, strict=True)]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
@@ -88,10 +100,14 @@ def format_matrix_text(
 
 
 def _cells(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[str], decimals: int
+    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column], decimals: int
 ) -> list[list[str]]:
     matrix = checked_matrix(values, rows, columns)
     return [[_number(value, decimals) for value in row] for row in matrix]
+
+
+def _generators(column: Column) -> tuple[str, ...]:
+    return (column,) if isinstance(column, str) else column
 
 
 def _number(value: float, decimals: int) -> str:

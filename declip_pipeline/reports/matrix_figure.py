@@ -9,7 +9,13 @@ from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 
 from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
-from declip_pipeline.reports.matrix import checked_matrix, in_domain, matrix_summary
+from declip_pipeline.reports.matrix import (
+    Column,
+    checked_matrix,
+    column_name,
+    in_domain,
+    matrix_summary,
+)
 
 CELL = 0.95  # inches
 HEAT = "YlGnBu"
@@ -19,7 +25,7 @@ MISSING_FILL = "#eeeeee"
 def draw_matrix(
     values: np.ndarray,
     row_names: Sequence[str],
-    column_names: Sequence[str],
+    column_names: Sequence[Column],
     path: Path,
     title: str,
 ) -> None:
@@ -60,8 +66,9 @@ def draw_matrix(
             inset = (corner[0] + 0.03, corner[1] + 0.03)
             axes.add_patch(Rectangle(inset, 0.94, 0.94, fill=False, edgecolor=INK, linewidth=1.6))
 
-    slanted = max(map(len, column_names)) > 11
-    axes.set_xticks(range(n_columns), column_names)
+    shown_names = [column_name(column) for column in column_names]
+    slanted = max(map(len, shown_names)) > 11
+    axes.set_xticks(range(n_columns), shown_names)
     axes.tick_params(axis="x", labelrotation=30 if slanted else 0)
     if slanted:
         for label in axes.get_xticklabels():

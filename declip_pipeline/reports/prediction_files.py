@@ -30,6 +30,15 @@ class Prediction:
     reason: str = ""
 
 
+def files_of(name: str) -> dict[str, str]:
+    """The files of the prediction called `name`, relative to its folder, by kind."""
+    return {
+        "mask": f"{name}_mask.png",
+        "map": f"{name}_map.npz",
+        "overlay": f"{name}_overlay.png",
+    }
+
+
 def write_prediction(
     out: Path, name: str, image: str, picture: np.ndarray, heat_map: np.ndarray, threshold: float
 ) -> Prediction:
@@ -41,21 +50,16 @@ def write_prediction(
     """
     fake = heat_map > threshold
     score = float(heat_map.mean(dtype=np.float64))
-    files = {kind: f"{name}_{kind}" for kind in ("mask", "map", "overlay")}
-    mask_file, map_file, overlay_file = (
-        out / f"{files['mask']}.png",
-        out / f"{files['map']}.npz",
-        out / f"{files['overlay']}.png",
-    )
+    files = files_of(name)
     mask = Image.fromarray(fake.astype(np.uint8) * np.uint8(255))
-    write_with(mask_file, mask.save)
+    write_with(out / files["mask"], mask.save)
     write_with(
-        map_file,
+        out / files["map"],
         lambda file: np.savez_compressed(
             file, map=heat_map, score=score, imgsize=np.asarray(heat_map.shape)
         ),
     )
-    write_with(overlay_file, Image.fromarray(overlay(picture, heat_map)).save)
+    write_with(out / files["overlay"], Image.fromarray(overlay(picture, heat_map)).save)
     return Prediction(
         image=image,
         status="ok",
@@ -63,9 +67,7 @@ def write_prediction(
         width=heat_map.shape[1],
         score=score,
         fake_share=float(fake.mean()),
-        mask=mask_file.relative_to(out).as_posix(),
-        map=map_file.relative_to(out).as_posix(),
-        overlay=overlay_file.relative_to(out).as_posix(),
+        **files,
     )
 
 

@@ -1,6 +1,5 @@
 """What makes features the same features, and the refusal to mix different ones."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from declip_pipeline.errors import IdentityMismatchError
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.folder_names import folder_name
 from declip_pipeline.store.storage import join_location
 
 
@@ -93,10 +93,10 @@ def manifest_sha256(fake_is_white: bool, samples: Sequence[Mapping[str, Any]]) -
 
 def store_location(root: str | Path, dataset: str, identity: StoreIdentity) -> str:
     """Where a store lies under a cache root: dataset / backbone / view, dtype and identity."""
-    folder = f"{identity.view}-{identity.dtype}-{identity.sha256[:16]}"
-    return join_location(root, _as_name(dataset), _as_name(identity.backbone), folder)
+    backbone = folder_name(identity.backbone)
+    return join_location(root, folder_name(dataset), backbone, store_folder(identity))
 
 
-def _as_name(text: str) -> str:
-    """`text` as the name of a folder."""
-    return re.sub(r"[^\w.\-]+", "-", text).strip("-")
+def store_folder(identity: StoreIdentity) -> str:
+    """The name of a store's own folder."""
+    return f"{identity.view}-{identity.dtype}-{identity.sha256[:16]}"

@@ -11,13 +11,15 @@ import numpy as np
 import torch
 
 from declip_pipeline.atomic_files import write_json, write_text
-from declip_pipeline.decoders.decoder_file import load_decoder
+from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.localization import (
     ImageResult,
     by_generator,
     evaluate_localization,
     mean_figures,
 )
+from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.folder_names import folder_name
 from declip_pipeline.store.identity import require_same_features
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.run_folder import RunFolder
@@ -28,13 +30,13 @@ class Evaluation:
     """One run on one store: where its files are, and mean figures by generator
     of the test set, results by picture.
 
-    `trained_on` is the run's generators joined by "+".
+    `trained_on` is the generators that the run learned, sorted.
     """
 
     run: Path
     store: str
     folder: Path
-    trained_on: str
+    trained_on: tuple[str, ...]
     figures: dict[str, dict[str, float | int | None]]
     results: list[ImageResult]
 
@@ -49,22 +51,18 @@ def evaluate_run(
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
-    """Judge a finished run on the fakes of a store's split.
+    """Judge a finished run on the fakes of a store's split, all or those of `generators`.
 
     Writes `per_image.csv` and `summary.json` into the run's folder, under
-    `evaluations/DATASET-SPLIT-IDENTITY`. Raises `IdentityMismatchError` naming the field when the
+    `evaluations/DATASET-SPLIT-IDENTITY`; a part of the store's generators has a folder of its own,
+    `DATASET-SPLIT-GENERATORS-IDENTITY`. Raises `IdentityMismatchError` naming the field when the
     store's features are not those of the run.
     """
     run.summary()
     config = run.config()
-    decoder, features = load_decoder(run.best_checkpoint)
+    decoder, features = run.best_decoder()
     layer = features["layer"]
-    require_same_features(
-        features,
-        _features_found(store, layer),
-        decoder=f"the run {run.path}",
-        features=f"the store {store.location}",
-    )
+    _require_features_of(run, features, store)
     decoder.to(device)
     results = evaluate_localization(
         decoder,
@@ -75,7 +73,7 @@ def evaluate_run(
         batch_size=batch_size,
         progress=progress,
     )
-    folder = run.path / "evaluations" / f"{store.dataset}-{split}-{store.identity.sha256[:16]}"
+    folder = run.path / "evaluations" / _folder(store, split, generators)
     figures = {name: mean_figures(some) for name, some in by_generator(results).items()}
     write_text(folder / "per_image.csv", _as_csv(results))
     write_json(
@@ -84,26 +82,68 @@ def evaluate_run(
             "store": store.identity.sha256,
             "dataset": store.dataset,
             "split": split,
+            "generators": sorted(set(store.generators if generators is None else generators)),
             "trained_on": config["train_on"],
             "overall": mean_figures(results),
             "by_generator": figures,
         },
     )
-    learned = "+".join(config["train_on"])
+    learned = tuple(config["train_on"])
     return Evaluation(run.path, store.location, folder, learned, figures, results)
+
+
+def plan_evaluations(
+    runs: Sequence[RunFolder],
+    stores: Sequence[Store],
+    *,
+    split: str,
+    generators: Sequence[str] | None = None,
+) -> list[tuple[RunFolder, Store, list[str] | None]]:
+    """Check every run against every store, before the first is judged.
+
+    Returns what to call `evaluate_run` with. Each store gives those of the named generators that it
+    has; one that has none of them is left out.
+
+    Raises `UnknownNameError` for a split, or a generator of no store, `InputError` for a run that
+    is not finished or damaged and a store without a fake to judge on, `IdentityMismatchError`
+    naming the field in which features differ.
+    """
+    known = sorted({name for store in stores for name in store.generators})
+    for name in generators or ():
+        if name not in known:
+            raise UnknownNameError("generator in the stores", name, known)
+    chosen: list[tuple[Store, list[str] | None]] = []
+    for store in stores:
+        own = None if generators is None else sorted(set(generators) & set(store.generators))
+        rows = store.fake_rows(split, own)
+        if own == []:
+            continue
+        if not len(rows):
+            raise InputError(
+                f"no fake picture of {', '.join(store.generators if own is None else own)} in "
+                f"split {split!r} of {store.location}; expected at least one"
+            )
+        chosen.append((store, own))
+    for run in runs:
+        run.summary()
+        run.config()
+        _, features = run.best_decoder()
+        for store, _ in chosen:
+            _require_features_of(run, features, store)
+    return [(run, store, own) for run in runs for store, own in chosen]
 
 
 def iou_matrix(
     evaluations: Sequence[Evaluation],
-) -> tuple[np.ndarray, list[str], list[str]]:
-    """The train x test matrix of IoU in percent: (values, row names, column names).
+) -> tuple[np.ndarray, list[str], list[tuple[str, ...]]]:
+    """The train x test matrix of IoU in percent: (values, rows, columns).
 
-    Rows are the generators tested on, columns what each run was trained on, both sorted. Several
-    runs or stores that share a cell are averaged; a cell without any is NaN.
+    Rows are the generators tested on, columns the generators each run was trained on, both sorted.
+    Several runs or stores that share a cell are averaged; a cell without any is NaN.
     """
     columns = sorted({evaluation.trained_on for evaluation in evaluations})
     rows = sorted({name for evaluation in evaluations for name in evaluation.figures})
-    cells: dict[tuple[str, str], list[float]] = {}
+    cells: dict[tuple[str, tuple[str, ...]], list[float]] = {}
     for evaluation in evaluations:
         for name, figures in evaluation.figures.items():
             iou = figures["iou"]
@@ -113,6 +153,23 @@ def iou_matrix(
     for (row, column), scores in cells.items():
         values[rows.index(row), columns.index(column)] = np.mean(scores)
     return values, rows, columns
+
+
+def _folder(store: Store, split: str, generators: Sequence[str] | None) -> str:
+    dataset, names = folder_name(store.dataset), sorted(set(generators or ()))
+    if generators is None or names == store.generators:
+        return f"{dataset}-{split}-{store.identity.sha256[:16]}"
+    identity = sha256_of_json([store.identity.sha256, names])
+    return f"{dataset}-{split}-{folder_name('+'.join(names))}-{identity[:16]}"
+
+
+def _require_features_of(run: RunFolder, features: dict[str, Any], store: Store) -> None:
+    require_same_features(
+        features,
+        _features_found(store, features["layer"]),
+        decoder=f"the run {run.path}",
+        features=f"the store {store.location}",
+    )
 
 
 def _features_found(store: Store, layer: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from declip_pipeline.decoders.initialization import InitializationScheme
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.layer_feed import LayerFeed
 from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.folder_names import folder_name
 from declip_pipeline.store.identity import require_same_features
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.run_folder import RunFolder
@@ -38,8 +39,9 @@ def localization_run(
     `train_on` names the generators to learn, all of them where None. The run's folder under `runs`
     is named by what the run is, so the same call finds its finished or unfinished self again.
 
-    Raises `UnknownNameError` for a layer, decoder, generator or split that is not there,
-    `IdentityMismatchError` when the stores hold different features, `TrainingError`.
+    Raises `UnknownNameError` for a layer, decoder or generator that is not there, `InputError` for
+    stores without the two splits and for a damaged run, `IdentityMismatchError` when the stores
+    hold different features, `TrainingError`.
     """
     if not stores:
         raise InputError("no store was given; expected at least one that `extract` printed")
@@ -53,8 +55,9 @@ def localization_run(
             decoder=f"the run with {stores[0].location}",
             features=store.location,
         )
-    build_decoder(decoder_type, stores[0].layers[layer], widths=widths)
-    generators = sorted(train_on or {name for store in stores for name in store.generators})
+    with torch.device("meta"):  # names and widths are checked, no memory is taken
+        build_decoder(decoder_type, stores[0].layers[layer], widths=widths)
+    generators = sorted(set(train_on or {name for store in stores for name in store.generators}))
     identity = {
         "layer": layer,
         "decoder_type": decoder_type,
@@ -71,7 +74,7 @@ def localization_run(
         "stores": [store.identity.sha256 for store in stores],
     }
     sha256 = sha256_of_json(identity)
-    learned = "all" if train_on is None else "+".join(generators)
+    learned = "all" if train_on is None else folder_name("+".join(generators))
     run = RunFolder(runs / f"{decoder_type}_{layer}_{learned}_seed{seed}_{sha256[:12]}")
     if not run.is_finished:
         train_feed = _feed(stores, layer, "train", generators, device)
@@ -103,6 +106,13 @@ def _feed(
     device: torch.device,
 ) -> LayerFeed:
     """The fakes of one split; each store gives those of the generators that it has."""
+    for store in stores:
+        if split not in store.splits:
+            raise InputError(
+                f"{store.location} has the split{'s' if len(store.splits) > 1 else ''} "
+                f"{', '.join(store.splits)}; training needs the splits train and valid, extract "
+                "with both, or with --assign-splits 80,10,10 where the data set has none"
+            )
     parts = []
     known = {name for store in stores for name in store.generators}
     for store in stores:

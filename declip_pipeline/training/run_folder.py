@@ -4,7 +4,9 @@ import io
 import json
 import platform
 import sys
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,24 @@ import yaml
 
 from declip_pipeline import __version__
 from declip_pipeline.atomic_files import write_bytes, write_json, write_text
+from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import InputError, OutputExistsError
 
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
+
+# What others read out of a run's files, with its type.
+_CONFIG = {"train_on": list, "dtype": str, "provenance": dict, "run_sha256": str}
+_SUMMARY = {"best_valid_iou": float, "best_epoch": int, "epochs": int}
+_RECORD = {"epoch": int, "train_loss": float, "valid_iou": float, "seconds": float}
+_STATE = {
+    "decoder": dict,
+    "optimizer": dict,
+    "schedule": dict,
+    "best_iou": float,
+    "best_epoch": int,
+    "epoch": int,
+}
 
 
 class RunFolder:
@@ -54,32 +71,36 @@ class RunFolder:
         write_text(self.path / "config.yaml", text)
 
     def config(self) -> dict[str, Any]:
-        """What the run is. Raises `InputError` when the folder is not a run's."""
-        try:
-            found = yaml.safe_load((self.path / "config.yaml").read_text())
-        except (OSError, yaml.YAMLError) as error:
+        """What the run is. Raises `InputError` when the folder is not a run's, or damaged."""
+        path = self.path / "config.yaml"
+        if not path.is_file():
             raise InputError(
                 f"{self.path} is not a run; expected a folder that `declip-pipe train` printed"
-            ) from error
-        return dict(found)
+            )
+        with self._reading(path.name, self.path):
+            return _checked(yaml.safe_load(path.read_bytes().decode()), _CONFIG)
 
     def summary(self) -> dict[str, Any]:
-        """What came of it. Raises `InputError` when the run is not finished."""
+        """What came of it. Raises `InputError` when the run is not finished, or damaged."""
         if not self.is_finished:
             self.config()
             raise InputError(
                 f"{self.path} is not finished; run the same `declip-pipe train` command again"
             )
-        try:
-            return dict(json.loads((self.path / "summary.json").read_text()))
-        except ValueError as error:
-            raise InputError(
-                f"{self.path}: its summary.json is damaged; remove that file and run the same "
-                "`declip-pipe train` command again"
-            ) from error
+        path = self.path / "summary.json"
+        with self._reading(path.name, path):
+            return _checked(json.loads(path.read_bytes()), _SUMMARY)
+
+    def best_decoder(self) -> tuple[Decoder, dict[str, Any]]:
+        """The decoder with the best validation IoU and the identity of its features.
+
+        Raises `InputError` when its file is missing or damaged.
+        """
+        with self._reading(self.best_checkpoint.name, self.path):
+            return load_decoder(self.best_checkpoint)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declare the run finished; the state to resume from is no longer needed."""
+        """Declare the run finished."""
         write_json(self.path / "summary.json", dict(summary))
 
     def save_state(self, state: dict[str, Any]) -> None:
@@ -90,23 +111,68 @@ class RunFolder:
         write_bytes(self.path / "checkpoint_last.pt", content.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
-        """What `save_state` kept, or None before the first epoch's end."""
+        """What `save_state` kept, or None before the first epoch's end.
+
+        Raises `InputError` when it is damaged, or when what belongs to it is missing or damaged:
+        the best weights so far, and the records of its epochs.
+        """
         path = self.path / "checkpoint_last.pt"
         if not path.is_file():
             return None
-        return dict(torch.load(path, map_location="cpu", weights_only=True))
+        with self._reading(path.name, self.path):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = _checked(state, _STATE)
+        self.best_decoder()
+        if len(self.epochs()) < state["epoch"]:
+            with self._reading("metrics.jsonl", self.path):
+                raise ValueError(f"it lacks epochs before {state['epoch'] + 1}")
+        return state
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The records of `metrics.jsonl`, one an epoch."""
+        """The records of `metrics.jsonl`, one an epoch. Raises `InputError` when it is damaged."""
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
-        return [json.loads(line) for line in path.read_text().splitlines()]
+        with self._reading(path.name, self.path):
+            lines = path.read_bytes().decode().splitlines()
+            return [_checked(json.loads(line), _RECORD) for line in lines]
 
     def record_epochs(self, records: list[dict[str, Any]]) -> None:
         """Write `metrics.jsonl` anew, whole or not at all."""
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
         write_text(self.path / "metrics.jsonl", "".join(lines))
+
+    @contextmanager
+    def _reading(self, name: str, remedy: Path) -> Iterator[None]:
+        """Turn any error of reading one of the folder's files into what is wrong, and the remedy.
+
+        The readers raise a dozen unrelated classes on damaged files. Removing `remedy`, the file or
+        the whole run, lets the training be done again.
+        """
+        try:
+            yield
+        except PermissionError:
+            raise
+        except Exception as error:
+            reason = textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
+            found = f"damaged ({reason})" if (self.path / name).is_file() else "missing"
+            raise InputError(
+                f"{self.path}: its {name} is {found}; "
+                f"remove {'that file' if remedy != self.path else 'the folder'} and run the same "
+                "`declip-pipe train` command again"
+            ) from error
+
+
+def _checked(found: Any, expected: Mapping[str, Any]) -> dict[str, Any]:
+    """`found` if it is a mapping with the expected keys, each of its type; else a `ValueError`."""
+    if not isinstance(found, dict):
+        raise ValueError(f"keys and values expected, found {type(found).__name__}")
+    for key, kind in expected.items():
+        if key not in found:
+            raise ValueError(f"{key} is missing")
+        if not isinstance(found[key], kind):
+            raise ValueError(f"{key} is of type {type(found[key]).__name__}")
+    return found
 
 
 def _environment() -> dict[str, Any]:

@@ -126,3 +126,13 @@ def test_what_is_no_weights_file_is_told_in_one_line(tmp_path: Path, kind: str) 
     assert message.startswith(f"weights {path}: {reason}")
     assert message.endswith("or a timm state dict")
     assert "\n" not in message
+
+
+def test_a_long_reason_is_cut_between_words(tmp_path: Path, monkeypatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("reason " * 30)
+
+    monkeypatch.setattr(torch, "load", fail)
+    (tmp_path / "a.pt").write_text("text")
+    with pytest.raises(WeightsError, match=r"damaged \((reason ){16}\.\.\.\); expected"):
+        read_tensors(tmp_path / "a.pt")

@@ -70,7 +70,15 @@ def test_an_unreadable_mask_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_sizes(manifest, read_size=image_size)
     assert str(caught.value) == expected
-    assert polarity_error(manifest) == expected
+
+
+def test_an_unreadable_mask_says_nothing_of_the_polarity(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, 3, greys=[0], fake_is_white=True)
+    (tmp_path / "masks/0.png").write_bytes(b"")
+    assert polarity_error(manifest).startswith("all 2 masks are entirely real")
+    for mask in (tmp_path / "masks").iterdir():
+        mask.write_bytes(b"")
+    check_polarity(manifest, read_mask=partial(decode_mask, fake_is_white=True))
 
 
 @pytest.mark.parametrize(

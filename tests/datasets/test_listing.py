@@ -2,9 +2,17 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from declip_pipeline.datasets.listing import list_pictures, stem_of, subfolders, unique_ids
+from declip_pipeline.datasets.listing import (
+    PICTURE_SUFFIXES,
+    list_pictures,
+    stem_of,
+    subfolders,
+    unique_ids,
+)
 from declip_pipeline.errors import InputError
+from declip_pipeline.images.decode import _formats
 
 
 def touch(root: Path, *paths: str) -> None:
@@ -17,6 +25,12 @@ def test_lists_pictures_of_any_case_below_a_folder_sorted(tmp_path: Path) -> Non
     wanted = ["A.PNG", "b.JPeG", "c/d.tif", "c/e/f.webp", "g.bmp", "h.jpg", "i.tiff"]
     touch(tmp_path, *wanted, "notes.txt", "c/list.csv", "png", "model.pt")
     assert list_pictures(tmp_path) == wanted
+
+
+def test_pictures_are_all_that_can_be_decoded() -> None:
+    decoded = {s for s, kind in Image.registered_extensions().items() if kind in _formats()}
+    assert decoded <= PICTURE_SUFFIXES
+    assert {".gif", ".ppm", ".jp2", ".avif"} <= PICTURE_SUFFIXES
 
 
 def test_leaves_hidden_files_and_folders_out(tmp_path: Path) -> None:

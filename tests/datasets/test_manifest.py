@@ -40,7 +40,11 @@ def test_selects_by_split_and_generator(manifest: Manifest) -> None:
     assert manifest.select() == manifest
     assert [s.id for s in manifest.select(splits=["train"]).samples] == ["a", "c"]
     assert [s.id for s in manifest.select(["train"], ["ldm", "lama"]).samples] == ["a"]
-    assert manifest.select(["test"], ["ldm"]).samples == ()
+    with pytest.raises(InputError) as caught:
+        manifest.select(["test"], ["real", "ldm"])
+    assert str(caught.value) == (
+        "no picture of generator ldm, real is in split test; test has lama; train has ldm, real"
+    )
 
 
 def test_selecting_an_unknown_name_lists_the_existing_ones(manifest: Manifest) -> None:

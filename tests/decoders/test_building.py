@@ -39,7 +39,9 @@ def test_conv_n_takes_any_multiple_of_four() -> None:
     assert decoder.decoder_type == "conv-8"
 
 
-@pytest.mark.parametrize("decoder_type", ["conv-6", "conv-0", "conv-04", "conv-", "mlp", ""])
+@pytest.mark.parametrize(
+    "decoder_type", ["conv-6", "conv-0", "conv-04", "conv-400", "conv-", "mlp", ""]
+)
 def test_unknown_type_lists_the_known_ones(decoder_type: str) -> None:
     with pytest.raises(UnknownNameError) as caught:
         build_decoder(decoder_type, TINY)
@@ -57,7 +59,9 @@ def test_widths_are_for_conv_decoders_only(decoder_type: str) -> None:
         build_decoder(decoder_type, TINY, widths=(8, 4, 2, 1))
 
 
-@pytest.mark.parametrize("widths", [(), (8, 4, 2), (8, 4, 2, 0), (8, 4, 2, -1), (8, 4, 2, 1.5)])
+@pytest.mark.parametrize(
+    "widths", [(), (8, 4, 2), (8, 4, 2, 0), (8, 4, 2, -1), (8, 4, 2, 1.5), (4097, 4, 2, 1)]
+)
 def test_widths_are_four_positive_whole_numbers(widths: tuple) -> None:
     with pytest.raises(InputError, match="expected four positive whole numbers") as caught:
         build_decoder("conv-4", TINY, widths=widths)

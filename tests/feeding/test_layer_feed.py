@@ -34,7 +34,9 @@ def test_batches_are_the_stored_rows_in_the_asked_order(tiny_store, cpu, residen
 
 
 def test_a_feed_of_nothing_is_refused(tiny_store, cpu):
-    with pytest.raises(InputError, match="no fake picture is left to feed; expected at least one"):
+    with pytest.raises(
+        InputError, match="no fake picture was chosen to be fed; expected at least one"
+    ):
         LayerFeed([(tiny_store, np.empty(0, np.int64))], "layer2", device=cpu)
 
 

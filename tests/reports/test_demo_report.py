@@ -19,7 +19,7 @@ EXPECTED = """\
 | telea | **80.0** | 20.0 |
 | copy | - | **70.0** |
 
-ID 75.0 (2 cells), OOD 20.0 (1 of 2 cells). ID (bold): tested on the generator it was trained on; \
+ID 75.0 (2 cells), OOD 20.0 (1 of 2 cells). ID (bold): tested on a generator it was trained on; \
 OOD: on another.
 
 ## IoU over layers, percent

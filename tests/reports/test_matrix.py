@@ -33,6 +33,18 @@ def test_domain_goes_by_name_and_not_by_place():
     assert matrix_means(values, ["b", "c"], ["a", "b", "x"]) == pytest.approx((2, 19 / 5))
 
 
+def test_a_column_of_several_generators_is_in_domain_for_each():
+    values, rows = np.array([[80.0, 5.0], [60.0, 9.0], [10.0, 70.0]]), ["lama", "ldm", "real"]
+    columns = [("lama", "ldm"), ("a+b",)]
+    assert matrix_means(values, rows, columns) == pytest.approx((70, (5 + 9 + 10 + 70) / 4))
+    assert format_matrix_text(values, rows, columns).splitlines()[0].split() == [
+        *("test", "\\", "train", "lama+ldm", "a+b")
+    ]
+    markdown = format_matrix_markdown(values, rows, columns).splitlines()
+    assert markdown[0] == "| tested on \\ trained on | lama+ldm | a+b |"
+    assert markdown[2] == "| lama | **80.0** | 5.0 |"
+
+
 def test_missing_cells_are_left_out_and_counted():
     values = np.array([[10.0, NAN], [30.0, NAN]])
     assert matrix_means(values, ["a", "b"], ["a", "b"]) == (10, 30)

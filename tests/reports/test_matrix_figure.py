@@ -48,6 +48,17 @@ def test_long_names_and_titles_are_not_cut(tmp_path):
     assert all((edge == 255).all() for edge in border)
 
 
+def test_a_column_of_several_generators_is_framed_for_each(tmp_path):
+    values, rows = np.zeros((2, 1)), ["a", "b"]
+    for name, column in (("both", ("a", "b")), ("one", ("a",)), ("none", ("c",))):
+        draw_matrix(values, rows, [column], tmp_path / f"{name}.png", "t")
+    ink = [
+        share_of(pixels(tmp_path / f"{name}.png")[40:-80], (34, 34, 34), 40)
+        for name in ("both", "one", "none")
+    ]
+    assert ink[0] > ink[1] > ink[2]
+
+
 def test_pyplot_is_not_touched(tmp_path):
     from matplotlib import _pylab_helpers
 

@@ -2,14 +2,21 @@
 
 import csv
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.errors import InputError
-from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, iou_matrix
+from declip_pipeline.errors import IdentityMismatchError, InputError
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.cross_evaluation import (
+    Evaluation,
+    evaluate_run,
+    iou_matrix,
+    plan_evaluations,
+)
 from declip_pipeline.training.localization_run import localization_run
 
 
@@ -28,7 +35,7 @@ def run(tiny_store, tmp_path_factory):
 
 def test_an_evaluation_leaves_a_table_and_a_summary(run, tiny_store, cpu):
     evaluation = evaluate_run(run, tiny_store, split="test", device=cpu)
-    assert evaluation.trained_on == "noisy"
+    assert evaluation.trained_on == ("noisy",)
     rows = list(csv.DictReader((evaluation.folder / "per_image.csv").read_text().splitlines()))
     assert [row["id"] for row in rows] == [
         tiny_store.samples[row]["id"] for row in tiny_store.fake_rows("test")
@@ -39,6 +46,57 @@ def test_an_evaluation_leaves_a_table_and_a_summary(run, tiny_store, cpu):
     assert summary["by_generator"] == evaluation.figures
     assert summary["overall"]["images"] == 4
     assert summary["store"] == tiny_store.identity.sha256
+
+
+@pytest.fixture
+def two_generators(tiny_store, tmp_path):
+    """The tiny store, with its fakes of the test split told apart as lama's and ldm's."""
+    store = Store(tiny_store.location)
+    for row, sample in enumerate(store.samples):
+        sample["generator"] = ("lama", "ldm")[row % 2]
+    return store
+
+
+def test_a_part_of_the_generators_has_a_folder_of_its_own(run, two_generators, cpu):
+    judge = partial(evaluate_run, run, two_generators, split="test", device=cpu)
+    whole = judge()
+    before = (whole.folder / "summary.json").read_text()
+    part = judge(generators=["ldm"])
+    assert part.folder.name.startswith("noisy-test-ldm-")
+    assert (whole.folder / "summary.json").read_text() == before
+    summary = json.loads((part.folder / "summary.json").read_text())
+    assert summary["generators"] == list(summary["by_generator"]) == ["ldm"]
+    assert json.loads(before)["generators"] == ["lama", "ldm"]
+    assert judge(generators=["ldm", "lama"]).folder == whole.folder
+
+
+def test_each_store_is_judged_on_the_named_generators_it_has(run, tiny_store, two_generators):
+    plan = partial(plan_evaluations, [run], [tiny_store, two_generators], split="test")
+    assert [(store, own) for _, store, own in plan(generators=["noisy", "ldm"])] == [
+        (tiny_store, ["noisy"]),
+        (two_generators, ["ldm"]),
+    ]
+    assert [store for _, store, _ in plan(generators=["lama"])] == [two_generators]
+    assert [own for *_, own in plan()] == [None, None]
+    with pytest.raises(InputError, match="'lam'; did you mean 'lama'. known: lama, ldm, noisy"):
+        plan(generators=["lam"])
+
+
+def test_everything_is_checked_before_the_first_is_judged(run, tiny_store, tmp_path):
+    unfinished = type(run)(tmp_path / "run")
+    unfinished.begin(run.config(), run.config()["run_sha256"])
+    with pytest.raises(InputError, match="is not finished"):
+        plan_evaluations([run, unfinished], [tiny_store], split="test")
+    other = Store(tiny_store.location)
+    object.__setattr__(other.identity, "weights_sha256", "0" * 64)
+    with pytest.raises(IdentityMismatchError, match="^weights_sha256 differs"):
+        plan_evaluations([run], [tiny_store, other], split="test")
+    with pytest.raises(InputError, match="unknown split"):
+        plan_evaluations([run], [tiny_store], split="tset")
+    for sample in other.samples:
+        sample["label"] = 0
+    with pytest.raises(InputError, match="no fake picture of .* in split 'test' of .*expected at"):
+        plan_evaluations([], [other], split="test")
 
 
 def test_an_unfinished_run_is_refused(run, tiny_store, cpu, tmp_path):
@@ -56,11 +114,11 @@ def evaluation(trained_on, **figures):
 def test_the_matrix_has_tests_as_rows_and_trainings_as_columns():
     values, rows, columns = iou_matrix(
         [
-            evaluation("ldm", ldm=80.0, lama=20.0, repaint=None),
-            evaluation("lama", ldm=10.0, lama=90.0),
-            evaluation("lama", ldm=20.0),
+            evaluation(("ldm",), ldm=80.0, lama=20.0, repaint=None),
+            evaluation(("lama", "ldm"), ldm=10.0, lama=90.0),
+            evaluation(("lama", "ldm"), ldm=20.0),
         ]
     )
     assert rows == ["lama", "ldm", "repaint"]
-    assert columns == ["lama", "ldm"]
+    assert columns == [("lama", "ldm"), ("ldm",)]
     np.testing.assert_array_equal(values, [[90, 20], [15, 80], [np.nan, np.nan]])

@@ -18,6 +18,7 @@ from declip_pipeline.errors import (
 from declip_pipeline.evaluation.localization import validation_iou
 from declip_pipeline.feeding.layer_feed import LayerFeed
 from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.cross_evaluation import evaluate_run
 from declip_pipeline.training import train as training
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.run_folder import RunFolder
@@ -132,8 +133,82 @@ def test_a_store_given_twice_is_refused(tiny_store, tmp_path, cpu):
 def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
     folder = run(tiny_store, tmp_path, epochs=1)
     (folder.path / "summary.json").write_text("{")
-    with pytest.raises(InputError, match="summary.json is damaged; remove that file and run"):
+    with pytest.raises(InputError, match=r"summary.json is damaged .*; remove that file and run"):
         folder.summary()
+    # Which is true: the training goes on after its last epoch, and sums up again.
+    (folder.path / "summary.json").unlink()
+    assert run(tiny_store, tmp_path, epochs=1).summary()["epochs"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("config.yaml", b"", "damaged (keys and values expected, found NoneType)"),
+        ("config.yaml", b"dtype: float16\n", "damaged (train_on is missing)"),
+        ("config.yaml", b"caf\xe9: 1\n", "damaged ('utf-8' codec"),
+        ("summary.json", b"[]", "damaged (keys and values expected, found list)"),
+        ("summary.json", b'{"best_valid_iou": "x"}', "damaged (best_valid_iou is of type str)"),
+        ("checkpoint_best.safetensors", None, "missing; remove the folder and run the same"),
+        ("checkpoint_best.safetensors", b"{}", "damaged ("),
+    ],
+)
+def test_a_damaged_run_says_what_to_do(tiny_store, tmp_path, cpu, name, content, found):
+    folder = run(tiny_store, tmp_path, epochs=1)
+    (folder.path / name).unlink()
+    if content is not None:
+        (folder.path / name).write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        evaluate_run(folder, tiny_store, split="test", device=cpu)
+    assert str(caught.value).startswith(f"{folder.path}: its {name} is {found}")
+    assert "run the same `declip-pipe train` command again" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("checkpoint_last.pt", b"torn", "checkpoint_last.pt is damaged"),
+        ("metrics.jsonl", b"{", "metrics.jsonl is damaged"),
+        ("metrics.jsonl", b"", "metrics.jsonl is damaged .it lacks epochs before 2"),
+        ("checkpoint_best.safetensors", None, "checkpoint_best.safetensors is missing"),
+    ],
+)
+def test_a_damaged_state_is_not_gone_on_with(tiny_store, tmp_path, name, content, found):
+    folder = run(tiny_store, tmp_path, epochs=1)
+    (folder.path / "summary.json").unlink()
+    (folder.path / name).unlink()
+    if content is not None:
+        (folder.path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{found}.*; remove the folder and run the same"):
+        run(tiny_store, tmp_path, epochs=1)
+
+
+def test_a_generator_given_twice_is_one(tiny_store, tmp_path):
+    once = run(tiny_store, tmp_path, epochs=1, train_on=["noisy"])
+    assert run(tiny_store, tmp_path, epochs=1, train_on=["noisy", "noisy"]).path == once.path
+
+
+def test_the_names_of_many_generators_fit_a_folder(tiny_store, tmp_path, monkeypatch):
+    names = [f"generator {number} of a long list" for number in range(40)]
+    samples = [
+        sample | {"generator": names[row % 40]} for row, sample in enumerate(tiny_store.samples)
+    ]
+    monkeypatch.setattr(tiny_store, "samples", samples)
+    folder = run(tiny_store, tmp_path, epochs=1, train_on=tiny_store.generators)
+    assert len(folder.path.name) < 200
+    assert folder.path.name.startswith("conv-4_layer1_generator-0-of-a-long-list+generator-1-of")
+    assert folder.config()["train_on"] == tiny_store.generators
+
+
+def test_stores_without_the_two_splits_are_refused(tiny_store, tmp_path, monkeypatch):
+    samples = [sample | {"split": "all"} for sample in tiny_store.samples]
+    monkeypatch.setattr(tiny_store, "samples", samples)
+    with pytest.raises(InputError) as caught:
+        run(tiny_store, tmp_path)
+    assert "has the split all; training needs the splits train and valid, extract" in str(
+        caught.value
+    )
+    assert "--assign-splits 80,10,10" in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_run_in_the_folder_is_refused(tiny_store, tmp_path):

@@ -1,0 +1,245 @@
+"""`predict` goes on where it stopped, and neither replaces nor predicts what it must not."""
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from declip_pipeline.evaluation.predictor import Predictor
+
+
+@pytest.fixture
+def pictures(shared_dataset, tmp_path) -> Path:
+    """A folder a.png, b.png, c.png."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name, file in zip(
+        "abc", sorted((shared_dataset / "images" / "test").iterdir()), strict=False
+    ):
+        shutil.copy(file, folder / f"{name}.png")
+    return folder
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[int]:
+    """Grows by one with each picture that is predicted."""
+    calls: list[int] = []
+    real = Predictor.map
+
+    def map_and_count(self, image):
+        calls.append(1)
+        return real(self, image)
+
+    monkeypatch.setattr(Predictor, "map", map_and_count)
+    return calls
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    files = [file for file in folder.rglob("*") if file.is_file()]
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
+
+
+def masks(table: str) -> list[str]:
+    return [row["mask"] for row in csv.DictReader(Path(table).read_text().splitlines())]
+
+
+class TestGoingOn:
+    def test_an_interrupted_prediction_ends_as_an_undisturbed_one(
+        self, program, tiny_run, pictures, tmp_path, monkeypatch, counted
+    ):
+        command = ("predict", tiny_run, "-i", pictures, "-o")
+        assert program(*command, tmp_path / "one").code == 0
+        counting = Predictor.map
+
+        def interrupted(self, image):
+            if len(counted) == 5:
+                raise OSError("pulled")
+            return counting(self, image)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Predictor, "map", interrupted)
+            assert program(*command, tmp_path / "two").code == 1
+        ledger = tmp_path / "two" / "predictions.jsonl"
+        ledger.write_bytes(ledger.read_bytes() + b'{"name": "to')
+        assert program(*command, tmp_path / "two").code == 0
+        assert len(counted) == 6, "two of three were there"
+        one, two = content(tmp_path / "one"), content(tmp_path / "two")
+        assert one.keys() == two.keys()
+        assert {name for name in one if one[name] != two[name]} <= {"predictions.jsonl"}
+
+    def test_a_finished_one_has_nothing_to_do_until_pictures_come_or_change(
+        self, program, tiny_run, pictures, tmp_path, counted
+    ):
+        command = ("predict", tiny_run, "-i", pictures, "-o", tmp_path / "out")
+        first = program(*command)
+        again = program(*command)
+        assert (again.code, again.out) == (0, first.out)
+        assert "all pictures are predicted already, nothing to do" in again.err
+        assert len(counted) == 3
+        shutil.copy(pictures / "a.png", pictures / "new.png")
+        os.utime(pictures / "b.png", ns=(1, 1))
+        assert masks(program(*command).last_line) == [
+            f"{n}_mask.png" for n in ("a", "b", "c", "new")
+        ]
+        assert len(counted) == 5
+
+    def test_a_failed_picture_is_tried_again(self, program, tiny_run, pictures, tmp_path):
+        whole = (pictures / "b.png").read_bytes()
+        (pictures / "b.png").write_bytes(b"")
+        command = ("predict", tiny_run, "-i", pictures, "-o", tmp_path / "out")
+        assert program(*command).code == program(*command).code == 1
+        (pictures / "b.png").write_bytes(whole)
+        assert program(*command).code == 0
+
+    def test_other_options_or_pictures_are_refused(
+        self, program, refused, tiny_run, pictures, tmp_path
+    ):
+        command = ("predict", tiny_run, "-i", pictures, "-o", tmp_path / "out")
+        assert program(*command).code == 0
+        before = content(tmp_path / "out")
+        line = refused(*command, "--threshold", 0.4, code=1)
+        assert "holds predictions of another decoder or threshold; pass --overwrite" in line
+        (pictures / "a.png").unlink()
+        line = refused(*command, code=1)
+        assert f"predictions of other pictures, such as {pictures / 'a.png'}; pass" in line
+        assert content(tmp_path / "out") == before
+
+
+class TestOverwriting:
+    def test_only_predictions_are_removed(self, program, tiny_run, pictures, tmp_path):
+        out = tmp_path / "out"
+        command = ("predict", tiny_run, "-o", out, "-i")
+        assert program(*command, pictures).code == 0
+        (out / "mine_mask.png").write_text("keep me")
+        outcome = program(*command, pictures / "c.png", "--overwrite")
+        assert outcome.code == 0, outcome.err
+        assert sorted(content(out)) == [
+            *("c_map.npz", "c_mask.png", "c_overlay.png", "mine_mask.png"),
+            *("predictions.csv", "predictions.jsonl"),
+        ]
+        assert (out / "mine_mask.png").read_text() == "keep me"
+
+    def test_a_file_in_the_way_is_not_replaced(
+        self, program, refused, tiny_run, pictures, tmp_path
+    ):
+        out = tmp_path / "out"
+        command = ("predict", tiny_run, "-o", out, "-i")
+        assert program(*command, pictures / "a.png").code == 0
+        (out / "b_mask.png").write_text("the truth")
+        before = content(out)
+        for options in ((), ("--overwrite",)):
+            line = refused(*command, pictures, *options, code=1)
+            assert line.startswith(f"{out / 'b_mask.png'} is in the way and no earlier prediction")
+        assert content(out) == before
+
+    @pytest.mark.parametrize(
+        "ledger",
+        ["", "[]\n", "{\n", '{"other": 1}\n', '{"declip_pipe_predictions": 1}\n{"name": "../x"}\n'],
+    )
+    def test_a_ledger_that_is_not_ours_is_not_believed(
+        self, refused, tiny_run, pictures, tmp_path, ledger
+    ):
+        (tmp_path / "x_mask.png").write_text("keep me")
+        out = tmp_path / "out"
+        out.mkdir()
+        (out / "predictions.jsonl").write_text(ledger)
+        command = ("predict", tiny_run, "-i", pictures, "-o", out, "--overwrite")
+        line = refused(*command, code=1)
+        assert "predictions.jsonl is damaged or of another program; name another folder" in line
+        assert (tmp_path / "x_mask.png").exists()
+
+
+class TestInputs:
+    def test_results_may_not_lie_among_pictures(
+        self, refused, tiny_run, pictures, tmp_path, monkeypatch
+    ):
+        before = content(tmp_path)
+        monkeypatch.chdir(pictures)
+        for inputs in (pictures, pictures / "a.png", f"{pictures}/*.png", "a.png"):
+            for out in (pictures, tmp_path, Path()):
+                line = refused("predict", tiny_run, "-i", inputs, "-o", out, "--overwrite")
+                assert "would lie among the pictures of" in line
+                assert "name another folder with -o" in line
+        assert content(tmp_path) == before
+
+    def test_results_below_pictures_are_no_pictures(self, program, tiny_run, pictures, counted):
+        for inputs in (pictures, pictures / "**" / "*.png"):
+            command = ("predict", tiny_run, "-i", inputs, "-o", pictures / "out")
+            table = program(*command).last_line
+            assert masks(table) == ["a_mask.png", "b_mask.png", "c_mask.png"]
+        assert len(counted) == 3
+
+    def test_a_picture_given_twice_is_one(self, program, tiny_run, pictures, tmp_path, monkeypatch):
+        monkeypatch.chdir(pictures)
+        inputs = [pictures / "a.png", "a.png", "./a.png", pictures, pictures]
+        options = [option for text in inputs for option in ("-i", text)]
+        outcome = program("predict", tiny_run, *options, "-o", tmp_path / "out")
+        assert masks(outcome.last_line) == ["a_mask.png", "b_mask.png", "c_mask.png"]
+
+    def test_a_folder_with_brackets_in_its_name(self, program, tiny_run, pictures, tmp_path):
+        scans = pictures.rename(tmp_path / "scans [1]")
+        outcome = program("predict", tiny_run, "-i", scans / "[ab].png", "-o", tmp_path / "out")
+        assert masks(outcome.last_line) == ["a_mask.png", "b_mask.png"]
+
+    def test_a_pattern_that_climbs_up_keeps_to_the_output(
+        self, program, tiny_run, pictures, tmp_path
+    ):
+        (pictures / "below").mkdir()
+        (pictures / "below" / "a.png").write_bytes((pictures / "a.png").read_bytes())
+        pattern = pictures / "be*" / ".." / ".." / "pictures" / "b.png"
+        outcome = program("predict", tiny_run, "-i", pattern, "-o", tmp_path / "out")
+        assert masks(outcome.last_line) == ["b_mask.png"]
+
+    def test_an_empty_input(self, refused, tiny_run):
+        line = refused("predict", tiny_run, "-i", "")
+        assert line == "an input is empty; expected a file, a folder or a pattern"
+
+    def test_a_name_that_is_not_utf8(self, refused, tiny_run, pictures, tmp_path):
+        odd = Path(os.fsdecode(os.fsencode(pictures) + b"/caf\xe9.png"))
+        shutil.copy(pictures / "a.png", odd)
+        for inputs in (odd, pictures, pictures / "c*.png"):
+            line = refused("predict", tiny_run, "-i", inputs, "-o", tmp_path / "out")
+            assert "a name that is not UTF-8; rename it" in line
+        assert not (tmp_path / "out").exists()
+
+
+class TestWeights:
+    def test_a_relative_file_is_found_from_any_folder(
+        self, program, shared_dataset, golden, tiny_run, pictures, tmp_path, monkeypatch
+    ):
+        monkeypatch.chdir(golden)
+        store = program(
+            *("extract", shared_dataset, "--arch", "CLIP:from-file", "--layers", "layer1"),
+            *("--weights", "tiny_vit_openai.pt", "--cache", tmp_path / "cache"),
+        ).last_line
+        run = program(
+            *("train", store, "--feature-layer", "layer1", "--decoder-type", "linear"),
+            *("--epochs", 1, "-o", tmp_path / "runs"),
+        ).last_line
+        monkeypatch.chdir(tmp_path)
+        outcome = program("predict", run, "-i", pictures, "-o", tmp_path / "out")
+        assert outcome.code == 0, outcome.err
+
+    def test_a_file_that_moved_is_named(self, refused, tiny_run, golden, pictures, tmp_path):
+        run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+        config = (run / "config.yaml").read_text()
+        (run / "config.yaml").write_text(config.replace(str(golden), "/elsewhere"))
+        line = refused("predict", run, "-i", pictures, "-o", tmp_path / "out", code=1)
+        assert line == (
+            "the run was trained with /elsewhere/tiny_vit_openai.pt, which is not there; "
+            "pass --weights"
+        )
+        assert not (tmp_path / "out").exists()
+
+
+def test_the_ledger_says_how_predictions_were_made(program, tiny_run, pictures, tmp_path):
+    program("predict", tiny_run, "-i", pictures, "-o", tmp_path / "out")
+    header, *lines = map(
+        json.loads, (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    )
+    assert header["made_with"]["threshold"] == 0.5
+    assert len(header["made_with"]["decoder"]) == 64
+    assert [line["name"] for line in lines] == ["a", "a", "b", "b", "c", "c"]
