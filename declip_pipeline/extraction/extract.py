@@ -16,12 +16,11 @@ from declip_pipeline.extraction.sample_reading import read_sample
 from declip_pipeline.extraction.shard_filling import fill_store
 from declip_pipeline.feature_dtype import feature_dtype
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.images.views import CLEAN_VIEW, View
 from declip_pipeline.store.format import FORMAT_VERSION
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256, store_location
 from declip_pipeline.store.storage import storage_at
-from declip_pipeline.store.writer import StoreWriter
-
-CLEAN = "clean"
+from declip_pipeline.store.writer import StoreWriter, delete_store
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,7 @@ def extract(
     sizes: np.ndarray,
     root: str | Path,
     provenance: Mapping[str, Any] = MappingProxyType({}),
+    view: View = CLEAN_VIEW,
     dtype: str = "float16",
     batch_size: int = 32,
     decode_threads: int | None = None,
@@ -54,8 +54,9 @@ def extract(
     """Run the frozen backbone over every sample and store the layers asked for.
 
     `sizes` is (N, 2) int32, height and width in pixels of each sample's picture (0 where it is
-    unreadable). `root` is a folder or an s3:// URL. `decode_threads` None is one a core.
-    `provenance` (plain JSON) is kept as a record. `progress` is told pictures done and in all.
+    unreadable). `view` is how the backbone sees each picture. `root` is a folder or an s3:// URL.
+    `decode_threads` None is one a core. `provenance` (plain JSON) is kept as a record. `progress`
+    is told pictures done and in all.
 
     A complete store is left alone; an interrupted one is finished, byte-identical to an undisturbed
     run with the same `batch_size`; what another store of the same dataset under `root` holds of the
@@ -71,7 +72,7 @@ def extract(
         backbone=backbone.name,
         weights_sha256=backbone.weights_sha256,
         preprocessing=backbone.preprocessing.to_json(),
-        view=CLEAN,
+        view=view.name,
         layers=tuple(layers),
         dtype=dtype,
         manifest_sha256=manifest_sha256(manifest.fake_is_white, samples),
@@ -79,7 +80,7 @@ def extract(
     )
     location = store_location(root, manifest.name, identity)
     if overwrite:
-        storage_at(location).delete_all()
+        delete_store(storage_at(location))
         earlier = []
     else:
         earlier = find_earlier_stores(
@@ -108,6 +109,7 @@ def extract(
             read_sample,
             root=manifest.root,
             hashes=hashes,
+            view=view,
             fake_is_white=manifest.fake_is_white,
             height=backbone.preprocessing.height,
             width=backbone.preprocessing.width,

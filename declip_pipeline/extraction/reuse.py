@@ -1,7 +1,7 @@
 """What earlier stores hold already of a store that is to be made."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,43 +21,67 @@ EXACT_DTYPE = "float32"
 
 
 @dataclass(frozen=True)
+class _SameShard:
+    """A shard with just the rows of one of the new store: its number, those rows of the new store
+    that failed, and its files as its ledger entry has them."""
+
+    shard: int
+    failures: set[int]
+    files: dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
 class EarlierStore:
     """A complete store with some of the same pictures seen by the same backbone.
 
-    `row_of` maps rows of the new store to those that hold the same picture and mask here.
+    `row_of` maps rows of the new store to those that hold the same picture and mask here. Its
+    layers are of use where `gives_layers`: not those of another view, or of a coarser dtype.
     """
 
     store: Store
     storage: Storage
     row_of: Mapping[int, int]
-    _ledger: dict[int, dict[str, Any]] = field(default_factory=dict)
+    gives_layers: bool
+    _shards: dict[int, _SameShard | None] = field(default_factory=dict)
 
     def failure(self, row: int) -> str | None:
         """Why the picture of a row of the new store could not be used, if it could not."""
         return self.store.failures.get(self.row_of.get(row, -1))
 
+    def has(self, row: int, layer: str | None) -> bool:
+        """Whether a row of the new store has data here, and this layer of it (None for any)."""
+        if layer is not None and (not self.gives_layers or layer not in self.store.layers):
+            return False
+        return row in self.row_of and self.row_of[row] not in self.store.failures
+
     def stored_shard(
-        self, array: fmt.RowArray, rows: range, failures: Mapping[int, str]
+        self, array: fmt.RowArray, rows: range, failures: Mapping[int, str], rows_per_shard: int
     ) -> StoredShard | None:
         """The file that holds an array of just these rows, None when none does."""
-        header = self.store.header
-        first = self.row_of.get(rows.start, -1)
-        shard, place = divmod(first, header.rows_per_shard)
         if (
-            first < 0
-            or place
-            or self.store.arrays.get(array.name) != array
-            or header.rows_per_shard != fmt.ROWS_PER_SHARD
-            or len(header.shard_rows(shard)) != len(rows)
-            or [self.row_of.get(row) for row in rows] != list(header.shard_rows(shard))
-            or {row for row in rows if self.failure(row) is not None} != set(failures)
+            self.store.arrays.get(array.name) != array
+            or (array.is_of_layer and not self.gives_layers)
+            or self.store.header.rows_per_shard != rows_per_shard
         ):
             return None
-        key = array.shard_key(shard)
-        if shard not in self._ledger:
-            self._ledger[shard] = json.loads(self.storage.read(fmt.ledger_key(shard)) or b"{}")
-        file = self._ledger[shard].get("files", {}).get(key)
+        if rows.start not in self._shards:
+            self._shards[rows.start] = self._same_shard(rows)
+        same = self._shards[rows.start]
+        if same is None or same.failures != set(failures):
+            return None
+        key = array.shard_key(same.shard)
+        file = same.files.get(key)
         return None if file is None else StoredShard(self.storage, key, ShardFile(**file))
+
+    def _same_shard(self, rows: range) -> _SameShard | None:
+        header = self.store.header
+        shard, place = divmod(self.row_of.get(rows.start, -1), header.rows_per_shard)
+        own = list(header.shard_rows(shard)) if shard >= 0 and not place else []
+        if not own or [self.row_of.get(row) for row in rows] != own:
+            return None
+        entry = json.loads(self.storage.read(fmt.ledger_key(shard)) or b"{}")
+        failures = {row for row in rows if self.failure(row) is not None}
+        return _SameShard(shard, failures, entry.get("files", {}))
 
     def read_layer(self, layer: str, rows: Sequence[int], dtype: str) -> dict[str, np.ndarray]:
         """A layer of rows of the new store, as the arrays that hold it in `dtype`."""
@@ -76,38 +100,61 @@ class EarlierStore:
         return list(self.store.read_array(name, np.asarray(own)))
 
 
+# The arrays of one row, by name.
+_Values = dict[str, np.ndarray]
+
+
 class EarlierStores:
-    """All that can be reused for one store: the first one with a layer gives it."""
+    """All that can be reused for one store; of what several have, the first gives it."""
 
     def __init__(self, stores: Sequence[EarlierStore]) -> None:
         self._stores = list(stores)
-
-    @property
-    def first(self) -> EarlierStore | None:
-        """The one that shares most."""
-        return self._stores[0] if self._stores else None
 
     @property
     def locations(self) -> list[str]:
         """Where they lie."""
         return [earlier.store.location for earlier in self._stores]
 
-    def with_layer(self, layer: str) -> EarlierStore | None:
-        """The store to take a layer from."""
-        return next((e for e in self._stores if layer in e.store.layers), None)
+    def has(self, row: int, layer: str | None) -> bool:
+        """Whether one has data of a row of the new store, and this layer of it (None for any)."""
+        return any(earlier.has(row, layer) for earlier in self._stores)
 
     def failure(self, row: int) -> str | None:
-        """Why a row of the new store could not be used before, if it could not."""
+        """Why a row of the new store could not be used by any, if one tried."""
+        if self.has(row, None):
+            return None
         reasons = (earlier.failure(row) for earlier in self._stores)
         return next((reason for reason in reasons if reason is not None), None)
 
-    def missing_layers(self, row: int, layers: Sequence[str]) -> list[str]:
-        """The layers that the backbone must compute for a row of the new store."""
-        return [
-            layer
-            for layer in layers
-            if (earlier := self.with_layer(layer)) is None or row not in earlier.row_of
-        ]
+    def stored_shard(
+        self, array: fmt.RowArray, rows: range, failures: Mapping[int, str], rows_per_shard: int
+    ) -> StoredShard | None:
+        """The file that holds an array of just these rows, None when none does."""
+        found = (e.stored_shard(array, rows, failures, rows_per_shard) for e in self._stores)
+        return next((stored for stored in found if stored is not None), None)
+
+    def read_layer(self, layer: str, rows: Sequence[int], dtype: str) -> dict[int, _Values]:
+        """A layer of rows of the new store: to each row, the arrays by name that hold it."""
+        return self._read(rows, layer, lambda earlier, own: earlier.read_layer(layer, own, dtype))
+
+    def read_array(self, name: str, rows: Sequence[int]) -> dict[int, _Values]:
+        """The same for `targets`, `thumbnails` or `masks`; masks have their own sizes."""
+        return self._read(rows, None, lambda earlier, own: {name: earlier.read_array(name, own)})
+
+    def _read(
+        self,
+        rows: Sequence[int],
+        layer: str | None,
+        read: Callable[[EarlierStore, list[int]], Mapping[str, Sequence[np.ndarray] | np.ndarray]],
+    ) -> dict[int, _Values]:
+        found: dict[int, _Values] = {}
+        for earlier in self._stores:
+            own = [row for row in rows if row not in found and earlier.has(row, layer)]
+            if own:
+                arrays = read(earlier, own)
+                for number, row in enumerate(own):
+                    found[row] = {name: values[number] for name, values in arrays.items()}
+        return found
 
 
 def order_after(
@@ -131,16 +178,17 @@ def find_earlier_stores(
     samples: Sequence[Mapping[str, Any]],
     fake_is_white: bool,
 ) -> list[Store]:
-    """Complete stores of the same dataset with the same backbone and view, most shared first.
+    """Complete stores of the same dataset with the same backbone, most shared first.
 
-    Taken are those in the same dtype and, after them, those in float32.
+    Those whose layers are of use come first, in the same dtype, then in float32; others give masks
+    and thumbnails.
     """
     own = store_location(root, dataset, identity)
     folder, own_name = own.rsplit("/", 1)
     wanted = {_content(sample) for sample in samples}
     found: list[tuple[tuple[Any, ...], Store]] = []
     for name in storage_at(folder).folders():
-        if name == own_name or not name.startswith(f"{identity.view}-"):
+        if name == own_name:
             continue
         try:
             store = Store(join_location(folder, name))
@@ -151,14 +199,13 @@ def find_earlier_stores(
             other.weights_sha256 == identity.weights_sha256
             and other.preprocessing == identity.preprocessing
             and other.backbone == identity.backbone
-            and other.view == identity.view
-            and other.dtype in (identity.dtype, EXACT_DTYPE)
             and store.fake_is_white == fake_is_white
         )
         shared = sum(_content(sample) in wanted for sample in store.samples)
         layers = len(set(other.layers) & set(identity.layers))
-        if same and shared and layers:
-            rank = (other.dtype != identity.dtype, -shared, -layers, name)
+        useful = bool(layers) and _gives_layers(other, identity)
+        if same and shared:
+            rank = (not useful, other.dtype != identity.dtype, -shared, -layers, name)
             found.append((rank, store))
     return [store for _, store in sorted(found, key=lambda pair: pair[0])]
 
@@ -175,8 +222,13 @@ def match_rows(writer: StoreWriter, stores: Sequence[Store]) -> EarlierStores:
             found = by_id.get((sample["id"], *content), by_content.get(content))
             if found is not None:
                 row_of[row] = found
-        matched.append(EarlierStore(store, storage_at(store.location), row_of))
+        useful = _gives_layers(store.identity, writer.header.identity)
+        matched.append(EarlierStore(store, storage_at(store.location), row_of, useful))
     return EarlierStores(matched)
+
+
+def _gives_layers(earlier: StoreIdentity, identity: StoreIdentity) -> bool:
+    return earlier.view == identity.view and earlier.dtype in (identity.dtype, EXACT_DTYPE)
 
 
 def _content(sample: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -11,6 +11,7 @@ from declip_pipeline.fingerprint import sha256_of_bytes
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask, resize_mask
 from declip_pipeline.images.resize import resize_image, thumbnail
+from declip_pipeline.images.views import View
 from declip_pipeline.store.format import TARGET_SIZE, THUMBNAIL_SIZE
 
 
@@ -18,8 +19,9 @@ from declip_pipeline.store.format import TARGET_SIZE, THUMBNAIL_SIZE
 class ReadSample:
     """A decoded sample.
 
-    `picture` HWC uint8 RGB at the backbone's input size; `mask` HW bool at the picture's own
-    size, True = fake; `target` (256, 256) uint8, 255 = fake; `thumbnail` (128, 128, 3) uint8 RGB.
+    `picture` HWC uint8 RGB in its view, at the backbone's input size; `mask` HW bool at the
+    picture's own size, True = fake; `target` (256, 256) uint8, 255 = fake; `thumbnail`
+    (128, 128, 3) uint8 RGB.
     """
 
     picture: np.ndarray
@@ -33,6 +35,7 @@ def read_sample(
     *,
     root: Path,
     hashes: dict[str, str],
+    view: View,
     fake_is_white: bool,
     height: int,
     width: int,
@@ -60,7 +63,7 @@ def read_sample(
         except ImageError as error:
             return f"its mask {sample.mask}: {error}"
     return ReadSample(
-        picture=resize_image(full, height, width, interpolation),
+        picture=resize_image(view.render(full, hashes[sample.image]), height, width, interpolation),
         mask=mask,
         target=resize_mask(mask, TARGET_SIZE, TARGET_SIZE),
         thumbnail=thumbnail(full, THUMBNAIL_SIZE),

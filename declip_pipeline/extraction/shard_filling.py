@@ -3,7 +3,7 @@
 import os
 import random
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,14 +20,15 @@ from declip_pipeline.feature_dtype import encode_features
 from declip_pipeline.store.format import layer_key, scales_key
 from declip_pipeline.store.writer import StoredShard, StoreWriter
 
-PICTURE_ARRAYS = ("targets", "thumbnails", "masks")
+# What comes from a picture directly, and where a decoded sample has it.
+PICTURE_ARRAYS = MappingProxyType({"targets": "target", "thumbnails": "thumbnail", "masks": "mask"})
 
 _Reading = Future[ReadSample | str]
 
 
 def fill_store(
     writer: StoreWriter,
-    backbone: Backbone,
+    backbone: Backbone | None,
     reuse: EarlierStores,
     *,
     read: Callable[[Sample], ReadSample | str],
@@ -38,7 +39,8 @@ def fill_store(
 ) -> None:
     """Write every shard that is pending, then declare the store complete.
 
-    `read` gives a sample's picture and masks, or why it has none. `kept` maps shards to those of
+    `read` gives a sample's picture and masks, or why it has none. `backbone` may be None where
+    `reuse` has all there is to compute. `kept` maps shards to those of
     their arrays whose files are good already. Raises as `extract` does.
     """
     header = writer.header
@@ -51,7 +53,10 @@ def fill_store(
     # leaves out what another has done meanwhile, so they seldom meet and need no locks to live on.
     random.shuffle(pending)
     work = [_plan(writer, shard, reuse, kept.get(shard, {})) for shard in pending]
-    writer.require_space(plan.shard for plan in work if plan.computed)
+    writer.require_space(
+        pending,
+        {plan.shard: _stored_arrays(writer, plan, reuse, plan.failures) for plan in work},
+    )
     with (
         ThreadPoolExecutor(decode_threads or os.cpu_count()) as decoders,
         ThreadPoolExecutor(1) as shard_writer,
@@ -68,22 +73,23 @@ def fill_store(
                     failures[row] = outcome
                 else:
                     read_samples[row] = outcome
-            features = _features(
-                backbone, [s.picture for s in read_samples.values()], plan.layers, dtype, batch_size
-            )
+            features = _features(backbone, read_samples, plan.computed, dtype, batch_size)
             rows = [row for row in writer.shard_rows(plan.shard) if row not in failures]
             stored = _stored_arrays(writer, plan, reuse, failures)
             arrays: dict[str, Sequence[np.ndarray]] = {}
             for layer in layers:
-                if layer_key(layer) not in stored:
-                    taken = _layer_values(
-                        layer, rows, list(read_samples), features.get(layer, {}), reuse, dtype
-                    )
-                    names = (layer_key(layer), scales_key(layer))
-                    arrays |= {n: taken.get(n, []) for n in names if n in writer.arrays}
-            for name in PICTURE_ARRAYS:
+                names = [name for name in _layer_arrays(writer, layer) if name not in stored]
+                if names:
+                    computed = features.get(layer, {})
+                    others = [row for row in rows if row not in computed]
+                    values = computed | reuse.read_layer(layer, others, dtype)
+                    arrays |= {name: [values[row][name] for row in rows] for name in names}
+            for name, field in PICTURE_ARRAYS.items():
                 if name not in stored:
-                    arrays[name] = _picture_values(name, rows, read_samples, reuse)
+                    seen = {row: {name: getattr(s, field)} for row, s in read_samples.items()}
+                    others = [row for row in rows if row not in seen]
+                    values = seen | reuse.read_array(name, others)
+                    arrays[name] = [values[row][name] for row in rows]
             # One shard is written while the next is computed; more would only fill the memory.
             if writing is not None:
                 writing.result()
@@ -100,12 +106,11 @@ def fill_store(
 
 @dataclass(frozen=True)
 class _ShardPlan:
-    """What is to be done for one shard: the rows whose pictures must be seen, the layers that the
-    backbone must compute for them, rows known to fail, and files that are good already."""
+    """What is to be done for one shard: the rows whose pictures must be seen, each with the layers
+    that the backbone must compute for it, rows known to fail, and files that are good already."""
 
     shard: int
-    computed: list[int]
-    layers: list[str]
+    computed: dict[int, tuple[str, ...]]
     failures: dict[int, str]
     kept: Mapping[str, StoredShard]
 
@@ -113,23 +118,28 @@ class _ShardPlan:
 def _plan(
     writer: StoreWriter, shard: int, reuse: EarlierStores, kept: Mapping[str, StoredShard]
 ) -> _ShardPlan:
-    wanted = [layer for layer in writer.header.layers if layer_key(layer) not in kept]
+    wanted = [
+        layer
+        for layer in writer.header.layers
+        if not set(_layer_arrays(writer, layer)) <= set(kept)
+    ]
     # A picture is needed for what comes from it directly, too.
     pictures = not set(PICTURE_ARRAYS) <= set(kept)
-    computed, missing, failures = [], set(), {}
+    computed, failures = {}, {}
     for row in writer.shard_rows(shard):
         reason = reuse.failure(row)
         if reason is not None:
             failures[row] = reason
             continue
-        layers = reuse.missing_layers(row, wanted)
-        first = reuse.first
-        if layers or (pictures and (first is None or row not in first.row_of)):
-            computed.append(row)
-            missing |= set(layers)
-    return _ShardPlan(
-        shard, computed, [layer for layer in wanted if layer in missing], failures, kept
-    )
+        layers = tuple(layer for layer in wanted if not reuse.has(row, layer))
+        if layers or (pictures and not reuse.has(row, None)):
+            computed[row] = layers
+    return _ShardPlan(shard, computed, failures, kept)
+
+
+def _layer_arrays(writer: StoreWriter, layer: str) -> list[str]:
+    """The names of the arrays that hold a layer."""
+    return [name for name in (layer_key(layer), scales_key(layer)) if name in writer.arrays]
 
 
 def _stored_arrays(
@@ -139,50 +149,11 @@ def _stored_arrays(
     stored = dict(plan.kept)
     rows = writer.shard_rows(plan.shard)
     for name, array in writer.arrays.items():
-        kind, _, layer = name.partition("/")
-        earlier = reuse.with_layer(layer) if kind in ("layers", "scales") else reuse.first
-        if name not in stored and earlier is not None:
-            found = earlier.stored_shard(array, rows, failures)
+        if name not in stored:
+            found = reuse.stored_shard(array, rows, failures, writer.header.rows_per_shard)
             if found is not None:
                 stored[name] = found
     return stored
-
-
-def _layer_values(
-    layer: str,
-    rows: Sequence[int],
-    computed: Sequence[int],
-    features: Mapping[str, np.ndarray],
-    reuse: EarlierStores,
-    dtype: str,
-) -> dict[str, Sequence[np.ndarray]]:
-    """A layer's arrays of all `rows`: computed ones from `features`, the others from earlier."""
-    place = {row: number for number, row in enumerate(computed)} if features else {}
-    earlier = reuse.with_layer(layer)
-    taken = [row for row in rows if row not in place]
-    read = earlier.read_layer(layer, taken, dtype) if earlier is not None and taken else {}
-    taken_place = {row: number for number, row in enumerate(taken)}
-    return {
-        name: [
-            features[name][place[row]] if row in place else read[name][taken_place[row]]
-            for row in rows
-        ]
-        for name in features or read
-    }
-
-
-def _picture_values(
-    name: str, rows: Sequence[int], samples: Mapping[int, ReadSample], reuse: EarlierStores
-) -> Sequence[np.ndarray]:
-    """Targets, thumbnails or masks of all `rows`, from the pictures or from the earlier store."""
-    field = {"targets": "target", "thumbnails": "thumbnail", "masks": "mask"}[name]
-    taken = [row for row in rows if row not in samples]
-    read: Iterable[np.ndarray] = []
-    if taken:
-        assert reuse.first is not None, "a row without a picture comes from an earlier store"
-        read = reuse.first.read_array(name, taken)
-    found = dict(zip(taken, read, strict=True))
-    return [getattr(samples[row], field) if row in samples else found[row] for row in rows]
 
 
 def _read_ahead(
@@ -221,31 +192,37 @@ def _unwritten(
     """The first shard that waits, unless it was written while it waited."""
     plan, readings = waiting[0]
     if not writer.is_written(plan.shard):
-        waiting.popleft()
         yield plan, readings
-        return
     for reading in readings.values():
         reading.cancel()
     waiting.popleft()
 
 
 def _features(
-    backbone: Backbone,
-    pictures: Sequence[np.ndarray],
-    layers: Sequence[str],
+    backbone: Backbone | None,
+    samples: Mapping[int, ReadSample],
+    wanted: Mapping[int, tuple[str, ...]],
     dtype: str,
     batch_size: int,
-) -> dict[str, dict[str, np.ndarray]]:
-    """Features of HWC uint8 pictures: layer to the arrays, by name, that hold it in `dtype`."""
-    batches: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in layers}
-    for first in range(0, len(pictures) if layers else 0, batch_size):
-        stacked = torch.from_numpy(np.stack(pictures[first : first + batch_size]))
-        outputs = backbone.forward(stacked.permute(0, 3, 1, 2), layers)
-        for name, values in outputs.items():
-            encoded = encode_features(values, dtype, is_grid=backbone.layers[name].is_grid)
-            batches[name].append(encoded.as_arrays(layer_key(name), scales_key(name)))
-    return {
-        layer: {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        for layer, parts in batches.items()
-        if parts
-    }
+) -> dict[str, dict[int, dict[str, np.ndarray]]]:
+    """The wanted layers of each row's picture: layer to row to the arrays, by name, in `dtype`.
+
+    Rows that want the same layers go through the backbone together.
+    """
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for row in samples:
+        groups.setdefault(wanted[row], []).append(row)
+    found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
+    for layers, rows in groups.items():
+        for first in range(0, len(rows) if layers else 0, batch_size):
+            assert backbone is not None, "features are to be computed"
+            batch = rows[first : first + batch_size]
+            stacked = torch.from_numpy(np.stack([samples[row].picture for row in batch]))
+            outputs = backbone.forward(stacked.permute(0, 3, 1, 2), layers)
+            for layer, values in outputs.items():
+                encoded = encode_features(values, dtype, is_grid=backbone.layers[layer].is_grid)
+                arrays = encoded.as_arrays(layer_key(layer), scales_key(layer))
+                for number, row in enumerate(batch):
+                    own = {name: array[number] for name, array in arrays.items()}
+                    found.setdefault(layer, {})[row] = own
+    return found

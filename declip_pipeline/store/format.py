@@ -37,6 +37,11 @@ class RowArray:
     is_compressed: bool
 
     @property
+    def is_of_layer(self) -> bool:
+        """Whether it holds features or their scales, rather than what comes from the files."""
+        return self.name.startswith(("layers/", "scales/"))
+
+    @property
     def tiles(self) -> tuple[int, ...]:
         """How many tiles a row has along each axis."""
         return tuple(-(-side // step) for side, step in zip(self.row_shape, self.tile, strict=True))

@@ -82,6 +82,9 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
             rows_per_shard=int(attributes["rows_per_shard"]),
         )
         edited = identity.sha256 != attributes["identity_sha256"]
+        for name, shape in header.layers.items():
+            if not all(isinstance(side, int) and 0 < side < 2**31 for side in shape.array_shape):
+                raise ValueError(f"{name} has the shape {shape.to_json()}")
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
             f"{location}: its attributes are damaged ({error!r}); extract it again with --overwrite"

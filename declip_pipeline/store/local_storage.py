@@ -14,9 +14,10 @@ from threading import Lock
 import numpy as np
 
 from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.store.storage import Storage
+from declip_pipeline.store.storage import Storage, lacking
 
 OPEN_FILES = 128
+_MOST_PIECES = 512  # the kernel takes 1024
 PARTIAL = ".partial"
 
 
@@ -50,22 +51,12 @@ class LocalStorage(Storage):
             return os.pread(file.descriptor, length, max(0, size - length))
 
     def read_part(self, key: str, offset: int, buffers: Sequence[np.ndarray]) -> bool:
-        with self._errors("read", key):
+        # The one hot path: a context manager would cost as much here as it guards.
+        try:
             file = self._open(key)
-            if file is None:
-                return False
-            waiting = list(buffers)
-            while waiting:
-                count = os.preadv(file.descriptor, [buffer.data for buffer in waiting], offset)
-                if count == 0:
-                    return False
-                offset += count
-                # The kernel may stop early, at most 2 GB on.
-                while waiting and count >= len(waiting[0]):
-                    count -= len(waiting.pop(0))
-                if count:
-                    waiting[0] = waiting[0][count:]
-            return True
+            return file is not None and _read_into(file.descriptor, offset, buffers)
+        except OSError as error:
+            raise self._error(error, "read", key) from error
 
     def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> None:
         with self._errors("write", key), self._partial(key, pieces) as partial:
@@ -89,11 +80,15 @@ class LocalStorage(Storage):
     def link(self, key: str, source: Storage, source_key: str) -> None:
         if isinstance(source, LocalStorage):
             target = self.folder / key
+            if target == source.folder / source_key:
+                return
             with self._errors("write", key):
-                target.parent.mkdir(parents=True, exist_ok=True)
+                _make_folder(target.parent)
                 target.unlink(missing_ok=True)
                 try:
                     target.hardlink_to(source.folder / source_key)
+                except FileNotFoundError as error:
+                    raise lacking(source, source_key) from error
                 except OSError as error:
                     if error.errno not in _NO_LINKS:
                         raise
@@ -102,7 +97,7 @@ class LocalStorage(Storage):
                     return
         data = source.read(source_key)
         if data is None:
-            raise StoreError(f"{source.location} lacks its {source_key}; verify that store")
+            raise lacking(source, source_key)
         self.write(key, [data])
 
     def exists(self, key: str) -> bool:
@@ -130,12 +125,16 @@ class LocalStorage(Storage):
     def delete_all(self) -> None:
         with self._errors("remove", ""):
             if self.folder.exists():
+                # Files right in the folder say what it is: they go last.
+                for name in self.folders():
+                    shutil.rmtree(self.folder / name)
                 shutil.rmtree(self.folder)
 
     def remove_leftovers(self) -> None:
         with self._errors("remove", ""):
-            for file in self.folder.rglob(f".*{PARTIAL}"):
+            for file in list(self.folder.rglob(f".*{PARTIAL}")):
                 file.unlink(missing_ok=True)
+                _flush_folder(file.parent)
 
     def free_bytes(self) -> int:
         with self._errors("ask for free space at", ""):
@@ -145,11 +144,14 @@ class LocalStorage(Storage):
             return shutil.disk_usage(place).free
 
     @contextmanager
-    def exclusively(self) -> Iterator[None]:
-        """Holds the kernel's lock on the folder: it is let go when its holder dies, however."""
-        with self._errors("lock", ""):
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.folder, os.O_RDONLY)
+    def exclusively(self, key: str = "") -> Iterator[None]:
+        """Holds the kernel's lock on a file: it is let go when its holder dies, however.
+
+        On network file systems a file's lock holds between machines, a folder's does not.
+        """
+        with self._errors("lock", key):
+            _make_folder(self.folder)
+            descriptor = os.open(self.folder / key, os.O_RDWR if key else os.O_RDONLY)
         try:
             # Some network file systems have no locks. Writing stays atomic file by file then.
             with suppress(OSError):
@@ -178,12 +180,10 @@ class LocalStorage(Storage):
         """A file with all pieces, on the disk, beside the place of `key`; the caller moves it."""
         place = self.folder / key
         partial = place.with_name(f".{place.name}.{secrets.token_hex(6)}{PARTIAL}")
-        place.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(place.parent)
         try:
-            with partial.open("wb") as file:
-                for piece in pieces:
-                    file.write(piece)
-                file.flush()
+            with partial.open("wb", buffering=0) as file:
+                _write_pieces(file.fileno(), pieces)
                 os.fsync(file.fileno())
             yield partial
             _flush_folder(place.parent)
@@ -195,25 +195,28 @@ class LocalStorage(Storage):
         try:
             yield
         except OSError as error:
-            place = self.folder / key
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StorageFullError(
-                    f"no space left to {action} {place}; free some and run the same command "
-                    "again, it goes on where it stopped"
-                ) from error
-            if error.errno in (errno.EACCES, errno.EPERM):
-                raise StoreError(
-                    f"no permission to {action} {place}; check the folder's owner and mode"
-                ) from error
-            if error.errno == errno.EROFS:
-                raise StoreError(
-                    f"cannot {action} {place}: its disk is read-only; stores there can be read, "
-                    "name another --cache to write"
-                ) from error
-            raise StoreError(
-                f"cannot {action} {place}: {error.strerror}; "
-                "check the disk and run the same command again"
-            ) from error
+            raise self._error(error, action, key) from error
+
+    def _error(self, error: OSError, action: str, key: str) -> StoreError | StorageFullError:
+        place = self.folder / key
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return StorageFullError(
+                f"no space left to {action} {place}; free some and run the same command "
+                "again, it goes on where it stopped"
+            )
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return StoreError(
+                f"no permission to {action} {place}; check the folder's owner and mode"
+            )
+        if error.errno == errno.EROFS:
+            return StoreError(
+                f"cannot {action} {place}: its disk is read-only; stores there can be read, "
+                "name another --cache to write"
+            )
+        return StoreError(
+            f"cannot {action} {place}: {error.strerror}; "
+            "check the disk and run the same command again"
+        )
 
 
 # A file system without hard links, one that is not the source's, or a file with too many.
@@ -230,6 +233,45 @@ class _OpenFile:
         descriptor = getattr(self, "descriptor", None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _read_into(descriptor: int, offset: int, buffers: Sequence[np.ndarray]) -> bool:
+    """Fill the buffers from `offset` on; False when the file ends before."""
+    waiting = [buffer.data for buffer in buffers]
+    while waiting:
+        count = os.preadv(descriptor, waiting, offset)
+        if count == 0:
+            return False
+        offset += count
+        # The kernel may stop early, at most 2 GB on.
+        while waiting and count >= len(waiting[0]):
+            count -= len(waiting.pop(0))
+        if count:
+            waiting[0] = waiting[0][count:]
+    return True
+
+
+def _write_pieces(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
+    """Write all pieces in as few calls as the kernel takes."""
+    for first in range(0, len(pieces), _MOST_PIECES):
+        waiting = [memoryview(piece) for piece in pieces[first : first + _MOST_PIECES]]
+        while waiting:
+            count = os.writev(descriptor, waiting)
+            while waiting and count >= len(waiting[0]):
+                count -= len(waiting.pop(0))
+            if count:
+                waiting[0] = waiting[0][count:]
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each on the disk before anything is put into it."""
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    # One may be allowed to write into a folder that one cannot open.
+    with suppress(PermissionError):
+        _flush_folder(folder.parent)
 
 
 def _flush_folder(folder: Path) -> None:

@@ -13,12 +13,12 @@ from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_json
 from declip_pipeline.store.identity import StoreIdentity, feature_identity
 from declip_pipeline.store.row_source import RowSource
-from declip_pipeline.store.storage import storage_at
+from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.store.zarr_rows import ZarrRows
 
 
 class Store:
-    """A complete feature store: a folder or an s3:// URL.
+    """A complete feature store: a folder, an s3:// URL, or a file of `declip-pipe cache export`.
 
     Attributes: `location`; `identity`; `layers` (name to shape, in order of depth); `dataset`;
     `provenance` (where all came from); `fake_is_white` (of the masks' files); `samples` (the
@@ -34,10 +34,16 @@ class Store:
         self.location = str(location)
         self.header: StoreHeader
         self.source: RowSource
-        storage = storage_at(location)
-        self.header = parse_header(storage.read(fmt.GROUP), self.location)
-        self.source = ZarrRows(storage, self.header.rows_per_shard)
-        _require_complete(self.header, storage.exists, self.location)
+        if is_single_file(location):
+            from declip_pipeline.store.hdf5_rows import Hdf5Rows
+
+            self.source = Hdf5Rows(Path(location))
+            self.header = parse_header(self.source.read_blob(fmt.GROUP), self.location)
+        else:
+            storage = storage_at(location)
+            self.header = parse_header(storage.read(fmt.GROUP), self.location)
+            self.source = ZarrRows(storage, self.header.rows_per_shard)
+            _require_complete(self.header, storage.exists, self.location)
         self.identity: StoreIdentity = self.header.identity
         self.layers: dict[str, FeatureShape] = self.header.layers
         self.dataset = self.header.dataset
@@ -166,6 +172,14 @@ class Store:
         self, name: str, rows: np.ndarray, window: tuple[int, ...] | None = None
     ) -> Callable[[], np.ndarray]:
         return self.source.begin(self.arrays[name], np.asarray(rows), window)
+
+
+def is_single_file(location: str | Path) -> bool:
+    """Whether `location` is a file rather than a folder or a URL."""
+    try:
+        return URL_MARK not in str(location) and Path(location).is_file()
+    except OSError:
+        return False  # whoever opens it as a folder says why
 
 
 def _require_complete(header: StoreHeader, exists: Callable[[str], bool], location: str) -> None:

@@ -12,8 +12,8 @@ at 4 to 5 times TensorStore's rate from a local disk (benchmarks/store.py).
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-import google_crc32c
 import numpy as np
+from crc32c import crc32c
 from numcodecs import zstd
 
 from declip_pipeline.store.format import ZSTD_LEVEL, RowArray
@@ -99,7 +99,9 @@ def differs(content: bytes | np.ndarray, checksum: bytes | np.ndarray) -> bool:
 
 
 def _checksum(content: bytes | np.ndarray) -> bytes:
-    return int(google_crc32c.value(content)).to_bytes(CHECKSUM_BYTES, "little")
+    # Of the libraries for it, this one lets other threads run meanwhile.
+    data = content if isinstance(content, bytes) else content.data
+    return int(crc32c(data)).to_bytes(CHECKSUM_BYTES, "little")
 
 
 def _tiles(array: RowArray, value: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

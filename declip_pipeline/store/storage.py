@@ -1,5 +1,6 @@
 """Where stores lie: blobs under one place, whole or absent, on a disk or in object storage."""
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import InputError, StoreError
 
 URL_MARK = "://"
 
@@ -33,7 +34,7 @@ class Storage(ABC):
 
     @abstractmethod
     def read_part(self, key: str, offset: int, buffers: Sequence[np.ndarray]) -> bool:
-        """Fill the buffers (uint8), one after another, from `offset` on.
+        """Fill the buffers (uint8, at least a byte in all), one after another, from `offset` on.
 
         False when the key has not so many bytes, or is not there.
         """
@@ -50,7 +51,8 @@ class Storage(ABC):
     def link(self, key: str, source: "Storage", source_key: str) -> None:
         """Put the bytes of `source_key` at `key`, sharing them with the source where possible.
 
-        Neither copy is ever changed in place, so sharing is safe.
+        Neither copy is ever changed in place, so sharing is safe. Raises `StoreError` when the
+        source has no such key.
         """
 
     @abstractmethod
@@ -82,8 +84,11 @@ class Storage(ABC):
         """Bytes that can still be written; None where there is no limit to know."""
 
     @abstractmethod
-    def exclusively(self) -> AbstractContextManager[None]:
-        """Keep other writers from committing meanwhile, as far as the place allows it."""
+    def exclusively(self, key: str = "") -> AbstractContextManager[None]:
+        """Keep out other writers that ask for the same, as far as the place allows it.
+
+        `key` is there already, and stands for what is guarded; without one, it is the place.
+        """
 
 
 def storage_at(location: str | Path) -> Storage:
@@ -92,13 +97,17 @@ def storage_at(location: str | Path) -> Storage:
     Raises `InputError` for a URL of another kind.
     """
     text = str(location)
+    if re.match(r"s3:(?!//)", text):
+        raise InputError("s3: without // was given; expected s3://BUCKET/FOLDER")
     if URL_MARK not in text:
         from declip_pipeline.store.local_storage import LocalStorage
 
         return LocalStorage(Path(text))
     scheme = text.split(URL_MARK, maxsplit=1)[0]
     if scheme != "s3":
-        raise InputError(f"{scheme}{URL_MARK}... is not supported; expected a folder or s3://")
+        raise InputError(
+            f"{scheme}{URL_MARK}... is not supported; expected a folder or s3://BUCKET/FOLDER"
+        )
     from declip_pipeline.store.object_storage import ObjectStorage
 
     return ObjectStorage(text)
@@ -108,4 +117,20 @@ def join_location(root: str | Path, *parts: str) -> str:
     """The place below `root`, a folder or a URL."""
     if URL_MARK not in str(root):
         return str(Path(root, *parts))
-    return "/".join([str(root).rstrip("/"), *parts])
+    scheme, _, rest = str(root).partition(URL_MARK)
+    return scheme + URL_MARK + "/".join([rest.rstrip("/"), *parts])
+
+
+def sibling_location(location: str, name: str) -> str:
+    """The place called `name` beside `location`, a folder or a URL."""
+    if URL_MARK not in location:
+        return str(Path(location).absolute().parent / name)
+    return join_location(location.rstrip("/").rpartition("/")[0], name)
+
+
+def lacking(source: Storage, key: str) -> StoreError:
+    """The error for a key that is to be shared, and is not there."""
+    return StoreError(
+        f"{source.location} lacks its {key}; "
+        f"run `declip-pipe cache verify {source.location} --repair`"
+    )

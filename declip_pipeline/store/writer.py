@@ -1,7 +1,7 @@
 """Writing a store: shards that appear whole, a ledger entry after each, completion last."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -11,13 +11,17 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.errors import StorageFullError, StoreError
+from declip_pipeline.feature_dtype import feature_dtype
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, parse_header
+from declip_pipeline.store.header import StoreHeader, parse_header, read_json
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.shards import Buffer, encode_shard
 from declip_pipeline.store.storage import Storage, storage_at
+
+# Files of one shard being written or hashed at once: enough to keep a disk busy while it flushes.
+WRITING_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -68,44 +72,56 @@ class StoreWriter:
         """
         self.location = location
         self.storage = storage_at(location)
-        blob = self.storage.read(fmt.GROUP)
-        if blob is not None:
-            found = parse_header(blob, location).identity.sha256
-            if found != identity.sha256:
-                raise StoreError(f"{location} holds another store; pass --overwrite to replace it")
-        elif not self.storage.exists(fmt.MANIFEST):
-            if self.storage.sizes():
-                raise StoreError(f"{location} holds other files; name an empty or new folder")
-            # Two writers that begin at once must agree on the order of rows: the first decides.
-            self.storage.create(
-                fmt.MANIFEST,
-                canonical_json({"fake_is_white": fake_is_white, "samples": list(samples)}),
-            )
-        manifest = json.loads(self.storage.read(fmt.MANIFEST) or b"{}")
         size_of = {
             sample["id"]: size for sample, size in zip(samples, np.asarray(sizes), strict=True)
         }
-        self.samples: list[dict[str, Any]] = manifest["samples"]
-        self.sizes = np.asarray([size_of[sample["id"]] for sample in self.samples], np.int32)
-        self.header = StoreHeader(
-            identity=identity,
-            layers=dict(layers),
-            dataset=dataset,
-            provenance=dict(provenance),
-            rows=len(self.samples),
-            rows_per_shard=fmt.ROWS_PER_SHARD,
-        )
+        if not self.storage.exists(fmt.GROUP):
+            header = StoreHeader(
+                identity=identity,
+                layers=dict(layers),
+                dataset=dataset,
+                provenance=dict(provenance),
+                rows=len(samples),
+                rows_per_shard=fmt.ROWS_PER_SHARD,
+            )
+            with self.storage.exclusively():
+                manifest = {"fake_is_white": fake_is_white, "samples": list(samples)}
+                self._begin(header, manifest, size_of)
+        # What is stored holds, whoever began it.
+        self.header = parse_header(self.storage.read(fmt.GROUP), location)
+        if self.header.identity.sha256 != identity.sha256:
+            raise StoreError(f"{location} holds another store; pass --overwrite to replace it")
+        self.samples = self._stored_samples()
+        self.sizes = _in_row_order(size_of, self.samples)
         self.arrays = fmt.row_arrays(layers, identity.dtype, self.sizes)
-        self._hasher = ThreadPoolExecutor(1)
-        if blob is None:
-            blobs = self._metadata_blobs()
-            # The group's own metadata comes last: with it, everything else is there.
-            for key in sorted(blobs, key=lambda key: (key == fmt.GROUP, key)):
-                self.storage.write(key, [blobs[key]])
 
-    def _metadata_blobs(self) -> dict[str, bytes]:
-        labels = np.asarray([sample["label"] for sample in self.samples], np.int8)
-        return fmt.metadata_blobs(self.header.to_json(), self.arrays, labels, self.sizes)
+    def _begin(
+        self, header: StoreHeader, manifest: Mapping[str, Any], size_of: Mapping[str, np.ndarray]
+    ) -> None:
+        """Write all of an empty store: the manifest first, the group's own metadata last."""
+        if self.storage.exists(fmt.GROUP):
+            return
+        if not self.storage.exists(fmt.MANIFEST):
+            found = self.storage.sizes()
+            if found and fmt.MANIFEST not in found:
+                raise StoreError(f"{self.location} holds other files; name an empty or new folder")
+            # Of writers that begin at once, the first decides the order of rows.
+            self.storage.create(fmt.MANIFEST, canonical_json(manifest))
+        samples = self._stored_samples()
+        sizes = _in_row_order(size_of, samples)
+        labels = np.asarray([sample["label"] for sample in samples], np.int8)
+        arrays = fmt.row_arrays(header.layers, header.identity.dtype, sizes)
+        blobs = fmt.metadata_blobs(header.to_json(), arrays, labels, sizes)
+        group = blobs.pop(fmt.GROUP)
+        for key in sorted(blobs):
+            self.storage.write(key, [blobs[key]])
+        self.storage.create(fmt.GROUP, group)
+
+    def _stored_samples(self) -> list[dict[str, Any]]:
+        """The manifest's samples, whose order is that of the rows."""
+        manifest = read_json(self.storage.read, fmt.MANIFEST, self.location)
+        samples: list[dict[str, Any]] = manifest["samples"]
+        return samples
 
     @property
     def is_complete(self) -> bool:
@@ -118,22 +134,31 @@ class StoreWriter:
 
     def pending_shards(self) -> list[int]:
         """Shards without a ledger entry, in row order."""
-        return [shard for shard in range(self.header.shards) if not self.is_written(shard)]
+        there = self.storage.sizes()
+        return [s for s in range(self.header.shards) if fmt.ledger_key(s) not in there]
 
     def shard_rows(self, shard: int) -> range:
         """The rows of a shard."""
         return self.header.shard_rows(shard)
 
-    def require_space(self, shards: Iterable[int]) -> None:
-        """Raise `StorageFullError` when the disk cannot hold the features of these shards."""
-        rows = sum(len(self.shard_rows(shard)) for shard in shards)
-        bytes_per_row = sum(
-            array.tile_bytes for array in self.arrays.values() if not array.is_compressed
+    def require_space(
+        self, shards: Sequence[int], stored: Mapping[int, Collection[str]] = MappingProxyType({})
+    ) -> None:
+        """Raise `StorageFullError` when the disk cannot hold the features of these shards.
+
+        `stored` maps shards to the names of those arrays that take no room, being stored already.
+        """
+        needed = sum(
+            len(self.shard_rows(shard)) * array.tile_bytes
+            for shard in shards
+            for name, array in self.arrays.items()
+            if not array.is_compressed and name not in stored.get(shard, ())
         )
-        needed, free = rows * bytes_per_row, self.storage.free_bytes()
+        free = self.storage.free_bytes()
         if free is not None and needed > free:
+            pictures = sum(len(self.shard_rows(shard)) for shard in shards)
             raise StorageFullError(
-                f"the store needs {needed / 1e6:,.0f} MB for {rows} pictures, "
+                f"the store needs {needed / 1e6:,.0f} MB for {pictures} pictures, "
                 f"{free / 1e6:,.0f} MB are free at {self.location}; choose fewer --layers, "
                 "a smaller --dtype, another --cache, or free some space"
             )
@@ -162,24 +187,23 @@ class StoreWriter:
             raise StoreError(
                 f"shard {shard} has {sorted([*arrays, *stored])}, expected {sorted(self.arrays)}"
             )
-        encoded: dict[str, list[Buffer]] = {}
         for name, values in arrays.items():
             for row, value in zip(rows, values, strict=True):
-                _require_finite(name, value, row, self.header.identity.dtype)
-            if rows:
-                encoded[name] = encode_shard(
-                    self.arrays[name],
-                    self.header.rows_per_shard,
-                    [row - places.start for row in rows],
-                    values,
-                )
-        files = {}
-        with self.storage.exclusively():
+                _require_finite(self.arrays[name], value, row, self.header.identity.dtype)
+        # Threads end before the lock does: what came later could replace another writer's file.
+        with (
+            self.storage.exclusively(fmt.MANIFEST),
+            ThreadPoolExecutor(WRITING_THREADS) as threads,
+        ):
             if self.is_written(shard):
                 return
-            for name, pieces in encoded.items():
-                key = self.arrays[name].shard_key(shard)
-                files[key] = self._written(key, pieces)
+            inside = [row - places.start for row in rows]
+            writing = {
+                name: self._begin_writing(threads, self.arrays[name], shard, inside, values)
+                for name, values in arrays.items()
+                if rows
+            }
+            files = {self.arrays[name].shard_key(shard): write() for name, write in writing.items()}
             for name, source in stored.items():
                 key = self.arrays[name].shard_key(shard)
                 if (source.storage.location, source.key) != (self.location, key):
@@ -194,18 +218,35 @@ class StoreWriter:
             }
             self.storage.write(fmt.ledger_key(shard), [canonical_json(entry)])
 
-    def _written(self, key: str, pieces: list[Buffer]) -> ShardFile:
-        """Write one file, hashing it meanwhile."""
-        digest = self._hasher.submit(_sha256_of_pieces, pieces)
-        self.storage.write(key, pieces)
-        return ShardFile(sum(len(piece) for piece in pieces), digest.result())
+    def _begin_writing(
+        self,
+        threads: ThreadPoolExecutor,
+        array: fmt.RowArray,
+        shard: int,
+        inside: list[int],
+        values: Sequence[np.ndarray],
+    ) -> Callable[[], ShardFile]:
+        """Start to write one array's file, and to hash it; calling the result waits for both.
+
+        While one file waits for the disk, the next is encoded.
+        """
+        pieces = encode_shard(array, self.header.rows_per_shard, inside, values)
+        digest = threads.submit(_sha256_of_pieces, pieces)
+        written = threads.submit(self.storage.write, array.shard_key(shard), pieces)
+
+        def finish() -> ShardFile:
+            written.result()
+            return ShardFile(sum(map(len, pieces)), digest.result())
+
+        return finish
 
     def failures(self) -> dict[int, str]:
         """Rows that failed so far, with their reasons, as the ledger has them."""
+        entries = _read_all(self.storage, map(fmt.ledger_key, range(self.header.shards)))
         found: dict[int, str] = {}
-        for shard in range(self.header.shards):
-            entry = json.loads(self.storage.read(fmt.ledger_key(shard)) or b'{"failures":{}}')
-            found |= {int(row): reason for row, reason in entry["failures"].items()}
+        for blob in entries.values():
+            failures = json.loads(blob or b"{}").get("failures", {})
+            found |= {int(row): reason for row, reason in failures.items()}
         return found
 
     def finish(self) -> None:
@@ -220,14 +261,28 @@ class StoreWriter:
             )
         failures = self.failures()
         if len(failures) == self.header.rows:
-            self.storage.delete_all()
+            delete_store(self.storage)
             raise StoreError(
                 f"none of the {self.header.rows} pictures could be used; the first: {failures[0]}"
             )
-        with self.storage.exclusively():
+        with self.storage.exclusively(fmt.MANIFEST):
             self.storage.remove_leftovers()
-            summary = completion(self.storage, self.header)
-            self.storage.write(fmt.COMPLETE, [canonical_json(summary)])
+            summary = canonical_json(completion(self.storage, self.header))
+            # Another writer may have been here first. A complete store is not touched.
+            if self.storage.read(fmt.COMPLETE) != summary:
+                self.storage.write(fmt.COMPLETE, [summary])
+
+
+def delete_store(storage: Storage) -> None:
+    """Remove a store, what it says of itself first.
+
+    So what an interruption leaves is a store that was hardly begun, and never one that lacks what
+    its records name.
+    """
+    ledger = [key for key in storage.sizes() if key.startswith(fmt.LEDGER)]
+    for key in [fmt.COMPLETE, *ledger, fmt.GROUP]:
+        storage.delete(key)
+    storage.delete_all()
 
 
 def samples_sha256(samples: Sequence[Mapping[str, Any]]) -> str:
@@ -240,34 +295,49 @@ def completion(storage: Storage, header: StoreHeader) -> dict[str, Any]:
 
     It covers the metadata and the ledger as they are stored now, and the ledger covers the shards.
     """
-    ledger: dict[str, bytes] = {}
+    ledger = _read_all(storage, map(fmt.ledger_key, range(header.shards)))
+    metadata = _read_all(storage, metadata_keys(storage.sizes(), header))
     failures: dict[str, str] = {}
-    for shard in range(header.shards):
-        key = fmt.ledger_key(shard)
-        ledger[key] = storage.read(key) or b"{}"
-        failures |= json.loads(ledger[key]).get("failures", {})
+    for blob in ledger.values():
+        failures |= json.loads(blob or b"{}").get("failures", {})
     return {
         "rows": header.rows,
         "failures": failures,
         "ledger_sha256": sha256_of_json({key: sha256_of_bytes(ledger[key]) for key in ledger}),
-        "metadata_sha256": {
-            key: sha256_of_bytes(storage.read(key) or b"")
-            for key in metadata_keys(storage.sizes(), header)
-        },
+        "metadata_sha256": {key: sha256_of_bytes(blob) for key, blob in metadata.items()},
     }
 
 
+def _read_all(storage: Storage, keys: Iterable[str]) -> dict[str, bytes]:
+    """Small files side by side; nothing for one that is not there."""
+    names = list(keys)
+    with ThreadPoolExecutor(storage.parallel_reads) as threads:
+        return {
+            key: blob or b""
+            for key, blob in zip(names, threads.map(storage.read, names), strict=True)
+        }
+
+
 def metadata_keys(keys: Iterable[str], header: StoreHeader) -> list[str]:
-    """Those of a store's keys that are neither shards, nor the ledger, nor its completion."""
-    sharded = [fmt.layer_key(layer) for layer in header.layers]
-    sharded += [fmt.scales_key(layer) for layer in header.layers]
-    sharded += ["targets", "thumbnails", "masks"]
-    chunks = tuple(f"{name}/c" for name in sharded)
-    return [
-        key
-        for key in keys
-        if key != fmt.COMPLETE and not key.startswith(fmt.LEDGER) and not key.startswith(chunks)
-    ]
+    """Those of the keys that are a store's metadata: no shard, no ledger, no completion.
+
+    What someone else put beside them is no part of the store, and nothing may depend on it.
+    """
+    names = [fmt.layer_key(layer) for layer in header.layers]
+    if feature_dtype(header.identity.dtype).scale_per is not None:
+        names += [fmt.scales_key(layer) for layer in header.layers]
+    groups = {name.partition("/")[0] for name in names}
+    arrays = [*names, "targets", "thumbnails", "masks", fmt.LABELS, fmt.SIZES]
+    known = {f"{name}/{fmt.GROUP}" for name in [*groups, *arrays]}
+    known |= {fmt.small_key(fmt.LABELS, (0,)), fmt.small_key(fmt.SIZES, (0, 0))}
+    known |= {fmt.GROUP, fmt.MANIFEST}
+    return [key for key in keys if key in known]
+
+
+def _in_row_order(
+    size_of: Mapping[str, np.ndarray], samples: Sequence[Mapping[str, Any]]
+) -> np.ndarray:
+    return np.asarray([size_of[sample["id"]] for sample in samples], np.int32)
 
 
 def _sha256_of_pieces(pieces: Sequence[Buffer]) -> str:
@@ -277,19 +347,28 @@ def _sha256_of_pieces(pieces: Sequence[Buffer]) -> str:
     return digest.hexdigest()
 
 
-# Of bfloat16, kept as its bits: all ones in the exponent is an infinity or not a number.
-_BFLOAT16_EXPONENT = 0x7F80
+# All ones in the exponent is an infinity or not a number: the exponent's bits, and NumPy's integer
+# of that size. Testing bits is several times faster than np.isfinite on 16-bit numbers.
+_EXPONENTS = {
+    "float16": (0x7C00, np.uint16),
+    "bfloat16": (0x7F80, np.uint16),
+    "float32": (0x7F800000, np.uint32),
+}
 
 
-def _require_finite(name: str, value: np.ndarray, row: int, dtype: str) -> None:
-    if value.dtype.kind == "f":
-        finite = bool(np.isfinite(value).all())
-    elif value.dtype == np.uint16:
-        finite = not ((value & _BFLOAT16_EXPONENT) == _BFLOAT16_EXPONENT).any()
-    else:
-        return
-    if not finite:
+def is_finite(array: fmt.RowArray, value: np.ndarray) -> bool:
+    """Whether none of an array's values (as they are stored) is infinite or not a number."""
+    # bfloat16 is kept as its bits, so the array's own type does not tell.
+    kind = "bfloat16" if array.dtype == "uint16" else array.dtype
+    if kind not in _EXPONENTS:
+        return True
+    exponent, integer = _EXPONENTS[kind]
+    return not (np.bitwise_and(value.view(integer), exponent) == exponent).any()
+
+
+def _require_finite(array: fmt.RowArray, value: np.ndarray, row: int, dtype: str) -> None:
+    if not is_finite(array, value):
         raise StoreError(
-            f"{name} has a non-finite value in row {row} as {dtype}; "
+            f"{array.name} has a non-finite value in row {row} as {dtype}; "
             "use --dtype float32 if it overflows, or check the weights"
         )

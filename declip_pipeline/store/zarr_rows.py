@@ -82,34 +82,39 @@ class ZarrRows(RowSource):
 
     def _fill_plain(self, array: RowArray, rows: np.ndarray, out: np.ndarray) -> None:
         """Rows without compression come straight into their places."""
-        checksums = np.empty((len(rows), CHECKSUM_BYTES), np.uint8)
-        flat = out.reshape(len(rows), -1).view(np.uint8)
-        for shard, first, last, offset in self._runs(array, rows):
+        flat = list(out.reshape(len(rows), -1).view(np.uint8))
+        checksums = list(np.empty((len(rows), CHECKSUM_BYTES), np.uint8))
+        read, size = self._storage.read_part, array.tile_bytes + CHECKSUM_BYTES
+        for key, first, last, offset in self._runs(array, rows.tolist(), size):
             buffers = [part for k in range(first, last) for part in (flat[k], checksums[k])]
-            if not self._storage.read_part(array.shard_key(shard), offset, buffers):
+            if not read(key, offset, buffers):
                 raise self._error(array, int(rows[first]), "its shard is missing or cut short")
             for k in range(first, last):
                 if differs(flat[k], checksums[k]):
                     raise self._error(array, int(rows[k]), "a chunk's checksum differs")
 
-    def _runs(self, array: RowArray, rows: np.ndarray) -> Iterator[tuple[int, int, int, int]]:
-        """Rows that lie one behind another: (shard, first, last + 1, offset), places in `rows`."""
-        expected = array.tile_bytes + CHECKSUM_BYTES
-        start, places = 0, [self._place(array, int(row)) for row in rows]
-        for k, (row, (shard, chunks)) in enumerate(zip(rows, places, strict=True)):
-            if chunks[0, 0] == ABSENT:
-                raise self._error(array, int(row), "it is missing")
-            if chunks[0, 1] != expected:
-                raise self._error(array, int(row), "a chunk's length differs")
-            following = places[k + 1] if k + 1 < len(places) else None
-            if (
-                following is None
-                or following[0] != shard
-                or following[1][0, 0] != chunks[0, 0] + np.uint64(expected)
-                or k + 1 - start == RUN_ROWS
-            ):
-                yield shard, start, k + 1, int(places[start][1][0, 0])
-                start = k + 1
+    def _runs(
+        self, array: RowArray, rows: list[int], size: int
+    ) -> Iterator[tuple[str, int, int, int]]:
+        """Rows that lie one behind another: (key, first, last + 1, offset), places in `rows`.
+
+        `size` is that of a chunk with its checksum.
+        """
+        start, run_shard, run_offset, expected = 0, -1, 0, -1
+        for k, row in enumerate(rows):
+            shard, chunks = self._place(array, row)
+            offset, length = chunks[0].tolist()
+            if offset == ABSENT:
+                raise self._error(array, row, "it is missing")
+            if length != size:
+                raise self._error(array, row, "a chunk's length differs")
+            if shard != run_shard or offset != expected or k - start == RUN_ROWS:
+                if k:
+                    yield array.shard_key(run_shard), start, k, run_offset
+                start, run_shard, run_offset = k, shard, offset
+            expected = offset + size
+        if rows:
+            yield array.shard_key(run_shard), start, len(rows), run_offset
 
     def _fill_tiled(self, array: RowArray, rows: np.ndarray, out: np.ndarray) -> None:
         """Rows of compressed tiles; `out` may be a window that is smaller than a row."""

@@ -80,6 +80,21 @@ class TestDatasets:
         line = refused(*extraction(dataset, "--assign-splits", "80,20"))
         assert "expected three whole percents such as 80,10,10" in line
 
+    def test_splits_and_generators_that_do_not_meet(self, refused, extraction, dataset, tmp_path):
+        tree = tmp_path / "tree" / "celebahq"
+        for kind in ("images", "masks"):
+            shutil.copytree(dataset / kind / "test", tree / "fake" / "ldm" / kind / "test")
+        shutil.copytree(dataset / "images" / "train", tree / "real" / "train")
+        line = refused(*extraction(tree, "--split", "test", "--generators", "real"))
+        assert line == (
+            "no picture of generator real is in split test; test has ldm; train has real"
+        )
+
+    @pytest.mark.parametrize("name", ["", " ", ".", "..", "../esc", "a/b", "a\\b", "x" * 101])
+    def test_names_that_are_no_folders(self, refused, extraction, dataset, name):
+        line = refused(*extraction(dataset, "--name", name))
+        assert "expected 1 to 100 characters without / and" in line
+
 
 def test_unpaired_files_may_be_left_out(program, extraction, dataset):
     (dataset / "masks" / "train" / "p0001.png").unlink()
@@ -126,6 +141,29 @@ def test_a_picture_that_cannot_be_used_is_a_row_with_its_reason(program, extract
     assert program(*extraction(dataset, "--max-failures", 1)).code == 0
 
 
+def test_a_mask_that_cannot_be_used_is_a_row_though_it_sorts_first(program, extraction, dataset):
+    mask = dataset / "masks" / "test" / "p0011.png"
+    assert mask == min((dataset / "masks").rglob("*.png"))
+    mask.write_bytes(mask.read_bytes()[:-30])
+    outcome = program(*extraction(dataset, "--max-failures", 1))
+    assert outcome.code == 0, outcome.err
+    assert "its mask masks/test/p0011.png: is truncated or damaged" in outcome.err
+
+
+def test_the_check_of_masks_keeps_to_the_largest_picture(program, extraction, dataset, monkeypatch):
+    from declip_pipeline.extraction import checked_dataset
+
+    decoded = []
+
+    def decode(path, **options):
+        decoded.append(options["max_megapixels"])
+        return np.eye(40, 56) > 0
+
+    monkeypatch.setattr(checked_dataset, "decode_mask", decode)
+    assert program(*extraction(dataset, "--max-megapixels", 1.5)).code == 0
+    assert decoded == [1.5]
+
+
 def test_pictures_all_unusable_leave_no_store(refused, extraction, dataset, tmp_path):
     for picture in (dataset / "images").rglob("*.png"):
         picture.write_text("text")
@@ -161,11 +199,29 @@ class TestNames:
         assert "known: linear, attention, conv-4, conv-12, conv-20" in line
         assert not (tmp_path / "runs").exists()
 
-    def test_an_unknown_option_or_value(self, program, tiny_store):
-        assert program("train", tiny_store.location, "--layer", "x").code == 2
-        outcome = program("extract", tiny_store.location, "--arch", "RN50", "--dtype", "int4")
-        assert outcome.code == 2
-        assert "float16" in outcome.err
+    def test_an_unknown_option_or_value(self, program, refused, tiny_store):
+        line = refused("train", tiny_store.location, "--layer", "x")
+        assert line.startswith("no such option: --layer")
+        assert line.endswith("; see declip-pipe train --help")
+        line = refused("extract", tiny_store.location, "--arch", "RN50", "--dtype", "int4")
+        assert line.startswith("invalid value for '--dtype': ")
+        assert "'float16', " in line
+        line = refused("trian")
+        assert line.startswith("no such command 'trian'")
+        assert line.endswith(" see declip-pipe --help")
+        line = refused("train", tiny_store.location)
+        assert line == "missing option '--feature-layer'; see declip-pipe train --help"
+        for group in ((), ("cache",)):
+            outcome = program(*group)
+            assert outcome.code == 2
+            assert "Usage: declip-pipe" in outcome.out + outcome.err
+
+    def test_numbers_that_are_not_finite(self, refused, tiny_store, tiny_run):
+        training = ("train", tiny_store.location, "--feature-layer", "layer1", "--learning-rate")
+        expected = "inf is not a number that can be used; expected a finite one"
+        assert refused(*training, "inf") == expected
+        assert "nan" in refused(*training, "nan") or "--learning-rate" in refused(*training, "nan")
+        assert refused("predict", tiny_run, "-i", tiny_run, "--max-megapixels", "inf") == expected
 
     def test_widths(self, refused, tiny_store, tmp_path):
         command = (
@@ -178,6 +234,9 @@ class TestNames:
         )
         assert "expected four" in refused(*command, "--decoder-type", "conv-4", "--widths", "8,8")
         assert "whole numbers" in refused(*command, "--widths", "8,8,4,x")
+        for absurd in ("9" * 5000, "999999999"):
+            line = refused(*command, "--decoder-type", "conv-4", "--widths", f"8,8,4,{absurd}")
+            assert "whole numbers" in line
         line = refused(*command, "--decoder-type", "linear", "--widths", "8,8,4,4")
         assert "expected none; leave them out or choose a conv decoder" in line
 
@@ -305,16 +364,16 @@ class TestIdentity:
 
 class TestOutputs:
     def test_predictions_are_not_replaced_unasked(
-        self, refused, program, tiny_run, shared_dataset, tmp_path
+        self, refused, tiny_run, shared_dataset, tmp_path
     ):
         out = tmp_path / "out"
         out.mkdir()
         (out / "mine.txt").write_text("keep me")
         command = ("predict", tiny_run, "-i", shared_dataset / "images" / "test", "-o", out)
-        line = refused(*command, code=1)
-        assert "exists and is not empty; pass --overwrite" in line
-        assert program(*command, "--overwrite").code == 0
-        assert (out / "mine.txt").read_text() == "keep me"
+        for options in ((), ("--overwrite",)):
+            line = refused(*command, *options, code=1)
+            assert "exists, is not empty and holds no predictions; name another folder" in line
+        assert [file.name for file in out.iterdir()] == ["mine.txt"]
 
     def test_an_output_that_is_a_file(self, refused, tiny_run, shared_dataset, tmp_path):
         (tmp_path / "file").write_text("")
@@ -324,12 +383,21 @@ class TestOutputs:
         )
         assert "is a file; name a folder" in line
         assert "is a file; name a folder" in refused("demo", "-o", tmp_path / "file", code=1)
+        line = refused(
+            *("train", tmp_path, "--feature-layer", "layer1", "-o", tmp_path / "file" / "runs"),
+            code=1,
+        )
+        assert line == f"{tmp_path / 'file'} is a file; name a folder with -o"
+        line = refused(
+            *("extract", shared_dataset, "--arch", "RN50", "--cache", tmp_path / "file"), code=1
+        )
+        assert line == f"{tmp_path / 'file'} is a file; name a folder with --cache"
 
     def test_a_demo_does_not_replace_what_is_there(self, refused, tmp_path):
         (tmp_path / "mine.txt").write_text("keep me")
         for options in ((), ("--overwrite",)):
             line = refused("demo", "-o", tmp_path, *options, code=1)
-            assert "exists and is not empty" in line
+            assert "exists, is not empty and holds no demo; name another folder" in line
         assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
     def test_predicting_nothing(self, refused, tiny_run, tmp_path):

@@ -75,12 +75,15 @@ def test_a_training_over_quota_goes_on_later(tiny_store, tmp_path):
     assert outcome.returncode == 0, outcome.stderr
 
 
-def test_a_prediction_over_quota_leaves_no_torn_file(tiny_run, shared_dataset, tmp_path):
+def test_a_prediction_over_quota_goes_on_later(tiny_run, shared_dataset, tmp_path):
     images = shared_dataset / "images" / "test"
     line = refusal(run(["predict", tiny_run, "-i", images, "-o", tmp_path / "out"], 2_000))
     assert "no space left while writing" in line
     assert partial_files(tmp_path) == []
     assert not (tmp_path / "out" / "predictions.csv").exists()
+    outcome = run(["predict", tiny_run, "-i", images, "-o", tmp_path / "out"])
+    assert outcome.returncode == 0, outcome.stderr
+    assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 5
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import click
 import pytest
 import typer
 
@@ -24,12 +25,18 @@ def test_nothing_heavy_is_imported_for_help(arguments):
     assert run.stdout.splitlines()[-1] == "HEAVY []"
 
 
-def commands() -> dict[str, typer.core.TyperCommand]:
-    group = typer.main.get_command(app)
-    return dict(group.commands)  # type: ignore[attr-defined]
+PROGRAM = typer.main.get_command(app)
 
 
-@pytest.mark.parametrize("name", ["extract", "train", "evaluate", "predict", "demo"])
+def commands(group: click.Command = PROGRAM, name="") -> dict:
+    """Every command by its full name, those of sub-commands included."""
+    if not hasattr(group, "commands"):
+        return {name: group}
+    inner = (commands(command, f"{name} {key}") for key, command in group.commands.items())
+    return {name: command for found in inner for name, command in found.items()}
+
+
+@pytest.mark.parametrize("name", commands())
 def test_every_option_is_explained(name):
     command = commands()[name]
     assert command.help

@@ -31,7 +31,7 @@ def test_an_interrupted_extraction_goes_on(tiny_arch, tmp_path, number, code):
     assert process.returncode == code, err
     assert out == ""
     lines = [line for line in err.splitlines() if line.startswith("declip-pipe: ")]
-    assert lines == ["declip-pipe: interrupted; the same command goes on where it stopped"]
+    assert lines == ["declip-pipe: interrupted; run the same command again to finish its work"]
     assert "Traceback" not in err
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert len(Store(Path(again.stdout.strip())).samples) == 152

@@ -8,13 +8,14 @@ import pytest
 
 from declip_pipeline.feature_dtype import FEATURE_DTYPES
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.hdf5_export import export_store
 
 PAGE = (Path(__file__).parents[2] / "cache" / "README.md").read_text()
-PLAIN, ANY_DTYPE, TENSORSTORE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+PLAIN, ANY_DTYPE, TENSORSTORE, HDF5 = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
-def features_of(snippet, store):
-    names = {"store": store.location, "layer": "layer2"}
+def features_of(snippet, store, file=None):
+    names = {"store": store.location, "layer": "layer2", "file": file}
     exec(compile(snippet, "cache/README.md", "exec"), names)
     return names["features"]
 
@@ -30,6 +31,13 @@ def test_a_snippet_decodes_every_dtype(dtype, store_in):
     store = store_in(dtype)
     expected = store.read_layer("layer2", np.arange(4)).decoded().numpy()
     np.testing.assert_array_equal(features_of(ANY_DTYPE, store), expected)
+
+
+def test_a_snippet_reads_an_exported_store(tiny_store, tmp_path):
+    export_store(tiny_store, tmp_path / "store.h5")
+    expected = tiny_store.read_layer("layer2", np.arange(4)).values
+    found = features_of(HDF5, tiny_store, tmp_path / "store.h5")
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_its_numbers_are_the_codes():

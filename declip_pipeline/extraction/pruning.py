@@ -1,0 +1,84 @@
+"""A smaller store out of a complete one, without its pictures and without the backbone."""
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.extraction.reuse import match_rows
+from declip_pipeline.extraction.sample_reading import ReadSample
+from declip_pipeline.extraction.shard_filling import fill_store
+from declip_pipeline.store.identity import manifest_sha256, store_folder
+from declip_pipeline.store.reader import Store
+from declip_pipeline.store.storage import sibling_location
+from declip_pipeline.store.writer import StoreWriter
+
+
+def prune_store(
+    store: Store,
+    *,
+    layers: Collection[str] = (),
+    generators: Collection[str] = (),
+    splits: Collection[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> str:
+    """Make the store without the layers, and without the samples of the generators or splits named.
+
+    Returns its location, beside `store`, which is left as it is; whole shards are shared between
+    the two. An interrupted pruning goes on when asked for again. Raises `UnknownNameError` for a
+    name that does not occur, `InputError` when nothing would be left, or nothing would go.
+    """
+    found_splits = {sample["split"] for sample in store.samples}
+    found_generators = {sample["generator"] for sample in store.samples}
+    for kind, names, known in (
+        ("layer", layers, list(store.layers)),
+        ("generator", generators, sorted(found_generators)),
+        ("split", splits, sorted(found_splits)),
+    ):
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"{kind} in {store.location}", name, known)
+    kept_layers = [layer for layer in store.layers if layer not in layers]
+    rows = [
+        row
+        for row, sample in enumerate(store.samples)
+        if sample["generator"] not in generators and sample["split"] not in splits
+    ]
+    if not kept_layers or not rows:
+        raise InputError(
+            f"nothing would be left of {store.location}; to remove all of it, use --all"
+        )
+    if len(kept_layers) == len(store.layers) and len(rows) == len(store.samples):
+        raise InputError(
+            f"nothing to remove from {store.location}; name layers, generators or splits"
+        )
+    samples = [store.samples[row] for row in rows]
+    identity = replace(
+        store.identity,
+        layers=tuple(kept_layers),
+        manifest_sha256=manifest_sha256(store.fake_is_white, samples),
+    )
+    writer = StoreWriter(
+        sibling_location(store.location, store_folder(identity)),
+        identity=identity,
+        layers={name: store.layers[name] for name in kept_layers},
+        dataset=store.dataset,
+        provenance=store.provenance,
+        samples=samples,
+        fake_is_white=store.fake_is_white,
+        sizes=store.sizes[rows],
+    )
+    if not writer.is_complete:
+        fill_store(
+            writer,
+            None,
+            match_rows(writer, [store]),
+            read=_no_picture,
+            batch_size=1,
+            progress=progress,
+        )
+    return writer.location
+
+
+def _no_picture(sample: Sample) -> ReadSample | str:
+    raise AssertionError(f"{sample.image} is not needed: its store has all there is to keep")

@@ -1,0 +1,236 @@
+"""Mending a store: what is damaged is made again, what is good stays."""
+
+import json
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.errors import IdentityMismatchError, StoreError
+from declip_pipeline.extraction.recorded_pictures import RecordedPictures
+from declip_pipeline.extraction.reuse import EarlierStores
+from declip_pipeline.extraction.shard_filling import fill_store
+from declip_pipeline.fingerprint import canonical_json
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.images.views import view_named
+from declip_pipeline.store import format as fmt
+from declip_pipeline.store.findings import Problem
+from declip_pipeline.store.header import StoreHeader, parse_header, read_json
+from declip_pipeline.store.records_verification import corrected_header
+from declip_pipeline.store.storage import Storage, storage_at
+from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
+from declip_pipeline.store.zarr_rows import ZarrRows
+
+DEFAULT_BATCH_SIZE = 32
+
+
+def repair_store(
+    location: str | Path,
+    problems: Sequence[Problem],
+    *,
+    data_root: Path | None = None,
+    weights: Sequence[str] = (),
+    device: str = "cpu",
+    decode_threads: int | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
+    """Mend what `verify_store(location, deep=True)` found: all that is repairable of `problems`.
+
+    Damaged shards are extracted again, array by array, from the pictures under `data_root` (by
+    default where the store says they lay) with the backbone and the batch size that made the store;
+    `weights` names its weights where they have moved. Metadata is written again from the manifest,
+    an unfinished store is finished, completion is declared anew. On the machine that made the store
+    its bytes are what they were. Nothing is touched before pictures and backbone are seen to be
+    the same. `progress` is told pictures done and in all.
+
+    Raises `StoreError` for a damaged manifest, and for a picture that is missing or has changed
+    since; `IdentityMismatchError` for another backbone; else as `extract` does.
+    """
+    storage = storage_at(location)
+    for problem in problems:
+        if problem.key == fmt.MANIFEST and not problem.is_repairable:
+            raise StoreError(
+                f"{storage.location} cannot be repaired: {fmt.MANIFEST} {problem.what}"
+            )
+    found = parse_header(storage.read(fmt.GROUP), storage.location)
+    manifest = read_json(storage.read, fmt.MANIFEST, storage.location)
+    samples: list[dict[str, Any]] = manifest["samples"]
+    fake_is_white = bool(manifest["fake_is_white"])
+    damaged = {problem.key: problem for problem in problems if problem.is_repairable}
+    header = corrected_header(storage, found, rows=len(samples))
+    work = _shards_to_fill(storage, header, damaged)
+    failures = {row: reason for shard in work for row, reason in (shard.failures or {}).items()}
+    rows = _rows_of(header, work) - set(failures)
+
+    root = Path(str(header.provenance.get("root", ""))) if data_root is None else data_root
+    pictures = RecordedPictures(root, samples, fake_is_white=fake_is_white)
+    sizes = _sizes(storage, header, damaged, rows, pictures)
+    backbone = None
+    if work or fmt.GROUP in damaged:
+        backbone = _open_backbone(header, storage.location, weights, device)
+        layers = {name: backbone.layers[name] for name in header.identity.layers}
+        header = replace(header, layers=layers)
+
+    # Records first: until they are right, what the completion says of them must not be lost.
+    outdated = set(damaged) | ({fmt.GROUP} if header != found else set())
+    _write_records(storage, header, manifest, sizes, outdated)
+    for key, problem in damaged.items():
+        if problem.is_stray:
+            storage.delete(key)
+    storage.delete(fmt.COMPLETE)
+    for shard in work:
+        storage.delete(fmt.ledger_key(shard.number))
+    writer = StoreWriter(
+        storage.location,
+        identity=header.identity,
+        layers=header.layers,
+        dataset=header.dataset,
+        provenance=header.provenance,
+        samples=samples,
+        fake_is_white=fake_is_white,
+        sizes=sizes,
+    )
+    if backbone is None:
+        writer.finish()
+        return
+    batch_size = header.provenance.get("batch_size")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        batch_size = DEFAULT_BATCH_SIZE
+    fill_store(
+        writer,
+        backbone,
+        EarlierStores([]),
+        read=pictures.reader(
+            backbone.preprocessing,
+            view=view_named(header.identity.view),
+            failures=failures,
+            # Beside files that are kept, the same rows must be usable as before.
+            usable=_rows_of(header, [shard for shard in work if shard.kept]) & rows,
+            unlimited=_rows_of(header, [shard for shard in work if shard.failures is not None]),
+            max_megapixels=DEFAULT_MAX_MEGAPIXELS,
+        ),
+        batch_size=batch_size,
+        kept={shard.number: shard.kept for shard in work},
+        decode_threads=decode_threads,
+        progress=progress,
+    )
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A shard to be written again: its good files by array, and its failed rows' reasons.
+
+    `failures` is None where no good record says which rows failed.
+    """
+
+    number: int
+    kept: Mapping[str, StoredShard]
+    failures: Mapping[int, str] | None
+
+
+def _rows_of(header: StoreHeader, shards: Iterable[_Shard]) -> set[int]:
+    return {row for shard in shards for row in header.shard_rows(shard.number)}
+
+
+def _shards_to_fill(
+    storage: Storage, header: StoreHeader, damaged: Mapping[str, Problem]
+) -> list[_Shard]:
+    keys = storage.sizes()
+    found = []
+    for number in range(header.shards):
+        key = fmt.ledger_key(number)
+        if key not in keys or key in damaged:
+            found.append(_Shard(number, {}, _recorded_failures(storage, header, number, damaged)))
+            continue
+        remade = {p.array for p in damaged.values() if p.shard == number and p.array is not None}
+        if remade:
+            entry = read_json(storage.read, key, storage.location)
+            failures = {int(row): str(reason) for row, reason in entry["failures"].items()}
+            kept = {
+                key.rpartition("/")[0]: StoredShard(storage, key, ShardFile(**file))
+                for key, file in entry["files"].items()
+            }
+            for name in remade:
+                # A layer's numbers and their scales are computed as one.
+                layer = name.partition("/")[2]
+                for gone in (name, fmt.layer_key(layer), fmt.scales_key(layer)):
+                    kept.pop(gone, None)
+            found.append(_Shard(number, kept, failures))
+    return found
+
+
+def _recorded_failures(
+    storage: Storage, header: StoreHeader, shard: int, damaged: Mapping[str, Problem]
+) -> dict[int, str] | None:
+    """What the store's completion says of a shard without a good ledger entry."""
+    blob = storage.read(fmt.COMPLETE)
+    if blob is None or fmt.COMPLETE in damaged:
+        return None
+    failures = json.loads(blob)["failures"]
+    rows = header.shard_rows(shard)
+    return {int(row): str(reason) for row, reason in failures.items() if int(row) in rows}
+
+
+def _sizes(
+    storage: Storage,
+    header: StoreHeader,
+    damaged: Mapping[str, Problem],
+    rows: Iterable[int],
+    pictures: RecordedPictures,
+) -> np.ndarray:
+    """Every picture's size, (N, 2) int32: as stored, measured again for the `rows` to be read."""
+    shape = (header.rows, 2)
+    if fmt.small_key(fmt.SIZES, shape) in damaged:
+        sizes, rows = np.zeros(shape, np.int32), range(header.rows)
+    else:
+        stored = ZarrRows(storage, header.rows_per_shard).read_small(fmt.SIZES, shape, "<i4")
+        sizes = stored.astype(np.int32)
+    for row, size in pictures.checked_sizes(rows).items():
+        sizes[row] = size
+    return sizes
+
+
+def _open_backbone(
+    header: StoreHeader, location: str, weights: Sequence[str], device: str
+) -> Backbone:
+    """The backbone that made the store. Raises `IdentityMismatchError` for another one."""
+    identity, provenance = header.identity, header.provenance
+    arch = str(provenance.get("arch", identity.backbone))
+    backbone = open_backbone(
+        arch, weights=weights or provenance.get("weights") or (), device=device
+    )
+    for field, expected, opened in (
+        ("backbone", identity.backbone, backbone.name),
+        ("weights_sha256", identity.weights_sha256, backbone.weights_sha256),
+        ("preprocessing", identity.preprocessing, backbone.preprocessing.to_json()),
+    ):
+        if opened != expected:
+            raise IdentityMismatchError(
+                f"{field} differs: {location} was made with {expected!r}, {arch} opened here has "
+                f"{opened!r}; name the weights that made it with --weights"
+            )
+    return backbone
+
+
+def _write_records(
+    storage: Storage,
+    header: StoreHeader,
+    manifest: Mapping[str, Any],
+    sizes: np.ndarray,
+    outdated: Collection[str],
+) -> None:
+    """Write again those of a store's metadata files that are `outdated`, or say other sizes."""
+    labels = np.asarray([sample["label"] for sample in manifest["samples"]], np.int8)
+    arrays = fmt.row_arrays(header.layers, header.identity.dtype, sizes)
+    blobs = fmt.metadata_blobs(header.to_json(), arrays, labels, sizes)
+    fields = {key: manifest[key] for key in ("fake_is_white", "samples")}
+    blobs[fmt.MANIFEST] = canonical_json(fields)
+    # Sizes were measured; and without a good completion, nothing says that a file is as written.
+    doubtful = blobs if fmt.COMPLETE in outdated else {fmt.small_key(fmt.SIZES, sizes.shape)}
+    for key, blob in blobs.items():
+        if key in outdated or (key in doubtful and storage.read(key) != blob):
+            storage.write(key, [blob])

@@ -1,0 +1,1 @@
+"""`declip-pipe cache`: look after stores; one file a command."""

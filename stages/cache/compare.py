@@ -1,0 +1,91 @@
+"""`declip-pipe cache compare`: what a smaller dtype saves, and what it loses."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.cache.ls import JsonOption
+from stages.options import Device, DeviceOption
+
+
+def compare(
+    first: Annotated[
+        str, typer.Argument(metavar="STORE_A", help="The store that counts as exact.")
+    ],
+    second: Annotated[
+        str,
+        typer.Argument(metavar="STORE_B", help="The same pictures and backbone, another dtype."),
+    ],
+    run: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="RUN", help="A run to judge on both stores' test split; repeatable."),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=1, help="Pictures to compare features of, drawn by a fixed seed.")
+    ] = 256,
+    device: DeviceOption = Device.auto,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare two stores layer by layer: size, reading speed, and the error of STORE_B.
+
+    The error is relative: the length of the difference over the length of the features. With --run,
+    also the run's IoU (percent) on either store.
+    """
+    import json
+    from dataclasses import asdict
+
+    from declip_pipeline.store.comparison import compare_layers
+    from declip_pipeline.store.reader import Store
+    from stages.cache.table import format_table
+    from stages.screen import progress, result
+
+    stores = Store(first), Store(second)
+    layers = []
+    with progress("comparing", "layers") as tell:
+        total = len(stores[0].layers)
+        for layer in compare_layers(*stores, images=images):
+            layers.append(layer)
+            tell(len(layers), total)
+        tell(total, total)
+    judged = [_judged(path, stores, device.value) for path in run or []]
+    if as_json:
+        found = {"layers": [asdict(layer) for layer in layers], "runs": judged}
+        result(json.dumps(found, indent=2))
+        return
+    dtypes = [store.identity.dtype for store in stores]
+    rows = [
+        [
+            layer.layer,
+            *(f"{size / 1e3:.1f}" for size in layer.bytes_per_image),
+            f"{layer.bytes_per_image[1] / layer.bytes_per_image[0]:.3f}",
+            *(f"{rate:.0f}" for rate in layer.images_per_second),
+            f"{100 * layer.relative_error:.3f}%",
+            f"{layer.largest_error:.3g}",
+            f"{layer.cosine:.6f}",
+        ]
+        for layer in layers
+    ]
+    size, rate = [f"{d} kB/image" for d in dtypes], [f"{d} images/s" for d in dtypes]
+    result(format_table(["layer", *size, "ratio", *rate, "error", "largest", "cosine"], rows))
+    if judged:
+        table = [
+            [one["run"], f"{one['iou'][0]:.2f}", f"{one['iou'][1]:.2f}", f"{one['change']:+.2f}"]
+            for one in judged
+        ]
+        header = ["run", *(f"IoU on {dtype}" for dtype in dtypes), "change"]
+        result(f"\n{format_table(header, table)}")
+
+
+def _judged(path: Path, stores: tuple, device: str) -> dict:  # type: ignore[type-arg]
+    """A run's IoU on the test split of both stores."""
+    from declip_pipeline.devices import choose_device
+    from declip_pipeline.evaluation.localization import mean_figures
+    from declip_pipeline.sweeps.cross_evaluation import evaluate_run
+    from declip_pipeline.training.run_folder import RunFolder
+
+    ious = []
+    for store in stores:
+        found = evaluate_run(RunFolder(path), store, split="test", device=choose_device(device))
+        ious.append(float(mean_figures(found.results)["iou"] or 0))
+    return {"run": path.name, "iou": ious, "change": ious[1] - ious[0]}

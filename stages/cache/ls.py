@@ -1,0 +1,57 @@
+"""`declip-pipe cache ls`: all stores under a root."""
+
+from typing import Annotated
+
+import typer
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def ls(
+    root: Annotated[
+        str, typer.Argument(metavar="ROOT", help="Folder or s3:// URL that holds stores.")
+    ] = "cache",
+    as_json: JsonOption = False,
+) -> None:
+    """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
+    import json
+
+    from declip_pipeline.store.listing import list_stores
+    from stages.cache.table import format_table
+    from stages.screen import remark, result
+
+    stores = list_stores(root)
+    if as_json:
+        result(json.dumps([store.to_json() for store in stores], indent=2))
+        return
+    if not stores:
+        remark(f"no stores under {root}")
+        return
+    rows: list[list[object]] = []
+    for store in stores:
+        size = f"{store.total_bytes / 1e9:.3f}"
+        if store.header is None:
+            rows.append(["?", "?", "?", "?", "-", "-", size, "unreadable", store.location])
+            remark(store.problem or "")
+            continue
+        identity = store.header.identity
+        state = (
+            "complete"
+            if store.is_complete
+            else f"{store.shards_written} of {store.header.shards} shards"
+        )
+        rows.append(
+            [
+                store.header.dataset,
+                identity.backbone,
+                identity.view,
+                identity.dtype,
+                len(identity.layers),
+                store.header.rows,
+                size,
+                state,
+                store.location,
+            ]
+        )
+    header = ["dataset", "backbone", "view", "dtype", "layers", "images", "GB", "state", "store"]
+    result(format_table(header, rows))

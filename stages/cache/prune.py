@@ -1,0 +1,64 @@
+"""`declip-pipe cache prune`: remove layers or pictures from a store, or all of it."""
+
+from typing import Annotated
+
+import typer
+
+from declip_pipeline.errors import InputError
+from stages.options import comma_separated
+
+
+def prune(
+    store: Annotated[str, typer.Argument(metavar="STORE", help="The store to make smaller.")],
+    layers: Annotated[
+        str | None, typer.Option(help="Layers to remove: names (layer8,layer20) or numbers (0-7).")
+    ] = None,
+    generators: Annotated[
+        str | None, typer.Option(help="Generators to remove, comma-separated; real is one.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Splits to remove, comma-separated.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Remove the whole store, finished or not.")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep the larger store beside the smaller one.")
+    ] = False,
+) -> None:
+    """Remove layers, generators or splits from a store, or the whole store.
+
+    Makes the smaller store beside STORE (on a disk it shares what is the same, so this takes little
+    room), then removes STORE. The last line of stdout is the smaller store's path. Nothing is
+    removed before the smaller store is complete.
+    """
+    if everything == any((layers, generators, split)):
+        raise InputError(
+            "say what to remove: --layers, --generators or --split, or --all for the whole store"
+        )
+
+    from declip_pipeline.backbones.layer_selection import select_layers
+    from declip_pipeline.extraction.pruning import prune_store
+    from declip_pipeline.store.listing import describe_store
+    from declip_pipeline.store.reader import Store
+    from declip_pipeline.store.storage import storage_at
+    from declip_pipeline.store.writer import delete_store
+    from stages.screen import progress, remark, result
+
+    before = describe_store(store).summary
+    if everything:
+        delete_store(storage_at(store))
+        remark(f"removed {store}, {before.total_bytes / 1e6:.1f} MB")
+        return
+    opened = Store(store)
+    with progress("pruning") as tell:
+        smaller = prune_store(
+            opened,
+            layers=select_layers(layers, list(opened.layers)) if layers else [],
+            generators=comma_separated(generators) or [],
+            splits=comma_separated(split) or [],
+            progress=tell,
+        )
+    after = describe_store(smaller).summary
+    if not keep:
+        delete_store(storage_at(store))
+    remark(f"{before.total_bytes / 1e6:.1f} MB before, {after.total_bytes / 1e6:.1f} MB now")
+    result(smaller)

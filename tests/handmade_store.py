@@ -1,0 +1,98 @@
+"""A store of a few rows that a test writes itself, without pictures and without a backbone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.store import format as fmt
+from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
+from declip_pipeline.store.storage import storage_at
+from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
+
+ROWS, ROWS_PER_SHARD = 3, 2
+LAYER = {"layer0": FeatureShape(4, 2, 2, 1)}
+SIZES = np.full((ROWS, 2), 16, np.int32)
+SAMPLES: list[dict[str, Any]] = [
+    {
+        "id": f"picture{number}",
+        "image": f"images/picture{number}.png",
+        "mask": f"masks/picture{number}.png",
+        "split": "train",
+        "generator": "lama",
+        "label": 1,
+        "source": "made",
+        "image_sha256": f"{number:064x}",
+        "mask_sha256": f"{number + 1000:064x}",
+    }
+    for number in range(ROWS)
+]
+IDENTITY = StoreIdentity(
+    backbone="test",
+    weights_sha256="0" * 64,
+    preprocessing={"height": 8},
+    view="clean",
+    layers=tuple(LAYER),
+    dtype="float16",
+    manifest_sha256=manifest_sha256(True, SAMPLES),
+    format_version=fmt.FORMAT_VERSION,
+)
+ARRAYS = fmt.row_arrays(LAYER, "float16", SIZES)
+# What each array holds of each sample.
+VALUES: Mapping[str, Mapping[str, np.ndarray]] = {
+    name: {
+        sample["id"]: np.full(array.row_shape, number + 1, array.dtype)
+        for number, sample in enumerate(SAMPLES)
+    }
+    for name, array in ARRAYS.items()
+}
+
+
+def begin_store(path: Path, samples: Sequence[dict[str, Any]] = SAMPLES) -> StoreWriter:
+    """A writer for the store at `path`; a new store has the samples in the given order."""
+    return StoreWriter(
+        str(path),
+        identity=IDENTITY,
+        layers=LAYER,
+        dataset="made",
+        provenance={},
+        samples=samples,
+        fake_is_white=True,
+        sizes=SIZES,
+    )
+
+
+def write_pending(store: StoreWriter, earlier: Path | None = None, more: int = 0) -> None:
+    """Write what is pending of a store, and finish it.
+
+    `earlier`, a store in the same order, gives the layer's files. `more` is added to all values.
+    """
+    for shard in store.pending_shards():
+        rows = store.shard_rows(shard)
+        stored = {} if earlier is None else {"layers/layer0": _stored_shard(earlier, shard)}
+        arrays = {
+            name: [of_sample[store.samples[row]["id"]] + np.asarray(more) for row in rows]
+            for name, of_sample in VALUES.items()
+            if name not in stored
+        }
+        arrays = {n: [v.astype(ARRAYS[n].dtype) for v in rows] for n, rows in arrays.items()}
+        store.write_shard(shard, rows, arrays, {}, stored)
+    store.finish()
+
+
+def _stored_shard(earlier: Path, shard: int) -> StoredShard:
+    key = ARRAYS["layers/layer0"].shard_key(shard)
+    entry = json.loads((earlier / fmt.ledger_key(shard)).read_bytes())
+    return StoredShard(storage_at(earlier), key, ShardFile(**entry["files"][key]))
+
+
+def files_of(path: Path) -> dict[str, bytes]:
+    """All files below a folder, by their paths within it."""
+    return {
+        file.relative_to(path).as_posix(): file.read_bytes()
+        for file in path.rglob("*")
+        if file.is_file()
+    }
