@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -25,6 +26,7 @@ import tensorstore as ts
 import zarr
 from reporting import report
 
+from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.feeding.layer_feed import READ_AHEAD
 from declip_pipeline.store import format as fmt
@@ -38,6 +40,7 @@ LAYER = "layer20"
 BATCH = 32
 REPEATS = 5
 PICTURE = 224
+WRITTEN = [0, 1, 2, 3]
 
 
 def main() -> None:
@@ -143,7 +146,8 @@ def fill(writer: StoreWriter, rows: np.ndarray, shards: list[int]) -> None:
     target = np.zeros((fmt.TARGET_SIZE, fmt.TARGET_SIZE), np.uint8)
     target[60:130, 70:180] = 255
     thumbnail = np.zeros((fmt.THUMBNAIL_SIZE, fmt.THUMBNAIL_SIZE, 3), np.uint8)
-    for shard in shards:
+
+    def write(shard: int) -> None:
         places = writer.shard_rows(shard)
         count = len(places)
         arrays = {
@@ -154,24 +158,28 @@ def fill(writer: StoreWriter, rows: np.ndarray, shards: list[int]) -> None:
         }
         writer.write_shard(shard, list(places), arrays, {})
 
+    # As extraction does: one shard is encoded while another waits for the disk.
+    with ThreadPoolExecutor(SHARDS_BEING_WRITTEN) as threads:
+        list(threads.map(write, shards))
+
 
 def measure_writing(root: Path, rows: np.ndarray, images: int) -> dict[str, float]:
-    """Two shards a turn, through the writer and as plain files of the same bytes, both durable."""
+    """Some shards a turn, through the writer and as plain files of the same bytes, both durable."""
     writer = new_writer(root / "store", images)
     fill(writer, rows, writer.pending_shards())
     writer.finish()
     files = {
         key: (root / "store" / key).read_bytes()
-        for shard in (0, 1)
+        for shard in WRITTEN
         for key in (
             *(array.shard_key(shard) for array in writer.arrays.values()),
             fmt.ledger_key(shard),
         )
     }
-    written = new_writer(root / "written", 128)
+    written = new_writer(root / "written", 64 * len(WRITTEN))
 
     def through_the_writer() -> None:
-        fill(written, rows, [0, 1])
+        fill(written, rows, WRITTEN)
 
     def plainly() -> None:
         for key, data in files.items():

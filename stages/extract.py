@@ -66,6 +66,22 @@ def extract(
             "for each token, or for each channel, of each picture."
         ),
     ] = DEFAULT_DTYPE,
+    views: Annotated[
+        str,
+        typer.Option(
+            help="How the backbone sees the pictures, a store each, comma-separated: clean, "
+            "jpeg:QUALITY, blur:SIGMA, jitter:SHARE, resize:FACTOR, noise:DEVIATION, or a chain "
+            "such as blur:1.5+jpeg:70."
+        ),
+    ] = "clean",
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KINDS:COUNT",
+            help="Also COUNT stores of the train split in random views, such as "
+            "jpeg+blur+jitter:3 (the paper's ranges); train takes them beside the clean one.",
+        ),
+    ] = None,
     weights: WeightsOption = None,
     cache: CacheOption = "cache",
     split: Annotated[
@@ -103,17 +119,24 @@ def extract(
 ) -> None:
     """Run a frozen backbone over a dataset once and store its features.
 
-    The last line of stdout is the store's path. A second run of the same command finds the store
-    complete and does nothing; after an interruption it goes on where it stopped. What other stores
-    of the dataset under --cache hold of the same pictures and layers is taken from there.
+    The last line of stdout is the store's path; of several views, each has a line. A second run of
+    the same command finds the store complete and does nothing; after an interruption it goes on
+    where it stopped. What other stores of the dataset under --cache hold of the same pictures and
+    layers is taken from there.
     """
+    import numpy as np
+
     from declip_pipeline.backbones.layer_selection import select_layers
     from declip_pipeline.backbones.registry import open_backbone
     from declip_pipeline.devices import choose_device
     from declip_pipeline.extraction.checked_dataset import open_checked_dataset
     from declip_pipeline.extraction.extract import extract as extract_store
+    from declip_pipeline.images.views import parse_augmentation, parse_view
     from declip_pipeline.store.storage import URL_MARK, storage_at
     from stages.screen import progress, remark, result
+
+    asked = [parse_view(text) for text in comma_separated(views) or []]
+    random_views = [] if augment is None else parse_augmentation(augment)
 
     root = storage_at(cache)
     if URL_MARK in cache:
@@ -136,30 +159,38 @@ def extract(
         remark(f"left out, no partner: {path}")
     backbone = open_backbone(arch, weights=weights or (), device=str(choose_device(device.value)))
     remark(f"{manifest.name}: {len(manifest.samples)} pictures, {backbone.name}")
-    with progress("extracting") as tell:
-        extraction = extract_store(
-            manifest,
-            backbone,
-            layers=select_layers(layers, list(backbone.layers)),
-            sizes=sizes,
-            root=cache,
-            provenance={"arch": arch, "weights": _recorded(weights or [])},
-            dtype=dtype.value,
-            batch_size=batch_size,
-            max_megapixels=max_megapixels,
-            overwrite=overwrite,
-            progress=tell,
-        )
-    if extraction.was_complete:
-        remark("the store is complete already, nothing to do (--overwrite extracts it again)")
-    for location in extraction.reused:
-        remark(f"took what it has from {location}")
-    for row, reason in extraction.failures.items():
-        remark(f"failed: {extraction.samples[row]['image']}: {reason}")
-    result(extraction.location)
-    if len(extraction.failures) > max_failures:
+    chosen = select_layers(layers, list(backbone.layers))
+    learned = manifest.select(splits=["train"]) if random_views else manifest
+    size_of = {sample.id: size for sample, size in zip(manifest.samples, sizes, strict=True)}
+    failed = 0
+    for view in dict.fromkeys([*asked, *random_views]):
+        pictures = manifest if view in asked else learned
+        with progress(f"extracting {view.name}") as tell:
+            extraction = extract_store(
+                pictures,
+                backbone,
+                layers=chosen,
+                sizes=np.asarray([size_of[sample.id] for sample in pictures.samples]),
+                root=cache,
+                view=view,
+                provenance={"arch": arch, "weights": _recorded(weights or [])},
+                dtype=dtype.value,
+                batch_size=batch_size,
+                max_megapixels=max_megapixels,
+                overwrite=overwrite,
+                progress=tell,
+            )
+        if extraction.was_complete:
+            remark("the store is complete already, nothing to do (--overwrite extracts it again)")
+        for location in extraction.reused:
+            remark(f"took what it has from {location}")
+        for row, reason in extraction.failures.items():
+            remark(f"failed: {extraction.samples[row]['image']}: {reason}")
+        result(extraction.location)
+        failed = max(failed, len(extraction.failures))
+    if failed > max_failures:
         remark(
-            f"declip-pipe: {len(extraction.failures)} of {len(manifest.samples)} pictures could "
+            f"declip-pipe: {failed} of {len(manifest.samples)} pictures could "
             f"not be used, --max-failures is {max_failures}; the store holds the others"
         )
         raise typer.Exit(1)

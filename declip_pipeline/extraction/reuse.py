@@ -180,8 +180,8 @@ def find_earlier_stores(
 ) -> list[Store]:
     """Complete stores of the same dataset with the same backbone, most shared first.
 
-    Those whose layers are of use come first, in the same dtype, then in float32; others give masks
-    and thumbnails.
+    Those whose layers are of use, in the same dtype, then in float32; where there is none, one that
+    can give masks and thumbnails.
     """
     own = store_location(root, dataset, identity)
     folder, own_name = own.rsplit("/", 1)
@@ -205,9 +205,13 @@ def find_earlier_stores(
         layers = len(set(other.layers) & set(identity.layers))
         useful = bool(layers) and _gives_layers(other, identity)
         if same and shared:
-            rank = (not useful, other.dtype != identity.dtype, -shared, -layers, name)
+            others = len(store.samples) - shared
+            rank = (not useful, other.dtype != identity.dtype, -shared, others, -layers, name)
             found.append((rank, store))
-    return [store for _, store in sorted(found, key=lambda pair: pair[0])]
+    found.sort(key=lambda pair: pair[0])
+    useful_stores = [store for rank, store in found if not rank[0]]
+    # For masks and thumbnails, one is enough.
+    return useful_stores or [store for _, store in found[:1]]
 
 
 def match_rows(writer: StoreWriter, stores: Sequence[Store]) -> EarlierStores:

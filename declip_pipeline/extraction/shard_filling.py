@@ -23,6 +23,9 @@ from declip_pipeline.store.writer import StoredShard, StoreWriter
 # What comes from a picture directly, and where a decoded sample has it.
 PICTURE_ARRAYS = MappingProxyType({"targets": "target", "thumbnails": "thumbnail", "masks": "mask"})
 
+# One waits for the disk, one is encoded, while the next is computed; more would fill the memory.
+SHARDS_BEING_WRITTEN = 2
+
 _Reading = Future[ReadSample | str]
 
 
@@ -59,11 +62,11 @@ def fill_store(
     )
     with (
         ThreadPoolExecutor(decode_threads or os.cpu_count()) as decoders,
-        ThreadPoolExecutor(1) as shard_writer,
+        ThreadPoolExecutor(SHARDS_BEING_WRITTEN) as shard_writers,
         # Closed first, so that nothing more is queued once an error is on its way.
         closing(_read_ahead(decoders, read, writer, work)) as shards,
     ):
-        writing: Future[None] | None = None
+        writing: deque[Future[None]] = deque()
         for plan, readings in shards:
             read_samples: dict[int, ReadSample] = {}
             failures = dict(plan.failures)
@@ -90,16 +93,15 @@ def fill_store(
                     others = [row for row in rows if row not in seen]
                     values = seen | reuse.read_array(name, others)
                     arrays[name] = [values[row][name] for row in rows]
-            # One shard is written while the next is computed; more would only fill the memory.
-            if writing is not None:
-                writing.result()
-            writing = shard_writer.submit(
-                writer.write_shard, plan.shard, rows, arrays, failures, stored
+            if len(writing) == SHARDS_BEING_WRITTEN:
+                writing.popleft().result()
+            writing.append(
+                shard_writers.submit(writer.write_shard, plan.shard, rows, arrays, failures, stored)
             )
             done += len(writer.shard_rows(plan.shard))
             progress(done, total)
-        if writing is not None:
-            writing.result()
+        for last in writing:
+            last.result()
     writer.finish()
     progress(total, total)
 

@@ -1,8 +1,8 @@
 """Writing a store: shards that appear whole, a ledger entry after each, completion last."""
 
 import json
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from types import MappingProxyType
@@ -190,6 +190,31 @@ class StoreWriter:
         for name, values in arrays.items():
             for row, value in zip(rows, values, strict=True):
                 _require_finite(self.arrays[name], value, row, self.header.identity.dtype)
+        if self.is_written(shard):
+            return
+        inside = [row - places.start for row in rows]
+        with ThreadPoolExecutor(WRITING_THREADS) as threads:
+            # Before the lock: while one shard waits for the disk, the next gets ready.
+            encoded = {
+                name: encode_shard(self.arrays[name], self.header.rows_per_shard, inside, values)
+                for name, values in arrays.items()
+                if rows
+            }
+            digests = {
+                name: threads.submit(_sha256_of_pieces, pieces) for name, pieces in encoded.items()
+            }
+            self._commit(shard, encoded, digests, stored, failures)
+
+    def _commit(
+        self,
+        shard: int,
+        encoded: Mapping[str, list[Buffer]],
+        digests: Mapping[str, Future[str]],
+        stored: Mapping[str, StoredShard],
+        failures: Mapping[int, str],
+    ) -> None:
+        """Put a shard's files in place, then its ledger entry, unless another writer was first."""
+        places = self.shard_rows(shard)
         # Threads end before the lock does: what came later could replace another writer's file.
         with (
             self.storage.exclusively(fmt.MANIFEST),
@@ -197,13 +222,17 @@ class StoreWriter:
         ):
             if self.is_written(shard):
                 return
-            inside = [row - places.start for row in rows]
-            writing = {
-                name: self._begin_writing(threads, self.arrays[name], shard, inside, values)
-                for name, values in arrays.items()
-                if rows
+            keys = {name: self.arrays[name].shard_key(shard) for name in encoded}
+            # Several at once, so that their flushes to the disk become few.
+            for written in [
+                threads.submit(self.storage.write, keys[name], pieces)
+                for name, pieces in encoded.items()
+            ]:
+                written.result()
+            files = {
+                keys[name]: ShardFile(sum(map(len, pieces)), digests[name].result())
+                for name, pieces in encoded.items()
             }
-            files = {self.arrays[name].shard_key(shard): write() for name, write in writing.items()}
             for name, source in stored.items():
                 key = self.arrays[name].shard_key(shard)
                 if (source.storage.location, source.key) != (self.location, key):
@@ -217,28 +246,6 @@ class StoreWriter:
                 "failures": {str(row): reason for row, reason in failures.items()},
             }
             self.storage.write(fmt.ledger_key(shard), [canonical_json(entry)])
-
-    def _begin_writing(
-        self,
-        threads: ThreadPoolExecutor,
-        array: fmt.RowArray,
-        shard: int,
-        inside: list[int],
-        values: Sequence[np.ndarray],
-    ) -> Callable[[], ShardFile]:
-        """Start to write one array's file, and to hash it; calling the result waits for both.
-
-        While one file waits for the disk, the next is encoded.
-        """
-        pieces = encode_shard(array, self.header.rows_per_shard, inside, values)
-        digest = threads.submit(_sha256_of_pieces, pieces)
-        written = threads.submit(self.storage.write, array.shard_key(shard), pieces)
-
-        def finish() -> ShardFile:
-            written.result()
-            return ShardFile(sum(map(len, pieces)), digest.result())
-
-        return finish
 
     def failures(self) -> dict[int, str]:
         """Rows that failed so far, with their reasons, as the ledger has them."""

@@ -105,17 +105,23 @@ def _feed(
     generators: Sequence[str],
     device: torch.device,
 ) -> LayerFeed:
-    """The fakes of one split; each store gives those of the generators that it has."""
-    for store in stores:
-        if split not in store.splits:
-            raise InputError(
-                f"{store.location} has the split{'s' if len(store.splits) > 1 else ''} "
-                f"{', '.join(store.splits)}; training needs the splits train and valid, extract "
-                "with both, or with --assign-splits 80,10,10 where the data set has none"
-            )
+    """The fakes of one split; each store gives those of the generators that it has.
+
+    A store may lack the split where another has it: augmented views are of the train split alone.
+    """
+    found = sorted({name for store in stores for name in store.splits})
+    if split not in found:
+        raise InputError(
+            f"{', '.join(store.location for store in stores)} has the "
+            f"split{'s' if len(found) > 1 else ''} {', '.join(found)}; training needs the splits "
+            "train and valid, extract with both, or with --assign-splits 80,10,10 where the data "
+            "set has none"
+        )
     parts = []
     known = {name for store in stores for name in store.generators}
     for store in stores:
+        if split not in store.splits:
+            continue
         # A name that no store has is passed on, for the store's own error to list the known ones.
         names = [name for name in generators if name in store.generators or name not in known]
         parts.append((store, store.fake_rows(split, names)))
