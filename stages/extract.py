@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,11 @@ from stages.options import (
 # Typer makes the choices out of it.
 Dtype = StrEnum("Dtype", {name: name for name in FEATURE_DTYPES})  # type: ignore[misc]
 DEFAULT_DTYPE = Dtype("float16")
+
+
+if TYPE_CHECKING:
+    from declip_pipeline.extraction.estimate import Estimate
+    from declip_pipeline.extraction.store_plan import StorePlan
 
 
 class Layout(StrEnum):
@@ -116,6 +121,13 @@ def extract(
     device: DeviceOption = Device.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 32,
     overwrite: OverwriteOption = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Extract nothing; say what it would take: size, free space, time, memory.",
+        ),
+    ] = False,
 ) -> None:
     """Run a frozen backbone over a dataset once and store its features.
 
@@ -130,7 +142,9 @@ def extract(
     from declip_pipeline.backbones.registry import open_backbone
     from declip_pipeline.devices import choose_device
     from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+    from declip_pipeline.extraction.estimate import estimate_extraction
     from declip_pipeline.extraction.extract import extract as extract_store
+    from declip_pipeline.extraction.store_plan import plan_store
     from declip_pipeline.images.views import parse_augmentation, parse_view
     from declip_pipeline.store.storage import URL_MARK, storage_at
     from stages.screen import progress, remark, result
@@ -165,19 +179,27 @@ def extract(
     failed = 0
     for view in dict.fromkeys([*asked, *random_views]):
         pictures = manifest if view in asked else learned
+        common: Any = {
+            "layers": chosen,
+            "sizes": np.asarray([size_of[sample.id] for sample in pictures.samples]),
+            "root": cache,
+            "view": view,
+            "dtype": dtype.value,
+            "max_megapixels": max_megapixels,
+            "overwrite": overwrite,
+        }
+        if dry_run:
+            plan = plan_store(pictures, backbone, **common)
+            estimate = estimate_extraction(plan, backbone, batch_size=batch_size)
+            result(_price(plan, estimate))
+            continue
         with progress(f"extracting {view.name}") as tell:
             extraction = extract_store(
                 pictures,
                 backbone,
-                layers=chosen,
-                sizes=np.asarray([size_of[sample.id] for sample in pictures.samples]),
-                root=cache,
-                view=view,
+                **common,
                 provenance={"arch": arch, "weights": _recorded(weights or [])},
-                dtype=dtype.value,
                 batch_size=batch_size,
-                max_megapixels=max_megapixels,
-                overwrite=overwrite,
                 progress=tell,
             )
         if extraction.was_complete:
@@ -194,6 +216,28 @@ def extract(
             f"not be used, --max-failures is {max_failures}; the store holds the others"
         )
         raise typer.Exit(1)
+
+
+def _price(plan: "StorePlan", estimate: "Estimate") -> str:
+    """What a store will take, a line each."""
+    identity = plan.identity
+    taken = estimate.images - estimate.computed_images
+    reused = f", {taken} of them from earlier stores" if taken else ""
+    free = "no limit" if estimate.free_bytes is None else f"{estimate.free_bytes / 1e9:.2f} GB"
+    short = estimate.free_bytes is not None and estimate.store_bytes > estimate.free_bytes
+    seconds = estimate.seconds
+    lines = {
+        "store": plan.location,
+        "images": f"{estimate.images}{reused}",
+        "layers": f"{', '.join(identity.layers)} of {identity.backbone}",
+        "view": identity.view,
+        "dtype": identity.dtype,
+        "size": f"{estimate.store_bytes / 1e9:.3f} GB",
+        "free": free + (", too little" if short else ""),
+        "time": f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes",
+        "memory": f"{estimate.peak_bytes / 1e9:.1f} GB at most",
+    }
+    return "\n".join(f"{name:8}{value}" for name, value in lines.items())
 
 
 def _recorded(weights: list[str]) -> list[str]:

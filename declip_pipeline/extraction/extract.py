@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,14 +10,11 @@ import numpy as np
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.manifest import Manifest
-from declip_pipeline.extraction.reuse import find_earlier_stores, match_rows, order_after
-from declip_pipeline.extraction.sample_reading import read_sample
+from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.shard_filling import fill_store
-from declip_pipeline.feature_dtype import feature_dtype
+from declip_pipeline.extraction.store_plan import plan_store
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import CLEAN_VIEW, View
-from declip_pipeline.store.format import FORMAT_VERSION
-from declip_pipeline.store.identity import StoreIdentity, manifest_sha256, store_location
 from declip_pipeline.store.storage import storage_at
 from declip_pipeline.store.writer import StoreWriter, delete_store
 
@@ -65,59 +61,39 @@ def extract(
     Raises `InputError`, `StoreError`, `StorageFullError`; what was written so far stays usable by
     the next run of the same command.
     """
-    feature_dtype(dtype)
-    hashes = manifest.content_hashes()
-    samples = manifest.records(hashes)
-    identity = StoreIdentity(
-        backbone=backbone.name,
-        weights_sha256=backbone.weights_sha256,
-        preprocessing=backbone.preprocessing.to_json(),
-        view=view.name,
-        layers=tuple(layers),
+    plan = plan_store(
+        manifest,
+        backbone,
+        layers=layers,
+        sizes=sizes,
+        root=root,
+        view=view,
         dtype=dtype,
-        manifest_sha256=manifest_sha256(manifest.fake_is_white, samples),
-        format_version=FORMAT_VERSION,
+        max_megapixels=max_megapixels,
+        overwrite=overwrite,
     )
-    location = store_location(root, manifest.name, identity)
     if overwrite:
-        delete_store(storage_at(location))
-        earlier = []
-    else:
-        earlier = find_earlier_stores(
-            root, manifest.name, identity, samples, manifest.fake_is_white
-        )
-    size_of = {sample.id: size for sample, size in zip(manifest.samples, sizes, strict=True)}
-    ordered = order_after(samples, earlier[0] if earlier else None)
+        delete_store(storage_at(plan.location))
     writer = StoreWriter(
-        location,
-        identity=identity,
-        layers={name: backbone.layers[name] for name in layers},
-        dataset=manifest.name,
+        plan.location,
+        identity=plan.identity,
+        layers=plan.layers,
+        dataset=plan.dataset,
         provenance={"root": str(manifest.root), "batch_size": batch_size, **provenance},
-        samples=ordered,
-        fake_is_white=manifest.fake_is_white,
-        sizes=np.asarray([size_of[sample["id"]] for sample in ordered]),
+        samples=plan.samples,
+        fake_is_white=plan.fake_is_white,
+        sizes=plan.sizes,
     )
     if writer.is_complete:
-        return Extraction(location, True, writer.failures(), writer.samples, [])
-    reuse = match_rows(writer, earlier)
+        return Extraction(plan.location, True, writer.failures(), writer.samples, [])
+    reuse = match_rows(writer.samples, writer.header.identity, plan.earlier)
     fill_store(
         writer,
         backbone,
         reuse,
-        read=partial(
-            read_sample,
-            root=manifest.root,
-            hashes=hashes,
-            view=view,
-            fake_is_white=manifest.fake_is_white,
-            height=backbone.preprocessing.height,
-            width=backbone.preprocessing.width,
-            interpolation=backbone.preprocessing.interpolation,
-            max_megapixels=max_megapixels,
-        ),
+        read=plan.read,
         batch_size=batch_size,
         decode_threads=decode_threads,
         progress=progress,
     )
-    return Extraction(location, False, writer.failures(), writer.samples, reuse.locations)
+    return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)

@@ -72,7 +72,7 @@ def prune_store(
         fill_store(
             writer,
             None,
-            match_rows(writer, [store]),
+            match_rows(writer.samples, identity, [store]),
             read=_no_picture,
             batch_size=1,
             progress=progress,

@@ -14,7 +14,7 @@ from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, store_location
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import Storage, join_location, storage_at
-from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
+from declip_pipeline.store.writer import ShardFile, StoredShard
 
 # Any type can be made from it with the same result as from the backbone's own output.
 EXACT_DTYPE = "float32"
@@ -214,19 +214,21 @@ def find_earlier_stores(
     return useful_stores or [store for _, store in found[:1]]
 
 
-def match_rows(writer: StoreWriter, stores: Sequence[Store]) -> EarlierStores:
-    """Pair the rows of a store to be written with those of earlier ones."""
+def match_rows(
+    samples: Sequence[Mapping[str, Any]], identity: StoreIdentity, stores: Sequence[Store]
+) -> EarlierStores:
+    """Pair the rows of a store to be written (`samples`, in order) with those of earlier ones."""
     matched = []
     for store in stores:
         by_content = {_content(s): row for row, s in enumerate(store.samples)}
         by_id = {(s["id"], *_content(s)): row for row, s in enumerate(store.samples)}
         row_of = {}
-        for row, sample in enumerate(writer.samples):
+        for row, sample in enumerate(samples):
             content = _content(sample)
             found = by_id.get((sample["id"], *content), by_content.get(content))
             if found is not None:
                 row_of[row] = found
-        useful = _gives_layers(store.identity, writer.header.identity)
+        useful = _gives_layers(store.identity, identity)
         matched.append(EarlierStore(store, storage_at(store.location), row_of, useful))
     return EarlierStores(matched)
 

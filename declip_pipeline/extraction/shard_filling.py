@@ -25,6 +25,8 @@ PICTURE_ARRAYS = MappingProxyType({"targets": "target", "thumbnails": "thumbnail
 
 # One waits for the disk, one is encoded, while the next is computed; more would fill the memory.
 SHARDS_BEING_WRITTEN = 2
+# With those whose pictures are being read: the one asked for, and the one after it.
+SHARDS_IN_MEMORY = SHARDS_BEING_WRITTEN + 2
 
 _Reading = Future[ReadSample | str]
 

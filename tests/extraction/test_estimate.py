@@ -1,0 +1,49 @@
+"""A dry run says what the store will be, and leaves nothing behind."""
+
+import re
+from pathlib import Path
+
+
+def files_in(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("c.*") if file.is_file())
+
+
+def price(text: str) -> dict[str, str]:
+    return dict(re.split(r" {2,}", line, maxsplit=1) for line in text.strip().splitlines())
+
+
+def test_the_price_is_that_of_the_store(program, shared_dataset, tiny_arch, tmp_path):
+    cache = tmp_path / "cache"
+    command = ("extract", shared_dataset, *tiny_arch, "--layers", "0-2", "--cache", cache)
+    outcome = program(*command, "--dry-run")
+    assert outcome.code == 0, outcome.err
+    assert not cache.exists(), "a dry run writes nothing there"
+    told = price(outcome.out)
+    extraction = program(*command)
+    assert told["store"] == extraction.last_line
+    assert told["images"] == "15"
+    assert told["layers"] == "layer0, layer1, layer2 of CLIP:from-file"
+    assert told["dtype"] == "float16"
+    size = files_in(Path(extraction.last_line)) / 1e9
+    assert abs(float(told["size"].removesuffix(" GB")) - size) <= 0.1 * size + 0.0005
+    assert told["free"].endswith("GB")
+    assert told["time"].endswith(" s")
+    assert 0.1 < float(told["memory"].removesuffix(" GB at most")) < 10
+
+
+def test_what_is_there_costs_nothing(program, shared_dataset, tiny_arch, tmp_path):
+    command = ("extract", shared_dataset, *tiny_arch, "--cache", tmp_path / "cache")
+    assert program(*command, "--layers", "0-2").code == 0
+    told = price(program(*command, "--layers", "1", "--dry-run").out)
+    assert told["images"] == "15, 15 of them from earlier stores"
+    assert told["time"] == "0 s"
+
+
+def test_of_several_views_each_has_its_price(program, shared_dataset, tiny_arch, tmp_path):
+    outcome = program(
+        *("extract", shared_dataset, *tiny_arch, "--cache", tmp_path / "cache", "--layers", 1),
+        *("--views", "clean,jpeg:40", "--augment", "blur:1", "--dry-run"),
+    )
+    views = re.findall(r"^view +(\S+)$", outcome.out, re.MULTILINE)
+    assert views == ["clean", "jpeg-40", "blur.random0"]
+    assert re.findall(r"^images +(\S+)$", outcome.out, re.MULTILINE) == ["15", "15", "8"]
