@@ -3,8 +3,9 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -63,23 +64,41 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise _Interruption(number)
 
 
+def _insist(unraisable: "sys.UnraisableHookArgs") -> None:
+    """Raise an interruption anew that came where Python can but report it, as in a destructor."""
+    interruption = unraisable.exc_value
+    if not isinstance(interruption, _Interruption):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = int(interruption.args[0])
+    signal.signal(signal.SIGALRM, lambda _, frame: _interrupt(number, frame))
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+
+
+def _answer_signals(answer: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, answer)
+
+
 def main() -> None:
     """Run the program; an error is one line on stderr and a non-zero exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
+    reported = sys.unraisablehook
     try:
-        # Commands return nothing; what comes back is the code of an exit asked for on the way.
-        code = app(prog_name="declip-pipe", standalone_mode=False)
+        try:
+            sys.unraisablehook = _insist
+            _answer_signals(_interrupt)
+            # Commands return nothing; what comes back is the code of an exit asked for on the way.
+            code = app(prog_name="declip-pipe", standalone_mode=False)
+        finally:
+            # One more, or one that comes while the program ends, ends it at once.
+            _answer_signals(signal.SIG_DFL)
+            sys.unraisablehook = reported
     except _Interruption as interruption:
-        # A second one, while threads are waited for, ends the program at once.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_DFL)
-        print(
-            "declip-pipe: interrupted; run the same command again to finish its work",
-            file=sys.stderr,
-        )
-        sys.exit(128 + int(interruption.args[0]))
+        _end_interrupted(interruption)
     except Exception as error:
+        behind = _interruption_behind(error)
+        if behind is not None:
+            _end_interrupted(behind)
         # Typer brings its own Click in newer versions, so the class has no one home to import from.
         if hasattr(error, "format_message"):
             _show_usage_error(error)
@@ -90,6 +109,21 @@ def main() -> None:
         sys.exit(2 if isinstance(error, InputError) else 1)
     if code:
         sys.exit(code)
+
+
+def _interruption_behind(error: BaseException | None) -> _Interruption | None:
+    """The interruption during whose clean-up an error came: a library need not expect one."""
+    while error is not None and not isinstance(error, _Interruption):
+        error = error.__context__
+    return error
+
+
+def _end_interrupted(interruption: _Interruption) -> NoReturn:
+    _answer_signals(signal.SIG_DFL)
+    print(
+        "declip-pipe: interrupted; run the same command again to finish its work", file=sys.stderr
+    )
+    sys.exit(128 + int(interruption.args[0]))
 
 
 def _show_usage_error(error: Any) -> None:

@@ -14,6 +14,7 @@ from stages.options import (
     DeviceOption,
     MegapixelsOption,
     OverwriteOption,
+    Precision,
     WeightsOption,
     comma_separated,
     require_folder,
@@ -119,6 +120,13 @@ def extract(
     ] = 0,
     max_megapixels: MegapixelsOption = 178.0,
     device: DeviceOption = Device.auto,
+    precision: Annotated[
+        Precision,
+        typer.Option(
+            help="How the backbone computes: float32 is the reference; auto takes bfloat16 on "
+            "CUDA. Part of the store's identity, not of a decoder's."
+        ),
+    ] = Precision.auto,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a forward pass.")] = 32,
     overwrite: OverwriteOption = False,
     dry_run: Annotated[
@@ -171,7 +179,11 @@ def extract(
     )
     for path in manifest.unpaired:
         remark(f"left out, no partner: {path}")
-    backbone = open_backbone(arch, weights=weights or (), device=str(choose_device(device.value)))
+    computing_on = choose_device(device.value)
+    if precision is Precision.auto:
+        precision = Precision.bfloat16 if computing_on.type == "cuda" else Precision.float32
+    backbone = open_backbone(arch, weights=weights or (), device=str(computing_on))
+    backbone.in_precision(precision.value)
     remark(f"{manifest.name}: {len(manifest.samples)} pictures, {backbone.name}")
     chosen = select_layers(layers, list(backbone.layers))
     learned = manifest.select(splits=["train"]) if random_views else manifest
@@ -201,6 +213,7 @@ def extract(
                 provenance={"arch": arch, "weights": _recorded(weights or [])},
                 batch_size=batch_size,
                 progress=tell,
+                notice=remark,
             )
         if extraction.was_complete:
             remark("the store is complete already, nothing to do (--overwrite extracts it again)")

@@ -25,6 +25,15 @@ class Device(StrEnum):
     cuda = "cuda"
 
 
+class Precision(StrEnum):
+    """How the backbone computes."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 DeviceOption = Annotated[
     Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")
 ]

@@ -12,6 +12,7 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feature_shape import FeatureShape
 
 INTERPOLATIONS = ("bilinear", "bicubic")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,8 @@ class Backbone(ABC):
     name: str
     layers: dict[str, FeatureShape]
     preprocessing: Preprocessing
+    # Of the forward pass; float32 is the reference, the others run under autocast.
+    precision: str = "float32"
 
     @property
     @abstractmethod
@@ -61,6 +64,16 @@ class Backbone(ABC):
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:
         """Move the weights to `device`; returns the backbone itself."""
+
+    def in_precision(self, precision: str) -> Self:
+        """Compute in float32, or under autocast in a 16-bit type; returns the backbone itself.
+
+        Raises `UnknownNameError`.
+        """
+        if precision not in PRECISIONS:
+            raise UnknownNameError("precision", precision, PRECISIONS)
+        self.precision = precision
+        return self
 
     @abstractmethod
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:

@@ -66,6 +66,12 @@ class FusedBackbone(Backbone):
             part.to(device)
         return self
 
+    def in_precision(self, precision: str) -> Self:
+        """Compute every part so; returns the backbone itself."""
+        for part in self.parts:
+            part.in_precision(precision)
+        return super().in_precision(precision)
+
     @torch.no_grad()
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Features of the asked layers, (N, channels of all parts, height, width)."""

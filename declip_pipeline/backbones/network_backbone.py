@@ -1,6 +1,7 @@
 """A backbone made of one network."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Self
 
@@ -44,17 +45,23 @@ class NetworkBackbone(Backbone):
         asked = self.in_depth_order(layers)
         if not asked:
             return {}
-        outputs = self.tower.intermediates(
-            self.tower.network,
-            self._normalized(images),
-            [self.tower.layer_indices[layer] for layer in asked],
-            "NLC" if self.tower.is_sequence else "NCHW",
-        )
+        with self._computing():
+            outputs = self.tower.intermediates(
+                self.tower.network,
+                self._normalized(images),
+                [self.tower.layer_indices[layer] for layer in asked],
+                "NLC" if self.tower.is_sequence else "NCHW",
+            )
         features = {}
         for layer, (patches, prefix) in zip(asked, outputs, strict=True):
             whole = patches if prefix is None else torch.cat([prefix, patches], dim=1)
             features[layer] = whole.float().contiguous()
         return features
+
+    def _computing(self) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self._mean.device.type, getattr(torch, self.precision))
 
     def _normalized(self, images: Tensor) -> Tensor:
         scale = 255.0 if images.dtype == torch.uint8 else 1.0

@@ -46,13 +46,14 @@ def extract(
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
 ) -> Extraction:
     """Run the frozen backbone over every sample and store the layers asked for.
 
     `sizes` is (N, 2) int32, height and width in pixels of each sample's picture (0 where it is
     unreadable). `view` is how the backbone sees each picture. `root` is a folder or an s3:// URL.
     `decode_threads` None is one a core. `provenance` (plain JSON) is kept as a record. `progress`
-    is told pictures done and in all.
+    is told pictures done and in all, `notice` lines that a user should see.
 
     A complete store is left alone; an interrupted one is finished, byte-identical to an undisturbed
     run with the same `batch_size`; what another store of the same dataset under `root` holds of the
@@ -95,5 +96,6 @@ def extract(
         batch_size=batch_size,
         decode_threads=decode_threads,
         progress=progress,
+        notice=notice,
     )
     return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)

@@ -81,9 +81,10 @@ def repair_store(
     for key, problem in damaged.items():
         if problem.is_stray:
             storage.delete(key)
-    storage.delete(fmt.COMPLETE)
+    # Entries before the completion: an extraction that goes on from here must not trust them.
     for shard in work:
         storage.delete(fmt.ledger_key(shard.number))
+    storage.delete(fmt.COMPLETE)
     writer = StoreWriter(
         storage.location,
         identity=header.identity,
@@ -202,11 +203,12 @@ def _open_backbone(
     arch = str(provenance.get("arch", identity.backbone))
     backbone = open_backbone(
         arch, weights=weights or provenance.get("weights") or (), device=device
-    )
+    ).in_precision(identity.precision)
     for field, expected, opened in (
         ("backbone", identity.backbone, backbone.name),
         ("weights_sha256", identity.weights_sha256, backbone.weights_sha256),
         ("preprocessing", identity.preprocessing, backbone.preprocessing.to_json()),
+        ("precision", identity.precision, backbone.precision),
     ):
         if opened != expected:
             raise IdentityMismatchError(

@@ -162,13 +162,21 @@ def order_after(
 ) -> list[Mapping[str, Any]]:
     """Samples in the order of a new store's rows: those of the earlier store first, as there.
 
-    So whole shards stay what they are when pictures are added; the others follow sorted by id.
+    So whole shards stay what they are when pictures are added. The others follow sorted by id, but
+    the same picture (with another mask) right behind its first, so that it is computed once.
     """
-    if earlier is None:
-        return sorted(samples, key=lambda sample: str(sample["id"]))
-    place = {(s["id"], *_content(s)): row for row, s in enumerate(earlier.samples)}
-    last = len(place)
-    return sorted(samples, key=lambda s: (place.get((s["id"], *_content(s)), last), str(s["id"])))
+    place: dict[Any, int] = {}
+    if earlier is not None:
+        place = {(s["id"], *_content(s)): row for row, s in enumerate(earlier.samples)}
+    first_id: dict[str, str] = {}
+    for sample in sorted(samples, key=lambda sample: str(sample["id"])):
+        first_id.setdefault(sample["image_sha256"], str(sample["id"]))
+
+    def key(sample: Mapping[str, Any]) -> tuple[int, str, str]:
+        row = place.get((sample["id"], *_content(sample)), len(place))
+        return row, first_id[sample["image_sha256"]], str(sample["id"])
+
+    return sorted(samples, key=key)
 
 
 def find_earlier_stores(
@@ -234,7 +242,11 @@ def match_rows(
 
 
 def _gives_layers(earlier: StoreIdentity, identity: StoreIdentity) -> bool:
-    return earlier.view == identity.view and earlier.dtype in (identity.dtype, EXACT_DTYPE)
+    return (
+        earlier.view == identity.view
+        and earlier.precision == identity.precision
+        and earlier.dtype in (identity.dtype, EXACT_DTYPE)
+    )
 
 
 def _content(sample: Mapping[str, Any]) -> tuple[str, str | None]:

@@ -41,12 +41,14 @@ def fill_store(
     kept: Mapping[int, Mapping[str, StoredShard]] = MappingProxyType({}),
     decode_threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Write every shard that is pending, then declare the store complete.
 
     `read` gives a sample's picture and masks, or why it has none. `backbone` may be None where
     `reuse` has all there is to compute. `kept` maps shards to those of
-    their arrays whose files are good already. Raises as `extract` does.
+    their arrays whose files are good already. `notice` is told, in a line, when the device's memory
+    is too small for `batch_size`. Raises as `extract` does.
     """
     header = writer.header
     layers, dtype = list(header.layers), header.identity.dtype
@@ -78,7 +80,16 @@ def fill_store(
                     failures[row] = outcome
                 else:
                     read_samples[row] = outcome
-            features = _features(backbone, read_samples, plan.computed, dtype, batch_size)
+            same = _same_picture(writer, read_samples, plan.computed)
+            features, fitting = _features(
+                backbone, read_samples, plan.computed, same, dtype, batch_size
+            )
+            if fitting < batch_size:
+                notice(
+                    f"the device's memory is too small for batches of {batch_size}; "
+                    f"going on with {fitting}"
+                )
+                batch_size = fitting
             rows = [row for row in writer.shard_rows(plan.shard) if row not in failures]
             stored = _stored_arrays(writer, plan, reuse, failures)
             arrays: dict[str, Sequence[np.ndarray]] = {}
@@ -206,27 +217,54 @@ def _features(
     backbone: Backbone | None,
     samples: Mapping[int, ReadSample],
     wanted: Mapping[int, tuple[str, ...]],
+    same_picture: Mapping[int, int],
     dtype: str,
     batch_size: int,
-) -> dict[str, dict[int, dict[str, np.ndarray]]]:
+) -> tuple[dict[str, dict[int, dict[str, np.ndarray]]], int]:
     """The wanted layers of each row's picture: layer to row to the arrays, by name, in `dtype`.
 
-    Rows that want the same layers go through the backbone together.
+    Rows that want the same layers go through the backbone together, and once where they show the
+    same picture: `same_picture` maps each row to the first one that does. Also returns the batch
+    size that fitted into the device's memory: halved as often as it took.
     """
     groups: dict[tuple[str, ...], list[int]] = {}
     for row in samples:
-        groups.setdefault(wanted[row], []).append(row)
+        if same_picture[row] == row:
+            groups.setdefault(wanted[row], []).append(row)
     found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
     for layers, rows in groups.items():
-        for first in range(0, len(rows) if layers else 0, batch_size):
+        first = 0
+        while layers and first < len(rows):
             assert backbone is not None, "features are to be computed"
             batch = rows[first : first + batch_size]
             stacked = torch.from_numpy(np.stack([samples[row].picture for row in batch]))
-            outputs = backbone.forward(stacked.permute(0, 3, 1, 2), layers)
+            try:
+                outputs = backbone.forward(stacked.permute(0, 3, 1, 2), layers)
+            except torch.OutOfMemoryError:
+                if batch_size == 1:
+                    raise
+                batch_size //= 2
+                continue
+            first += len(batch)
             for layer, values in outputs.items():
                 encoded = encode_features(values, dtype, is_grid=backbone.layers[layer].is_grid)
                 arrays = encoded.as_arrays(layer_key(layer), scales_key(layer))
                 for number, row in enumerate(batch):
                     own = {name: array[number] for name, array in arrays.items()}
                     found.setdefault(layer, {})[row] = own
-    return found
+    for rows_of in found.values():
+        for row in samples:
+            if same_picture[row] in rows_of:
+                rows_of[row] = rows_of[same_picture[row]]
+    return found, batch_size
+
+
+def _same_picture(
+    writer: StoreWriter, samples: Mapping[int, ReadSample], wanted: Mapping[int, tuple[str, ...]]
+) -> dict[int, int]:
+    """Each row with the first that shows the same picture and wants the same layers."""
+    first: dict[tuple[str, tuple[str, ...]], int] = {}
+    return {
+        row: first.setdefault((writer.samples[row]["image_sha256"], wanted[row]), row)
+        for row in samples
+    }

@@ -69,6 +69,7 @@ def plan_store(
         dtype=dtype,
         manifest_sha256=manifest_sha256(manifest.fake_is_white, samples),
         format_version=FORMAT_VERSION,
+        precision=backbone.precision,
     )
     earlier = (
         []

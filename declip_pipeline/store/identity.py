@@ -17,7 +17,8 @@ class StoreIdentity:
     """What a store holds, however it came to hold it; its SHA-256 names the store.
 
     `preprocessing` is the backbone's resize and normalisation as plain JSON, `layers` are in order
-    of depth, `manifest_sha256` is that of `manifest_sha256()`.
+    of depth, `manifest_sha256` is that of `manifest_sha256()`, `precision` the forward
+    pass's.
     """
 
     backbone: str
@@ -28,6 +29,7 @@ class StoreIdentity:
     dtype: str
     manifest_sha256: str
     format_version: int
+    precision: str = "float32"
 
     @property
     def sha256(self) -> str:

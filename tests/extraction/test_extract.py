@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from declip_pipeline.errors import InputError, StorageFullError, StoreError
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
@@ -170,3 +171,81 @@ def test_values_beyond_float16_are_refused(shared_dataset, tiny_backbone, tmp_pa
         run(shared_dataset, tiny_backbone, tmp_path)
     shutil.rmtree(tmp_path)
     run(shared_dataset, tiny_backbone, tmp_path, dtype="float32")
+
+
+def with_same_pictures(dataset):
+    """Beside each training picture, the same one with another mask."""
+    images, masks = dataset / "images" / "train", dataset / "masks" / "train"
+    for image in sorted(images.iterdir()):
+        shutil.copy(image, images / f"a-{image.name}")
+        mask = np.asarray(Image.open(masks / image.name))
+        Image.fromarray(np.roll(mask, 7, axis=0)).save(masks / f"a-{image.name}")
+
+
+def test_the_same_picture_is_computed_once(dataset, tiny_backbone, tmp_path, monkeypatch):
+    with_same_pictures(dataset)
+    seen = []
+    forward = type(tiny_backbone).forward
+
+    def counted(self, images, layers):
+        seen.append(len(images))
+        return forward(self, images, layers)
+
+    monkeypatch.setattr(type(tiny_backbone), "forward", counted)
+    store = Store(run(dataset, tiny_backbone, tmp_path / "cache").location)
+    assert len(store.samples) == 23
+    assert sum(seen) == 15
+    row_of = {sample["image"]: row for row, sample in enumerate(store.samples)}
+    for image, row in row_of.items():
+        if "/a-" in image:
+            rows = np.asarray([row, row_of[image.replace("/a-", "/")]])
+            one, other = store.read_layer("layer3", rows).values
+            assert torch.equal(one, other)
+            first, second = store.read_targets(rows)
+            assert (first != second).any()
+
+
+def test_a_device_too_small_halves_the_batch_and_says_so(
+    shared_dataset, tiny_backbone, tmp_path, monkeypatch
+):
+    whole = run(shared_dataset, tiny_backbone, tmp_path / "whole", batch_size=2)
+    forward = type(tiny_backbone).forward
+    said = []
+
+    def small(self, images, layers):
+        if len(images) > 3:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, images, layers)
+
+    monkeypatch.setattr(type(tiny_backbone), "forward", small)
+    halved = run(
+        shared_dataset, tiny_backbone, tmp_path / "halved", batch_size=8, notice=said.append
+    )
+    assert said == ["the device's memory is too small for batches of 8; going on with 2"]
+    one, other = Store(whole.location), Store(halved.location)
+    rows = np.arange(15)
+    assert torch.equal(
+        one.read_layer("layer3", rows).values, other.read_layer("layer3", rows).values
+    )
+
+
+def test_another_precision_is_another_store_of_nearly_the_same(
+    shared_dataset, tiny_backbone, tmp_path
+):
+    exact = Store(run(shared_dataset, tiny_backbone, tmp_path).location)
+    try:
+        tiny_backbone.in_precision("bfloat16")
+        extraction = run(shared_dataset, tiny_backbone, tmp_path)
+    finally:
+        tiny_backbone.in_precision("float32")
+    rounded = Store(extraction.location)
+    assert rounded.identity.precision == "bfloat16"
+    assert rounded.identity.sha256 != exact.identity.sha256
+    assert rounded.feature_identity("layer3") == exact.feature_identity("layer3")
+    rows = np.arange(15)
+    one = exact.read_layer("layer3", rows).decoded()
+    other = rounded.read_layer("layer3", rows).decoded()
+    error = float((one - other).norm() / one.norm())
+    assert 1e-4 < error < 2e-2
+    with pytest.raises(InputError, match=r"unknown precision 'int8'; known: float32, bfloat16"):
+        tiny_backbone.in_precision("int8")

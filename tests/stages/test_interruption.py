@@ -14,6 +14,53 @@ from declip_pipeline.store.reader import Store
 PROGRAM = [sys.executable, "-c", "from stages.app import main; main()"]
 
 
+# A command that is interrupted within a destructor, where Python can raise nothing.
+DESTRUCTOR = """
+import os, signal, time
+from stages import app
+
+class Trap:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+def command(**options):
+    Trap()
+    time.sleep(60)
+
+app.app = command
+app.main()
+"""
+
+
+# A library that does not expect an interruption, and fails while it cleans up.
+CLEANUP = """
+import os, signal
+from stages import app
+
+def command(**options):
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            pass
+    finally:
+        [].pop()
+
+app.app = command
+app.main()
+"""
+
+
+@pytest.mark.parametrize("program", [DESTRUCTOR, CLEANUP], ids=["destructor", "clean-up"])
+def test_an_interruption_is_not_lost_where_nothing_can_be_raised(program):
+    outcome = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50
+    )
+    assert outcome.returncode == 143, outcome.stderr
+    assert outcome.stderr.splitlines() == [
+        "declip-pipe: interrupted; run the same command again to finish its work"
+    ]
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_extraction_goes_on(tiny_arch, tmp_path, number, code):
     dataset = write_dataset(tmp_path / "many", {"train": 150, "valid": 1, "test": 1})
