@@ -44,8 +44,10 @@ def repair_store(
     default where the store says they lay) with the backbone and the batch size that made the store;
     `weights` names its weights where they have moved. Metadata is written again from the manifest,
     an unfinished store is finished, completion is declared anew. On the machine that made the store
-    its bytes are what they were. Nothing is touched before pictures and backbone are seen to be
-    the same. `progress` is told pictures done and in all.
+    its bytes are what they were, but for pictures that came from an earlier store: those went
+    through the backbone in other batches then, and their last bits may differ now. Nothing is
+    touched before pictures and backbone are seen to be the same. `progress` is told pictures done
+    and in all.
 
     Raises `StoreError` for a damaged manifest, and for a picture that is missing or has changed
     since; `IdentityMismatchError` for another backbone; else as `extract` does.

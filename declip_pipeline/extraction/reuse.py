@@ -109,11 +109,12 @@ class EarlierStores:
 
     def __init__(self, stores: Sequence[EarlierStore]) -> None:
         self._stores = list(stores)
+        self._gave: set[str] = set()
 
     @property
     def locations(self) -> list[str]:
-        """Where they lie."""
-        return [earlier.store.location for earlier in self._stores]
+        """Where those lie that gave something."""
+        return [e.store.location for e in self._stores if e.store.location in self._gave]
 
     def has(self, row: int, layer: str | None) -> bool:
         """Whether one has data of a row of the new store, and this layer of it (None for any)."""
@@ -130,8 +131,12 @@ class EarlierStores:
         self, array: fmt.RowArray, rows: range, failures: Mapping[int, str], rows_per_shard: int
     ) -> StoredShard | None:
         """The file that holds an array of just these rows, None when none does."""
-        found = (e.stored_shard(array, rows, failures, rows_per_shard) for e in self._stores)
-        return next((stored for stored in found if stored is not None), None)
+        for earlier in self._stores:
+            stored = earlier.stored_shard(array, rows, failures, rows_per_shard)
+            if stored is not None:
+                self._gave.add(earlier.store.location)
+                return stored
+        return None
 
     def read_layer(self, layer: str, rows: Sequence[int], dtype: str) -> dict[int, _Values]:
         """A layer of rows of the new store: to each row, the arrays by name that hold it."""
@@ -151,6 +156,7 @@ class EarlierStores:
         for earlier in self._stores:
             own = [row for row in rows if row not in found and earlier.has(row, layer)]
             if own:
+                self._gave.add(earlier.store.location)
                 arrays = read(earlier, own)
                 for number, row in enumerate(own):
                     found[row] = {name: values[number] for name, values in arrays.items()}

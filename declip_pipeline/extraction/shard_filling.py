@@ -59,7 +59,9 @@ def fill_store(
     # Several extractors may fill one store. Each takes the shards in an order of its own and
     # leaves out what another has done meanwhile, so they seldom meet and need no locks to live on.
     random.shuffle(pending)
-    work = [_plan(writer, shard, reuse, kept.get(shard, {})) for shard in pending]
+    # With the pictures at hand, one that failed before is tried again: limits may have changed.
+    retry = backbone is not None
+    work = [_plan(writer, shard, reuse, kept.get(shard, {}), retry=retry) for shard in pending]
     writer.require_space(
         pending,
         {plan.shard: _stored_arrays(writer, plan, reuse, plan.failures) for plan in work},
@@ -131,7 +133,12 @@ class _ShardPlan:
 
 
 def _plan(
-    writer: StoreWriter, shard: int, reuse: EarlierStores, kept: Mapping[str, StoredShard]
+    writer: StoreWriter,
+    shard: int,
+    reuse: EarlierStores,
+    kept: Mapping[str, StoredShard],
+    *,
+    retry: bool,
 ) -> _ShardPlan:
     wanted = [
         layer
@@ -142,7 +149,7 @@ def _plan(
     pictures = not set(PICTURE_ARRAYS) <= set(kept)
     computed, failures = {}, {}
     for row in writer.shard_rows(shard):
-        reason = reuse.failure(row)
+        reason = None if retry else reuse.failure(row)
         if reason is not None:
             failures[row] = reason
             continue

@@ -100,7 +100,8 @@ def _put_records(storage: Storage, records: Mapping[str, bytes]) -> None:
             if not storage.create(key, records[key]) and storage.read(key) != records[key]:
                 raise StoreError(
                     f"{storage.location} holds an unfinished store of another extraction, its "
-                    f"{key} differs; finish that with `declip-pipe extract`, or remove it"
+                    f"{key} differs; finish that with `declip-pipe extract`, or remove it "
+                    f"with `declip-pipe cache prune {storage.location} --all`"
                 )
 
 

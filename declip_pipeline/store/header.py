@@ -3,12 +3,14 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity
+from declip_pipeline.store.storage import URL_MARK
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,12 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
 
     Raises `StoreError` for what is not a store, of another format version, or was edited.
     """
+    if group is None and URL_MARK not in location and not Path(location).is_dir():
+        what = "is a file" if Path(location).is_file() else "does not exist"
+        raise StoreError(
+            f"{location or 'an empty path'} {what} and is not a feature store; expected what "
+            "`declip-pipe extract` printed"
+        )
     try:
         attributes = json.loads(group or b"{}")["attributes"][fmt.ATTRIBUTES]
         version = attributes["format_version"]

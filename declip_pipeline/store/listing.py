@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from declip_pipeline.errors import StoreError
+from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header
-from declip_pipeline.store.storage import Storage, join_location, storage_at
+from declip_pipeline.store.storage import URL_MARK, Storage, join_location, storage_at
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,11 @@ def list_stores(root: str | Path) -> list[StoreSummary]:
     """Every store under `root` (a folder or an s3:// URL), sorted by location.
 
     A store that cannot be read (damaged, of another format version) is listed with its problem.
+    Raises `InputError` when there is no such folder.
     """
+    if URL_MARK not in str(root) and not Path(root).is_dir():
+        what = "is a file" if Path(root).is_file() else "does not exist"
+        raise InputError(f"{root} {what}; expected a folder that holds stores")
     storage = storage_at(root)
     sizes = storage.sizes()
     marks = (fmt.GROUP, fmt.MANIFEST)

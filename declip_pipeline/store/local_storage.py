@@ -105,12 +105,16 @@ class LocalStorage(Storage):
             return (self.folder / key).is_file()
 
     def sizes(self) -> dict[str, int]:
+        found: dict[str, int] = {}
         with self._errors("list", ""):
-            return {
-                file.relative_to(self.folder).as_posix(): file.stat().st_size
-                for file in sorted(self.folder.rglob("*"))
-                if file.is_file() and not file.name.endswith(PARTIAL)
-            }
+            for folder, _, names in os.walk(self.folder, onerror=_unless_gone):
+                for name in names:
+                    file = Path(folder, name)
+                    # What goes meanwhile was not there; a link to nowhere is no file.
+                    with suppress(FileNotFoundError):
+                        if file.is_file() and not name.endswith(PARTIAL):
+                            found[file.relative_to(self.folder).as_posix()] = file.stat().st_size
+        return dict(sorted(found.items()))
 
     def folders(self) -> list[str]:
         with self._errors("list", ""):
@@ -198,7 +202,7 @@ class LocalStorage(Storage):
             raise self._error(error, action, key) from error
 
     def _error(self, error: OSError, action: str, key: str) -> StoreError | StorageFullError:
-        place = self.folder / key
+        place = error.filename or self.folder / key
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return StorageFullError(
                 f"no space left to {action} {place}; free some and run the same command "
@@ -211,10 +215,12 @@ class LocalStorage(Storage):
         if error.errno == errno.EROFS:
             return StoreError(
                 f"cannot {action} {place}: its disk is read-only; stores there can be read, "
-                "name another --cache to write"
+                "write to another place"
             )
+        if error.errno in (errno.EEXIST, errno.ENOTDIR):
+            return StoreError(f"cannot {action} {place}: it, or what is above it, is a file")
         return StoreError(
-            f"cannot {action} {place}: {error.strerror}; "
+            f"cannot {action} {place}: {error.strerror or error}; "
             "check the disk and run the same command again"
         )
 
@@ -233,6 +239,11 @@ class _OpenFile:
         descriptor = getattr(self, "descriptor", None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _unless_gone(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _read_into(descriptor: int, offset: int, buffers: Sequence[np.ndarray]) -> bool:

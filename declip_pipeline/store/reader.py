@@ -9,9 +9,10 @@ import numpy as np
 from declip_pipeline.errors import StoreError, UnknownNameError
 from declip_pipeline.feature_dtype import StoredFeatures
 from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.fingerprint import sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_json
-from declip_pipeline.store.identity import StoreIdentity, feature_identity
+from declip_pipeline.store.identity import StoreIdentity, feature_identity, manifest_sha256
 from declip_pipeline.store.row_source import RowSource
 from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.store.zarr_rows import ZarrRows
@@ -54,14 +55,32 @@ class Store:
             self.failures = {int(row): str(why) for row, why in summary["failures"].items()}
             self.samples: list[dict[str, Any]] = manifest["samples"]
             self.fake_is_white = bool(manifest["fake_is_white"])
+            found = manifest_sha256(self.fake_is_white, self.samples)
             self.labels = np.asarray([sample["label"] for sample in self.samples], np.int8)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
                 f"{self.location}: its records are damaged ({error!r}); "
                 f"run `declip-pipe cache verify {self.location} --repair`"
             ) from error
+        if (
+            found != self.identity.manifest_sha256
+            or len(self.samples) != self.header.rows
+            or summary.get("metadata_sha256", {}).get(fmt.MANIFEST) != self._sha256(fmt.MANIFEST)
+        ):
+            remedy = (
+                "export it again"
+                if is_single_file(location)
+                else f"run `declip-pipe cache verify {self.location}` for more"
+            )
+            raise StoreError(
+                f"{self.location}: its {fmt.MANIFEST} was edited, its SHA-256 is not that in "
+                f"{fmt.COMPLETE}, or its samples are not the identity's; {remedy}"
+            )
         self.sizes = self._whole(fmt.SIZES, (self.header.rows, 2), "<i4")
         self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.sizes)
+
+    def _sha256(self, key: str) -> str:
+        return sha256_of_bytes(self.source.read_blob(key) or b"")
 
     def _json(self, key: str) -> Any:
         return read_json(self.source.read_blob, key, self.location)

@@ -1,5 +1,6 @@
 """`declip-pipe cache prune`: remove layers or pictures from a store, or all of it."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,17 +38,27 @@ def prune(
 
     from declip_pipeline.backbones.layer_selection import select_layers
     from declip_pipeline.extraction.pruning import prune_store
+    from declip_pipeline.store.format import MANIFEST
     from declip_pipeline.store.listing import describe_store
     from declip_pipeline.store.reader import Store
-    from declip_pipeline.store.storage import storage_at
+    from declip_pipeline.store.storage import URL_MARK, storage_at
     from declip_pipeline.store.writer import delete_store
     from stages.screen import progress, remark, result
 
-    before = describe_store(store).summary
+    if URL_MARK not in store:
+        # Of a link, the store behind it is meant, and the smaller one belongs beside that.
+        store = str(Path(store).resolve())
+        if Path(store).is_file():
+            raise InputError(f"{store} is a file; import it first, or remove it as any file")
     if everything:
-        delete_store(storage_at(store))
-        remark(f"removed {store}, {before.total_bytes / 1e6:.1f} MB")
+        storage = storage_at(store)
+        sizes = storage.sizes()
+        if MANIFEST not in sizes:
+            describe_store(store)  # refuses what is no store; an interrupted removal leaves this
+        delete_store(storage)
+        remark(f"removed {store}, {sum(sizes.values()) / 1e6:.1f} MB")
         return
+    before = describe_store(store).summary
     opened = Store(store)
     with progress("pruning") as tell:
         smaller = prune_store(

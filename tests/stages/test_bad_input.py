@@ -314,6 +314,11 @@ class TestStores:
         (copied_store / fmt.MANIFEST).unlink()
         assert "lacks its manifest.json" in refused(*command(copied_store), code=1)
 
+    def test_an_edited_manifest(self, refused, command, copied_store):
+        text = (copied_store / fmt.MANIFEST).read_text()
+        (copied_store / fmt.MANIFEST).write_text(text.replace('"test"', '"train"'))
+        assert "its manifest.json was edited" in refused(*command(copied_store), code=1)
+
     def test_a_missing_array(self, refused, command, copied_store):
         shutil.rmtree(copied_store / fmt.layer_key("layer1"))
         line = refused(*command(copied_store), code=1)

@@ -57,6 +57,9 @@ class TestLs:
 
     def test_none(self, program, tmp_path):
         outcome = program("cache", "ls", tmp_path / "nowhere")
+        assert (outcome.code, outcome.out) == (2, "")
+        assert "nowhere does not exist; expected a folder that holds stores" in outcome.err
+        outcome = program("cache", "ls", tmp_path)
         assert (outcome.code, outcome.out) == (0, "")
         assert "no stores under" in outcome.err
 
@@ -148,6 +151,19 @@ class TestPrune:
         assert outcome.code == 0
         assert not store.exists()
         assert "removed" in outcome.err
+
+    def test_through_a_link(self, program, store, tmp_path):
+        link = tmp_path / "link"
+        link.symlink_to(store)
+        smaller = Path(program("cache", "prune", link, "--layers", "0").last_line)
+        assert smaller.parent == store.parent
+        assert not store.exists()
+
+    def test_what_an_interrupted_removal_left(self, program, store):
+        for name in ("complete.json", "zarr.json", "ledger/000000.json"):
+            (store / name).unlink()
+        assert program("cache", "prune", store, "--all").code == 0
+        assert not store.exists()
 
     @pytest.mark.parametrize(
         ("options", "code", "message"),

@@ -12,6 +12,7 @@ import zarr
 from s3_server import S3Server, free_port, running_s3_server
 from zarr.storage import ObjectStore
 
+from declip_pipeline.extraction import shard_filling
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.store import format as fmt
@@ -143,6 +144,8 @@ def test_an_interrupted_extraction_goes_on_and_ends_with_the_same_objects(
 
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "write_shard", interrupted)
+        # One after another, so that it is known how far it came.
+        patch.setattr(shard_filling, "SHARDS_BEING_WRITTEN", 1)
         with pytest.raises(KeyboardInterrupt):
             run_extract(shared_dataset, tiny_backbone, root)
     assert len(written) == 2
