@@ -17,6 +17,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -128,6 +129,8 @@ def _import_the_rest() -> None:
             main()
         except SystemExit as ending:
             assert ending.code == 2
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _answer(runs: list[Run]) -> list[dict[str, Any]]:
@@ -159,7 +162,8 @@ def _wait_until_used(pid: int, seconds: float) -> None:
 def _ending(pid: int, folder: Path, number: int) -> dict[str, Any]:
     _, status, usage = os.wait4(pid, 0)
     out, err, computed = (
-        (folder / f"{kind}{number}").read_text() for kind in ("out", "err", "shards")
+        place.read_text() if place.exists() else ""  # killed before it made them
+        for place in (folder / f"{kind}{number}" for kind in ("out", "err", "shards"))
     )
     return {
         "code": os.waitstatus_to_exitcode(status),
@@ -176,8 +180,6 @@ def _be_the_program(run: Run, folder: Path, number: int) -> None:
         for place, kind in ((1, "out"), (2, "err")):
             descriptor = os.open(folder / f"{kind}{number}", os.O_WRONLY | os.O_CREAT)
             os.dup2(descriptor, place)
-        for expected in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(expected, signal.SIG_DFL)
         signal.alarm(GIVE_UP_AFTER)
         random.seed()
         # What was written outlives a kill, flushed or not: the disk need not be waited for.
@@ -194,6 +196,8 @@ def _be_the_program(run: Run, folder: Path, number: int) -> None:
         code = 0
     except SystemExit as ending:
         code = ending.code
+    except BaseException:
+        traceback.print_exc()
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -226,16 +230,16 @@ class _Counter:
 
 
 def _let_a_worker_die(number: int) -> None:
-    from declip_pipeline.extraction import extract
+    from declip_pipeline.extraction import sample_reading
 
-    counter, read_sample = _Counter(), extract.read_sample
+    counter, decode_image = _Counter(), sample_reading.decode_image
 
     def dying(*arguments: Any, **options: Any) -> Any:
         if counter.next() == number:
             raise RuntimeError("a worker died")
-        return read_sample(*arguments, **options)
+        return decode_image(*arguments, **options)
 
-    extract.read_sample = dying
+    sample_reading.decode_image = dying
 
 
 def _fill_the_disk(number: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from declip_pipeline.errors import InputError, StorageFullError, StoreError
+from declip_pipeline.extraction import shard_filling
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.images.decode import decode_image
@@ -77,6 +78,8 @@ def test_an_interrupted_run_goes_on_and_ends_byte_identical(
 
     with monkeypatch.context() as patch:
         patch.setattr(StoreWriter, "write_shard", interrupted)
+        # One after another, so that it is known how far it came.
+        patch.setattr(shard_filling, "SHARDS_BEING_WRITTEN", 1)
         with pytest.raises(KeyboardInterrupt):
             run(shared_dataset, tiny_backbone, tmp_path / "two")
     path = tmp_path / "two" / Path(undisturbed.location).relative_to(tmp_path / "one")
