@@ -95,10 +95,7 @@ class LocalStorage(Storage):
                 else:
                     _flush_folder(target.parent)
                     return
-        data = source.read(source_key)
-        if data is None:
-            raise lacking(source, source_key)
-        self.write(key, [data])
+        self.copy(key, source, source_key)
 
     def exists(self, key: str) -> bool:
         with self._errors("read", key):

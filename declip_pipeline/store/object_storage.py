@@ -111,10 +111,7 @@ class ObjectStorage(Storage):
                         raise
                     raise lacking(source, source_key) from None
             return
-        data = source.read(source_key)
-        if data is None:
-            raise lacking(source, source_key)
-        self.write(key, [data])
+        self.copy(key, source, source_key)
 
     def exists(self, key: str) -> bool:
         return self._found(key, lambda path: obstore.head(self._bucket, path)) is not None

@@ -55,6 +55,13 @@ class Storage(ABC):
         source has no such key.
         """
 
+    def copy(self, key: str, source: "Storage", source_key: str) -> None:
+        """Put the bytes of `source_key` at `key`. Raises `StoreError` when there are none."""
+        data = source.read(source_key)
+        if data is None:
+            raise lacking(source, source_key)
+        self.write(key, [data])
+
     @abstractmethod
     def exists(self, key: str) -> bool:
         """Whether `key` holds anything."""
