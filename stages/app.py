@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from types import FrameType
 from typing import Annotated, Any, NoReturn
@@ -19,6 +20,9 @@ from stages.predict import predict
 from stages.train import train
 
 TRACEBACK_VARIABLE = "DECLIP_PIPE_TRACEBACK"
+INTERRUPTED = "declip-pipe: interrupted; run the same command again to finish its work"
+# How long an interrupted program may take to finish what is on its way to the disk.
+PATIENCE_SECONDS = 30
 
 app = typer.Typer(
     name="declip-pipe",
@@ -61,7 +65,16 @@ class _Interruption(BaseException):
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    # An exception at any moment may leave a thread's lock taken, and then threads that are waited
+    # for never end. What is on the disk is good at any moment, so the program need not wait.
+    signal.signal(signal.SIGALRM, lambda _, frame: _end_at_once(number))
+    signal.alarm(PATIENCE_SECONDS)
     raise _Interruption(number)
+
+
+def _end_at_once(number: int) -> None:
+    print(INTERRUPTED, file=sys.stderr, flush=True)
+    os._exit(128 + number)
 
 
 def _insist(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -120,10 +133,13 @@ def _interruption_behind(error: BaseException | None) -> _Interruption | None:
 
 def _end_interrupted(interruption: _Interruption) -> NoReturn:
     _answer_signals(signal.SIG_DFL)
-    print(
-        "declip-pipe: interrupted; run the same command again to finish its work", file=sys.stderr
-    )
-    sys.exit(128 + int(interruption.args[0]))
+    # What was torn from its work may complain when it is cleared away; nobody wants to know.
+    sys.unraisablehook = lambda unraisable: None
+    warnings.simplefilter("ignore")
+    code = 128 + int(interruption.args[0])
+    signal.signal(signal.SIGALRM, lambda _, frame: os._exit(code))
+    print(INTERRUPTED, file=sys.stderr)
+    sys.exit(code)
 
 
 def _show_usage_error(error: Any) -> None:

@@ -89,6 +89,12 @@ def _stored_shard(earlier: Path, shard: int) -> StoredShard:
     return StoredShard(storage_at(earlier), key, ShardFile(**entry["files"][key]))
 
 
+def require_no_store(refusal: Exception) -> None:
+    """A reader's refusal says that there is no store, or not all of one, and nothing worse."""
+    reasons = ("is incomplete", "is not a feature store", "does not exist")
+    assert any(reason in str(refusal) for reason in reasons), refusal
+
+
 def files_of(path: Path) -> dict[str, bytes]:
     """All files below a folder, by their paths within it."""
     return {

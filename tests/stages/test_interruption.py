@@ -50,7 +50,32 @@ app.main()
 """
 
 
-@pytest.mark.parametrize("program", [DESTRUCTOR, CLEANUP], ids=["destructor", "clean-up"])
+# A thread that never ends is waited for, as one whose lock the interruption left taken.
+STUCK = """
+import os, signal, threading
+from stages import app
+
+def command(**options):
+    lock = threading.Lock()
+    lock.acquire()
+    stuck = threading.Thread(target=lock.acquire)
+    stuck.start()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        while True:
+            pass
+    finally:
+        stuck.join()
+
+app.PATIENCE_SECONDS = 1
+app.app = command
+app.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [DESTRUCTOR, CLEANUP, STUCK], ids=["destructor", "clean-up", "stuck"]
+)
 def test_an_interruption_is_not_lost_where_nothing_can_be_raised(program):
     outcome = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=50

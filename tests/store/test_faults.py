@@ -20,7 +20,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade_store import ROWS_PER_SHARD, VALUES, begin_store, files_of, write_pending
+from handmade_store import (
+    ROWS_PER_SHARD,
+    VALUES,
+    begin_store,
+    files_of,
+    require_no_store,
+    write_pending,
+)
 
 from declip_pipeline.errors import StorageFullError, StoreError
 from declip_pipeline.store import format as fmt
@@ -74,7 +81,7 @@ def require_finished(path: Path, earlier: Path, undisturbed: dict[str, bytes]) -
     try:
         store = Store(path)
     except StoreError as error:
-        assert "is incomplete" in str(error) or "is not a feature store" in str(error)
+        require_no_store(error)
         complete = False
     else:
         for name, expected in VALUES.items():
