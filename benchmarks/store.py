@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -40,7 +40,7 @@ LAYER = "layer20"
 BATCH = 32
 REPEATS = 5
 PICTURE = 224
-WRITTEN = [0, 1, 2, 3]
+WRITTEN = range(8)
 
 
 def main() -> None:
@@ -140,7 +140,7 @@ def new_writer(place: Path, images: int) -> StoreWriter:
     )
 
 
-def fill(writer: StoreWriter, rows: np.ndarray, shards: list[int]) -> None:
+def fill(writer: StoreWriter, rows: np.ndarray, shards: Sequence[int]) -> None:
     mask = np.zeros((PICTURE, PICTURE), bool)
     mask[50:120, 60:160] = True
     target = np.zeros((fmt.TARGET_SIZE, fmt.TARGET_SIZE), np.uint8)
