@@ -61,6 +61,11 @@ class Backbone(ABC):
     def weights_sha256(self) -> str:
         """SHA-256 over the tensors of the image network, the same from any kind of file."""
 
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Where the weights are, and where features come out."""
+
     @abstractmethod
     def to(self, device: str | torch.device) -> Self:
         """Move the weights to `device`; returns the backbone itself."""

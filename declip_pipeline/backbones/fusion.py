@@ -60,6 +60,11 @@ class FusedBackbone(Backbone):
             [[part.weights_sha256, part.preprocessing.to_json()] for part in self.parts]
         )
 
+    @property
+    def device(self) -> torch.device:
+        """Where the parts' weights are."""
+        return self.parts[0].device
+
     def to(self, device: str | torch.device) -> Self:
         """Move the weights to `device`; returns the backbone itself."""
         for part in self.parts:

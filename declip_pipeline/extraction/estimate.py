@@ -9,7 +9,8 @@ import numpy as np
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.extraction.reuse import EarlierStores, match_rows
-from declip_pipeline.extraction.shard_filling import SHARDS_IN_MEMORY, fill_store
+from declip_pipeline.extraction.shard_filling import SHARDS_IN_MEMORY, ShardFiller
+from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import StorePlan
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.storage import storage_at
@@ -88,7 +89,8 @@ def _trial(
             sizes=plan.sizes[rows],
         )
         started = time.perf_counter()
-        fill_store(writer, backbone, EarlierStores([]), read=plan.read, batch_size=batch_size)
+        none = EarlierStores([])
+        fill_store(ShardFiller(writer, backbone, none, read=plan.read, batch_size=batch_size))
         seconds = time.perf_counter() - started
         shards = {
             array.shard_key(shard)

@@ -11,7 +11,9 @@ import numpy as np
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.extraction.reuse import match_rows
-from declip_pipeline.extraction.shard_filling import fill_store
+from declip_pipeline.extraction.shard_filling import ShardFiller
+from declip_pipeline.extraction.stage_times import StageTimes
+from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import plan_store
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import CLEAN_VIEW, View
@@ -47,13 +49,15 @@ def extract(
     overwrite: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda line: None,
+    times: StageTimes | None = None,
 ) -> Extraction:
     """Run the frozen backbone over every sample and store the layers asked for.
 
     `sizes` is (N, 2) int32, height and width in pixels of each sample's picture (0 where it is
     unreadable). `view` is how the backbone sees each picture. `root` is a folder or an s3:// URL.
     `decode_threads` None is one a core. `provenance` (plain JSON) is kept as a record. `progress`
-    is told pictures done and in all, `notice` lines that a user should see.
+    is told pictures done and in all, `notice` lines that a user should see; `times` adds up where
+    the time goes.
 
     A complete store is left alone; an interrupted one is finished, byte-identical to an undisturbed
     run with the same `batch_size`; what another store of the same dataset under `root` holds of the
@@ -88,14 +92,15 @@ def extract(
     if writer.is_complete:
         return Extraction(plan.location, True, writer.failures(), writer.samples, [])
     reuse = match_rows(writer.samples, writer.header.identity, plan.earlier)
-    fill_store(
+    filler = ShardFiller(
         writer,
         backbone,
         reuse,
         read=plan.read,
         batch_size=batch_size,
         decode_threads=decode_threads,
-        progress=progress,
         notice=notice,
+        times=times,
     )
+    fill_store(filler, progress=progress)
     return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)

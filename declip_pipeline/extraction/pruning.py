@@ -7,7 +7,8 @@ from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.sample_reading import ReadSample
-from declip_pipeline.extraction.shard_filling import fill_store
+from declip_pipeline.extraction.shard_filling import ShardFiller
+from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.store.identity import manifest_sha256, store_folder
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import sibling_location
@@ -69,14 +70,9 @@ def prune_store(
         sizes=store.sizes[rows],
     )
     if not writer.is_complete:
-        fill_store(
-            writer,
-            None,
-            match_rows(writer.samples, identity, [store]),
-            read=_no_picture,
-            batch_size=1,
-            progress=progress,
-        )
+        reuse = match_rows(writer.samples, identity, [store])
+        filler = ShardFiller(writer, None, reuse, read=_no_picture, batch_size=1)
+        fill_store(filler, progress=progress)
     return writer.location
 
 

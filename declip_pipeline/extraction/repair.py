@@ -13,7 +13,8 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import IdentityMismatchError, StoreError
 from declip_pipeline.extraction.recorded_pictures import RecordedPictures
 from declip_pipeline.extraction.reuse import EarlierStores
-from declip_pipeline.extraction.shard_filling import fill_store
+from declip_pipeline.extraction.shard_filling import ShardFiller
+from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.fingerprint import canonical_json
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import view_named
@@ -103,7 +104,7 @@ def repair_store(
     batch_size = header.provenance.get("batch_size")
     if not isinstance(batch_size, int) or batch_size < 1:
         batch_size = DEFAULT_BATCH_SIZE
-    fill_store(
+    filler = ShardFiller(
         writer,
         backbone,
         EarlierStores([]),
@@ -119,8 +120,8 @@ def repair_store(
         batch_size=batch_size,
         kept={shard.number: shard.kept for shard in work},
         decode_threads=decode_threads,
-        progress=progress,
     )
+    fill_store(filler, progress=progress)
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
-"""A store's pending shards, from pictures, from the backbone, and from earlier stores."""
+"""Shards of a store from pictures, from the backbone, and from earlier stores: a pipeline."""
 
 import os
-import random
 from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from threading import Lock
 from types import MappingProxyType
 
 import numpy as np
@@ -14,9 +14,10 @@ import torch
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.extraction.feature_computing import ComputedBatch, FeatureComputer
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.sample_reading import ReadSample
-from declip_pipeline.feature_dtype import encode_features
+from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.store.format import layer_key, scales_key
 from declip_pipeline.store.writer import StoredShard, StoreWriter
 
@@ -29,96 +30,263 @@ SHARDS_BEING_WRITTEN = 2
 SHARDS_IN_MEMORY = SHARDS_BEING_WRITTEN + 2
 
 _Reading = Future[ReadSample | str]
+# To each layer and row, the batch that has it and its place there.
+_Computed = dict[str, dict[int, tuple[ComputedBatch, int]]]
 
 
-def fill_store(
-    writer: StoreWriter,
-    backbone: Backbone | None,
-    reuse: EarlierStores,
-    *,
-    read: Callable[[Sample], ReadSample | str],
-    batch_size: int,
-    kept: Mapping[int, Mapping[str, StoredShard]] = MappingProxyType({}),
-    decode_threads: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-    notice: Callable[[str], None] = lambda line: None,
-) -> None:
-    """Write every shard that is pending, then declare the store complete.
-
-    `read` gives a sample's picture and masks, or why it has none. `backbone` may be None where
-    `reuse` has all there is to compute. `kept` maps shards to those of
-    their arrays whose files are good already. `notice` is told, in a line, when the device's memory
-    is too small for `batch_size`. Raises as `extract` does.
+class ShardFiller:
+    """Writes any shards of one store. Pictures are decoded in threads, a shard ahead of the
+    backbone; what it computed is written in threads, while it computes the next.
     """
-    header = writer.header
-    layers, dtype = list(header.layers), header.identity.dtype
-    pending = writer.pending_shards()
-    total = header.rows
-    done = total - sum(len(writer.shard_rows(shard)) for shard in pending)
-    progress(done, total)
-    # Several extractors may fill one store. Each takes the shards in an order of its own and
-    # leaves out what another has done meanwhile, so they seldom meet and need no locks to live on.
-    random.shuffle(pending)
-    # With the pictures at hand, one that failed before is tried again: limits may have changed.
-    retry = backbone is not None
-    work = [_plan(writer, shard, reuse, kept.get(shard, {}), retry=retry) for shard in pending]
-    writer.require_space(
-        pending,
-        {plan.shard: _stored_arrays(writer, plan, reuse, plan.failures) for plan in work},
-    )
-    with (
-        ThreadPoolExecutor(decode_threads or os.cpu_count()) as decoders,
-        ThreadPoolExecutor(SHARDS_BEING_WRITTEN) as shard_writers,
-        # Closed first, so that nothing more is queued once an error is on its way.
-        closing(_read_ahead(decoders, read, writer, work)) as shards,
-    ):
-        writing: deque[Future[None]] = deque()
-        for plan, readings in shards:
-            read_samples: dict[int, ReadSample] = {}
-            failures = dict(plan.failures)
-            for row, reading in readings.items():
+
+    def __init__(
+        self,
+        writer: StoreWriter,
+        backbone: Backbone | None,
+        reuse: EarlierStores,
+        *,
+        read: Callable[[Sample], ReadSample | str],
+        batch_size: int,
+        kept: Mapping[int, Mapping[str, StoredShard]] = MappingProxyType({}),
+        decode_threads: int | None = None,
+        notice: Callable[[str], None] = lambda line: None,
+        times: StageTimes | None = None,
+    ) -> None:
+        """`read` gives a sample's picture and masks, or why it has none.
+
+        `backbone` may be None where `reuse` has all there is to compute. `kept` maps shards to
+        those of their arrays whose files are good already. `decode_threads` None is one a core.
+        `notice` is told, in a line, when the device's memory is too small for `batch_size`.
+        """
+        self.writer = writer
+        self._reuse = reuse
+        self._read = read
+        self._batch_size = batch_size
+        self._kept = kept
+        self._decode_threads = decode_threads or os.cpu_count()
+        self._notice = notice
+        self._times = times or StageTimes()
+        self._computer = None
+        if backbone is not None:
+            self._computer = FeatureComputer(backbone, writer.header.identity.dtype, self._times)
+        # Several threads may fill shards; the device computes for one of them at a time.
+        self._computing = Lock()
+
+    def stored_arrays(self, shard: int) -> set[str]:
+        """The names of the arrays of a shard that will take no room, being stored already."""
+        plan = self._plan(shard)
+        return set(self._stored_arrays(plan, plan.failures))
+
+    def fill(self, shards: Sequence[int]) -> Generator[int, None, None]:
+        """Write these shards; yields each that is done. One that another has written is left out.
+
+        Raises as `extract` does. Close it to stop: shards are written whole or not at all.
+        """
+        with (
+            ThreadPoolExecutor(self._decode_threads) as decoders,
+            ThreadPoolExecutor(SHARDS_BEING_WRITTEN) as shard_writers,
+            # Closed first, so that nothing more is queued once an error is on its way.
+            closing(self._read_ahead(decoders, shards)) as work,
+        ):
+            writing: deque[tuple[int, Future[None]]] = deque()
+            for plan, readings in work:
+                computed, samples, failures = self._compute(plan, readings)
+                if len(writing) == SHARDS_BEING_WRITTEN:
+                    yield self._written(writing)
+                written = shard_writers.submit(self._write, plan, computed, samples, failures)
+                writing.append((plan.shard, written))
+            while writing:
+                yield self._written(writing)
+            if self._computer is not None:
+                self._computer.finish()
+
+    def _written(self, writing: "deque[tuple[int, Future[None]]]") -> int:
+        """Wait for the first of the shards that are being written."""
+        shard, written = writing.popleft()
+        with self._times.measure("queue"):
+            written.result()
+        return shard
+
+    def _plan(self, shard: int) -> "_ShardPlan":
+        kept = self._kept.get(shard, {})
+        wanted = [
+            layer
+            for layer in self.writer.header.layers
+            if not set(self._layer_arrays(layer)) <= set(kept)
+        ]
+        # A picture is needed for what comes from it directly, too.
+        pictures = not set(PICTURE_ARRAYS) <= set(kept)
+        computed, failures = {}, {}
+        for row in self.writer.shard_rows(shard):
+            # With the pictures at hand, one that failed before is tried again: limits may have
+            # changed.
+            reason = self._reuse.failure(row) if self._computer is None else None
+            if reason is not None:
+                failures[row] = reason
+                continue
+            layers = tuple(layer for layer in wanted if not self._reuse.has(row, layer))
+            if layers or (pictures and not self._reuse.has(row, None)):
+                computed[row] = layers
+        return _ShardPlan(shard, computed, failures, kept)
+
+    def _layer_arrays(self, layer: str) -> list[str]:
+        """The names of the arrays that hold a layer."""
+        names = (layer_key(layer), scales_key(layer))
+        return [name for name in names if name in self.writer.arrays]
+
+    def _stored_arrays(
+        self, plan: "_ShardPlan", failures: Mapping[int, str]
+    ) -> dict[str, StoredShard]:
+        """The arrays of a shard whose files need not be made: kept, or whole in another store."""
+        stored = dict(plan.kept)
+        rows = self.writer.shard_rows(plan.shard)
+        for name, array in self.writer.arrays.items():
+            if name not in stored:
+                found = self._reuse.stored_shard(
+                    array, rows, failures, self.writer.header.rows_per_shard
+                )
+                if found is not None:
+                    stored[name] = found
+        return stored
+
+    def _read_ahead(
+        self, threads: ThreadPoolExecutor, shards: Sequence[int]
+    ) -> Generator[tuple["_ShardPlan", dict[int, _Reading]], None, None]:
+        """Shards with their pictures being read, one shard ahead of the one asked for.
+
+        A shard that another extractor has written meanwhile is left out.
+        """
+        waiting: deque[tuple[_ShardPlan, dict[int, _Reading]]] = deque()
+        try:
+            for shard in shards:
+                if self.writer.is_written(shard):
+                    continue
+                plan = self._plan(shard)
+                readings = {
+                    row: threads.submit(self._decode, Sample.from_json(self.writer.samples[row]))
+                    for row in plan.computed
+                }
+                waiting.append((plan, readings))
+                if len(waiting) > 1:
+                    yield from self._unwritten(waiting)
+            while waiting:
+                yield from self._unwritten(waiting)
+        finally:
+            for _, readings in waiting:
+                for reading in readings.values():
+                    reading.cancel()
+
+    def _unwritten(
+        self, waiting: "deque[tuple[_ShardPlan, dict[int, _Reading]]]"
+    ) -> Iterator[tuple["_ShardPlan", dict[int, _Reading]]]:
+        """The first shard that waits, unless it was written while it waited."""
+        plan, readings = waiting[0]
+        if not self.writer.is_written(plan.shard):
+            yield plan, readings
+        for reading in readings.values():
+            reading.cancel()
+        waiting.popleft()
+
+    def _decode(self, sample: Sample) -> ReadSample | str:
+        with self._times.measure("decode"):
+            return self._read(sample)
+
+    def _compute(
+        self, plan: "_ShardPlan", readings: Mapping[int, _Reading]
+    ) -> tuple[_Computed, dict[int, ReadSample], dict[int, str]]:
+        """What the backbone gives for a shard, the samples that were read, and why others failed.
+
+        Pictures go through the backbone in row order as they come; those that want the same layers
+        together, and once where they are the same picture.
+        """
+        samples: dict[int, ReadSample] = {}
+        failures = dict(plan.failures)
+        places: dict[int, tuple[ComputedBatch, int]] = {}
+        batches: dict[tuple[str, ...], list[int]] = {}
+        first_of: dict[tuple[str, tuple[str, ...]], int] = {}
+        same_as: dict[int, int] = {}
+        for row, reading in readings.items():
+            with self._times.measure("wait"):
                 outcome = reading.result()
-                if isinstance(outcome, str):
-                    failures[row] = outcome
-                else:
-                    read_samples[row] = outcome
-            same = _same_picture(writer, read_samples, plan.computed)
-            features, fitting = _features(
-                backbone, read_samples, plan.computed, same, dtype, batch_size
-            )
-            if fitting < batch_size:
-                notice(
-                    f"the device's memory is too small for batches of {batch_size}; "
+            if isinstance(outcome, str):
+                failures[row] = outcome
+                continue
+            samples[row] = outcome
+            layers = plan.computed[row]
+            if layers:
+                picture = self.writer.samples[row]["image_sha256"]
+                same_as[row] = first_of.setdefault((picture, layers), row)
+                if same_as[row] == row:
+                    batches.setdefault(layers, []).append(row)
+                    if len(batches[layers]) == self._batch_size:
+                        places |= self._compute_batch(batches.pop(layers), samples, layers)
+        for layers, rows in batches.items():
+            places |= self._compute_batch(rows, samples, layers)
+        computed: _Computed = {}
+        for row, first in same_as.items():
+            for layer in plan.computed[row]:
+                computed.setdefault(layer, {})[row] = places[first]
+        return computed, samples, failures
+
+    def _compute_batch(
+        self, rows: Sequence[int], samples: Mapping[int, ReadSample], layers: Sequence[str]
+    ) -> dict[int, tuple[ComputedBatch, int]]:
+        """The rows' features, each as a batch and its place there.
+
+        A batch that the device's memory cannot hold goes in halves, as all that come after it.
+        """
+        assert self._computer is not None, "features are to be computed"
+        places: dict[int, tuple[ComputedBatch, int]] = {}
+        with self._computing:
+            fitting = self._batch_size
+            while len(places) < len(rows):
+                part = rows[len(places) : len(places) + fitting]
+                try:
+                    batch = self._computer.compute([samples[row].picture for row in part], layers)
+                except torch.OutOfMemoryError:
+                    if fitting == 1:
+                        raise
+                    self._computer.finish()
+                    fitting //= 2
+                    continue
+                places |= {row: (batch, number) for number, row in enumerate(part)}
+            if fitting < self._batch_size:
+                self._notice(
+                    f"the device's memory is too small for batches of {self._batch_size}; "
                     f"going on with {fitting}"
                 )
-                batch_size = fitting
-            rows = [row for row in writer.shard_rows(plan.shard) if row not in failures]
-            stored = _stored_arrays(writer, plan, reuse, failures)
-            arrays: dict[str, Sequence[np.ndarray]] = {}
-            for layer in layers:
-                names = [name for name in _layer_arrays(writer, layer) if name not in stored]
-                if names:
-                    computed = features.get(layer, {})
-                    others = [row for row in rows if row not in computed]
-                    values = computed | reuse.read_layer(layer, others, dtype)
-                    arrays |= {name: [values[row][name] for row in rows] for name in names}
-            for name, field in PICTURE_ARRAYS.items():
-                if name not in stored:
-                    seen = {row: {name: getattr(s, field)} for row, s in read_samples.items()}
-                    others = [row for row in rows if row not in seen]
-                    values = seen | reuse.read_array(name, others)
-                    arrays[name] = [values[row][name] for row in rows]
-            if len(writing) == SHARDS_BEING_WRITTEN:
-                writing.popleft().result()
-            writing.append(
-                shard_writers.submit(writer.write_shard, plan.shard, rows, arrays, failures, stored)
-            )
-            done += len(writer.shard_rows(plan.shard))
-            progress(done, total)
-        for last in writing:
-            last.result()
-    writer.finish()
-    progress(total, total)
+                self._batch_size = fitting
+        return places
+
+    def _write(
+        self,
+        plan: "_ShardPlan",
+        computed: _Computed,
+        samples: Mapping[int, ReadSample],
+        failures: Mapping[int, str],
+    ) -> None:
+        """Write a shard: what was computed and read, and the rest from earlier stores."""
+        rows = [row for row in self.writer.shard_rows(plan.shard) if row not in failures]
+        stored = self._stored_arrays(plan, failures)
+        arrays: dict[str, Sequence[np.ndarray]] = {}
+        for layer in self.writer.header.layers:
+            names = [name for name in self._layer_arrays(layer) if name not in stored]
+            if names:
+                own = computed.get(layer, {})
+                values = {
+                    row: batch.row_arrays(number, layer) for row, (batch, number) in own.items()
+                }
+                others = [row for row in rows if row not in own]
+                values |= self._reuse.read_layer(layer, others, self.writer.header.identity.dtype)
+                arrays |= {name: [values[row][name] for row in rows] for name in names}
+        for name, field in PICTURE_ARRAYS.items():
+            if name not in stored:
+                seen = {row: {name: getattr(s, field)} for row, s in samples.items()}
+                others = [row for row in rows if row not in seen]
+                values = seen | self._reuse.read_array(name, others)
+                arrays[name] = [values[row][name] for row in rows]
+        with self._times.measure("write"):
+            self.writer.write_shard(plan.shard, rows, arrays, failures, stored)
 
 
 @dataclass(frozen=True)
@@ -130,148 +298,3 @@ class _ShardPlan:
     computed: dict[int, tuple[str, ...]]
     failures: dict[int, str]
     kept: Mapping[str, StoredShard]
-
-
-def _plan(
-    writer: StoreWriter,
-    shard: int,
-    reuse: EarlierStores,
-    kept: Mapping[str, StoredShard],
-    *,
-    retry: bool,
-) -> _ShardPlan:
-    wanted = [
-        layer
-        for layer in writer.header.layers
-        if not set(_layer_arrays(writer, layer)) <= set(kept)
-    ]
-    # A picture is needed for what comes from it directly, too.
-    pictures = not set(PICTURE_ARRAYS) <= set(kept)
-    computed, failures = {}, {}
-    for row in writer.shard_rows(shard):
-        reason = None if retry else reuse.failure(row)
-        if reason is not None:
-            failures[row] = reason
-            continue
-        layers = tuple(layer for layer in wanted if not reuse.has(row, layer))
-        if layers or (pictures and not reuse.has(row, None)):
-            computed[row] = layers
-    return _ShardPlan(shard, computed, failures, kept)
-
-
-def _layer_arrays(writer: StoreWriter, layer: str) -> list[str]:
-    """The names of the arrays that hold a layer."""
-    return [name for name in (layer_key(layer), scales_key(layer)) if name in writer.arrays]
-
-
-def _stored_arrays(
-    writer: StoreWriter, plan: _ShardPlan, reuse: EarlierStores, failures: Mapping[int, str]
-) -> dict[str, StoredShard]:
-    """The arrays of a shard whose files need not be made: kept, or whole in an earlier store."""
-    stored = dict(plan.kept)
-    rows = writer.shard_rows(plan.shard)
-    for name, array in writer.arrays.items():
-        if name not in stored:
-            found = reuse.stored_shard(array, rows, failures, writer.header.rows_per_shard)
-            if found is not None:
-                stored[name] = found
-    return stored
-
-
-def _read_ahead(
-    threads: ThreadPoolExecutor,
-    read: Callable[[Sample], ReadSample | str],
-    writer: StoreWriter,
-    work: Sequence[_ShardPlan],
-) -> Generator[tuple[_ShardPlan, dict[int, _Reading]], None, None]:
-    """Shards with their pictures being read, one shard ahead of the one asked for.
-
-    A shard that another extractor has written meanwhile is left out.
-    """
-    waiting: deque[tuple[_ShardPlan, dict[int, _Reading]]] = deque()
-    try:
-        for plan in work:
-            if writer.is_written(plan.shard):
-                continue
-            readings = {
-                row: threads.submit(read, Sample.from_json(writer.samples[row]))
-                for row in plan.computed
-            }
-            waiting.append((plan, readings))
-            if len(waiting) > 1:
-                yield from _unwritten(writer, waiting)
-        while waiting:
-            yield from _unwritten(writer, waiting)
-    finally:
-        for _, readings in waiting:
-            for reading in readings.values():
-                reading.cancel()
-
-
-def _unwritten(
-    writer: StoreWriter, waiting: deque[tuple[_ShardPlan, dict[int, _Reading]]]
-) -> Generator[tuple[_ShardPlan, dict[int, _Reading]], None, None]:
-    """The first shard that waits, unless it was written while it waited."""
-    plan, readings = waiting[0]
-    if not writer.is_written(plan.shard):
-        yield plan, readings
-    for reading in readings.values():
-        reading.cancel()
-    waiting.popleft()
-
-
-def _features(
-    backbone: Backbone | None,
-    samples: Mapping[int, ReadSample],
-    wanted: Mapping[int, tuple[str, ...]],
-    same_picture: Mapping[int, int],
-    dtype: str,
-    batch_size: int,
-) -> tuple[dict[str, dict[int, dict[str, np.ndarray]]], int]:
-    """The wanted layers of each row's picture: layer to row to the arrays, by name, in `dtype`.
-
-    Rows that want the same layers go through the backbone together, and once where they show the
-    same picture: `same_picture` maps each row to the first one that does. Also returns the batch
-    size that fitted into the device's memory: halved as often as it took.
-    """
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for row in samples:
-        if same_picture[row] == row:
-            groups.setdefault(wanted[row], []).append(row)
-    found: dict[str, dict[int, dict[str, np.ndarray]]] = {}
-    for layers, rows in groups.items():
-        first = 0
-        while layers and first < len(rows):
-            assert backbone is not None, "features are to be computed"
-            batch = rows[first : first + batch_size]
-            stacked = torch.from_numpy(np.stack([samples[row].picture for row in batch]))
-            try:
-                outputs = backbone.forward(stacked.permute(0, 3, 1, 2), layers)
-            except torch.OutOfMemoryError:
-                if batch_size == 1:
-                    raise
-                batch_size //= 2
-                continue
-            first += len(batch)
-            for layer, values in outputs.items():
-                encoded = encode_features(values, dtype, is_grid=backbone.layers[layer].is_grid)
-                arrays = encoded.as_arrays(layer_key(layer), scales_key(layer))
-                for number, row in enumerate(batch):
-                    own = {name: array[number] for name, array in arrays.items()}
-                    found.setdefault(layer, {})[row] = own
-    for rows_of in found.values():
-        for row in samples:
-            if same_picture[row] in rows_of:
-                rows_of[row] = rows_of[same_picture[row]]
-    return found, batch_size
-
-
-def _same_picture(
-    writer: StoreWriter, samples: Mapping[int, ReadSample], wanted: Mapping[int, tuple[str, ...]]
-) -> dict[int, int]:
-    """Each row with the first that shows the same picture and wants the same layers."""
-    first: dict[tuple[str, tuple[str, ...]], int] = {}
-    return {
-        row: first.setdefault((writer.samples[row]["image_sha256"], wanted[row]), row)
-        for row in samples
-    }
