@@ -8,7 +8,7 @@ from typing import Any
 from declip_pipeline.backbones.contract import Preprocessing
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import ImageError, StoreError
-from declip_pipeline.extraction.sample_reading import ReadSample, read_sample
+from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
 from declip_pipeline.fingerprint import sha256_of_bytes
 from declip_pipeline.images.decode import image_size
 from declip_pipeline.images.views import View
@@ -54,24 +54,23 @@ class RecordedPictures:
         with another limit, so `max_megapixels` is not for them.
         """
         row_of = {str(sample["id"]): row for row, sample in enumerate(self._samples)}
-        hashes = {s["image"]: s["image_sha256"] for s in self._samples}
-        hashes |= {s["mask"]: s["mask_sha256"] for s in self._samples if s["mask"] is not None}
+        with_limit, without = (
+            sample_reader(
+                self._samples,
+                root=self._root,
+                view=view,
+                fake_is_white=self._fake_is_white,
+                preprocessing=preprocessing,
+                max_megapixels=limit,
+            )
+            for limit in (max_megapixels, float("inf"))
+        )
 
         def read(sample: Sample) -> ReadSample | str:
             row = row_of[sample.id]
             if row in failures:
                 return failures[row]
-            found = read_sample(
-                sample,
-                root=self._root,
-                hashes=hashes,
-                view=view,
-                fake_is_white=self._fake_is_white,
-                height=preprocessing.height,
-                width=preprocessing.width,
-                interpolation=preprocessing.interpolation,
-                max_megapixels=float("inf") if row in unlimited else max_megapixels,
-            )
+            found = without(sample) if row in unlimited else with_limit(sample)
             if isinstance(found, str) and row in usable:
                 raise StoreError(
                     f"{self._root / sample.image} could be read when the store was made, and "

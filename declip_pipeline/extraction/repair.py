@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Backbone
-from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.errors import IdentityMismatchError, StoreError
+from declip_pipeline.errors import StoreError
+from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
 from declip_pipeline.extraction.recorded_pictures import RecordedPictures
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.shard_filling import ShardFiller
@@ -74,7 +73,13 @@ def repair_store(
     sizes = _sizes(storage, header, damaged, rows, pictures)
     backbone = None
     if work or fmt.GROUP in damaged:
-        backbone = _open_backbone(header, storage.location, weights, device)
+        backbone = open_recorded_backbone(
+            header,
+            storage.location,
+            arch=str(header.provenance.get("arch", header.identity.backbone)),
+            weights=weights or header.provenance.get("weights") or (),
+            device=device,
+        )
         layers = {name: backbone.layers[name] for name in header.identity.layers}
         header = replace(header, layers=layers)
 
@@ -196,29 +201,6 @@ def _sizes(
     for row, size in pictures.checked_sizes(rows).items():
         sizes[row] = size
     return sizes
-
-
-def _open_backbone(
-    header: StoreHeader, location: str, weights: Sequence[str], device: str
-) -> Backbone:
-    """The backbone that made the store. Raises `IdentityMismatchError` for another one."""
-    identity, provenance = header.identity, header.provenance
-    arch = str(provenance.get("arch", identity.backbone))
-    backbone = open_backbone(
-        arch, weights=weights or provenance.get("weights") or (), device=device
-    ).in_precision(identity.precision)
-    for field, expected, opened in (
-        ("backbone", identity.backbone, backbone.name),
-        ("weights_sha256", identity.weights_sha256, backbone.weights_sha256),
-        ("preprocessing", identity.preprocessing, backbone.preprocessing.to_json()),
-        ("precision", identity.precision, backbone.precision),
-    ):
-        if opened != expected:
-            raise IdentityMismatchError(
-                f"{field} differs: {location} was made with {expected!r}, {arch} opened here has "
-                f"{opened!r}; name the weights that made it with --weights"
-            )
-    return backbone
 
 
 def _write_records(

@@ -1,10 +1,14 @@
 """One sample from its files to what a store holds of it, besides the features."""
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from declip_pipeline.backbones.contract import Preprocessing
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.fingerprint import sha256_of_bytes
@@ -67,6 +71,34 @@ def read_sample(
         mask=mask,
         target=resize_mask(mask, TARGET_SIZE, TARGET_SIZE),
         thumbnail=thumbnail(full, THUMBNAIL_SIZE),
+    )
+
+
+def sample_reader(
+    samples: Iterable[Mapping[str, Any]],
+    *,
+    root: Path,
+    view: View,
+    fake_is_white: bool,
+    preprocessing: Preprocessing,
+    max_megapixels: float,
+) -> Callable[[Sample], ReadSample | str]:
+    """`read_sample` for these samples, a manifest's rows as plain JSON with their files' hashes."""
+    hashes: dict[str, str] = {}
+    for sample in samples:
+        hashes[sample["image"]] = sample["image_sha256"]
+        if sample["mask"] is not None:
+            hashes[sample["mask"]] = sample["mask_sha256"]
+    return partial(
+        read_sample,
+        root=root,
+        hashes=hashes,
+        view=view,
+        fake_is_white=fake_is_white,
+        height=preprocessing.height,
+        width=preprocessing.width,
+        interpolation=preprocessing.interpolation,
+        max_megapixels=max_megapixels,
     )
 
 

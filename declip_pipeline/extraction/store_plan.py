@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.manifest import Manifest, Sample
 from declip_pipeline.extraction.reuse import find_earlier_stores, order_after
-from declip_pipeline.extraction.sample_reading import ReadSample, read_sample
+from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
 from declip_pipeline.feature_dtype import feature_dtype
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.images.views import View
@@ -87,15 +86,12 @@ def plan_store(
         samples=ordered,
         sizes=np.asarray([size_of[sample["id"]] for sample in ordered], np.int32),
         earlier=earlier,
-        read=partial(
-            read_sample,
+        read=sample_reader(
+            samples,
             root=manifest.root,
-            hashes=hashes,
             view=view,
             fake_is_white=manifest.fake_is_white,
-            height=backbone.preprocessing.height,
-            width=backbone.preprocessing.width,
-            interpolation=backbone.preprocessing.interpolation,
+            preprocessing=backbone.preprocessing,
             max_megapixels=max_megapixels,
         ),
     )

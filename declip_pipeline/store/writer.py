@@ -19,6 +19,7 @@ from declip_pipeline.store.header import StoreHeader, parse_header, read_json
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.shards import Buffer, encode_shard
 from declip_pipeline.store.storage import Storage, storage_at
+from declip_pipeline.store.zarr_rows import ZarrRows
 
 # Files of one shard being written or hashed at once: enough to keep a disk busy while it flushes.
 WRITING_THREADS = 4
@@ -87,13 +88,28 @@ class StoreWriter:
             with self.storage.exclusively():
                 manifest = {"fake_is_white": fake_is_white, "samples": list(samples)}
                 self._begin(header, manifest, size_of)
-        # What is stored holds, whoever began it.
-        self.header = parse_header(self.storage.read(fmt.GROUP), location)
+        self._open()
         if self.header.identity.sha256 != identity.sha256:
             raise StoreError(f"{location} holds another store; pass --overwrite to replace it")
+
+    @classmethod
+    def reopen(cls, location: str) -> "StoreWriter":
+        """The writer of a store that another process has begun, by its location alone.
+
+        Raises `StoreError` when there is none.
+        """
+        writer = cls.__new__(cls)
+        writer.location, writer.storage = location, storage_at(location)
+        writer._open()
+        return writer
+
+    def _open(self) -> None:
+        """Read what is stored: it holds, whoever began it."""
+        self.header = parse_header(self.storage.read(fmt.GROUP), self.location)
         self.samples = self._stored_samples()
-        self.sizes = _in_row_order(size_of, self.samples)
-        self.arrays = fmt.row_arrays(layers, identity.dtype, self.sizes)
+        source = ZarrRows(self.storage, self.header.rows_per_shard)
+        self.sizes = source.read_small(fmt.SIZES, (self.header.rows, 2), "<i4").astype(np.int32)
+        self.arrays = fmt.row_arrays(self.header.layers, self.header.identity.dtype, self.sizes)
 
     def _begin(
         self, header: StoreHeader, manifest: Mapping[str, Any], size_of: Mapping[str, np.ndarray]

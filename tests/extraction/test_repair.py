@@ -9,6 +9,7 @@ import pytest
 from s3_server import running_s3_server
 
 from declip_pipeline.errors import IdentityMismatchError, StoreError
+from declip_pipeline.extraction import recorded_backbone
 from declip_pipeline.extraction import repair as repair_module
 from declip_pipeline.extraction.repair import repair_store
 from declip_pipeline.store import format as fmt
@@ -41,7 +42,7 @@ def opened_backbones(monkeypatch, tiny_backbone) -> list[str]:
         opened.append(arch)
         return tiny_backbone
 
-    monkeypatch.setattr(repair_module, "open_backbone", opening)
+    monkeypatch.setattr(recorded_backbone, "open_backbone", opening)
     return opened
 
 
@@ -197,8 +198,8 @@ def test_a_picture_that_was_read_once_is_read_again(made, store, opened_backbone
     assert by_hand.files_of(store) == by_hand.files_of(made[1])
     by_hand.flip(by_hand.shard("layers/layer0", 1), 9)(store)
     monkeypatch.setattr(
-        "declip_pipeline.extraction.recorded_pictures.read_sample",
-        lambda sample, **options: "is truncated",
+        "declip_pipeline.extraction.recorded_pictures.sample_reader",
+        lambda samples, **options: lambda sample: "is truncated",
     )
     with pytest.raises(
         StoreError,
