@@ -3,6 +3,8 @@
 import os
 import signal
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from types import FrameType
@@ -21,8 +23,10 @@ from stages.train import train
 
 TRACEBACK_VARIABLE = "DECLIP_PIPE_TRACEBACK"
 INTERRUPTED = "declip-pipe: interrupted; run the same command again to finish its work"
-# How long an interrupted program may take to finish what is on its way to the disk.
-PATIENCE_SECONDS = 30
+# How long an interrupted program may take to finish what is on its way to the disk: it is to be
+# gone within 5 seconds, also on a busy machine.
+PATIENCE_SECONDS = 3
+SHOW_CURSOR = "\x1b[?25h"
 
 app = typer.Typer(
     name="declip-pipe",
@@ -65,16 +69,40 @@ class _Interruption(BaseException):
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    # An exception at any moment may leave a thread's lock taken, and then threads that are waited
-    # for never end. What is on the disk is good at any moment, so the program need not wait.
-    signal.signal(signal.SIGALRM, lambda _, frame: _end_at_once(number))
-    signal.alarm(PATIENCE_SECONDS)
     raise _Interruption(number)
 
 
-def _end_at_once(number: int) -> None:
-    print(INTERRUPTED, file=sys.stderr, flush=True)
-    os._exit(128 + number)
+_told = threading.Lock()
+"""Taken by whoever tells that the program was interrupted, so that it is told once."""
+
+
+def _watch_signals() -> int:
+    """Start a thread that ends an interrupted program in time, wherever the signal finds it.
+
+    The main thread answers signals between two of its own steps, and one step (a forward pass, a
+    disk that does not answer) may take minutes. Also, an exception at any moment may leave a
+    thread's lock taken, and then threads that are waited for never end. What is on the disk is
+    good at any moment, so nobody need wait. Returns the descriptor that signals are written to.
+    """
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end_in_time, args=(reading,), daemon=True).start()
+    return writing
+
+
+def _end_in_time(reading: int) -> None:
+    """Wait for an interruption, give the program its time to end, then end it."""
+    with os.fdopen(reading, "rb", buffering=0) as signals:
+        while number := signals.read(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                time.sleep(PATIENCE_SECONDS)
+                # Not sys.stderr: a progress bar on a terminal has it, and has hidden the cursor.
+                screen = sys.__stderr__
+                if screen is not None and _told.acquire(blocking=False):
+                    start = f"{SHOW_CURSOR}\n" if screen.isatty() else ""
+                    print(f"{start}{INTERRUPTED}", file=screen, flush=True)
+                os._exit(128 + number[0])
 
 
 def _insist(unraisable: "sys.UnraisableHookArgs") -> None:
@@ -96,6 +124,7 @@ def _answer_signals(answer: Callable[[int, FrameType | None], None] | signal.Han
 def main() -> None:
     """Run the program; an error is one line on stderr and a non-zero exit code."""
     reported = sys.unraisablehook
+    signals = _watch_signals()
     try:
         try:
             sys.unraisablehook = _insist
@@ -105,6 +134,8 @@ def main() -> None:
         finally:
             # One more, or one that comes while the program ends, ends it at once.
             _answer_signals(signal.SIG_DFL)
+            signal.set_wakeup_fd(-1)
+            os.close(signals)
             sys.unraisablehook = reported
     except _Interruption as interruption:
         _end_interrupted(interruption)
@@ -136,10 +167,9 @@ def _end_interrupted(interruption: _Interruption) -> NoReturn:
     # What was torn from its work may complain when it is cleared away; nobody wants to know.
     sys.unraisablehook = lambda unraisable: None
     warnings.simplefilter("ignore")
-    code = 128 + int(interruption.args[0])
-    signal.signal(signal.SIGALRM, lambda _, frame: os._exit(code))
-    print(INTERRUPTED, file=sys.stderr)
-    sys.exit(code)
+    if _told.acquire(blocking=False):
+        print(INTERRUPTED, file=sys.stderr)
+    sys.exit(128 + int(interruption.args[0]))
 
 
 def _show_usage_error(error: Any) -> None:

@@ -16,6 +16,26 @@ TINY_VIT = GOLDEN / "tiny_vit_openai.pt"
 TINY_RESNET = GOLDEN / "tiny_rn_openai.pt"
 
 
+def pytest_addoption(parser):
+    parser.addoption(
+        "--device", default="cpu", help="where the tests of parity compute: cpu or cuda"
+    )
+
+
+@pytest.fixture(scope="session")
+def device(request) -> torch.device:
+    """Where the tests of parity compute."""
+    # Decoders' convolutions would round their inputs to 10 bits on CUDA.
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture(scope="session")
+def tolerance(device) -> float:
+    """How far features and maps may be from the published ones; other devices sum otherwise."""
+    return 1e-5 if device.type == "cpu" else 1e-4
+
+
 @pytest.fixture(scope="session")
 def golden() -> Path:
     return GOLDEN
@@ -106,6 +126,7 @@ def program(monkeypatch, capsys):
 
     # The tests' own process keeps its answer to Ctrl-C.
     monkeypatch.setattr("signal.signal", lambda number, handler: None)
+    monkeypatch.setattr("signal.set_wakeup_fd", lambda descriptor, **options: -1)
 
     def run(*arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", ["declip-pipe", *map(str, arguments)])

@@ -27,7 +27,13 @@ def check_sizes(manifest: Manifest, *, read_size: Callable[[Path], _Size]) -> np
     def sizes_of(sample: Sample) -> tuple[_Size, _Size]:
         try:
             image = read_size(manifest.root / sample.image)
-        except ImageError:
+        except ImageError as error:
+            # A file that cannot be read now may be read later, and then has a size.
+            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
+                raise InputError(
+                    f"{manifest.root / sample.image} {error}; "
+                    "bring it back and run the same command again"
+                ) from error
             image = _UNREADABLE
         if sample.mask is None:
             return image, image

@@ -14,6 +14,7 @@ import torch
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.feature_computing import ComputedBatch, FeatureComputer
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.sample_reading import ReadSample
@@ -211,6 +212,7 @@ class ShardFiller:
             if isinstance(outcome, str):
                 failures[row] = outcome
                 continue
+            self._require_size(row, outcome)
             samples[row] = outcome
             layers = plan.computed[row]
             if layers:
@@ -227,6 +229,16 @@ class ShardFiller:
             for layer in plan.computed[row]:
                 computed.setdefault(layer, {})[row] = places[first]
         return computed, samples, failures
+
+    def _require_size(self, row: int, sample: ReadSample) -> None:
+        """Raise `StoreError` unless a picture has the size that the store was begun with."""
+        expected, found = tuple(self.writer.sizes[row].tolist()), sample.mask.shape
+        if found != expected:
+            raise StoreError(
+                f"{self.writer.samples[row]['image']} has {found[0]}x{found[1]} pixels, and had "
+                f"{expected[0]}x{expected[1]} when the extraction began: it changed, or could not "
+                "be read then; run the same command again with --overwrite"
+            )
 
     def _compute_batch(
         self, rows: Sequence[int], samples: Mapping[int, ReadSample], layers: Sequence[str]

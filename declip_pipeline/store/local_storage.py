@@ -151,7 +151,9 @@ class LocalStorage(Storage):
         On network file systems a file's lock holds between machines, a folder's does not.
         """
         with self._errors("lock", key):
-            _make_folder(self.folder)
+            # With a key there was a folder: one that has gone is not to be made again, empty.
+            if not key:
+                _make_folder(self.folder)
             descriptor = os.open(self.folder / key, os.O_RDWR if key else os.O_RDONLY)
         try:
             # Some network file systems have no locks. Writing stays atomic file by file then.

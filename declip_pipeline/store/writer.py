@@ -280,7 +280,8 @@ class StoreWriter:
         pending = self.pending_shards()
         if pending:
             raise StoreError(
-                f"{self.location} lacks {len(pending)} shards, the first is {pending[0]}"
+                f"{self.location} lacks {len(pending)} shards, the first is {pending[0]}; "
+                "check the disk and run the same command again"
             )
         failures = self.failures()
         if len(failures) == self.header.rows:

@@ -16,12 +16,14 @@ from declip_pipeline.backbones.registry import open_backbone
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = {"vit": str(GOLDEN / "tiny_vit_openai.pt"), "rn": str(GOLDEN / "tiny_rn_openai.pt")}
 EXPECTED = np.load(GOLDEN / "backbones.npz")
-TOLERANCE = 1e-5
 
 
 @pytest.fixture(scope="module")
-def tiny() -> dict[str, Backbone]:
-    return {kind: open_backbone("CLIP:from-file", weights=[path]) for kind, path in TINY.items()}
+def tiny(device: torch.device) -> dict[str, Backbone]:
+    return {
+        kind: open_backbone("CLIP:from-file", weights=[path], device=str(device))
+        for kind, path in TINY.items()
+    }
 
 
 def pictures() -> torch.Tensor:
@@ -45,14 +47,14 @@ def unnormalized() -> torch.Tensor:
 def difference(found: torch.Tensor, key: str) -> float:
     expected = torch.tensor(EXPECTED[key])
     assert found.shape == expected.shape
-    return float((found - expected).abs().max())
+    return float((found.cpu() - expected).abs().max())
 
 
 def test_the_photographs_become_the_reference_network_input(tiny: dict[str, Backbone]) -> None:
     backbone = tiny["vit"]
     mean = torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1)
     std = torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1)
-    assert difference((pictures().float() / 255 - mean) / std, "preprocessed") < TOLERANCE
+    assert difference((pictures().float() / 255 - mean) / std, "preprocessed") < 1e-5
     assert (backbone.preprocessing.height, backbone.preprocessing.width) == (224, 224)
     assert backbone.preprocessing.interpolation == "bilinear"
 
@@ -66,17 +68,25 @@ def test_the_photographs_become_the_reference_network_input(tiny: dict[str, Back
     ],
 )
 def test_every_layer_equals_the_reference(
-    tiny: dict[str, Backbone], kind: str, layers: list[str], images: torch.Tensor
+    tiny: dict[str, Backbone],
+    kind: str,
+    layers: list[str],
+    images: torch.Tensor,
+    tolerance: float,
 ) -> None:
     backbone = tiny[kind]
     assert list(backbone.layers) == layers
     features = backbone.forward(images, layers)
     for layer in layers:
-        assert difference(features[layer], f"{kind}/{layer}") < TOLERANCE
+        assert difference(features[layer], f"{kind}/{layer}") < tolerance
 
 
 @pytest.mark.parametrize("images", [pictures(), unnormalized()], ids=["uint8", "float"])
-def test_the_fusion_equals_the_reference(images: torch.Tensor) -> None:
-    fused = open_backbone("CLIP:from-file,CLIP:from-file", weights=[TINY["vit"], TINY["rn"]])
+def test_the_fusion_equals_the_reference(
+    images: torch.Tensor, device: torch.device, tolerance: float
+) -> None:
+    fused = open_backbone(
+        "CLIP:from-file,CLIP:from-file", weights=[TINY["vit"], TINY["rn"]], device=str(device)
+    )
     features = fused.forward(images, ["layer2"])
-    assert difference(features["layer2"], "fusion/vit_layer2+rn_layer3") < TOLERANCE
+    assert difference(features["layer2"], "fusion/vit_layer2+rn_layer3") < tolerance

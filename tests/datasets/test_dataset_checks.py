@@ -124,3 +124,14 @@ def test_masks_are_read_only_until_one_has_both_kinds(tmp_path: Path) -> None:
 def test_real_pictures_alone_have_no_polarity(tmp_path: Path) -> None:
     manifest = manifest_of(tmp_path, 0, greys=[0], fake_is_white=True)
     check_polarity(manifest, read_mask=partial(decode_mask, fake_is_white=True))
+
+
+def test_a_picture_that_cannot_be_opened_now_is_not_one_without_a_size(tmp_path: Path) -> None:
+    manifest = manifest_of(tmp_path, 2, greys=[0], fake_is_white=True)
+    (tmp_path / "images" / "1.png").unlink()
+    with pytest.raises(InputError) as caught:
+        check_sizes(manifest, read_size=image_size)
+    assert str(caught.value) == (
+        f"{tmp_path / 'images' / '1.png'} cannot be opened: No such file or directory; "
+        "bring it back and run the same command again"
+    )

@@ -252,3 +252,13 @@ def test_another_precision_is_another_store_of_nearly_the_same(
     assert 1e-4 < error < 2e-2
     with pytest.raises(InputError, match=r"unknown precision 'int8'; known: float32, bfloat16"):
         tiny_backbone.in_precision("int8")
+
+
+def test_a_picture_of_another_size_than_when_it_was_listed_is_refused(
+    shared_dataset, tiny_backbone, tmp_path
+):
+    manifest, sizes = open_checked_dataset(shared_dataset)
+    # As when it could not be read for a moment, or was replaced right after.
+    sizes[4] = 0
+    with pytest.raises(StoreError, match=r"has \d+x\d+ pixels, and had 0x0 when .* --overwrite"):
+        extract(manifest, tiny_backbone, layers=["layer0"], sizes=sizes, root=tmp_path)
