@@ -1,11 +1,16 @@
 """The library's errors. A message is one line: what was found, what was expected, what to do."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class DeclipError(Exception):
     """Base of every error a user can cause or meet."""
+
+    def __reduce__(self) -> tuple[Callable[..., "DeclipError"], tuple[Any, ...]]:
+        # Errors travel between processes; by default a class is called with the message alone.
+        return type(self).__new__, (type(self), *self.args)
 
 
 class InputError(DeclipError):

@@ -44,7 +44,8 @@ def installed(wheel, tmp_path_factory) -> Path:
 
 def test_it_holds_both_packages_the_configs_and_the_licence(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert {"declip_pipeline/__init__.py", "stages/app.py", "stages/configs/demo.yaml"} <= names
+    expected = {"declip_pipeline/__init__.py", "stages/app.py", "stages/extract.slurm"}
+    assert expected | {"stages/configs/demo.yaml", "stages/configs/slurm.yaml"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "benchmarks/", "configs/")) for name in names)
 

@@ -55,6 +55,7 @@ class Backbone(ABC):
     preprocessing: Preprocessing
     # Of the forward pass; float32 is the reference, the others run under autocast.
     precision: str = "float32"
+    is_compiled: bool = False
 
     @property
     @abstractmethod
@@ -78,6 +79,15 @@ class Backbone(ABC):
         if precision not in PRECISIONS:
             raise UnknownNameError("precision", precision, PRECISIONS)
         self.precision = precision
+        return self
+
+    def compile(self, backend: str = "inductor") -> Self:
+        """Compute with `torch.compile` from now on; returns the backbone itself.
+
+        The first pass over batches of a size takes a minute or so; features differ by rounding.
+        `forward` raises `DeclipError` where this machine cannot compile.
+        """
+        self.is_compiled = True
         return self
 
     @abstractmethod

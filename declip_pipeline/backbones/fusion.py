@@ -77,6 +77,12 @@ class FusedBackbone(Backbone):
             part.in_precision(precision)
         return super().in_precision(precision)
 
+    def compile(self, backend: str = "inductor") -> Self:
+        """Compile every part; returns the backbone itself."""
+        for part in self.parts:
+            part.compile(backend)
+        return super().compile(backend)
+
     @torch.no_grad()
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Features of the asked layers, (N, channels of all parts, height, width)."""

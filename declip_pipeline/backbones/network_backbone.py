@@ -7,10 +7,12 @@ from typing import Self
 
 import torch
 from torch import Tensor
+from torch.backends import cudnn
 
 from declip_pipeline.backbones.contract import Backbone, Preprocessing
 from declip_pipeline.backbones.strict_weights import sha256_of_tensors
 from declip_pipeline.backbones.tower import Tower, layer_shapes
+from declip_pipeline.errors import DeclipError
 
 
 class NetworkBackbone(Backbone):
@@ -22,6 +24,8 @@ class NetworkBackbone(Backbone):
         self.tower = tower
         tower.network.eval().requires_grad_(False)
         self.layers = layer_shapes(tower, preprocessing.height, preprocessing.width)
+        self._run = self._intermediates
+        self._compile_errors: tuple[type[Exception], ...] = ()
         self._mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
         self._std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
 
@@ -43,6 +47,15 @@ class NetworkBackbone(Backbone):
         self._mean, self._std = self._mean.to(device), self._std.to(device)
         return self
 
+    def compile(self, backend: str = "inductor") -> Self:
+        """Compute with `torch.compile` from now on; returns the backbone itself."""
+        # Imported here: it takes a second, and few compile.
+        from torch._dynamo.exc import TorchDynamoException
+
+        self._compile_errors = (TorchDynamoException,)
+        self._run = torch.compile(self._intermediates, backend=backend, dynamic=False)
+        return super().compile(backend)
+
     @torch.no_grad()
     def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
         """Features of the asked layers, as the contract has it."""
@@ -50,22 +63,32 @@ class NetworkBackbone(Backbone):
         asked = self.in_depth_order(layers)
         if not asked:
             return {}
-        with self._computing():
-            outputs = self.tower.intermediates(
-                self.tower.network,
-                self._normalized(images),
-                [self.tower.layer_indices[layer] for layer in asked],
-                "NLC" if self.tower.is_sequence else "NCHW",
-            )
+        indices = [self.tower.layer_indices[layer] for layer in asked]
+        try:
+            with self._computing():
+                outputs = self._run(self._normalized(images), indices)
+        except self._compile_errors as error:
+            raise DeclipError(
+                f"{self.name} cannot be compiled here: {str(error).strip().splitlines()[0]}; "
+                "leave out --compile"
+            ) from error
         features = {}
         for layer, (patches, prefix) in zip(asked, outputs, strict=True):
             whole = patches if prefix is None else torch.cat([prefix, patches], dim=1)
             features[layer] = whole.float().contiguous()
         return features
 
+    def _intermediates(
+        self, images: Tensor, indices: list[int]
+    ) -> list[tuple[Tensor, Tensor | None]]:
+        output_format = "NLC" if self.tower.is_sequence else "NCHW"
+        return self.tower.intermediates(self.tower.network, images, indices, output_format)
+
     def _computing(self) -> AbstractContextManager[object]:
         if self.precision == "float32":
-            return nullcontext()
+            # On CUDA, convolutions would round their inputs to 10 bits (TF32) by default.
+            on_cuda = self.device.type == "cuda"
+            return cudnn.flags(enabled=True, allow_tf32=False) if on_cuda else nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.precision))
 
     def _normalized(self, images: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -15,9 +16,10 @@ from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import plan_store
+from declip_pipeline.extraction.worker_filling import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import CLEAN_VIEW, View
-from declip_pipeline.store.storage import storage_at
+from declip_pipeline.store.storage import absolute_location, storage_at
 from declip_pipeline.store.writer import StoreWriter, delete_store
 
 
@@ -50,6 +52,7 @@ def extract(
     progress: Callable[[int, int], None] = lambda done, total: None,
     notice: Callable[[str], None] = lambda line: None,
     times: StageTimes | None = None,
+    workers: ShardWorkers | None = None,
 ) -> Extraction:
     """Run the frozen backbone over every sample and store the layers asked for.
 
@@ -57,7 +60,8 @@ def extract(
     unreadable). `view` is how the backbone sees each picture. `root` is a folder or an s3:// URL.
     `decode_threads` None is one a core. `provenance` (plain JSON) is kept as a record. `progress`
     is told pictures done and in all, `notice` lines that a user should see; `times` adds up where
-    the time goes.
+    the time goes. `workers` compute in place of this process, whose `backbone` then only says what
+    theirs must be.
 
     A complete store is left alone; an interrupted one is finished, byte-identical to an undisturbed
     run with the same `batch_size`; what another store of the same dataset under `root` holds of the
@@ -66,17 +70,22 @@ def extract(
     Raises `InputError`, `StoreError`, `StorageFullError`; what was written so far stays usable by
     the next run of the same command.
     """
-    plan = plan_store(
-        manifest,
-        backbone,
-        layers=layers,
-        sizes=sizes,
-        root=root,
-        view=view,
-        dtype=dtype,
-        max_megapixels=max_megapixels,
-        overwrite=overwrite,
-    )
+    times = times or StageTimes()
+    with times.measure("hash"):
+        plan = plan_store(
+            manifest,
+            backbone,
+            layers=layers,
+            sizes=sizes,
+            root=root,
+            view=view,
+            dtype=dtype,
+            max_megapixels=max_megapixels,
+            overwrite=overwrite,
+        )
+    if workers is not None:
+        first = plan.samples[0]
+        workers.require_picture(manifest.root, first["image"], first["image_sha256"])
     if overwrite:
         delete_store(storage_at(plan.location))
     writer = StoreWriter(
@@ -102,5 +111,19 @@ def extract(
         notice=notice,
         times=times,
     )
-    fill_store(filler, progress=progress)
+    fill = None
+    if workers is not None:
+        fill = partial(
+            workers.fill,
+            location=absolute_location(plan.location),
+            data_root=manifest.root,
+            earlier=[absolute_location(store.location) for store in plan.earlier],
+            batch_size=batch_size,
+            decode_threads=decode_threads,
+            max_megapixels=max_megapixels,
+            is_compiled=backbone.is_compiled,
+            notice=notice,
+            times=times,
+        )
+    fill_store(filler, fill=fill, progress=progress)
     return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 # What each stage is, in the order in which a picture meets them.
 STAGES: Mapping[str, str] = MappingProxyType(
     {
+        "hash": "reading every file once, for the identity of the store",
         "decode": "reading, decoding and resizing pictures and masks, in threads of their own",
         "wait": "the backbone's thread waits for decoded pictures",
         "copy": "pictures to the device, features back",
@@ -45,3 +46,9 @@ class StageTimes:
         """Count what another process measured, stage by stage."""
         for stage, value in seconds.items():
             self.add(stage, value)
+
+    def take(self) -> dict[str, float]:
+        """The seconds by stage so far; counting starts anew."""
+        with self._lock:
+            taken, self.seconds = self.seconds, dict.fromkeys(STAGES, 0.0)
+        return taken

@@ -135,6 +135,11 @@ def sibling_location(location: str, name: str) -> str:
     return join_location(location.rstrip("/").rpartition("/")[0], name)
 
 
+def absolute_location(location: str) -> str:
+    """The same place, as any process of this machine finds it whatever its current folder."""
+    return location if URL_MARK in location else str(Path(location).absolute())
+
+
 def lacking(source: Storage, key: str) -> StoreError:
     """The error for a key that is to be shared, and is not there."""
     return StoreError(

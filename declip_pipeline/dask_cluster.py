@@ -1,0 +1,229 @@
+"""Opening Dask: worker processes on this machine, SLURM jobs, or a scheduler that runs already."""
+
+import asyncio
+import os
+import re
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+from urllib.parse import urlsplit
+
+from dask.system import CPU_COUNT
+from distributed import Client, Nanny, Scheduler, Security
+from distributed.core import Status, rpc
+from distributed.utils import sync
+from tornado.ioloop import IOLoop
+
+from declip_pipeline.dask_quiet import SILENT, dask_loop, quiet_dask, undisturbed
+from declip_pipeline.errors import DeclipError, InputError
+from declip_pipeline.slurm_cluster import open_slurm_cluster, read_slurm_file
+
+FORMS = (
+    "expected --dask local:N (N worker processes here), --dask slurm:FILE.yaml (SLURM jobs), "
+    "or --scheduler tcp://HOST:PORT (one that runs already)"
+)
+WORKER_THREADS = 2
+CONNECT_SECONDS = 10.0
+# Parts of the five seconds that a closing may take; mostly all of it takes one.
+WORKER_CLOSE_SECONDS = 0.5
+CLUSTER_CLOSE_SECONDS = 2.5
+CLIENT_CLOSE_SECONDS = 1.0
+
+
+@contextmanager
+def open_client(
+    *, dask: str | None = None, scheduler: str | None = None, wait_seconds: float = 60.0
+) -> Iterator[Client]:
+    """Open a client that has a worker; leaving closes in under 5 s whatever was opened for it.
+
+    Give one of the two. `dask` is "local:N", N worker processes of two threads each, one for each
+    GPU where there are GPUs (then each declares the resource GPU=1), or "slurm:FILE.yaml" (see
+    `read_slurm_file`). `scheduler` is the address of one that runs already and is left running;
+    its first worker may take `wait_seconds`.
+
+    Raises `InputError`: none of these forms, more workers than GPUs, a SLURM file that cannot be
+    used, a refused job, an address where no scheduler answers, or no worker that came in time.
+    """
+    if (dask is None) == (scheduler is None):
+        both = "both workers and a scheduler are given" if dask else "no Dask cluster is given"
+        raise InputError(f"{both}; {FORMS}")
+    stack = ExitStack()
+    try:
+        stack.enter_context(quiet_dask())
+        yield _open(stack, dask, scheduler, wait_seconds)
+    finally:
+        with undisturbed():
+            stack.close()
+
+
+def _open(stack: ExitStack, dask: str | None, scheduler: str | None, wait_seconds: float) -> Client:
+    if scheduler is not None:
+        address, wait = _address(scheduler), wait_seconds
+        come = f"start some with `dask worker {address} --nthreads {WORKER_THREADS}`"
+        loop = stack.enter_context(dask_loop())
+    elif found := re.fullmatch(r"local:([1-9][0-9]{0,2})", str(dask)):
+        environments = _worker_environments(int(found[1]))
+        loop = stack.enter_context(dask_loop())
+        address = stack.enter_context(_local_workers(environments, loop))
+        wait, come = wait_seconds, "see whether the machine has memory left"
+    elif found := re.fullmatch(r"slurm:(.+)", str(dask), re.DOTALL):
+        jobs = read_slurm_file(found[1])
+        loop = stack.enter_context(dask_loop())
+        address = stack.enter_context(open_slurm_cluster(jobs, loop))
+        wait = jobs.wait_minutes * 60
+        come = f"see `squeue --me` and the jobs' own files, or raise wait_minutes in {found[1]}"
+    else:
+        raise InputError(f"{dask!r} is not a Dask cluster; {FORMS}")
+    client = stack.enter_context(_connected(address, loop))
+    try:
+        client.wait_for_workers(1, timeout=wait)
+    except TimeoutError as error:
+        raise InputError(
+            f"no worker has come to {address} within {_duration(wait)}; {come}"
+        ) from error
+    except OSError as error:
+        raise InputError(f"the Dask scheduler at {address} has gone; start it anew") from error
+    return client
+
+
+@contextmanager
+def _connected(address: str, loop: IOLoop) -> Iterator[Client]:
+    secure: Any = Security
+    call: Any = rpc
+    connect: Any = Client
+
+    async def ask_its_type() -> str:
+        arguments = secure().get_connection_args("client")
+        async with call(address, timeout=CONNECT_SECONDS, connection_args=arguments) as peer:
+            return str((await peer.identity())["type"])
+
+    async def ask_in_time() -> str:
+        # A client alone waits for ever for the greeting of a stranger.
+        return await asyncio.wait_for(ask_its_type(), CONNECT_SECONDS)
+
+    try:
+        if (found := sync(loop, ask_in_time)) != "Scheduler":
+            raise ValueError(f"expected a scheduler, found a {found}")
+        with warnings.catch_warnings():
+            # What differs between the machines is the caller's to judge.
+            warnings.filterwarnings("ignore", category=UserWarning, module="distributed")
+            client = connect(address, loop=loop, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(
+            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS:.0f} s; start one "
+            "with `dask scheduler`, which prints its address, or see why it cannot be reached"
+        ) from error
+    try:
+        yield client
+    finally:
+        with suppress(TimeoutError, OSError):
+            client.close(timeout=CLIENT_CLOSE_SECONDS)
+
+
+@contextmanager
+def _local_workers(environments: list[dict[str, str]], loop: IOLoop) -> Iterator[str]:
+    """A scheduler and worker processes on this machine, one for each environment."""
+    servers: list[Any] = []
+    stopping = asyncio.Event()
+
+    async def start(scratch: str) -> str:
+        scheduler = Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0")
+        servers.append(scheduler)
+        await scheduler
+        # An interruption leaves this going on its own, and the stop comes in the middle of it.
+        if stopping.is_set():
+            return ""
+        nannies = [
+            _QuickNanny(
+                scheduler.address,
+                name=str(index),
+                host="127.0.0.1",
+                nthreads=WORKER_THREADS,
+                memory_limit=0,
+                resources={"GPU": 1} if "CUDA_VISIBLE_DEVICES" in environment else {},
+                env=environment,
+                dashboard=False,
+                local_directory=scratch,
+                silence_logs=SILENT,
+            )
+            for index, environment in enumerate(environments)
+        ]
+        servers.extend(nannies)
+        await asyncio.gather(*nannies)
+        return str(scheduler.address)
+
+    async def stop() -> None:
+        stopping.set()
+        # The workers first: a scheduler that is gone would have them try to reach it.
+        for some in (servers[1:], servers[:1]):
+            await asyncio.gather(*(server.close() for server in some), return_exceptions=True)
+
+    with tempfile.TemporaryDirectory(prefix="declip-dask-", ignore_cleanup_errors=True) as scratch:
+        try:
+            try:
+                address = sync(loop, start, scratch)
+            except (RuntimeError, OSError) as error:
+                raise DeclipError(f"the Dask workers did not start: {error}") from error
+            yield address
+        finally:
+            with suppress(TimeoutError):
+                sync(loop, stop, callback_timeout=CLUSTER_CLOSE_SECONDS)
+
+
+class _QuickNanny(Nanny):
+    """Keeps a worker process alive, and ends it without waiting for the task that it is at.
+
+    What a task has not committed is done again by the next run, so nothing is won by waiting.
+    """
+
+    async def instantiate(self) -> Status:
+        if self.status in (Status.closing, Status.closed):
+            raise RuntimeError("a worker is not started for a nanny that was closed meanwhile")
+        return await super().instantiate()
+
+    async def close(self, timeout: float | None = None, reason: str = "nanny-close") -> Any:
+        worker = self.process
+        if worker is not None and worker.process is not None and worker.status == Status.starting:
+            # Dask waits for a process to be up before it ends it.
+            worker.process.kill()
+        return await super().close(timeout=WORKER_CLOSE_SECONDS, reason=reason)
+
+
+def _worker_environments(count: int) -> list[dict[str, str]]:
+    """What each worker's environment has of its own: its GPU, or its share of the cores."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if gpus == 0:
+        threads = str(max(1, CPU_COUNT // count))
+        return [{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}] * count
+    if count > gpus:
+        raise InputError(
+            f"--dask local:{count} asks for {count} workers, but there are {gpus} GPUs, one for "
+            f"each; give --dask local:{gpus}, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        )
+    # A job that was given some of a machine's GPUs has them named here, and not always from 0.
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    names = visible.split(",") if visible else [str(index) for index in range(gpus)]
+    return [{"CUDA_VISIBLE_DEVICES": name.strip()} for name in names[:count]]
+
+
+def _address(text: str) -> str:
+    """The address as it was given, once it is one."""
+    try:
+        parts = urlsplit(text)
+        is_address = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port
+    except ValueError:
+        is_address = False
+    if not is_address or parts.path or parts.query or parts.fragment or parts.username:
+        raise InputError(
+            f"--scheduler {text!r} is not an address; expected tcp://HOST:PORT, as "
+            "`dask scheduler` prints it"
+        )
+    return text
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:g} s" if seconds < 120 else f"{seconds / 60:g} minutes"

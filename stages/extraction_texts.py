@@ -1,0 +1,40 @@
+"""What the screen says of an extraction: its price beforehand, where its time went."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from declip_pipeline.extraction.estimate import Estimate
+    from declip_pipeline.extraction.store_plan import StorePlan
+
+
+def price_text(plan: "StorePlan", estimate: "Estimate") -> str:
+    """What a store will take, a line each."""
+    identity = plan.identity
+    taken = estimate.images - estimate.computed_images
+    reused = f", {taken} of them from earlier stores" if taken else ""
+    free = "no limit" if estimate.free_bytes is None else f"{estimate.free_bytes / 1e9:.2f} GB"
+    short = estimate.free_bytes is not None and estimate.store_bytes > estimate.free_bytes
+    seconds = estimate.seconds
+    lines = {
+        "store": plan.location,
+        "images": f"{estimate.images}{reused}",
+        "layers": f"{', '.join(identity.layers)} of {identity.backbone}",
+        "view": identity.view,
+        "dtype": identity.dtype,
+        "size": f"{estimate.store_bytes / 1e9:.3f} GB",
+        "free": free + (", too little" if short else ""),
+        "time": f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes",
+        "memory": f"{estimate.peak_bytes / 1e9:.1f} GB at most",
+    }
+    return "\n".join(f"{name:8}{value}" for name, value in lines.items())
+
+
+def profile_text(seconds: "Mapping[str, float]", wall: float) -> str:
+    """Seconds by stage, a line each, beside the `wall` time of all."""
+    from declip_pipeline.extraction.stage_times import STAGES
+
+    lines = [f"{'stage':10}{'seconds':>9}{'of wall':>9}"]
+    for stage, what in STAGES.items():
+        lines.append(f"{stage:10}{seconds[stage]:9.2f}{seconds[stage] / wall:9.0%}  {what}")
+    return "\n".join([*lines, f"{'wall':10}{wall:9.2f}"])

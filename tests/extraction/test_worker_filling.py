@@ -1,0 +1,275 @@
+"""Extraction by Dask workers: the same bytes as in one process, whoever dies meanwhile."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import TINY_VIT
+from handmade_store import files_of
+from made_dataset import write_dataset
+
+from declip_pipeline import __version__
+from declip_pipeline.dask_cluster import open_client
+from declip_pipeline.errors import DeclipError, InputError, StoreError, UnknownNameError
+from declip_pipeline.extraction import sample_reading, worker_filling
+from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.stage_times import StageTimes
+from declip_pipeline.extraction.worker_filling import ShardWorkers
+from declip_pipeline.store import format as fmt
+
+PICTURES = {"train": 20, "valid": 10, "test": 10}
+SHARDS = 10
+ARCH = {"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return write_dataset(tmp_path_factory.mktemp("dataset") / "noisy", PICTURES)
+
+
+@pytest.fixture(scope="module")
+def client():
+    with open_client(dask="local:2") as client:
+        client.wait_for_workers(2, timeout=60)
+        yield client
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", 4)
+
+
+def run(pictures, backbone, root, **changes):
+    manifest, sizes = open_checked_dataset(pictures)
+    options = {"layers": ["layer0", "layer3"], "sizes": sizes, "root": root, "batch_size": 4}
+    return extract(manifest, backbone, **(options | changes))
+
+
+def by_workers(client):
+    return ShardWorkers(client, **ARCH)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(pictures, tiny_backbone, tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fmt, "ROWS_PER_SHARD", 4)
+        return run(pictures, tiny_backbone, tmp_path_factory.mktemp("one")).location
+
+
+def _pid(dask_worker=None):
+    return os.getpid()
+
+
+def _slow_down(seconds):
+    """In a worker: every picture takes this long."""
+    decode = getattr(sample_reading, "undelayed", sample_reading.decode_image)
+    sample_reading.undelayed = decode
+
+    def slow(*arguments, **options):
+        time.sleep(seconds)
+        return decode(*arguments, **options)
+
+    sample_reading.decode_image = slow
+
+
+def committed(location):
+    folder = Path(location, "ledger")
+    return sorted(folder.glob("*.json")) if folder.exists() else []
+
+
+def test_two_workers_write_what_one_process_does(
+    client, pictures, tiny_backbone, tmp_path, undisturbed
+):
+    times, told = StageTimes(), []
+    made = run(
+        pictures,
+        tiny_backbone,
+        tmp_path,
+        workers=by_workers(client),
+        times=times,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert files_of(Path(made.location)) == files_of(Path(undisturbed))
+    assert told[0] == (0, 40) and told[-1] == (40, 40) and len(told) == SHARDS + 2
+    assert all(times.seconds[stage] > 0 for stage in ("decode", "forward", "write"))
+    again = run(pictures, tiny_backbone, tmp_path, workers=by_workers(client))
+    assert again.was_complete
+
+
+def test_a_killed_worker_costs_what_it_had_under_way(
+    client, pictures, tiny_backbone, tmp_path, undisturbed
+):
+    client.run(_slow_down, 0.15)
+    pids = client.run(_pid)
+    before = {}
+
+    def kill_one(done, total):
+        if done >= 8 and not before:
+            location = next(tmp_path.glob("*/*/*"))
+            before.update({file: file.stat().st_mtime_ns for file in committed(location)})
+            os.kill(min(pids.values()), signal.SIGKILL)
+
+    made = run(pictures, tiny_backbone, tmp_path, workers=by_workers(client), progress=kill_one)
+    assert len(before) >= 2
+    for file, written in before.items():
+        assert file.stat().st_mtime_ns == written, "what was committed was not done again"
+    assert files_of(Path(made.location)) == files_of(Path(undisturbed))
+    client.wait_for_workers(2, timeout=60)
+    assert set(client.run(_pid).values()) != set(pids.values()), "it was started again"
+
+
+def test_after_the_scheduler_is_lost_the_same_command_goes_on(
+    pictures, tiny_backbone, tmp_path, undisturbed
+):
+    program = (
+        "from distributed import LocalCluster; import sys\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None,\n"
+        "                      silence_logs=60) as cluster:\n"
+        "        print(cluster.scheduler_address, flush=True); sys.stdin.read()\n"
+    )
+    script = tmp_path / "cluster.py"
+    script.write_text(program)
+    cluster = subprocess.Popen(
+        [sys.executable, script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    try:
+        with open_client(scheduler=cluster.stdout.readline().strip()) as client:
+            client.run(_slow_down, 0.1)
+
+            def kill_all(done, total):
+                if done:
+                    os.killpg(cluster.pid, signal.SIGKILL)
+
+            with pytest.raises(DeclipError, match="the Dask scheduler is gone; start it and run"):
+                run(
+                    pictures,
+                    tiny_backbone,
+                    tmp_path / "cache",
+                    workers=by_workers(client),
+                    progress=kill_all,
+                )
+    finally:
+        cluster.kill()
+        cluster.wait()
+        cluster.stdin.close()
+        cluster.stdout.close()
+    location = next((tmp_path / "cache").glob("*/*/*"))
+    assert 0 < len(committed(location)) < SHARDS
+    made = run(pictures, tiny_backbone, tmp_path / "cache")
+    assert files_of(Path(made.location)) == files_of(Path(undisturbed))
+
+
+def test_workers_take_what_earlier_stores_have(
+    client, pictures, tiny_backbone, tmp_path, monkeypatch
+):
+    # A relative place must be the same for workers, whose current folder is another.
+    monkeypatch.chdir(tmp_path)
+    run(pictures, tiny_backbone, "cache", layers=["layer0"])
+    both = run(pictures, tiny_backbone, "cache", workers=by_workers(client))
+    alone = run(pictures, tiny_backbone, "alone")
+    assert files_of(Path(both.location)) == files_of(Path(alone.location))
+    first = next(Path("cache").glob("*/*/*/layers/layer0/c.0.0.0"))
+    shared = list(Path("cache").glob("*/*/*/layers/layer0/c.0.0.0"))
+    assert len(shared) == 2 and all(file.samefile(first) for file in shared)
+
+
+def test_failures_are_the_same_as_in_one_process(client, tiny_backbone, tmp_path):
+    dataset = write_dataset(tmp_path / "noisy", {"train": 9})
+    broken = sorted((dataset / "images" / "train").iterdir())[5]
+    broken.write_bytes(b"no picture")
+    one = run(dataset, tiny_backbone, tmp_path / "one")
+    two = run(dataset, tiny_backbone, tmp_path / "two", workers=by_workers(client))
+    assert list(two.failures) == [5]
+    assert files_of(Path(two.location)) == files_of(Path(one.location))
+
+
+def test_what_a_worker_raises_ends_the_extraction(client, tiny_backbone, tmp_path):
+    dataset = write_dataset(tmp_path / "noisy", {"train": 9})
+
+    def change_a_picture(done, total):
+        if not done:
+            picture = sorted((dataset / "images" / "train").iterdir())[7]
+            picture.write_bytes(picture.read_bytes() + b" ")
+
+    with pytest.raises(StoreError, match="changed while it was being extracted"):
+        run(
+            dataset,
+            tiny_backbone,
+            tmp_path / "cache",
+            workers=by_workers(client),
+            progress=change_a_picture,
+        )
+
+
+def _pretend_version(version):
+    worker_filling.__version__ = version
+
+
+def test_a_worker_of_another_version_is_refused_before_anything_is_written(
+    client, pictures, tiny_backbone, tmp_path
+):
+    client.run(_pretend_version, "0.0.1")
+    try:
+        with pytest.raises(InputError, match=rf"has declip-pipe 0\.0\.1, this is {__version__}"):
+            run(pictures, tiny_backbone, tmp_path / "cache", workers=by_workers(client))
+        with pytest.raises(InputError, match="install the same version there"):
+            by_workers(client).device_kind()
+    finally:
+        client.run(_pretend_version, __version__)
+    assert not (tmp_path / "cache").exists()
+    assert by_workers(client).device_kind() == "cpu"
+
+
+def test_a_worker_that_cannot_run_this_is_refused(client):
+    workers = by_workers(client)
+    with pytest.raises(InputError, match="cannot run this: TypeError.*install declip-pipe"):
+        workers._ask(partial(_slow_down, "too", "many"))
+
+
+def test_a_worker_that_does_not_see_the_pictures_is_refused(
+    client, pictures, tiny_backbone, tmp_path, monkeypatch
+):
+    # This path leads every process to its own current folder.
+    monkeypatch.chdir(pictures.parent)
+    own = Path("/proc/self/cwd", pictures.name)
+    client.run(os.chdir, "/")
+    with pytest.raises(
+        InputError, match=r"cannot see the pictures: .*No such file.*mount at the same path"
+    ):
+        run(own, tiny_backbone, tmp_path / "cache", workers=by_workers(client))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_workers_that_declare_a_gpu_are_given_shards_by_it(
+    client, pictures, tiny_backbone, tmp_path, undisturbed
+):
+    for worker in client.run(_declare_gpu).values():
+        assert worker == {"GPU": 1}
+    made = run(pictures, tiny_backbone, tmp_path, workers=by_workers(client))
+    assert files_of(Path(made.location)) == files_of(Path(undisturbed))
+
+
+async def _declare_gpu(dask_worker):
+    await dask_worker.set_resources(GPU=1)
+    return dict(dask_worker.state.total_resources)
+
+
+def test_errors_come_from_another_process_as_they_were():
+    error = UnknownNameError("layer", "layer99", ["layer0", "layer1"])
+    back = pickle.loads(pickle.dumps(error))
+    assert type(back) is UnknownNameError
+    assert str(back) == str(error)

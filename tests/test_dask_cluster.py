@@ -1,0 +1,452 @@
+"""Dask clusters that are really opened: processes here, a running scheduler, SLURM jobs."""
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+import yaml
+from distributed import LocalCluster
+
+from declip_pipeline import dask_cluster, dask_quiet, slurm_cluster
+from declip_pipeline.dask_cluster import open_client
+from declip_pipeline.errors import InputError
+from declip_pipeline.slurm_cluster import read_slurm_file
+
+CONFIG = Path(__file__).parents[1] / "configs" / "slurm.yaml"
+FORMS = (
+    "expected --dask local:N (N worker processes here), --dask slurm:FILE.yaml (SLURM jobs), "
+    "or --scheduler tcp://HOST:PORT (one that runs already)"
+)
+
+
+def own_pid(seconds: float) -> int:
+    time.sleep(seconds)
+    return os.getpid()
+
+
+def leave_pid(folder: Path, name: int) -> int:
+    """Writes a file once it has begun; of two processes, the first never comes to an end."""
+    (folder / f"{name}-{os.getpid()}").touch()
+    time.sleep(60 if len(list(folder.glob(f"{name}-*"))) == 1 and name == 0 else 0.1)
+    return os.getpid()
+
+
+def started(folder: Path, name: int) -> int:
+    deadline = time.monotonic() + 10
+    while not (found := list(folder.glob(f"{name}-*"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return int(found[0].name.split("-")[1])
+
+
+def processes(parent: int) -> list[psutil.Process]:
+    """Those that a process started, without Python's own keeper of semaphores."""
+    return [
+        process
+        for process in psutil.Process(parent).children(recursive=True)
+        if "resource_tracker" not in " ".join(process.cmdline())
+    ]
+
+
+def all_end(some: list[psutil.Process]) -> bool:
+    """Whether none lives on; an ended one may wait for its new parent to take note of it."""
+    _, alive = psutil.wait_procs(some, timeout=2)
+    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
+
+
+def loops() -> int:
+    return [thread.name for thread in threading.enumerate()].count("IO loop")
+
+
+@pytest.fixture(scope="module")
+def local():
+    with open_client(dask="local:2") as client:
+        yield client
+
+
+def test_local_workers_are_processes_that_share_the_cores(local):
+    pids = set(local.gather(local.map(own_pid, [0.2] * 6, pure=False)))
+    assert len(pids) == 2
+    assert os.getpid() not in pids
+    workers = local.scheduler_info()["workers"].values()
+    assert [worker["nthreads"] for worker in workers] == [2, 2]
+    assert [worker["memory_limit"] for worker in workers] == [0, 0]
+    threads = str(max(1, dask_cluster.CPU_COUNT // 2))
+    environments = local.run(lambda: dict(os.environ)).values()
+    assert [e["OMP_NUM_THREADS"] for e in environments] == [threads, threads]
+    assert [e["MKL_NUM_THREADS"] for e in environments] == [threads, threads]
+
+
+def test_a_killed_worker_comes_back_and_its_task_is_run_again(local, tmp_path):
+    torn = local.submit(leave_pid, tmp_path, 0)
+    killed = started(tmp_path, 0)
+    os.kill(killed, signal.SIGKILL)
+    assert torn.result(timeout=10) != killed
+    local.wait_for_workers(2, timeout=10)
+    pids = set(local.run(os.getpid).values())
+    assert len(pids) == 2
+    assert killed not in pids
+
+
+SESSION = """
+import os, signal, sys, time
+from declip_pipeline.dask_cluster import open_client
+
+def fail():
+    raise ValueError("a task that fails")
+
+if __name__ == "__main__":
+    before = dict(os.environ)
+    try:
+        with open_client(dask="local:2") as client:
+            assert "a task that fails" in str(client.submit(fail).exception())
+            killed, other = client.run(os.getpid).values()
+            os.kill(killed, signal.SIGKILL)
+            pids = {killed}
+            while len(pids) < 2 or killed in pids:
+                time.sleep(0.1)
+                pids = set(client.run(os.getpid, on_error="ignore").values())
+            (scratch, _) = client.run(lambda dask_worker: dask_worker.local_directory).values()
+            busy = client.map(time.sleep, range(60, 68))
+            time.sleep(0.3)
+            print(scratch, flush=True)
+            client.gather(busy)
+    except KeyboardInterrupt:
+        print(dict(os.environ) == before, flush=True)
+        sys.exit(130)
+"""
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A process with two busy local workers, in a terminal of its own."""
+    (tmp_path / "session.py").write_text(SESSION)
+    (tmp_path / "here").mkdir()
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "session.py"],
+        cwd=tmp_path / "here",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"TMPDIR": str(tmp_path)},
+    ) as process:
+        yield process
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_ctrl_c_ends_all_quickly_and_without_a_word(session, tmp_path):
+    scratch = Path(session.stdout.readline().strip())
+    workers = processes(session.pid)
+    assert len(workers) == 2
+    assert scratch.is_dir()
+    began = time.monotonic()
+    # Whoever presses it twice gains nothing, and loses nothing.
+    os.killpg(session.pid, signal.SIGINT)
+    time.sleep(0.1)
+    os.killpg(session.pid, signal.SIGINT)
+    out, err = session.communicate(timeout=10)
+    assert time.monotonic() - began < 5
+    assert session.returncode == 130
+    assert err == ""
+    assert out == "True\n"
+    assert all_end(workers)
+    assert not scratch.exists()
+    assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_workers_end_with_a_process_that_is_killed(session):
+    session.stdout.readline()
+    workers = processes(session.pid)
+    assert len(workers) == 2
+    session.kill()
+    assert session.communicate(timeout=10) == ("", "")
+    assert all_end(workers)
+
+
+def test_an_error_inside_closes_all_and_restores_the_log():
+    handler = logging.StreamHandler()
+    logging.getLogger("distributed").addHandler(handler)
+    before = loops()
+    with pytest.raises(KeyError, match="my own"), open_client(dask="local:1") as client:
+        pids = set(client.run(os.getpid).values())
+        workers = [psutil.Process(pid) for pid in pids]
+        client.submit(time.sleep, 60)
+        assert handler.level > logging.CRITICAL
+        began = time.monotonic()
+        raise KeyError("my own")
+    assert time.monotonic() - began < 5
+    assert len(workers) == 1
+    assert all_end(workers)
+    assert loops() == before
+    assert handler.level == logging.NOTSET
+    logging.getLogger("distributed").removeHandler(handler)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["local:0", "local:x", "local:-1", "local:", "local:1000", "foo:1", "slurm:", "slurm", ""],
+)
+def test_other_forms_are_refused(text):
+    with pytest.raises(InputError) as refusal, open_client(dask=text):
+        pass
+    assert str(refusal.value) == f"{text!r} is not a Dask cluster; {FORMS}"
+
+
+def test_one_of_the_two_must_be_given():
+    with pytest.raises(InputError) as refusal, open_client():
+        pass
+    assert str(refusal.value) == f"no Dask cluster is given; {FORMS}"
+    with (
+        pytest.raises(InputError) as refusal,
+        open_client(dask="local:1", scheduler="tcp://127.0.0.1:1"),
+    ):
+        pass
+    assert str(refusal.value) == f"both workers and a scheduler are given; {FORMS}"
+
+
+def test_a_worker_for_each_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert dask_cluster._worker_environments(2) == [
+        {"CUDA_VISIBLE_DEVICES": "0"},
+        {"CUDA_VISIBLE_DEVICES": "1"},
+    ]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
+    assert dask_cluster._worker_environments(1) == [{"CUDA_VISIBLE_DEVICES": "5"}]
+    with pytest.raises(InputError) as refusal, open_client(dask="local:3"):
+        pass
+    assert str(refusal.value) == (
+        "--dask local:3 asks for 3 workers, but there are 2 GPUs, one for each; give "
+        "--dask local:2, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+    )
+
+
+def test_a_worker_with_a_gpu_declares_it(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with open_client(dask="local:1") as client:
+        chosen = client.submit(os.getenv, "CUDA_VISIBLE_DEVICES", resources={"GPU": 1})
+        assert chosen.result(timeout=10) == "3"
+
+
+@pytest.fixture(scope="module")
+def running():
+    """A scheduler that runs already, yet without workers."""
+    with LocalCluster(
+        n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0"
+    ) as cluster:
+        yield cluster
+
+
+def test_a_running_scheduler_is_used_and_left_running(running):
+    address = running.scheduler_address
+    with pytest.raises(InputError) as refusal, open_client(scheduler=address, wait_seconds=0.3):
+        pass
+    assert str(refusal.value) == (
+        f"no worker has come to {address} within 0.3 s; start some with "
+        f"`dask worker {address} --nthreads 2`"
+    )
+    running.scale(1)
+    running.wait_for_workers(1, timeout=10)
+    (worker,) = running.scheduler_info["workers"]
+    with (
+        pytest.raises(InputError, match="no Dask scheduler answers"),
+        open_client(scheduler=worker),
+    ):
+        pass
+    for _ in range(2):
+        with open_client(scheduler=address) as client:
+            assert client.submit(own_pid, 0, pure=False).result(timeout=10) == os.getpid()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["here", "tcp://", "tcp://host", "tcp://host:x", "tcp://host:99999", "http://host:8786", ""],
+)
+def test_what_is_no_address_is_refused(text):
+    with pytest.raises(InputError) as refusal, open_client(scheduler=text):
+        pass
+    assert str(refusal.value) == (
+        f"--scheduler {text!r} is not an address; expected tcp://HOST:PORT, as `dask scheduler` "
+        "prints it"
+    )
+
+
+@pytest.mark.parametrize("listening", [False, True], ids=["nothing", "not Dask"])
+def test_where_no_scheduler_answers(listening, monkeypatch):
+    assert dask_cluster.CONNECT_SECONDS == 10
+    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1.0)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        if listening:
+            other.listen()
+        address = f"tcp://127.0.0.1:{other.getsockname()[1]}"
+        began = time.monotonic()
+        with pytest.raises(InputError) as refusal, open_client(scheduler=address):
+            pass
+        assert time.monotonic() - began < 4
+    assert str(refusal.value) == (
+        f"no Dask scheduler answers at {address} within 1 s; start one with `dask scheduler`, "
+        "which prints its address, or see why it cannot be reached"
+    )
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """A cluster of one machine: sbatch runs a job in the background, scancel ends it."""
+    commands = {
+        "sbatch": 'cp "$1" job-$$.sh; setsid bash job-$$.sh > job-$$.log 2>&1 & '
+        'echo "Submitted batch job $!"; echo $! >> submitted',
+        "scancel": 'echo $1 >> cancelled; kill -TERM -- "-$1"',
+    }
+    (tmp_path / "bin").mkdir()
+    for name, text in commands.items():
+        command = tmp_path / "bin" / name
+        command.write_text(f"#!/usr/bin/env bash\ncd {tmp_path}\n{text}\n")
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def adapted(folder: Path, **changes: object) -> str:
+    """The packaged settings with some values of one's own, in a file."""
+    values = yaml.safe_load(CONFIG.read_text())
+    values |= {"log_directory": str(folder / "logs")} | changes
+    file = folder / "slurm.yaml"
+    file.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}))
+    return str(file)
+
+
+def test_slurm_jobs_are_submitted_replaced_and_cancelled(slurm, monkeypatch):
+    monkeypatch.setattr(slurm_cluster, "RESUBMIT_SECONDS", 0.3)
+    monkeypatch.setitem(dask_quiet.CONFIG, "distributed.deploy.lost-worker-timeout", "0.1s")
+    submitted, cancelled = slurm / "submitted", slurm / "cancelled"
+    with open_client(dask=f"slurm:{adapted(slurm, jobs=1)}") as client:
+        (worker,) = client.scheduler_info()["workers"].values()
+        assert worker["nthreads"] == 2
+        assert worker["resources"] == {"GPU": 1}
+        assert worker["memory_limit"] == 0
+        first = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=10)
+        (job,) = map(int, submitted.read_text().split())
+        os.killpg(job, signal.SIGKILL)
+        second = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=20)
+        assert second not in (first, os.getpid())
+        jobs = submitted.read_text().split()
+        assert len(jobs) == 2
+        workers = [psutil.Process(second)]
+        client.submit(time.sleep, 60)
+        began = time.monotonic()
+    assert time.monotonic() - began < 5
+    assert all_end(workers)
+    assert cancelled.read_text().split() == jobs
+    (script, _) = sorted(slurm.glob("job-*.sh"))
+    directives = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
+    assert "#SBATCH --cpus-per-task=8" in directives
+    assert "#SBATCH -t 24:00:00" in directives
+    assert "#SBATCH --mem=64G" in directives
+    assert "#SBATCH --gpus=1" in directives
+
+
+def test_a_job_that_never_runs(slurm):
+    (slurm / "bin" / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
+    file = adapted(slurm, wait_minutes=0.01)
+    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
+        pass
+    message = str(refusal.value)
+    assert message.startswith("no worker has come to tcp://")
+    assert message.endswith(
+        "within 0.6 s; see `squeue --me` and the jobs' own files, or raise wait_minutes in " + file
+    )
+    assert (slurm / "cancelled").read_text() == "7\n" * 4
+
+
+def test_a_job_that_sbatch_refuses(slurm):
+    (slurm / "bin" / "sbatch").write_text(
+        "#!/bin/sh\necho 'sbatch: error: invalid partition specified: x' >&2\nexit 1\n"
+    )
+    file = adapted(slurm, queue="x")
+    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
+        pass
+    assert str(refusal.value) == f"sbatch refuses {file}: invalid partition specified: x"
+
+
+def test_without_sbatch(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{adapted(tmp_path)}"):
+        pass
+    assert str(refusal.value) == (
+        "--dask slurm: submits jobs with sbatch, which is not on this machine; run on a cluster's "
+        "login node, or give --dask local:N"
+    )
+
+
+def test_without_dask_jobqueue(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "dask_jobqueue.core", None)
+    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{adapted(tmp_path)}"):
+        pass
+    assert str(refusal.value) == (
+        "--dask slurm: needs dask-jobqueue; install it with pip install 'declip-pipe[slurm]'"
+    )
+
+
+def test_the_packaged_slurm_file():
+    jobs = read_slurm_file(str(CONFIG))
+    assert (jobs.count, jobs.wait_minutes) == (4, 60)
+    assert jobs.arguments["processes"] == 1
+    assert jobs.arguments["job_extra_directives"] == ["--nodes=1", "--gpus=1"]
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"jobs": None, "memory": None}, "FILE lacks jobs, memory; see configs/slurm.yaml for"),
+        ({"partition": "gpu"}, "unknown key in FILE 'partition'; known: account, cores, "),
+        ({"wall_time": "1:00"}, "unknown key in FILE 'wall_time'; did you mean 'walltime'? "),
+        ({"jobs": 0}, "FILE: jobs is 0; expected a whole number from 1 on"),
+        ({"cores": "two"}, "FILE: cores is 'two'; expected a whole number from 1 on"),
+        ({"walltime": 86400}, "FILE: walltime is a number; expected a text in quotes:"),
+        ({"worker_extra_args": "-x"}, "FILE: worker_extra_args is '-x'; expected a list,"),
+        ({"wait_minutes": "long"}, "FILE: wait_minutes is 'long'; expected minutes above 0"),
+    ],
+)
+def test_settings_that_cannot_be(tmp_path, changes, message):
+    file = adapted(tmp_path, **changes)
+    with pytest.raises(InputError) as refusal:
+        read_slurm_file(file)
+    assert str(refusal.value).replace(file, "FILE").startswith(message)
+
+
+@pytest.mark.parametrize("key, value", [("memory", "much"), ("interface", "ib99")])
+def test_a_value_that_dask_jobqueue_refuses(slurm, key, value):
+    file, before = adapted(slurm, **{key: value}), loops()
+    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
+        pass
+    assert str(refusal.value).startswith(f"{file}: ")
+    assert value in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert loops() == before
+
+
+def test_files_that_are_no_settings(tmp_path):
+    file = tmp_path / "slurm.yaml"
+    for text, message in [
+        (None, "cannot be read; expected a YAML file such as configs/slurm.yaml"),
+        ("jobs: [", "is not YAML: "),
+        ("- 4", "holds no settings; expected keys and values: jobs, cores, memory"),
+    ]:
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
+            pass
+        assert str(refusal.value).startswith(f"{file} {message}")
