@@ -1,20 +1,24 @@
 """Extraction against the bare forward pass, and against plain loops that do the same work.
 
-python benchmarks/extract.py [--model ViT-B-32 ...] [--device cpu] [--precision float32 ...]
-    [--layers one,four,all] [--images N] [--batch-size 32] [--rounds 3] [--compile] [--name extract]
+python benchmarks/extract.py [--model ViT-B-32] [--images 256] [--device cpu]
+    [--precision float32 ...] [--layers one,four,all] [--batch-size 32] [--rounds 3] [--compile]
+
+Writes results/extract_MODEL.json, or --name.
 
 Rates are images per second, medians of rounds in which each contestant has its turn. The pictures
-are of Dolos' size and kind (256x256 PNG, with masks). "extraction" is all that `declip-pipe extract`
-does once the backbone is open: hashing the files, decoding, computing, writing durably. The plain
-loops decode, compute with forward hooks, and write features and masks batch by batch; what they
-leave out is hashing, checksums, thumbnails, durability and going on after an interruption.
+are of Dolos' size and kind (256x256 PNG, with masks). "extraction" is what `declip-pipe extract`
+does once the backbone is open: listing and hashing the files, decoding, computing, writing durably.
+The plain loops decode, compute with forward hooks, and write features and masks batch by batch;
+they leave out hashing, checksums, thumbnails, durability and going on after an interruption.
+"bound by" names the stage that is busy for the largest share of the time.
 """
 
 import argparse
+import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +35,7 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.extraction.stage_times import StageTimes
 
 SIDE = 256
@@ -50,30 +55,30 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         root = Path(folder)
         write_pictures(root / "data", options.images)
-        for model in options.model:
-            backbone = open_backbone(model, weights=["random:0"], device=options.device)
-            for precision in options.precision:
-                backbone.in_precision(precision)
-                for layers in options.layers.split(","):
-                    for compiled in (False, True) if options.compile else (False,):
-                        rows += measure(root, backbone, layers, compiled, options)
+        backbone = open_backbone(options.model, weights=["random:0"], device=options.device)
+        if options.compile:
+            backbone.compile()
+        for precision in options.precision:
+            backbone.in_precision(precision)
+            for layers in options.layers.split(","):
+                rows += measure(root, backbone, layers, options)
     settings = {key: value for key, value in vars(options).items() if key != "folder"}
-    report(options.name, rows, settings)
+    report(options.name or f"extract_{options.model}", rows, settings)
 
 
 def _options() -> argparse.Namespace:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--model", nargs="+", default=["ViT-B-32", "ViT-L-14"])
+    arguments.add_argument("--model", default="ViT-B-32")
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--precision", nargs="+", default=["float32"])
     arguments.add_argument("--layers", default="one", help="comma-separated: one, four, all")
-    arguments.add_argument("--images", type=int, default=128)
+    arguments.add_argument("--images", type=int, default=256)
     arguments.add_argument("--batch-size", type=int, default=32)
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--compile", action="store_true", help="measure compiled, too")
+    arguments.add_argument("--compile", action="store_true", help="with torch.compile")
     arguments.add_argument("--loops", action=argparse.BooleanOptionalAction, default=True)
     arguments.add_argument("--folder", type=Path, default=None, help="where to write; default: tmp")
-    arguments.add_argument("--name", default="extract", help="of the JSON file in results/")
+    arguments.add_argument("--name", default=None, help="of the JSON file in results/")
     return arguments.parse_args()
 
 
@@ -96,7 +101,7 @@ def write_pictures(root: Path, count: int) -> None:
 
 
 def measure(
-    root: Path, backbone: Backbone, layers: str, compiled: bool, options: argparse.Namespace
+    root: Path, backbone: Backbone, layers: str, options: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """The rows of one backbone, precision and set of layers."""
     chosen = _chosen(list(backbone.layers), layers)
@@ -118,7 +123,7 @@ def measure(
         "bare forward": bare_forward(backbone, chosen, options.images, options.batch_size),
         "extraction": extraction,
     }
-    if options.loops and not compiled:
+    if options.loops:
         contestants["plain loop, np.save"] = lambda: plain_loop(
             root, manifest, backbone, chosen, options.batch_size, save_files
         )
@@ -126,6 +131,7 @@ def measure(
             root, manifest, backbone, chosen, options.batch_size, save_zarr
         )
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    # Not counted: compiling, and memory that comes with the first batches.
     contestants["bare forward"]()
     for _ in range(options.rounds):
         for name, run in contestants.items():
@@ -135,7 +141,7 @@ def measure(
             run()
             seconds[name].append(time.perf_counter() - started)
     bare = median(seconds["bare forward"])
-    flops = flops_of_picture(backbone, chosen)
+    flops = flops_of_picture(backbone.name, chosen)
     peak = _peak(backbone)
     found = []
     for name, values in seconds.items():
@@ -143,7 +149,7 @@ def measure(
         row: dict[str, Any] = {
             "model": backbone.name,
             "layers": layers,
-            "precision": backbone.precision + (" compiled" if compiled else ""),
+            "precision": backbone.precision + (" compiled" if backbone.is_compiled else ""),
             "contestant": name,
             "images/s": rate,
             "of bare": f"{bare / median(values):.2f}",
@@ -153,7 +159,9 @@ def measure(
         if peak is not None:
             row["of peak"] = f"{rate * flops / peak:.2f}"
         if name == "extraction":
-            row |= {f"{stage} s": value / options.rounds for stage, value in times.seconds.items()}
+            mean = {stage: value / options.rounds for stage, value in times.seconds.items()}
+            row["bound by"] = busiest(mean, sum(values) / options.rounds)
+            row |= {f"{stage} s": value for stage, value in mean.items()}
         found.append(row)
     return [found[1] | dict.fromkeys(found[1], "") | row for row in found]
 
@@ -184,12 +192,24 @@ def bare_forward(
     return run
 
 
-def flops_of_picture(backbone: Backbone, layers: Sequence[str]) -> float:
+def flops_of_picture(name: str, layers: Sequence[str]) -> float:
     """Floating-point operations of one picture, as far as the layers asked for."""
+    backbone = open_backbone(name)
     shape = (1, 3, backbone.preprocessing.height, backbone.preprocessing.width)
     with FlopCounterMode(display=False) as counter:
         backbone.forward(torch.zeros(shape, dtype=torch.uint8), layers)
     return float(counter.get_total_flops())
+
+
+def busiest(seconds: Mapping[str, float], wall: float) -> str:
+    """The stage that is busy for the largest share of `wall` seconds, with that share."""
+    threads = {"decode": os.cpu_count() or 1, "write": SHARDS_BEING_WRITTEN}
+    shares = {
+        stage: seconds[stage] / threads.get(stage, 1) / wall
+        for stage in ("hash", "decode", "copy", "forward", "encode", "write")
+    }
+    stage = max(shares, key=lambda name: shares[name])
+    return f"{stage} {shares[stage]:.0%}"
 
 
 def _peak(backbone: Backbone) -> float | None:

@@ -64,7 +64,8 @@ class ShardFiller:
         self._read = read
         self._batch_size = batch_size
         self._kept = kept
-        self._decode_threads = decode_threads or os.cpu_count()
+        # A job of a cluster may use but some of a machine's cores.
+        self._decode_threads = decode_threads or len(os.sched_getaffinity(0))
         self._notice = notice
         self._times = times or StageTimes()
         self._computer = None
@@ -99,7 +100,8 @@ class ShardFiller:
             while writing:
                 yield self._written(writing)
             if self._computer is not None:
-                self._computer.finish()
+                with self._computing:
+                    self._computer.finish()
 
     def _written(self, writing: "deque[tuple[int, Future[None]]]") -> int:
         """Wait for the first of the shards that are being written."""

@@ -1,12 +1,13 @@
 """Shards of one store filled by Dask workers: each shard is a task that commits its own work."""
 
 import socket
-from collections.abc import Callable, Generator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from declip_pipeline import __version__
 from declip_pipeline.devices import choose_device
@@ -24,10 +25,11 @@ from declip_pipeline.store.reader import Store
 from declip_pipeline.store.writer import StoreWriter
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, Future
 
 # While a worker computes one shard, it decodes another's pictures and writes a third's files.
 SHARDS_AT_ONCE = 2
+POLL_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class ShardWorkers:
         A shard whose worker is lost goes to another one. Raises what a worker raised, and
         `DeclipError` when the scheduler is lost, or workers die of one shard again and again.
         """
-        from distributed import CancelledError, as_completed
+        from distributed import CancelledError
         from distributed.scheduler import KilledWorker
 
         job = FillingJob(
@@ -130,7 +132,7 @@ class ShardWorkers:
             resources={"GPU": 1 / SHARDS_AT_ONCE} if has_gpus else None,
         )
         try:
-            for task in as_completed(tasks, loop=self._client.loop):  # type: ignore[no-untyped-call]
+            for task in self._as_they_end(tasks, notice):
                 done: _FilledShard = task.result()
                 times.add_all(done.seconds)
                 for line in done.notices:
@@ -149,6 +151,26 @@ class ShardWorkers:
             ) from error
         finally:
             self._client.cancel(tasks)  # type: ignore[no-untyped-call]
+
+    def _as_they_end(
+        self, tasks: Sequence["Future[Any]"], notice: Callable[[str], None]
+    ) -> Iterator["Future[Any]"]:
+        """Tasks in the order in which they end; says so when no worker is left to end them."""
+        from distributed import as_completed
+
+        untyped: Any = as_completed
+        waiting = untyped(tasks, loop=self._client.loop)
+        left, told = len(tasks), False
+        while left:
+            ended = waiting.next_batch(block=False)
+            left -= len(ended)
+            yield from ended
+            has_workers = bool(self._client.scheduler_info(n_workers=-1)["workers"])
+            if not has_workers and not told:
+                notice("no worker is left; waiting for one to come")
+            told = not has_workers
+            if not ended:
+                time.sleep(POLL_SECONDS)
 
     def _ask(self, question: Callable[..., str], *arguments: str) -> dict[str, str]:
         """Every worker's answer, by its address. Raises `InputError` for one that has none."""

@@ -173,6 +173,28 @@ def test_after_the_scheduler_is_lost_the_same_command_goes_on(
     assert files_of(Path(made.location)) == files_of(Path(undisturbed))
 
 
+def test_without_a_worker_it_says_so_and_waits():
+    said = []
+
+    async def stop_all(dask_scheduler):
+        await dask_scheduler.retire_workers(
+            names=[worker.name for worker in dask_scheduler.workers.values()], close_workers=True
+        )
+
+    with open_client(dask="local:1") as own:
+        workers = ShardWorkers(own, **ARCH)
+        own.run_on_scheduler(stop_all)
+        task = own.submit(abs, -1)
+        with pytest.raises(TimeoutError, match="still nobody"):
+
+            def give_up(line):
+                said.append(line)
+                raise TimeoutError("still nobody")
+
+            next(workers._as_they_end([task], give_up))
+    assert said == ["no worker is left; waiting for one to come"]
+
+
 def test_workers_take_what_earlier_stores_have(
     client, pictures, tiny_backbone, tmp_path, monkeypatch
 ):
