@@ -68,34 +68,53 @@ class StoredFeatures:
     values: "torch.Tensor"
     scales: "torch.Tensor | None" = None
 
+    @classmethod
+    def from_arrays(cls, dtype: str, *arrays: "np.ndarray") -> "StoredFeatures":
+        """The features that a store's arrays hold: values, and scales where there are any."""
+        import torch
+
+        values, *scales = (torch.from_numpy(array) for array in arrays)
+        return cls(dtype, values.view(torch.bfloat16) if dtype == "bfloat16" else values, *scales)
+
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def tensors(self) -> "tuple[torch.Tensor, ...]":
+        """`values`, and `scales` where there are any."""
+        return (self.values,) if self.scales is None else (self.values, self.scales)
+
     def __getitem__(self, rows: "torch.Tensor") -> "StoredFeatures":
-        scales = None if self.scales is None else self.scales[rows]
-        return StoredFeatures(self.dtype, self.values[rows], scales)
+        return StoredFeatures(self.dtype, *(tensor[rows] for tensor in self.tensors))
 
     def to(self, device: "torch.device") -> "StoredFeatures":
         """The same on a device: what travels is as small as what is stored."""
-        scales = None if self.scales is None else self.scales.to(device)
-        return StoredFeatures(self.dtype, self.values.to(device), scales)
+        return StoredFeatures(self.dtype, *(to_device(tensor, device) for tensor in self.tensors))
 
     def as_arrays(self, values_name: str, scales_name: str) -> "dict[str, np.ndarray]":
         """The NumPy arrays that hold them, by name; no scales, no second array."""
-        arrays = {values_name: self.values.cpu().numpy()}
+        import torch
+
+        bits = self.dtype == "bfloat16"
+        arrays = {
+            values_name: (self.values.view(torch.uint16) if bits else self.values).cpu().numpy()
+        }
         if self.scales is not None:
             arrays[scales_name] = self.scales.cpu().numpy()
         return arrays
 
     def decoded(self) -> "torch.Tensor":
         """The features as float32."""
-        import torch
-
-        if self.dtype == "bfloat16":
-            return self.values.view(torch.bfloat16).float()
         if self.scales is not None:
             return self.values.float() * self.scales.float()
         return self.values.float()
+
+
+def to_device(tensor: "torch.Tensor", device: "torch.device") -> "torch.Tensor":
+    """A tensor on a device; to CUDA through pinned memory, so that the host need not wait."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def encode_features(features: "torch.Tensor", dtype: str, *, is_grid: bool) -> StoredFeatures:
@@ -108,8 +127,7 @@ def encode_features(features: "torch.Tensor", dtype: str, *, is_grid: bool) -> S
 
     kind = feature_dtype(dtype)
     if kind.scale_per is None:
-        values = features.to(getattr(torch, dtype))
-        return StoredFeatures(dtype, values.view(torch.uint16) if dtype == "bfloat16" else values)
+        return StoredFeatures(dtype, features.to(getattr(torch, dtype)))
     shared = [1 + axis for axis in _shared_axes(kind.scale_per, is_grid)]
     features = features.float()
     scales = (features.abs().amax(shared, keepdim=True) / INT8_PEAK).half()

@@ -63,7 +63,7 @@ def evaluate_localization(
     """
     # Pictures of one size go through the metrics together, whatever their order in the store.
     by_size = rows[np.lexsort((rows, store.sizes[rows, 1], store.sizes[rows, 0]))]
-    feed = LayerFeed([(store, by_size)], layer, device=device, resident_bytes=0)
+    feed = LayerFeed([(store, by_size)], layer, device=device, tier="stream")
     decoder.eval()
     results: dict[int, ImageResult] = {}
     with torch.inference_mode():

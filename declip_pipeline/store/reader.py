@@ -142,8 +142,6 @@ class Store:
 
     def begin_reading_layer(self, layer: str, rows: np.ndarray) -> Callable[[], StoredFeatures]:
         """Start to read a layer's rows; calling the result waits for what `read_layer` returns."""
-        import torch
-
         reads = [
             self._begin(key, rows)
             for key in (fmt.layer_key(layer), fmt.scales_key(layer))
@@ -151,8 +149,7 @@ class Store:
         ]
 
         def finish() -> StoredFeatures:
-            parts = [torch.from_numpy(read()) for read in reads]
-            return StoredFeatures(self.identity.dtype, *parts)
+            return StoredFeatures.from_arrays(self.identity.dtype, *(read() for read in reads))
 
         return finish
 

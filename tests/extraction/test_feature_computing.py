@@ -9,6 +9,7 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.extraction.feature_computing import FeatureComputer
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.feature_dtype import FEATURE_DTYPES, encode_features
+from declip_pipeline.store.format import layer_key, scales_key
 
 BATCHES = 12
 
@@ -33,11 +34,12 @@ def test_batches_that_overlap_are_what_each_gives_alone(backbone, dtype):
     for seed, batch in enumerate(batches):
         stacked = torch.from_numpy(np.stack(pictures(seed))).permute(0, 3, 1, 2)
         for layer, features in backbone.forward(stacked, layers).items():
-            expected = encode_features(features, dtype, is_grid=backbone.layers[layer].is_grid)
+            encoded = encode_features(features, dtype, is_grid=backbone.layers[layer].is_grid)
+            expected = encoded.as_arrays(layer_key(layer), scales_key(layer))
             for row in range(3):
                 for name, array in batch.row_arrays(row, layer).items():
-                    stored = expected.scales if name.startswith("scales") else expected.values
-                    np.testing.assert_array_equal(array, stored[row].cpu().numpy())
+                    stored = expected[name][row]
+                    np.testing.assert_array_equal(array, stored)
 
 
 def test_features_on_the_device_equal_those_of_the_processor(backbone, tolerance):
