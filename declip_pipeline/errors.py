@@ -53,3 +53,7 @@ class StorageFullError(DeclipError):
 
 class TrainingError(DeclipError):
     """A training cannot go on; its last good checkpoint is kept."""
+
+
+class RunBusyError(TrainingError):
+    """Another process is at the same training."""

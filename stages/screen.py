@@ -16,12 +16,12 @@ from rich.progress import (
 from rich.text import Text
 
 # Names of pictures and runs are shown to the letter: no colours, markup or emoji made of them.
-_console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def remark(text: str) -> None:
     """One line on stderr."""
-    _console.print(text)
+    console.print(text)
 
 
 def result(text: str) -> None:
@@ -53,7 +53,7 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
         MofNCompleteColumn(),
         _Rate(unit),
         TimeRemainingColumn(elapsed_when_finished=True),
-        console=_console,
+        console=console,
     )
     task = None
 

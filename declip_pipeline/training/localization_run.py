@@ -8,11 +8,11 @@ import torch
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.initialization import InitializationScheme
 from declip_pipeline.errors import InputError
-from declip_pipeline.feeding.layer_feed import LayerFeed
 from declip_pipeline.fingerprint import sha256_of_json
 from declip_pipeline.folder_names import folder_name
 from declip_pipeline.store.identity import require_same_features
 from declip_pipeline.store.reader import Store
+from declip_pipeline.training.feeds import Feeds
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.train import Epoch, train_decoder
 
@@ -32,16 +32,18 @@ def localization_run(
     learning_rate: float = 1e-3,
     patience: int = 5,
     device: torch.device,
+    feeds: Feeds | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> RunFolder:
     """Train a decoder on the fakes of the stores' `train` split, judged on `valid`.
 
     `train_on` names the generators to learn, all of them where None. The run's folder under `runs`
     is named by what the run is, so the same call finds its finished or unfinished self again.
+    `feeds` are those of the same stores, where several trainings share them.
 
     Raises `UnknownNameError` for a layer, decoder or generator that is not there, `InputError` for
     stores without the two splits and for a damaged run, `IdentityMismatchError` when the stores
-    hold different features, `TrainingError`.
+    hold different features, `RunBusyError` while another process trains it, `TrainingError`.
     """
     if not stores:
         raise InputError("no store was given; expected at least one that `extract` printed")
@@ -77,57 +79,24 @@ def localization_run(
     learned = "all" if train_on is None else folder_name("+".join(generators))
     run = RunFolder(runs / f"{decoder_type}_{layer}_{learned}_seed{seed}_{sha256[:12]}")
     if not run.is_finished:
-        train_feed = _feed(stores, layer, "train", generators, device)
-        valid_feed = _feed(stores, layer, "valid", generators, device)
+        train_feed, valid_feed = (feeds or Feeds(stores, device)).get(layer, generators)
         run.begin({**identity, "provenance": stores[0].provenance}, sha256)
-        train_decoder(
-            run,
-            train_feed,
-            valid_feed,
-            features,
-            decoder_type=decoder_type,
-            widths=widths,
-            initialization=initialization,
-            seed=seed,
-            epochs=epochs,
-            batch_size=batch_size,
-            learning_rate=learning_rate,
-            patience=patience,
-            on_epoch=on_epoch,
-        )
+        with run.exclusively():
+            # Another process may have come to the end of it meanwhile.
+            if not run.is_finished:
+                train_decoder(
+                    run,
+                    train_feed,
+                    valid_feed,
+                    features,
+                    decoder_type=decoder_type,
+                    widths=widths,
+                    initialization=initialization,
+                    seed=seed,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    learning_rate=learning_rate,
+                    patience=patience,
+                    on_epoch=on_epoch,
+                )
     return run
-
-
-def _feed(
-    stores: Sequence[Store],
-    layer: str,
-    split: str,
-    generators: Sequence[str],
-    device: torch.device,
-) -> LayerFeed:
-    """The fakes of one split; each store gives those of the generators that it has.
-
-    A store may lack the split where another has it: augmented views are of the train split alone.
-    """
-    found = sorted({name for store in stores for name in store.splits})
-    if split not in found:
-        raise InputError(
-            f"{', '.join(store.location for store in stores)} has the "
-            f"split{'s' if len(found) > 1 else ''} {', '.join(found)}; training needs the splits "
-            "train and valid, extract with both, or with --assign-splits 80,10,10 where the data "
-            "set has none"
-        )
-    parts = []
-    known = {name for store in stores for name in store.generators}
-    for store in stores:
-        if split not in store.splits:
-            continue
-        # A name that no store has is passed on, for the store's own error to list the known ones.
-        names = [name for name in generators if name in store.generators or name not in known]
-        parts.append((store, store.fake_rows(split, names)))
-    if not any(len(rows) for _, rows in parts):
-        raise InputError(
-            f"no fake picture of {', '.join(generators)} in split {split!r} of "
-            f"{', '.join(store.location for store in stores)}; expected at least one"
-        )
-    return LayerFeed(parts, layer, device=device)

@@ -1,5 +1,6 @@
 """A run's folder: what was asked, how it went, and the weights."""
 
+import fcntl
 import io
 import json
 import platform
@@ -18,7 +19,7 @@ from declip_pipeline import __version__
 from declip_pipeline.atomic_files import write_bytes, write_json, write_text
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.decoder_file import load_decoder
-from declip_pipeline.errors import InputError, OutputExistsError
+from declip_pipeline.errors import InputError, OutputExistsError, RunBusyError
 
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
@@ -69,6 +70,24 @@ class RunFolder:
         write_json(self.path / "environment.json", _environment())
         text = yaml.safe_dump({**config, "run_sha256": sha256}, sort_keys=False)
         write_text(self.path / "config.yaml", text)
+
+    @contextmanager
+    def exclusively(self) -> Iterator[None]:
+        """Be the only process that trains in the folder: the kernel lets go of what dies.
+
+        Raises `RunBusyError` at once when another one does.
+        """
+        with (self.path / ".lock").open("wb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunBusyError(
+                    f"{self.path} is being trained by another process; wait for it, or name "
+                    "another output folder"
+                ) from error
+            except OSError:
+                pass  # some network file systems have no locks
+            yield
 
     def config(self) -> dict[str, Any]:
         """What the run is. Raises `InputError` when the folder is not a run's, or damaged."""

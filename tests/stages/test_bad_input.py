@@ -210,7 +210,7 @@ class TestNames:
         assert line.startswith("no such command 'trian'")
         assert line.endswith(" see declip-pipe --help")
         line = refused("train", tiny_store.location)
-        assert line == "missing option '--feature-layer'; see declip-pipe train --help"
+        assert line == "missing option '--feature-layer' / '--layers'; see declip-pipe train --help"
         for group in ((), ("cache",)):
             outcome = program(*group)
             assert outcome.code == 2
@@ -218,9 +218,10 @@ class TestNames:
 
     def test_numbers_that_are_not_finite(self, refused, tiny_store, tiny_run):
         training = ("train", tiny_store.location, "--feature-layer", "layer1", "--learning-rate")
+        for text in ("inf", "nan", "0"):
+            line = refused(*training, text)
+            assert line == f"--learning-rate {text!r}; expected a number of at least 1e-06"
         expected = "inf is not a number that can be used; expected a finite one"
-        assert refused(*training, "inf") == expected
-        assert "nan" in refused(*training, "nan") or "--learning-rate" in refused(*training, "nan")
         assert refused("predict", tiny_run, "-i", tiny_run, "--max-megapixels", "inf") == expected
 
     def test_widths(self, refused, tiny_store, tmp_path):

@@ -1,0 +1,124 @@
+"""`declip-pipe train` with several layers, decoders or seeds: a grid, its table, its refusals."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from declip_pipeline.errors import TrainingError
+from stages.grid_table import grid_table
+
+QUICK = ("--epochs", 1, "--batch-size", 4)
+
+
+def rows_of(path):
+    with Path(path).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_grid_trains_all_and_says_so_again(program, tiny_store, tmp_path):
+    grid = (
+        "--layers",
+        "0-1",
+        "--decoders",
+        "linear,conv-4",
+        "--widths",
+        "8,8,4,4",
+        "--seeds",
+        "0,1",
+    )
+    command = ("train", tiny_store.location, *grid, *QUICK, "-o", tmp_path)
+    outcome = program(*command)
+    assert outcome.code == 0, outcome
+    rows = rows_of(outcome.last_line)
+    assert [(row["layer"], row["decoder_type"], row["seed"]) for row in rows] == [
+        (layer, decoder, seed)
+        for layer in ("layer0", "layer1")
+        for decoder in ("linear", "conv-4")
+        for seed in ("0", "1")
+    ]
+    assert {row["state"] for row in rows} == {"finished"}
+    assert outcome.err.count("best validation IoU") == 8
+    assert "8 of 8 runs done" in outcome.err and "held in memory" in outcome.err
+    again = program(*command)
+    assert again.last_line == outcome.last_line
+    assert rows_of(again.last_line) == rows
+    assert "held in memory" not in again.err, "finished runs need no features"
+    # One of its runs is the run that the same options alone give.
+    one = program(
+        "train", tiny_store.location, "--feature-layer", "layer1", "--decoder-type", "linear",
+        "--seed", 1, *QUICK, "-o", tmp_path,
+    )  # fmt: skip
+    assert "finished already" in one.err
+    assert one.last_line == rows[5]["run"]
+
+
+def test_a_run_that_fails_makes_the_exit_code_1(program, tiny_store, tmp_path, monkeypatch):
+    from declip_pipeline.training import localization_run
+
+    train = localization_run.train_decoder
+
+    def failing(*arguments, **options):
+        if options["seed"] == 1:
+            raise TrainingError("the loss is not finite")
+        return train(*arguments, **options)
+
+    monkeypatch.setattr(localization_run, "train_decoder", failing)
+    outcome = program(
+        "train", tiny_store.location, "--layers", "layer1", "--decoders", "linear",
+        "--seeds", "0,1,2", *QUICK, "-o", tmp_path,
+    )  # fmt: skip
+    assert outcome.code == 1
+    rows = rows_of(outcome.last_line)
+    assert [row["state"] for row in rows] == ["finished", "failed", "finished"]
+    assert rows[1]["reason"] == "the loss is not finite"
+    assert "3 of 3 runs done, 1 failed" in outcome.err
+
+
+def test_training_sets_are_an_axis(program, tiny_store, tmp_path):
+    generator = tiny_store.generators[0]
+    outcome = program(
+        "train", tiny_store.location, "--layers", "layer1,layer2", "--decoders", "linear",
+        "--train-on", generator, *QUICK, "-o", tmp_path,
+    )  # fmt: skip
+    assert [row["train_on"] for row in rows_of(outcome.last_line)] == [generator] * 2
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--layers", "layer0,layer9"), "unknown layer 'layer9'"),
+        (("--layers", "all", "--decoders", "linear,conv-5"), "unknown decoder type 'conv-5'"),
+        (("--layers", "layer0", "--seeds", "0,x"), "--seed 'x'; expected a whole number"),
+        (("--layers", "layer0", "--lr", "1e-3,0"), "--learning-rate '0'; expected a number of at"),
+        (("--layers", "layer0", "--lr", "inf"), "--learning-rate 'inf'; expected a number of at"),
+        (("--layers", "layer0", "--seeds", "1,1"), "1 is given twice; give each value of a grid"),
+        (("--layers", "layer0", "--seeds", "1,,2"), "has an empty item"),
+    ],
+)
+def test_what_no_run_could_do_is_refused_before_the_first(
+    refused, tiny_store, tmp_path, options, line
+):
+    runs = tmp_path / "runs"
+    assert line in refused("train", tiny_store.location, *options, *QUICK, "-o", runs)
+    assert not runs.exists()
+
+
+def test_the_table_shows_means_and_spreads_of_seeds():
+    from declip_pipeline.sweeps.grid import CellResult
+
+    def row(seed, state, iou=None, decoder="linear"):
+        return CellResult("layer1", decoder, seed, 1e-3, "all", state, best_valid_iou=iou)
+
+    table = grid_table(
+        [
+            row(0, "finished", 40.0),
+            row(1, "finished", 44.0),
+            row(2, "waiting"),
+            row(0, "failed", decoder="conv-4"),
+        ]
+    )
+    assert [column.header for column in table.columns] == ["layer", "linear", "conv-4"]
+    assert list(table.columns[1].cells) == ["42.00 ± 2.83 (2/3)"]
+    assert list(table.columns[2].cells) == ["- failed"]
+    assert table.caption == "3 of 4 runs done, 1 failed"

@@ -1,0 +1,195 @@
+"""A grid trains every combination once, whatever fails or interrupts it, and keeps a table."""
+
+import csv
+from multiprocessing import get_context
+
+import pyarrow.parquet
+import pytest
+import torch
+
+from declip_pipeline.errors import InputError, RunBusyError, TrainingError
+from declip_pipeline.sweeps import grid as grids
+from declip_pipeline.sweeps.grid import Grid, grid_cells, grid_name
+from declip_pipeline.training import train as training
+from declip_pipeline.training.feeds import Feeds
+from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.run_folder import RunFolder
+
+CELLS = grid_cells(["layer1", "layer2"], ["linear"], [0, 1], [1e-3, 3e-3], [None])
+CPU = torch.device("cpu")
+
+
+def make_grid(store, folder, cells=CELLS, feeds=None, **changes):
+    def train(cell, on_epoch):
+        return localization_run(
+            [store],
+            folder,
+            **vars(cell),
+            epochs=2,
+            batch_size=4,
+            device=CPU,
+            feeds=feeds,
+            on_epoch=on_epoch,
+        )
+
+    return Grid(cells, folder / grid_name({}, cells), train, **changes)
+
+
+def table(grid):
+    with (grid.folder / "results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def figures(results):
+    """What training gave, without how long it took and where."""
+    return [(r.layer, r.seed, r.learning_rate, r.state, r.best_valid_iou) for r in results]
+
+
+def test_every_combination_is_a_cell_and_a_layer_is_read_once(tiny_store, tmp_path):
+    assert len(CELLS) == 8
+    assert [cell.layer for cell in CELLS] == ["layer1"] * 4 + ["layer2"] * 4
+    said = []
+    feeds = Feeds([tiny_store], CPU, notice=said.append)
+    grid = make_grid(tiny_store, tmp_path, feeds=feeds)
+    results = grid.run()
+    assert [line.split(":")[0] for line in said] == ["layer1", "layer2"]
+    assert [result.state for result in results] == ["finished"] * 8
+    for cell, result, row in zip(CELLS, results, table(grid), strict=True):
+        summary = RunFolder(tmp_path / result.run.split("/")[-1]).summary()
+        assert result.best_valid_iou == summary["best_valid_iou"]
+        assert row["layer"] == cell.layer and row["state"] == "finished"
+        assert float(row["best_valid_iou"]) == summary["best_valid_iou"]
+    columns = pyarrow.parquet.read_table(grid.folder / "results.parquet")
+    assert columns.column("learning_rate").to_pylist() == [c.learning_rate for c in CELLS]
+    assert columns.column("seed").to_pylist() == [cell.seed for cell in CELLS]
+
+
+def test_a_run_of_a_grid_is_the_run_alone(tiny_store, tmp_path):
+    results = make_grid(tiny_store, tmp_path / "grid").run()
+    alone = localization_run(
+        [tiny_store], tmp_path / "alone", **vars(CELLS[3]), epochs=2, batch_size=4, device=CPU
+    )
+    assert alone.path.name == results[3].run.split("/")[-1]
+    same = RunFolder(tmp_path / "grid" / alone.path.name)
+    mine, theirs = (folder.best_decoder()[0].state_dict() for folder in (alone, same))
+    assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_one_that_fails_is_a_row_with_its_reason(tiny_store, tmp_path, monkeypatch):
+    step = training.training_loss
+    real_loss = iter([True] * 4)
+
+    def loss(decoder, batch):
+        if next(real_loss, False):
+            return step(decoder, batch) * float("nan")
+        return step(decoder, batch)
+
+    monkeypatch.setattr(training, "training_loss", loss)
+    grid = make_grid(tiny_store, tmp_path)
+    results = grid.run()
+    failed = [result for result in results if result.state == "failed"]
+    assert len(failed) == 2 and failed == results[:2]
+    assert "the training loss is nan in epoch 1" in failed[0].reason
+    assert [row["state"] for row in table(grid)] == ["failed"] * 2 + ["finished"] * 6
+    # Once the cause is gone, the same grid trains what is missing and nothing else.
+    trained = []
+    monkeypatch.setattr(training, "training_loss", lambda *pair: trained.append(1) or step(*pair))
+    assert all(result.state == "finished" for result in make_grid(tiny_store, tmp_path).run())
+    assert len(trained) == 2 * 2 * 2, "two runs, two epochs, two steps"
+
+
+def test_errors_of_any_kind_leave_the_others_alone(tmp_path):
+    def train(cell, on_epoch):
+        raise (
+            ValueError(f"no {cell.layer}\nat all") if cell.layer == "layer1" else TrainingError("x")
+        )
+
+    results = Grid(CELLS, tmp_path, train).run()
+    assert {result.reason for result in results} == {"ValueError: no layer1 at all", "x"}
+
+
+def test_killed_twice_it_ends_as_if_undisturbed(tiny_store, tmp_path, monkeypatch):
+    undisturbed = make_grid(tiny_store, tmp_path / "one").run()
+    epoch = training._one_epoch
+    done = []
+
+    def dying(*arguments):
+        if len(done) in (5, 12):
+            done.append("died")
+            raise KeyboardInterrupt
+        done.append("epoch")
+        return epoch(*arguments)
+
+    monkeypatch.setattr(training, "_one_epoch", dying)
+    for states in (["finished"] * 2 + ["running"], ["finished"] * 5 + ["running"]):
+        grid = make_grid(tiny_store, tmp_path / "two")
+        with pytest.raises(KeyboardInterrupt):
+            grid.run()
+        found = [row["state"] for row in table(grid)]
+        assert found == states + ["waiting"] * (8 - len(states))
+    results = make_grid(tiny_store, tmp_path / "two").run()
+    assert figures(results) == figures(undisturbed)
+    assert done.count("epoch") == 16, "no epoch was trained twice"
+
+
+def _train_in_process(store, folder, results):
+    from declip_pipeline.store.reader import Store
+
+    torch.set_num_threads(1)
+    results.put(figures(make_grid(Store(store), folder).run()))
+
+
+def test_two_processes_share_a_grid(tiny_store, tmp_path):
+    spawn = get_context("spawn")
+    results = spawn.Queue()
+    processes = [
+        spawn.Process(target=_train_in_process, args=(tiny_store.location, tmp_path, results))
+        for _ in range(2)
+    ]
+    for process in processes:
+        process.start()
+    first, second = (results.get(timeout=100) for _ in processes)
+    for process in processes:
+        process.join(30)
+    assert first == second
+    assert len(first) == 8 and {state for *_, state, _ in first} == {"finished"}
+    assert len([run for run in tmp_path.glob("linear_*") if RunFolder(run).is_finished]) == 8
+
+
+def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(grids, "BUSY_SECONDS", 0.01)
+    busy = {"layer1": 3}
+    order = []
+
+    def train(cell, on_epoch):
+        order.append((cell.layer, cell.seed))
+        if busy.get(cell.layer):
+            busy[cell.layer] -= 1
+            raise RunBusyError("another process")
+        return localization_run(
+            [tiny_store], tmp_path, **vars(cell), epochs=1, batch_size=4, device=CPU
+        )
+
+    cells = grid_cells(["layer1", "layer2"], ["linear"], [0], [1e-3], [None])
+    results = Grid(cells, tmp_path / "table", train).run()
+    assert order == [("layer1", 0), ("layer2", 0), ("layer1", 0), ("layer1", 0), ("layer1", 0)]
+    assert [result.state for result in results] == ["finished"] * 2
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(tiny_store, tmp_path):
+    run = RunFolder(tmp_path)
+    with (
+        run.exclusively(),
+        pytest.raises(
+            RunBusyError, match="is being trained by another process; wait for it, or name another"
+        ),
+        RunFolder(tmp_path).exclusively(),
+    ):
+        pass
+    with run.exclusively():
+        pass
+
+
+def test_a_value_given_twice_is_refused():
+    with pytest.raises(InputError, match="'layer1' is given twice; give each value of a grid once"):
+        grid_cells(["layer1", "layer1"], ["linear"], [0], [1e-3], [None])
