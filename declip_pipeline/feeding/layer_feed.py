@@ -80,6 +80,15 @@ class LayerFeed:
         pictures = f"{len(self)} picture{'s' if len(self) > 1 else ''}"
         return f"{self.layer}: {pictures}, {self.bytes / 1e9:.2f} GB, {TIERS[self.tier]}"
 
+    def sample_ids(self, positions: np.ndarray) -> list[str]:
+        """The ids of the samples at these positions."""
+        part_of = np.searchsorted(self._first, positions, side="right") - 1
+        found = []
+        for part, position in zip(part_of.tolist(), positions.tolist(), strict=True):
+            store, rows = self.parts[part]
+            found.append(str(store.samples[rows[position - self._first[part]]]["id"]))
+        return found
+
     def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
         """Batches of the samples at the positions `order` (int64); the last one may be smaller."""
         for positions, (features, targets) in self._read_ahead(order, batch_size, self._begin):

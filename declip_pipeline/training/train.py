@@ -1,5 +1,6 @@
 """One training: epochs until the schedule says stop, the best weights kept, resumable."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ from declip_pipeline.training.optimization import (
 )
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.run_folder import RunFolder
+
+# Pictures of a step that an error names.
+SHOWN_IDS = 8
 
 
 @dataclass(frozen=True)
@@ -124,16 +128,24 @@ def _one_epoch(
     """Train once on every sample; returns the mean loss over samples."""
     decoder.train()
     total = torch.zeros((), device=feed.device)
-    for batch in feed.batches(permutation(len(feed), seed, "epoch", epoch), batch_size):
+    losses: list[torch.Tensor] = []
+    order = permutation(len(feed), seed, "epoch", epoch)
+    for batch in feed.batches(order, batch_size):
         loss = training_loss(decoder, batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-        total += loss.detach() * len(batch.positions)
+        losses.append(loss.detach())
+        total += losses[-1] * len(batch.positions)
+    # Looked at once an epoch: to look at each step would wait for the device at each step.
     mean = float(total) / len(feed)
-    if not torch.isfinite(torch.tensor(mean)):
+    if not math.isfinite(mean):
+        wrong = ~torch.isfinite(torch.stack(losses))
+        step = int(wrong.nonzero()[0]) if wrong.any() else len(losses) - 1
+        ids = feed.sample_ids(order[step * batch_size : (step + 1) * batch_size])
+        pictures = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
         raise TrainingError(
-            f"the training loss is {mean} in epoch {epoch}; the state after epoch {epoch - 1} is "
-            "kept; try a lower --learning-rate"
+            f"the training loss is {float(losses[step])} in epoch {epoch}, step {step + 1} "
+            f"({pictures}); the state after epoch {epoch - 1} is kept; try a lower --learning-rate"
         )
     return mean

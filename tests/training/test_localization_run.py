@@ -227,13 +227,19 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
     steps = []
 
     def loss(decoder, batch):
-        steps.append(1)
+        steps.append(batch.positions)
         return real_loss(decoder, batch) * (np.nan if len(steps) > 4 else 1)
 
     with monkeypatch.context() as patch:
         patch.setattr(training, "training_loss", loss)
-        with pytest.raises(TrainingError, match="loss is nan in epoch 2; the state after epoch 1"):
+        with pytest.raises(
+            TrainingError,
+            match=r"loss is nan in epoch 2, step 2 \(.*\); the state after epoch 1 is",
+        ) as caught:
             run(tiny_store, tmp_path)
+    # Three steps an epoch: the fifth is the second of its epoch.
+    ids = [tiny_store.samples[tiny_store.fake_rows("train")[n]]["id"] for n in steps[4]]
+    assert f"({', '.join(ids)})" in str(caught.value)
     resumed = run(tiny_store, tmp_path)
     undisturbed = run(tiny_store, tmp_path / "other")
     assert without_seconds(resumed) == without_seconds(undisturbed)
