@@ -5,12 +5,11 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from dask.system import CPU_COUNT
 from distributed import Client, Nanny, Scheduler, Security
 from distributed.core import Status, rpc
 from distributed.utils import sync
@@ -34,14 +33,18 @@ CLIENT_CLOSE_SECONDS = 1.0
 
 @contextmanager
 def open_client(
-    *, dask: str | None = None, scheduler: str | None = None, wait_seconds: float = 60.0
+    *,
+    dask: str | None = None,
+    scheduler: str | None = None,
+    wait_seconds: float = 60.0,
+    notice: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Client]:
     """Open a client that has a worker; leaving closes in under 5 s whatever was opened for it.
 
     Give one of the two. `dask` is "local:N", N worker processes of two threads each, one for each
     GPU where there are GPUs (then each declares the resource GPU=1), or "slurm:FILE.yaml" (see
     `read_slurm_file`). `scheduler` is the address of one that runs already and is left running;
-    its first worker may take `wait_seconds`.
+    its first worker may take `wait_seconds`. `notice` is told, in a line, when it is waited for.
 
     Raises `InputError`: none of these forms, more workers than GPUs, a SLURM file that cannot be
     used, a refused job, an address where no scheduler answers, or no worker that came in time.
@@ -52,13 +55,19 @@ def open_client(
     stack = ExitStack()
     try:
         stack.enter_context(quiet_dask())
-        yield _open(stack, dask, scheduler, wait_seconds)
+        yield _open(stack, dask, scheduler, wait_seconds, notice)
     finally:
         with undisturbed():
             stack.close()
 
 
-def _open(stack: ExitStack, dask: str | None, scheduler: str | None, wait_seconds: float) -> Client:
+def _open(
+    stack: ExitStack,
+    dask: str | None,
+    scheduler: str | None,
+    wait_seconds: float,
+    notice: Callable[[str], None],
+) -> Client:
     if scheduler is not None:
         address, wait = _address(scheduler), wait_seconds
         come = f"start some with `dask worker {address} --nthreads {WORKER_THREADS}`"
@@ -78,6 +87,8 @@ def _open(stack: ExitStack, dask: str | None, scheduler: str | None, wait_second
         raise InputError(f"{dask!r} is not a Dask cluster; {FORMS}")
     client = stack.enter_context(_connected(address, loop))
     try:
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            notice("waiting for the first worker")
         client.wait_for_workers(1, timeout=wait)
     except TimeoutError as error:
         raise InputError(
@@ -192,13 +203,14 @@ class _QuickNanny(Nanny):
 
 
 def _worker_environments(count: int) -> list[dict[str, str]]:
-    """What each worker's environment has of its own: its GPU, or its share of the cores."""
+    """What each worker's environment has of its own: its GPU where there are any."""
     import torch
 
     gpus = torch.cuda.device_count()
     if gpus == 0:
-        threads = str(max(1, CPU_COUNT // count))
-        return [{"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}] * count
+        # As many threads as one process would take: with others, last bits differ, and with them
+        # the store. So many more threads than cores must not wait by turning in circles.
+        return [{"OMP_WAIT_POLICY": "PASSIVE"}] * count
     if count > gpus:
         raise InputError(
             f"--dask local:{count} asks for {count} workers, but there are {gpus} GPUs, one for "

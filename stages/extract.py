@@ -76,8 +76,8 @@ def extract(
     dtype: Annotated[
         Dtype,
         typer.Option(
-            help="Type of the stored features: 2, 2, 4, 1 or 1 bytes a number; int8 has a scale "
-            "for each token, or for each channel, of each picture."
+            help="Type of the stored features: float16 and bfloat16 take 2 bytes a number, float32 "
+            "4, int8 1, with a scale for each token, or for each channel, of each picture."
         ),
     ] = DEFAULT_DTYPE,
     views: Annotated[
@@ -179,8 +179,8 @@ def extract(
     layers is taken from there.
 
     Memory: at most four shards of 64 pictures are under way (decoded, computed, waiting for the
-    disk, written): with 24 layers of ViT-L/14 in float16 3.2 GB, with one 0.2 GB; --dry-run says
-    it for yours.
+    disk, written), with a byte a pixel of each picture's mask: of ViT-L/14 in float16 3.2 GB for
+    24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
     from declip_pipeline.backbones.layer_selection import select_layers
     from declip_pipeline.backbones.registry import open_backbone
@@ -326,9 +326,10 @@ def _workers(
     from declip_pipeline.extraction.worker_filling import ShardWorkers
     from stages.screen import remark
 
-    remark("waiting for the first worker")
-    with open_client(dask=dask, scheduler=scheduler) as client:
-        yield ShardWorkers(client, arch=arch, weights=_recorded(weights), device=device)
+    with open_client(dask=dask, scheduler=scheduler, notice=remark) as client:
+        workers = ShardWorkers(client, arch=arch, weights=_recorded(weights), device=device)
+        yield workers
+        workers.release()
 
 
 def _recorded(weights: list[str]) -> list[str]:

@@ -11,14 +11,16 @@ if TYPE_CHECKING:
 def price_text(plan: "StorePlan", estimate: "Estimate") -> str:
     """What a store will take, a line each."""
     identity = plan.identity
-    taken = estimate.images - estimate.computed_images
+    taken = estimate.images - estimate.done_images - estimate.computed_images
+    done = f", {estimate.done_images} of them done already" if estimate.done_images else ""
     reused = f", {taken} of them from earlier stores" if taken else ""
     free = "no limit" if estimate.free_bytes is None else f"{estimate.free_bytes / 1e9:.2f} GB"
-    short = estimate.free_bytes is not None and estimate.store_bytes > estimate.free_bytes
+    needed = estimate.store_bytes * (1 - estimate.done_images / estimate.images)
+    short = estimate.free_bytes is not None and needed > estimate.free_bytes
     seconds = estimate.seconds
     lines = {
         "store": plan.location,
-        "images": f"{estimate.images}{reused}",
+        "images": f"{estimate.images}{done}{reused}",
         "layers": f"{', '.join(identity.layers)} of {identity.backbone}",
         "view": identity.view,
         "dtype": identity.dtype,

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -11,7 +12,6 @@ from rich.progress import (
     ProgressColumn,
     Task,
     TextColumn,
-    TimeRemainingColumn,
 )
 from rich.text import Text
 
@@ -37,7 +37,22 @@ class _Rate(ProgressColumn):
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        return Text("" if not task.speed else f"{task.speed:.1f} {self._unit}/s")
+        # Of the whole time: rich's own rate leaves out what came before its first news.
+        done = task.completed - task.fields["initial"]
+        return Text(
+            "" if not done or not task.elapsed else f"{done / task.elapsed:.1f} {self._unit}/s"
+        )
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left at the rate so far; at the end, the time that it took."""
+
+    def render(self, task: Task) -> Text:
+        done = task.completed - task.fields["initial"]
+        if task.elapsed is None or not done or task.total is None:
+            return Text("-:--:--")
+        left = (task.total - task.completed) * task.elapsed / done
+        return Text(str(timedelta(seconds=round(task.elapsed if task.finished else left))))
 
 
 @contextmanager
@@ -52,7 +67,7 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
         BarColumn(),
         MofNCompleteColumn(),
         _Rate(unit),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        _TimeLeft(),
         console=console,
     )
     task = None
@@ -61,7 +76,7 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
         nonlocal task
         if task is None:
             # What an earlier run did is there from the start, and not part of this one's rate.
-            task = bar.add_task(what, total=total, completed=done)
+            task = bar.add_task(what, total=total, completed=done, initial=done)
             bar.start()
         bar.update(task, completed=done, total=total)
 

@@ -41,7 +41,7 @@ def leave_pid(folder: Path, name: int) -> int:
 
 
 def started(folder: Path, name: int) -> int:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not (found := list(folder.glob(f"{name}-*"))):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -59,7 +59,7 @@ def processes(parent: int) -> list[psutil.Process]:
 
 def all_end(some: list[psutil.Process]) -> bool:
     """Whether none lives on; an ended one may wait for its new parent to take note of it."""
-    _, alive = psutil.wait_procs(some, timeout=2)
+    _, alive = psutil.wait_procs(some, timeout=20)
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
 
 
@@ -73,25 +73,26 @@ def local():
         yield client
 
 
-def test_local_workers_are_processes_that_share_the_cores(local):
+def test_local_workers_are_processes_of_their_own(local):
     pids = set(local.gather(local.map(own_pid, [0.2] * 6, pure=False)))
     assert len(pids) == 2
     assert os.getpid() not in pids
     workers = local.scheduler_info()["workers"].values()
     assert [worker["nthreads"] for worker in workers] == [2, 2]
     assert [worker["memory_limit"] for worker in workers] == [0, 0]
-    threads = str(max(1, dask_cluster.CPU_COUNT // 2))
+    # As many threads as here, so that sums come out the same.
     environments = local.run(lambda: dict(os.environ)).values()
-    assert [e["OMP_NUM_THREADS"] for e in environments] == [threads, threads]
-    assert [e["MKL_NUM_THREADS"] for e in environments] == [threads, threads]
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        assert {e.get(name) for e in environments} == {os.environ.get(name)}
+    assert {e["OMP_WAIT_POLICY"] for e in environments} == {"PASSIVE"}
 
 
 def test_a_killed_worker_comes_back_and_its_task_is_run_again(local, tmp_path):
     torn = local.submit(leave_pid, tmp_path, 0)
     killed = started(tmp_path, 0)
     os.kill(killed, signal.SIGKILL)
-    assert torn.result(timeout=10) != killed
-    local.wait_for_workers(2, timeout=10)
+    assert torn.result(timeout=60) != killed
+    local.wait_for_workers(2, timeout=60)
     pids = set(local.run(os.getpid).values())
     assert len(pids) == 2
     assert killed not in pids
@@ -155,7 +156,7 @@ def test_ctrl_c_ends_all_quickly_and_without_a_word(session, tmp_path):
     os.killpg(session.pid, signal.SIGINT)
     time.sleep(0.1)
     os.killpg(session.pid, signal.SIGINT)
-    out, err = session.communicate(timeout=10)
+    out, err = session.communicate(timeout=60)
     assert time.monotonic() - began < 5
     assert session.returncode == 130
     assert err == ""
@@ -170,7 +171,7 @@ def test_workers_end_with_a_process_that_is_killed(session):
     workers = processes(session.pid)
     assert len(workers) == 2
     session.kill()
-    assert session.communicate(timeout=10) == ("", "")
+    assert session.communicate(timeout=60) == ("", "")
     assert all_end(workers)
 
 
@@ -237,7 +238,7 @@ def test_a_worker_with_a_gpu_declares_it(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with open_client(dask="local:1") as client:
         chosen = client.submit(os.getenv, "CUDA_VISIBLE_DEVICES", resources={"GPU": 1})
-        assert chosen.result(timeout=10) == "3"
+        assert chosen.result(timeout=60) == "3"
 
 
 @pytest.fixture(scope="module")
@@ -258,7 +259,7 @@ def test_a_running_scheduler_is_used_and_left_running(running):
         f"`dask worker {address} --nthreads 2`"
     )
     running.scale(1)
-    running.wait_for_workers(1, timeout=10)
+    running.wait_for_workers(1, timeout=60)
     (worker,) = running.scheduler_info["workers"]
     with (
         pytest.raises(InputError, match="no Dask scheduler answers"),
@@ -267,7 +268,7 @@ def test_a_running_scheduler_is_used_and_left_running(running):
         pass
     for _ in range(2):
         with open_client(scheduler=address) as client:
-            assert client.submit(own_pid, 0, pure=False).result(timeout=10) == os.getpid()
+            assert client.submit(own_pid, 0, pure=False).result(timeout=60) == os.getpid()
 
 
 @pytest.mark.parametrize(
@@ -337,10 +338,10 @@ def test_slurm_jobs_are_submitted_replaced_and_cancelled(slurm, monkeypatch):
         assert worker["nthreads"] == 2
         assert worker["resources"] == {"GPU": 1}
         assert worker["memory_limit"] == 0
-        first = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=10)
+        first = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=60)
         (job,) = map(int, submitted.read_text().split())
         os.killpg(job, signal.SIGKILL)
-        second = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=20)
+        second = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=60)
         assert second not in (first, os.getpid())
         jobs = submitted.read_text().split()
         assert len(jobs) == 2

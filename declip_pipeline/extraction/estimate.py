@@ -4,6 +4,7 @@ import os
 import resource
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
@@ -20,7 +21,7 @@ from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import StorePlan
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.storage import storage_at
+from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.store.writer import StoreWriter
 
 TRIAL_SECONDS = 10.0
@@ -32,12 +33,14 @@ FEWEST, MOST = 8, fmt.ROWS_PER_SHARD
 class Estimate:
     """What a store will cost.
 
-    `computed_images` of `images` go through the backbone, the others are in earlier stores.
+    Of `images`, `done_images` are in the store already, `computed_images` go through the backbone,
+    the others are in earlier stores.
     `store_bytes` is the store's size, `free_bytes` what its place has left (None without a limit),
     `seconds` the time of the extraction itself, `peak_bytes` the most memory the process will hold.
     """
 
     images: int
+    done_images: int
     computed_images: int
     store_bytes: int
     free_bytes: int | None
@@ -51,10 +54,11 @@ def estimate_extraction(plan: StorePlan, backbone: Backbone, *, batch_size: int)
     Takes about ten seconds, more where eight pictures do. Raises as `extract` does.
     """
     reuse = match_rows(plan.samples, plan.identity, plan.earlier)
+    done = _done_ids(plan)
     computed = [
         row
-        for row in range(len(plan.samples))
-        if not all(reuse.has(row, layer) for layer in plan.layers)
+        for row, sample in enumerate(plan.samples)
+        if sample["id"] not in done and not all(reuse.has(row, layer) for layer in plan.layers)
     ]
     # A few first: they warm up the device and tell how many more the trials can take.
     seconds, row_bytes = _trial(
@@ -71,12 +75,31 @@ def estimate_extraction(plan: StorePlan, backbone: Backbone, *, batch_size: int)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Estimate(
         images=len(plan.samples),
+        done_images=len(done),
         computed_images=len(computed),
         store_bytes=round(row_bytes * len(plan.samples)),
         free_bytes=storage_at(plan.location).free_bytes(),
         seconds=seconds * len(computed),
-        peak_bytes=round(peak + row_bytes * min(rows_ahead, len(computed))),
+        peak_bytes=round(
+            peak + row_bytes * min(rows_ahead, len(computed)) + picture_bytes(plan.sizes)
+        ),
     )
+
+
+def _done_ids(plan: StorePlan) -> set[str]:
+    """The ids of the samples that an earlier run of the same extraction has written."""
+    if plan.overwrite or not storage_at(plan.location).exists(fmt.GROUP):
+        return set()
+    writer = StoreWriter.reopen(plan.location)
+    pending = {row for shard in writer.pending_shards() for row in writer.shard_rows(shard)}
+    return {str(s["id"]) for row, s in enumerate(writer.samples) if row not in pending}
+
+
+def _trial_place(location: str) -> Path | None:
+    """A folder on the store's own disk; None, the machine's own, for a store in a bucket."""
+    if URL_MARK in location:
+        return None
+    return next(folder for folder in Path(location).absolute().parents if folder.is_dir())
 
 
 def _spread(rows: range | list[int], count: int) -> list[int]:
@@ -89,7 +112,8 @@ def _trial(
     plan: StorePlan, backbone: Backbone, rows: list[int], batch_size: int
 ) -> tuple[float, float]:
     """Seconds and stored bytes a picture, from these rows extracted on their own."""
-    with TemporaryDirectory(prefix="declip-pipe-trial-") as folder:
+    place = _trial_place(plan.location)
+    with TemporaryDirectory(prefix=".declip-pipe-trial-", dir=place) as folder:
         writer = StoreWriter(
             f"{folder}/store",
             identity=plan.identity,
@@ -113,13 +137,27 @@ def _trial(
         }
         sizes = writer.storage.sizes()
         used = sum(size for key, size in sizes.items() if key in shards)
-    return _seconds_of_slowest(times.seconds) / len(rows), used / len(rows)
+    on_cuda = backbone.device.type == "cuda"
+    seconds = _seconds_of_slowest(times.seconds, copies_overlap=on_cuda)
+    return seconds / len(rows), used / len(rows)
 
 
-def _seconds_of_slowest(seconds: Mapping[str, float]) -> float:
+def picture_bytes(sizes: np.ndarray) -> float:
+    """Bytes that pictures of these sizes, (N, 2) in pixels, take while they are under way.
+
+    Their masks until they are written, and in each thread that decodes the largest picture's
+    colours, twice, and its mask.
+    """
+    pixels = sizes.astype(np.int64).prod(axis=1)
+    waiting = min(len(pixels), SHARDS_IN_MEMORY * fmt.ROWS_PER_SHARD)
+    return float(pixels.mean() * waiting + 7 * pixels.max() * len(os.sched_getaffinity(0)))
+
+
+def _seconds_of_slowest(seconds: Mapping[str, float], *, copies_overlap: bool) -> float:
     """The seconds of the stage that a long extraction waits for: the others run beside it."""
+    computing = seconds["forward"] + seconds["encode"]
     return max(
-        seconds["copy"] + seconds["forward"] + seconds["encode"],
+        max(computing, seconds["copy"]) if copies_overlap else computing + seconds["copy"],
         seconds["decode"] / len(os.sched_getaffinity(0)),
         seconds["write"] / SHARDS_BEING_WRITTEN,
     )

@@ -84,8 +84,7 @@ def extract(
             overwrite=overwrite,
         )
     if workers is not None:
-        first = plan.samples[0]
-        workers.require_picture(manifest.root, first["image"], first["image_sha256"])
+        workers.require_sight(root, manifest.root, _some_files(plan.samples))
     if overwrite:
         delete_store(storage_at(plan.location))
     writer = StoreWriter(
@@ -127,3 +126,11 @@ def extract(
         )
     fill_store(filler, fill=fill, progress=progress)
     return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)
+
+
+def _some_files(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """The first and the last picture and mask, with their SHA-256: parts of a dataset may lie on
+    disks of their own."""
+    masked = [sample for sample in samples if sample["mask"] is not None]
+    pictures = {s["image"]: s["image_sha256"] for s in (samples[0], samples[-1])}
+    return pictures | {s["mask"]: s["mask_sha256"] for s in (*masked[:1], *masked[-1:])}

@@ -17,6 +17,17 @@ from declip_pipeline.store.format import layer_key, scales_key
 BATCHES_ON_DEVICE = 2
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory is too small.
+
+    The libraries beneath PyTorch have words of their own for it, as plain `RuntimeError`.
+    """
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
 class ComputedBatch:
     """Features of a batch in their stored type, maybe still on their way from the device."""
 
@@ -38,8 +49,8 @@ class FeatureComputer:
     """Runs a backbone over batches; on CUDA, copies overlap with computing.
 
     Pictures go to a CUDA device from pinned memory on a stream of their own, features are encoded
-    there and come back into pinned memory on another, so that the host never waits between two
-    batches. Source: PyTorch's notes on CUDA semantics (pinned memory, `record_stream`).
+    there and come back into pinned memory on another, so that the device never waits for the host
+    between two batches. Source: PyTorch's notes on CUDA semantics (pinned memory, `record_stream`).
     """
 
     def __init__(self, backbone: Backbone, dtype: str, times: StageTimes) -> None:
@@ -52,11 +63,17 @@ class FeatureComputer:
             self._outgoing = torch.cuda.Stream(self._device)  # type: ignore[no-untyped-call]
             self._under_way: deque[_CudaTimers] = deque()
 
-    def compute(self, pictures: Sequence[np.ndarray], layers: Sequence[str]) -> ComputedBatch:
+    def compute(
+        self, pictures: Sequence[np.ndarray], layers: Sequence[str], full_batch: int
+    ) -> ComputedBatch:
         """Features of some pictures (HWC uint8 RGB, all of the backbone's input size).
 
-        Raises `torch.OutOfMemoryError` when the batch is too large for the device.
+        A compiled backbone always sees `full_batch` of them, the last one repeated: each size would
+        be compiled anew. What is raised when the device's memory is too small,
+        `is_out_of_memory` knows.
         """
+        if self.backbone.is_compiled:
+            pictures = [*pictures, *[pictures[-1]] * (full_batch - len(pictures))]
         if self._device.type == "cuda":
             return self._compute_on_cuda(pictures, layers)
         with self._times.measure("copy"):
@@ -126,7 +143,8 @@ class _CudaTimers:
     @contextmanager
     def measure(self, stage: str, stream: torch.cuda.Stream) -> Iterator[None]:
         start = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        end = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        # A thread that waits for it sleeps: others need the core.
+        end = torch.cuda.Event(enable_timing=True, blocking=True)  # type: ignore[no-untyped-call]
         start.record(stream)
         yield
         end.record(stream)

@@ -15,7 +15,11 @@ import torch
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import StoreError
-from declip_pipeline.extraction.feature_computing import ComputedBatch, FeatureComputer
+from declip_pipeline.extraction.feature_computing import (
+    ComputedBatch,
+    FeatureComputer,
+    is_out_of_memory,
+)
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.sample_reading import ReadSample
 from declip_pipeline.extraction.stage_times import StageTimes
@@ -62,7 +66,8 @@ class ShardFiller:
         self.writer = writer
         self._reuse = reuse
         self._read = read
-        self._batch_size = batch_size
+        # A batch never reaches into the next shard.
+        self._batch_size = min(batch_size, writer.header.rows_per_shard)
         self._kept = kept
         # A job of a cluster may use but some of a machine's cores.
         self._decode_threads = decode_threads or len(os.sched_getaffinity(0))
@@ -256,12 +261,14 @@ class ShardFiller:
             while len(places) < len(rows):
                 part = rows[len(places) : len(places) + fitting]
                 try:
-                    batch = self._computer.compute([samples[row].picture for row in part], layers)
-                except torch.OutOfMemoryError:
-                    if fitting == 1:
+                    pictures = [samples[row].picture for row in part]
+                    batch = self._computer.compute(pictures, layers, full_batch=fitting)
+                except RuntimeError as error:
+                    if fitting == 1 or not is_out_of_memory(error):
                         raise
                     self._computer.finish()
-                    fitting //= 2
+                    torch.cuda.empty_cache()
+                    fitting = min(fitting, len(part)) // 2 or 1
                     continue
                 places |= {row: (batch, number) for number, row in enumerate(part)}
             if fitting < self._batch_size:

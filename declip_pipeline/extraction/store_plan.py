@@ -25,7 +25,8 @@ class StorePlan:
 
     `samples` are the manifest's rows as plain JSON in the order of a new store's rows, `sizes`
     (N, 2) int32 their pictures' height and width in pixels, `layers` names to shapes, `earlier` the
-    stores to take from what they have. `read` gives a sample's picture and masks, or why it has
+    stores to take from what they have. `overwrite` says that what is there already does not count.
+    `read` gives a sample's picture and masks, or why it has
     none.
     """
 
@@ -37,6 +38,7 @@ class StorePlan:
     samples: list[Mapping[str, Any]]
     sizes: np.ndarray
     earlier: list[Store]
+    overwrite: bool
     read: Callable[[Sample], ReadSample | str]
 
 
@@ -86,6 +88,7 @@ def plan_store(
         samples=ordered,
         sizes=np.asarray([size_of[sample["id"]] for sample in ordered], np.int32),
         earlier=earlier,
+        overwrite=overwrite,
         read=sample_reader(
             samples,
             root=manifest.root,

@@ -1,15 +1,17 @@
 """Shards of one store filled by Dask workers: each shard is a task that commits its own work."""
 
+import secrets
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from threading import Lock
+from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any
 
 from declip_pipeline import __version__
+from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.devices import choose_device
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
@@ -20,8 +22,9 @@ from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.fingerprint import sha256_of_file
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import read_json
+from declip_pipeline.store.header import StoreHeader, read_json
 from declip_pipeline.store.reader import Store
+from declip_pipeline.store.storage import absolute_location, storage_at
 from declip_pipeline.store.writer import StoreWriter
 
 if TYPE_CHECKING:
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
 # While a worker computes one shard, it decodes another's pictures and writes a third's files.
 SHARDS_AT_ONCE = 2
 POLL_SECONDS = 0.1
+LOOK_SECONDS = 1.0
+LONELY_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,8 @@ class FillingJob:
 class ShardWorkers:
     """The workers of a Dask client, for the extraction of stores with one backbone.
 
-    `arch`, `weights` and `device` are those of `open_backbone`, opened once in each worker process.
-    A worker that declares the resource GPU is given no more shards than keep one GPU busy.
+    `arch`, `weights` and `device` are those of `open_backbone`; a worker process keeps the backbone
+    until `release`. No worker is given more shards than keep it busy.
     """
 
     def __init__(
@@ -81,11 +86,31 @@ class ShardWorkers:
                 f"the workers compute on different devices: {found}; the features would differ, "
                 "so name one with --device"
             )
-        return next(iter(kinds.values()))
+        # For workers that come later, too.
+        self._device = next(iter(kinds.values()))
+        return self._device
 
-    def require_picture(self, data_root: Path, picture: str, sha256: str) -> None:
-        """Raise `InputError` unless every worker sees a picture under `data_root` as it is here."""
-        self._ask(_see_picture, __version__, str(data_root.absolute()), picture, sha256)
+    def require_sight(self, root: str | Path, data_root: Path, files: Mapping[str, str]) -> None:
+        """Raise `InputError` unless every worker sees what it needs as it is here.
+
+        That is the place of the stores `root`, `files` (path under `data_root` to SHA-256), and the
+        files of the weights.
+        """
+        weights = {
+            name: Path(name).stat().st_size for name in self._weights if Path(name).is_file()
+        }
+        storage = storage_at(absolute_location(str(root)))
+        token = f".seen-by-workers-{secrets.token_hex(8)}"
+        storage.write(token, [token.encode()])
+        try:
+            place = storage.location
+            self._ask(_see, __version__, str(data_root.absolute()), files, weights, place, token)
+        finally:
+            storage.delete(token)
+
+    def release(self) -> None:
+        """Let the workers forget the backbone: those of a scheduler live on."""
+        self._client.run(_forget, on_error="ignore")
 
     def fill(
         self,
@@ -107,6 +132,7 @@ class ShardWorkers:
         `DeclipError` when the scheduler is lost, or workers die of one shard again and again.
         """
         from distributed import CancelledError
+        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         job = FillingJob(
@@ -136,15 +162,15 @@ class ShardWorkers:
                 done: _FilledShard = task.result()
                 times.add_all(done.seconds)
                 for line in done.notices:
-                    notice(f"{done.worker}: {line}")
+                    notice(f"the worker on {done.worker}: {line}")
                 yield done.shard
         except KilledWorker as error:
             raise DeclipError(
-                f"workers died of the same shard {error.allowed_failures + 1} times, most likely "
-                "for want of memory; give them more or take a smaller --batch-size, and run the "
-                "same command again, it goes on where it stopped"
+                f"workers died at the same shard {error.allowed_failures + 1} times, for want of "
+                "memory or because their machines were taken away; give them more memory or take a "
+                "smaller --batch-size, and run the same command again, it goes on where it stopped"
             ) from error
-        except CancelledError as error:
+        except (CancelledError, CommClosedError) as error:
             raise DeclipError(
                 "the Dask scheduler is gone; start it and run the same command again, it goes on "
                 "where it stopped"
@@ -160,19 +186,22 @@ class ShardWorkers:
 
         untyped: Any = as_completed
         waiting = untyped(tasks, loop=self._client.loop)
-        left, told = len(tasks), False
+        left, lonely, looked = len(tasks), 0, time.monotonic()
         while left:
             ended = waiting.next_batch(block=False)
             left -= len(ended)
             yield from ended
-            has_workers = bool(self._client.scheduler_info(n_workers=-1)["workers"])
-            if not has_workers and not told:
-                notice("no worker is left; waiting for one to come")
-            told = not has_workers
+            if time.monotonic() > looked + LOOK_SECONDS:
+                looked = time.monotonic()
+                has_workers = bool(self._client.scheduler_info(n_workers=-1)["workers"])
+                lonely = 0 if has_workers else lonely + 1
+                # One that starts anew is away for a moment.
+                if lonely == LONELY_LOOKS:
+                    notice("no worker is left; waiting for one to come")
             if not ended:
                 time.sleep(POLL_SECONDS)
 
-    def _ask(self, question: Callable[..., str], *arguments: str) -> dict[str, str]:
+    def _ask(self, question: Callable[..., str], *arguments: Any) -> dict[str, str]:
         """Every worker's answer, by its address. Raises `InputError` for one that has none."""
         answers: dict[str, str] = self._client.run(question, *arguments, on_error="return")
         for worker, answer in sorted(answers.items()):
@@ -209,34 +238,68 @@ def _device_kind(version: str, device: str) -> str:
     return choose_device(device).type
 
 
-def _see_picture(version: str, data_root: str, picture: str, sha256: str) -> str:
+def _see(
+    version: str,
+    data_root: str,
+    files: Mapping[str, str],
+    weights: Mapping[str, int],
+    root: str,
+    token: str,
+) -> str:
+    """Raise `InputError` unless this worker sees all of it."""
     _require_version(version)
-    path = Path(data_root, picture)
+    host = socket.gethostname()
+    for name, sha256 in files.items():
+        path = Path(data_root, name)
+        found = _fingerprint(path, sha256_of_file)
+        if found != sha256:
+            raise InputError(
+                f"the worker on {host} sees no {path} of SHA-256 {sha256[:12]}..., but {found}; "
+                "keep the dataset on a disk that all workers mount at the same path"
+            )
+    for name, size in weights.items():
+        if (found := _fingerprint(Path(name), lambda path: str(path.stat().st_size))) != str(size):
+            raise InputError(
+                f"the worker on {host} sees no weights {name} of {size} bytes, but {found}; keep "
+                "them on a disk that all workers mount at the same path"
+            )
     try:
-        found = sha256_of_file(path)
-    except OSError as error:
+        sees_root = storage_at(root).read(token) == token.encode()
+    except DeclipError as error:
+        raise InputError(f"the worker on {host} cannot use --cache {root}: {error}") from error
+    if not sees_root:
         raise InputError(
-            f"the worker on {socket.gethostname()} cannot see the pictures: {path}: "
-            f"{error.strerror}; keep them on a disk that all workers mount at the same path"
-        ) from error
-    if found != sha256:
-        raise InputError(
-            f"the worker on {socket.gethostname()} sees another {path}: its SHA-256 is "
-            f"{found[:12]}..., expected {sha256[:12]}...; keep the pictures on one shared disk"
+            f"the worker on {host} sees another --cache {root}; expected a disk that all workers "
+            "mount at the same path, or a bucket"
         )
-    return found
+    return token
+
+
+def _fingerprint(path: Path, of: Callable[[Path], str]) -> str:
+    try:
+        return of(path)
+    except OSError as error:
+        return f"nothing ({error.strerror})"
 
 
 def _fill_shard(job: FillingJob, shard: int) -> _FilledShard:
     """The task: idempotent, since a shard that is there already is left alone."""
-    with _opening:
-        filler, times, notices = _open_filler(job)
-    for _ in filler.fill([shard]):
-        pass
+    host = socket.gethostname()
+    with _slots:
+        try:
+            with _opening:
+                filler, times, notices = _open_filler(job)
+            for _ in filler.fill([shard]):
+                pass
+        except DeclipError as error:
+            error.args = (f"the worker on {host}: {error}",)
+            raise
     said = [notices.pop() for _ in range(len(notices))]
-    return _FilledShard(shard, socket.gethostname(), said, times.take())
+    return _FilledShard(shard, host, said, times.take())
 
 
+# However many threads a worker has: more shards would only fill its memory.
+_slots = BoundedSemaphore(SHARDS_AT_ONCE)
 # A worker's threads share one filler, and with it one backbone.
 _opening = Lock()
 
@@ -247,15 +310,7 @@ def _open_filler(job: FillingJob) -> tuple[ShardFiller, StageTimes, list[str]]:
     writer = StoreWriter.reopen(job.location)
     header = writer.header
     manifest = read_json(writer.storage.read, fmt.MANIFEST, job.location)
-    backbone = open_recorded_backbone(
-        header,
-        job.location,
-        arch=job.arch,
-        weights=job.weights,
-        device=str(choose_device(job.device)),
-    )
-    if job.is_compiled:
-        backbone.compile()
+    backbone = _open_backbone(job, header)
     times, notices = StageTimes(), list[str]()
     filler = ShardFiller(
         writer,
@@ -275,3 +330,35 @@ def _open_filler(job: FillingJob) -> tuple[ShardFiller, StageTimes, list[str]]:
         times=times,
     )
     return filler, times, notices
+
+
+# The backbone of the last job, under what it was opened with: views of one dataset share it.
+_kept: dict[tuple[Any, ...], Backbone] = {}
+
+
+def _open_backbone(job: FillingJob, header: StoreHeader) -> Backbone:
+    identity = header.identity
+    key = (
+        job.arch,
+        job.weights,
+        job.device,
+        job.is_compiled,
+        identity.weights_sha256,
+        identity.precision,
+    )
+    if key not in _kept:
+        _kept.clear()  # its memory goes before more is taken
+        backbone = open_recorded_backbone(
+            header,
+            job.location,
+            arch=job.arch,
+            weights=job.weights,
+            device=str(choose_device(job.device)),
+        )
+        _kept[key] = backbone.compile() if job.is_compiled else backbone
+    return _kept[key]
+
+
+def _forget() -> None:
+    _open_filler.cache_clear()
+    _kept.clear()

@@ -20,6 +20,7 @@ from declip_pipeline.atomic_files import write_bytes, write_json, write_text
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import InputError, OutputExistsError, RunBusyError
+from declip_pipeline.store.local_storage import LocalStorage
 
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
@@ -59,17 +60,17 @@ class RunFolder:
         `sha256` is the run's identity: the same one may go on in the folder, another is refused
         with `OutputExistsError`.
         """
-        if (self.path / "config.yaml").is_file():
-            if self.config().get("run_sha256") != sha256:
+        if not (self.path / "config.yaml").is_file():
+            if self.path.exists() and any(f for f in self.path.iterdir() if f.name[0] != "."):
                 raise OutputExistsError(
-                    f"{self.path} holds another run; name another output folder"
+                    f"{self.path} holds other files; name another output folder"
                 )
-            return
-        if self.path.exists() and any(self.path.iterdir()):
-            raise OutputExistsError(f"{self.path} holds other files; name another output folder")
-        write_json(self.path / "environment.json", _environment())
-        text = yaml.safe_dump({**config, "run_sha256": sha256}, sort_keys=False)
-        write_text(self.path / "config.yaml", text)
+            text = yaml.safe_dump({**config, "run_sha256": sha256}, sort_keys=False)
+            # Of processes that begin at once, the first one's file stays: it is what they lock.
+            if LocalStorage(self.path).create("config.yaml", text.encode()):
+                write_json(self.path / "environment.json", _environment())
+        if self.config().get("run_sha256") != sha256:
+            raise OutputExistsError(f"{self.path} holds another run; name another output folder")
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -77,7 +78,7 @@ class RunFolder:
 
         Raises `RunBusyError` at once when another one does.
         """
-        with (self.path / ".lock").open("wb") as file:
+        with (self.path / "config.yaml").open("rb+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -1,7 +1,13 @@
 """A dry run says what the store will be, and leaves nothing behind."""
 
+import os
 import re
 from pathlib import Path
+
+import numpy as np
+
+from declip_pipeline.extraction.estimate import picture_bytes
+from declip_pipeline.store import format as fmt
 
 
 def files_in(folder: Path) -> int:
@@ -37,6 +43,29 @@ def test_what_is_there_costs_nothing(program, shared_dataset, tiny_arch, tmp_pat
     told = price(program(*command, "--layers", "1", "--dry-run").out)
     assert told["images"] == "15, 15 of them from earlier stores"
     assert told["time"] == "0 s"
+
+
+def test_what_an_interrupted_run_has_done_costs_nothing(
+    program, shared_dataset, tiny_arch, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", 4)
+    command = ("extract", shared_dataset, *tiny_arch, "--cache", tmp_path / "cache")
+    store = Path(program(*command).last_line)
+    told = price(program(*command, "--dry-run").out)
+    assert told["images"] == "15, 15 of them done already"
+    assert told["time"] == "0 s"
+    (store / "complete.json").unlink()
+    (store / "ledger" / "000002.json").unlink()
+    assert price(program(*command, "--dry-run").out)["images"] == "15, 11 of them done already"
+    assert price(program(*command, "--dry-run", "--overwrite").out)["images"] == "15"
+    assert [folder.name for folder in tmp_path.iterdir()] == ["cache"], "no trial is left"
+
+
+def test_large_pictures_need_memory():
+    sizes = np.asarray([[8000, 8000], [4000, 4000], [0, 0]], np.int32)
+    threads = len(os.sched_getaffinity(0))
+    # Their masks, and of the largest its colours twice and its mask in each thread.
+    assert picture_bytes(sizes) == 64e6 + 16e6 + 7 * 64e6 * threads
 
 
 def test_of_several_views_each_has_its_price(program, shared_dataset, tiny_arch, tmp_path):

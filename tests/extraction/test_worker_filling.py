@@ -15,6 +15,7 @@ from handmade_store import files_of
 from made_dataset import write_dataset
 
 from declip_pipeline import __version__
+from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.dask_cluster import open_client
 from declip_pipeline.errors import DeclipError, InputError, StoreError, UnknownNameError
 from declip_pipeline.extraction import sample_reading, worker_filling
@@ -22,6 +23,7 @@ from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.worker_filling import ShardWorkers
+from declip_pipeline.images.views import parse_view
 from declip_pipeline.store import format as fmt
 
 PICTURES = {"train": 20, "valid": 10, "test": 10}
@@ -61,6 +63,31 @@ def undisturbed(pictures, tiny_backbone, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fmt, "ROWS_PER_SHARD", 4)
         return run(pictures, tiny_backbone, tmp_path_factory.mktemp("one")).location
+
+
+def test_a_real_network_gives_the_same_bytes_in_a_shard_that_fills_no_batch(client, tmp_path):
+    # Other numbers of threads would sum a batch of 5 in another order.
+    backbone = open_backbone("efficientnet-lite0")
+    dataset = write_dataset(tmp_path / "noisy", {"train": 13})
+    arguments = {"layers": list(backbone.layers), "batch_size": 8}
+    alone = run(dataset, backbone, tmp_path / "one", **arguments)
+    workers = ShardWorkers(client, arch="efficientnet-lite0")
+    both = run(dataset, backbone, tmp_path / "two", workers=workers, **arguments)
+    assert files_of(Path(both.location)) == files_of(Path(alone.location))
+
+
+def test_workers_keep_one_backbone_and_forget_it(client, pictures, tiny_backbone, tmp_path):
+    workers = by_workers(client)
+    for view in ("clean", "jpeg:70"):
+        run(pictures, tiny_backbone, tmp_path, workers=workers, view=parse_view(view))
+    kept = client.run(_kept_backbones).values()
+    assert all(count <= 1 for count in kept) and sum(kept) > 0
+    workers.release()
+    assert not any(client.run(_kept_backbones).values())
+
+
+def _kept_backbones():
+    return len(worker_filling._kept)
 
 
 def _pid(dask_worker=None):
@@ -227,7 +254,7 @@ def test_what_a_worker_raises_ends_the_extraction(client, tiny_backbone, tmp_pat
             picture = sorted((dataset / "images" / "train").iterdir())[7]
             picture.write_bytes(picture.read_bytes() + b" ")
 
-    with pytest.raises(StoreError, match="changed while it was being extracted"):
+    with pytest.raises(StoreError, match="the worker on .*changed while it was being extracted"):
         run(
             dataset,
             tiny_backbone,
@@ -252,7 +279,7 @@ def test_a_worker_of_another_version_is_refused_before_anything_is_written(
             by_workers(client).device_kind()
     finally:
         client.run(_pretend_version, __version__)
-    assert not (tmp_path / "cache").exists()
+    assert nothing_in(tmp_path / "cache")
     assert by_workers(client).device_kind() == "cpu"
 
 
@@ -269,11 +296,35 @@ def test_a_worker_that_does_not_see_the_pictures_is_refused(
     monkeypatch.chdir(pictures.parent)
     own = Path("/proc/self/cwd", pictures.name)
     client.run(os.chdir, "/")
-    with pytest.raises(
-        InputError, match=r"cannot see the pictures: .*No such file.*mount at the same path"
-    ):
+    with pytest.raises(InputError, match=r"sees no /proc/.* of SHA-256 .*nothing \(No such file"):
         run(own, tiny_backbone, tmp_path / "cache", workers=by_workers(client))
-    assert not (tmp_path / "cache").exists()
+    assert nothing_in(tmp_path / "cache")
+
+
+@pytest.mark.parametrize("what", ["root", "weights"])
+def test_a_worker_that_does_not_see_stores_or_weights_is_refused(
+    client, pictures, tiny_backbone, tmp_path, monkeypatch, what
+):
+    monkeypatch.chdir(tmp_path)
+    own = Path("/proc/self/cwd")
+    client.run(os.chdir, "/")
+    workers = by_workers(client)
+    root = tmp_path / "cache"
+    if what == "root":
+        root = own / "cache"
+        line = "sees another --cache /proc/self/cwd/cache; expected a disk that all"
+    else:
+        (tmp_path / "weights.pt").write_bytes(TINY_VIT.read_bytes())
+        weights = str(own / "weights.pt")
+        workers = ShardWorkers(client, arch=ARCH["arch"], weights=[weights])
+        line = "sees no weights /proc/self/cwd/weights.pt of .* bytes, but nothing"
+    with pytest.raises(InputError, match=line):
+        run(pictures, tiny_backbone, root, workers=workers)
+    assert nothing_in(tmp_path / "cache")
+
+
+def nothing_in(folder):
+    return not any(file.is_file() for file in folder.rglob("*"))
 
 
 def test_workers_that_declare_a_gpu_are_given_shards_by_it(

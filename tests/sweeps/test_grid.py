@@ -178,6 +178,7 @@ def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch
 
 def test_a_run_is_trained_by_one_process_at_a_time(tiny_store, tmp_path):
     run = RunFolder(tmp_path)
+    run.begin({"train_on": [], "dtype": "float16", "provenance": {}}, "0" * 64)
     with (
         run.exclusively(),
         pytest.raises(
