@@ -22,6 +22,8 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.slurm_cluster import read_slurm_file
 
 CONFIG = Path(__file__).parents[1] / "configs" / "slurm.yaml"
+# Seconds after which something hangs. It takes one or two, on a machine with nothing else to do.
+HANGING = 30
 FORMS = (
     "expected --dask local:N (N worker processes here), --dask slurm:FILE.yaml (SLURM jobs), "
     "or --scheduler tcp://HOST:PORT (one that runs already)"
@@ -157,7 +159,7 @@ def test_ctrl_c_ends_all_quickly_and_without_a_word(session, tmp_path):
     time.sleep(0.1)
     os.killpg(session.pid, signal.SIGINT)
     out, err = session.communicate(timeout=60)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < HANGING
     assert session.returncode == 130
     assert err == ""
     assert out == "True\n"
@@ -186,7 +188,7 @@ def test_an_error_inside_closes_all_and_restores_the_log():
         assert handler.level > logging.CRITICAL
         began = time.monotonic()
         raise KeyError("my own")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < HANGING
     assert len(workers) == 1
     assert all_end(workers)
     assert loops() == before
@@ -296,7 +298,7 @@ def test_where_no_scheduler_answers(listening, monkeypatch):
         began = time.monotonic()
         with pytest.raises(InputError) as refusal, open_client(scheduler=address):
             pass
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < HANGING
     assert str(refusal.value) == (
         f"no Dask scheduler answers at {address} within 1 s; start one with `dask scheduler`, "
         "which prints its address, or see why it cannot be reached"
@@ -348,7 +350,7 @@ def test_slurm_jobs_are_submitted_replaced_and_cancelled(slurm, monkeypatch):
         workers = [psutil.Process(second)]
         client.submit(time.sleep, 60)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < HANGING
     assert all_end(workers)
     assert cancelled.read_text().split() == jobs
     (script, _) = sorted(slurm.glob("job-*.sh"))

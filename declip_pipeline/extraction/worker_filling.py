@@ -208,8 +208,10 @@ class ShardWorkers:
             if isinstance(answer, DeclipError):
                 raise answer
             if isinstance(answer, BaseException):
+                # Dask makes plain exceptions, with all in the text, of what it cannot pass on.
+                kind = "" if type(answer) is Exception else f"{type(answer).__name__}: "
                 raise InputError(
-                    f"the worker {worker} cannot run this: {type(answer).__name__}: {answer}; "
+                    f"the worker {worker} cannot run this: {kind}{answer}; "
                     f"install declip-pipe {__version__} there"
                 )
         return answers
