@@ -1,7 +1,6 @@
 """`declip-pipe train`: train decoders from stores alone, one or a grid of them."""
 
 import math
-from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,11 +17,8 @@ from stages.options import (
 )
 
 if TYPE_CHECKING:
-    from functools import partial
-
-    from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.grid import Cell
-    from declip_pipeline.training.run_folder import RunFolder
+    from stages.training_work import TrainingWork
 
 LEAST_RATE = 1e-6
 
@@ -32,6 +28,29 @@ class Initialization(StrEnum):
 
     paper = "paper"
     pytorch = "pytorch"
+
+
+WidthsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="C1,C2,C3,C4",
+        help="Channels of a conv decoder's four stages. Default: 512,256,128,64.",
+    ),
+]
+InitializationOption = Annotated[
+    Initialization,
+    typer.Option(help="Initial weights: the paper's N(0, 0.02), or PyTorch's own."),
+]
+EpochsOption = Annotated[
+    int, typer.Option(min=1, help="Most epochs; the schedule mostly stops before.")
+]
+StepOption = Annotated[int, typer.Option(min=1, help="Pictures a step.")]
+PatienceOption = Annotated[
+    int, typer.Option(min=1, help="Epochs without a better validation IoU that end a plateau.")
+]
+RunsOption = Annotated[
+    Path, typer.Option("-o", "--runs", metavar="RUNS", help="Folder that holds the runs.")
+]
 
 
 def train(
@@ -60,21 +79,10 @@ def train(
             "set of a grid. Default: all together."
         ),
     ] = None,
-    widths: Annotated[
-        str | None,
-        typer.Option(
-            metavar="C1,C2,C3,C4",
-            help="Channels of a conv decoder's four stages. Default: 512,256,128,64.",
-        ),
-    ] = None,
-    initialization: Annotated[
-        Initialization,
-        typer.Option(help="Initial weights: the paper's N(0, 0.02), or PyTorch's own."),
-    ] = Initialization.paper,
-    epochs: Annotated[
-        int, typer.Option(min=1, help="Most epochs; the schedule mostly stops before.")
-    ] = 400,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
+    widths: WidthsOption = None,
+    initialization: InitializationOption = Initialization.paper,
+    epochs: EpochsOption = 400,
+    batch_size: StepOption = 64,
     learning_rate: Annotated[
         str,
         typer.Option(
@@ -83,18 +91,14 @@ def train(
             help="First learning rate; a tenth at each plateau; several are a grid.",
         ),
     ] = "1e-3",
-    patience: Annotated[
-        int, typer.Option(min=1, help="Epochs without a better validation IoU that end a plateau.")
-    ] = 5,
+    patience: PatienceOption = 5,
     seed: Annotated[
         str,
         typer.Option(
             "--seed", "--seeds", help="Seed of the weights and of the order; several are a grid."
         ),
     ] = "0",
-    runs: Annotated[
-        Path, typer.Option("-o", "--runs", metavar="RUNS", help="Folder that holds the runs.")
-    ] = Path("runs"),
+    runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
 ) -> None:
     """Train decoders on the fakes of one or several stores, with the paper's schedule.
@@ -107,46 +111,42 @@ def train(
     last line is the grid's table then, results.csv (and .parquet), which is kept while it runs. The
     same command in several processes shares the work.
     """
-    from functools import partial
-
     from declip_pipeline.backbones.layer_selection import select_layers
     from declip_pipeline.devices import choose_device
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.grid import grid_cells
-    from declip_pipeline.training.feeds import Feeds
-    from declip_pipeline.training.localization_run import localization_run
-    from stages.screen import remark
+    from stages.screen import result
+    from stages.training_work import TrainingWork
 
     require_folder(runs, "-o")
     opened = [Store(path) for path in stores]
     cells = grid_cells(
         select_layers(feature_layer, list(opened[0].layers)),
         comma_separated(decoder_type) or [],
-        [_number(text, int, "--seed") for text in comma_separated(seed) or []],
+        seeds_of(seed),
         [_number(text, float, "--learning-rate") for text in comma_separated(learning_rate) or []],
         [tuple(comma_separated(text) or []) for text in train_on or []] or [None],
     )
-    channels = _whole_numbers(widths)
-    computing_on = choose_device(device.value)
-    train_one = partial(
-        localization_run,
-        opened,
-        runs,
-        widths=channels,
+    work = TrainingWork(
+        stores=opened,
+        runs=runs,
+        widths=widths_of(widths),
         initialization=initialization.value,
         epochs=epochs,
         batch_size=batch_size,
         patience=patience,
-        device=computing_on,
-        feeds=Feeds(opened, computing_on, notice=remark),
+        device=choose_device(device.value),
     )
     if len(cells) == 1:
-        _train_one(cells[0], train_one)
+        _train_one(cells[0], work)
         return
-    _train_grid(cells, train_one, opened, runs, channels)
+    folder, results = work.train_grid(cells)
+    result(str(folder / "results.csv"))
+    if any(row.state == "failed" for row in results):
+        raise typer.Exit(1)
 
 
-def _train_one(cell: "Cell", train: "Callable[..., RunFolder]") -> None:
+def _train_one(cell: "Cell", work: "TrainingWork") -> None:
     """Train a single decoder, with a line an epoch."""
     from declip_pipeline.training.train import Epoch
     from stages.screen import remark, result
@@ -162,7 +162,7 @@ def _train_one(cell: "Cell", train: "Callable[..., RunFolder]") -> None:
             f"learning rate {epoch.learning_rate:.0e}, {epoch.seconds:.1f} s"
         )
 
-    run = train(**vars(cell), on_epoch=show)
+    run = work.train(cell, show, widths=work.widths)
     summary = run.summary()
     if not trained:
         remark("the run is finished already, nothing to do")
@@ -173,52 +173,9 @@ def _train_one(cell: "Cell", train: "Callable[..., RunFolder]") -> None:
     result(str(run.path))
 
 
-def _train_grid(
-    cells: "Sequence[Cell]",
-    train: "partial[RunFolder]",
-    stores: "Sequence[Store]",
-    runs: Path,
-    widths: list[int] | None,
-) -> None:
-    """Train every cell, with a table that grows."""
-    import torch
-
-    from declip_pipeline.decoders.building import build_decoder
-    from declip_pipeline.sweeps.grid import Grid, grid_name
-    from stages.grid_table import live_grid
-    from stages.screen import result
-
-    types = {cell.decoder_type for cell in cells}
-    # Beside conv decoders, which they are for, others of the grid have none.
-    widths_of = {
-        name: None if widths and len(types) > 1 and not name.startswith("conv") else widths
-        for name in types
-    }
-    # What no run could do is refused before the first one.
-    for layer, name in dict.fromkeys((cell.layer, cell.decoder_type) for cell in cells):
-        with torch.device("meta"):
-            build_decoder(name, stores[0].layers[layer], widths=widths_of[name])
-    asked = {name: train.keywords[name] for name in _ASKED}
-    folder = runs / grid_name(
-        {**asked, "stores": [store.identity.sha256 for store in stores]}, cells
-    )
-    with live_grid() as tell:
-        grid = Grid(
-            cells,
-            folder,
-            lambda cell, on_epoch: train(
-                **vars(cell), widths=widths_of[cell.decoder_type], on_epoch=on_epoch
-            ),
-            on_change=tell,
-        )
-        results = grid.run()
-    result(str(folder / "results.csv"))
-    if any(row.state == "failed" for row in results):
-        raise typer.Exit(1)
-
-
-# What is the same for all cells of a grid, and part of what the grid is.
-_ASKED = ("widths", "initialization", "epochs", "batch_size", "patience")
+def seeds_of(text: str) -> list[int]:
+    """The seeds of an option. Raises `InputError`."""
+    return [_number(item, int, "--seed") for item in comma_separated(text) or []]
 
 
 def _number(text: str, kind: type[Any], option: str) -> Any:
@@ -233,7 +190,8 @@ def _number(text: str, kind: type[Any], option: str) -> Any:
     return value
 
 
-def _whole_numbers(text: str | None) -> list[int] | None:
+def widths_of(text: str | None) -> list[int] | None:
+    """The widths of an option. Raises `InputError`."""
     items = comma_separated(text)
     if items is None:
         return None
