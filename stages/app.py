@@ -14,6 +14,7 @@ import typer
 
 from declip_pipeline import __version__
 from declip_pipeline.errors import DeclipError, InputError
+from stages.ablate import ablate
 from stages.cache.app import app as cache_app
 from stages.demo import demo
 from stages.evaluate import evaluate
@@ -59,7 +60,7 @@ def program(
     """
 
 
-for command in (extract, train, evaluate, predict, demo):
+for command in (extract, train, ablate, evaluate, predict, demo):
     app.command()(command)
 app.add_typer(cache_app)
 

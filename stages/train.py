@@ -124,7 +124,7 @@ def train(
         select_layers(feature_layer, list(opened[0].layers)),
         comma_separated(decoder_type) or [],
         seeds_of(seed),
-        [_number(text, float, "--learning-rate") for text in comma_separated(learning_rate) or []],
+        learning_rates_of(learning_rate),
         [tuple(comma_separated(text) or []) for text in train_on or []] or [None],
     )
     work = TrainingWork(
@@ -176,6 +176,11 @@ def _train_one(cell: "Cell", work: "TrainingWork") -> None:
 def seeds_of(text: str) -> list[int]:
     """The seeds of an option. Raises `InputError`."""
     return [_number(item, int, "--seed") for item in comma_separated(text) or []]
+
+
+def learning_rates_of(text: str) -> list[float]:
+    """The learning rates of an option. Raises `InputError`."""
+    return [_number(item, float, "--learning-rate") for item in comma_separated(text) or []]
 
 
 def _number(text: str, kind: type[Any], option: str) -> Any:

@@ -9,6 +9,7 @@ import torch
 
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.initialization import InitializationScheme
+from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import Cell, CellResult, Grid, grid_name
 from declip_pipeline.training.feeds import Feeds
@@ -66,6 +67,9 @@ class TrainingWork:
         for layer, name in dict.fromkeys((cell.layer, cell.decoder_type) for cell in cells):
             with torch.device("meta"):
                 build_decoder(name, self.stores[0].layers[layer], widths=widths_of[name])
+        known = sorted({name for store in self.stores for name in store.generators})
+        for name in {name for cell in cells for name in cell.train_on or ()} - set(known):
+            raise UnknownNameError("generator in the stores", name, known)
         identity = {
             "stores": [store.identity.sha256 for store in self.stores],
             "widths": self.widths,

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -19,14 +20,19 @@ def draw_layer_curve(
     series: Mapping[str, Sequence[float]],
     path: Path,
     title: str,
+    *,
+    spreads: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> None:
     """Draw IoU over layers as a PNG, on a fixed axis from 0 to 100; each line's best is marked.
 
     layer_names: shallowest first. series: name (the decoder) to one IoU in percent for each
-    layer, NaN where a run is missing (the line has a gap).
+    layer, NaN where a run is missing (the line has a gap). spreads: the same names to half the
+    height of a band around the line, NaN for none.
     Raises: InputError when a series and the layers do not fit.
     """
     check_series(layer_names, series)
+    if spreads:
+        check_series(layer_names, spreads)
     n_layers = len(layer_names)
     figure = new_figure(min(11.0, max(5.5, 0.55 * n_layers + 2)), 4.2)
     axes = figure.add_axes((0.1, 0.16, 0.87, 0.68))
@@ -38,6 +44,11 @@ def draw_layer_curve(
         axes.plot(
             places, heights, color=colour, marker=marker, label=name, linewidth=1.8, clip_on=False
         )
+        if name in spreads:
+            half = np.asarray(spreads[name], dtype=np.float64)
+            axes.fill_between(
+                places, heights - half, heights + half, color=colour, alpha=0.2, linewidth=0
+            )
         if not np.isnan(heights).all():
             best = int(np.nanargmax(heights))
             ring: dict[str, Any] = {"marker": "o", "markersize": 13, "markerfacecolor": "none"}

@@ -1,0 +1,166 @@
+"""`declip-pipe ablate`: one decoder on every layer of a store, judged in and out of domain."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from declip_pipeline.errors import InputError
+from stages.options import Device, DeviceOption, StoresArgument, comma_separated, require_folder
+from stages.train import (
+    EpochsOption,
+    Initialization,
+    InitializationOption,
+    PatienceOption,
+    RunsOption,
+    StepOption,
+    WidthsOption,
+    learning_rates_of,
+    seeds_of,
+    widths_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from declip_pipeline.sweeps.ablation import LayerScore
+
+
+def ablate(
+    stores: StoresArgument,
+    decoder_type: Annotated[
+        str, typer.Option(help="linear, attention, conv-4, conv-12 or conv-20.")
+    ] = "linear",
+    layers: Annotated[
+        str, typer.Option(help="Layers to compare: all, names, or numbers (0-23).")
+    ] = "all",
+    train_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Generators to learn from, comma-separated; given again, another training set. "
+            "Default: each generator by itself."
+        ),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
+    widths: WidthsOption = None,
+    initialization: InitializationOption = Initialization.paper,
+    epochs: EpochsOption = 400,
+    batch_size: StepOption = 64,
+    learning_rate: Annotated[
+        str,
+        typer.Option(
+            "--learning-rate", "--lr", help="First learning rate; a tenth at each plateau."
+        ),
+    ] = "1e-3",
+    patience: PatienceOption = 5,
+    seeds: Annotated[str, typer.Option("--seeds", "--seed", help="Seeds, comma-separated.")] = "0",
+    runs: RunsOption = Path("runs"),
+    device: DeviceOption = Device.auto,
+) -> None:
+    """Train a decoder on every layer and say which one is good for what.
+
+    Each layer, training set and seed is a run, as `train` makes them, and found again by it. They
+    are judged on the test split: in domain on the generators that they learned, out of domain on
+    the others. Prints IoU (percent) by layer with its standard deviation over seeds; the last line
+    of stdout is the figure, with ablation.csv and the runs' results.csv beside it.
+    """
+    from declip_pipeline.backbones.layer_selection import select_layers
+    from declip_pipeline.devices import choose_device
+    from declip_pipeline.store.reader import Store
+    from declip_pipeline.sweeps.ablation import layer_scores, write_scores
+    from declip_pipeline.sweeps.cross_evaluation import evaluate_run, plan_evaluations
+    from declip_pipeline.sweeps.grid import grid_cells
+    from declip_pipeline.training.run_folder import RunFolder
+    from stages.screen import progress, result
+    from stages.training_work import TrainingWork
+
+    require_folder(runs, "-o")
+    opened = [Store(path) for path in stores]
+    # Augmented views have no such split. What cannot be judged in the end is better refused before
+    # hours of training.
+    judged = next((store for store in opened if split in store.splits), opened[0])
+    plan_evaluations([], [judged], split=split)
+    rates = learning_rates_of(learning_rate)
+    if len(rates) != 1:
+        raise InputError(f"--learning-rate {learning_rate!r}; expected one, layers are compared")
+    generators = sorted({name for store in opened for name in store.generators} - {"real"})
+    sets = [tuple(comma_separated(text) or []) for text in train_on or []]
+    cells = grid_cells(
+        select_layers(layers, list(opened[0].layers)),
+        [decoder_type],
+        seeds_of(seeds),
+        rates,
+        sets or [(name,) for name in generators],
+    )
+    chosen = choose_device(device.value)
+    work = TrainingWork(
+        stores=opened,
+        runs=runs,
+        widths=widths_of(widths),
+        initialization=initialization.value,
+        epochs=epochs,
+        batch_size=batch_size,
+        patience=patience,
+        device=chosen,
+    )
+    folder, rows = work.train_grid(cells)
+    finished = [row.run for row in rows if row.run is not None]
+    evaluations = {}
+    with progress("judging", "runs") as tell:
+        for number, run in enumerate(finished):
+            tell(number, len(finished))
+            evaluations[run] = evaluate_run(
+                RunFolder(Path(run)), judged, split=split, device=chosen
+            )
+        tell(len(finished), len(finished))
+    scores = layer_scores(rows, evaluations)
+    write_scores(folder / "ablation.csv", scores)
+    result(_table(scores))
+    if finished:
+        _draw(scores, folder / "ablation.png", decoder_type, len(seeds_of(seeds)))
+        result(str(folder / "ablation.png"))
+    if len(finished) < len(rows):
+        raise typer.Exit(1)
+
+
+def _table(scores: "Sequence[LayerScore]") -> str:
+    domains = list(dict.fromkeys(score.domain for score in scores))
+    layers = list(dict.fromkeys(score.layer for score in scores))
+    cell = {(score.layer, score.domain): _shown(score) for score in scores}
+    width = max(len(name) for name in ["layer", *layers])
+    lines = [f"{'layer':{width}}" + "".join(f"{name:>18}" for name in domains)]
+    for layer in layers:
+        cells = "".join(f"{cell[layer, domain]:>18}" for domain in domains)
+        lines.append(f"{layer:{width}}{cells}")
+    return "\n".join(lines)
+
+
+def _shown(score: "LayerScore") -> str:
+    if not score.ious:
+        return "-"
+    spread = f" ± {score.spread:.2f}" if len(score.ious) > 1 else ""
+    return f"{score.mean:.2f}{spread}"
+
+
+def _draw(scores: "Sequence[LayerScore]", path: Path, decoder_type: str, seeds: int) -> None:
+    from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
+
+    layers = list(dict.fromkeys(score.layer for score in scores))
+    tested = [score for score in scores if score.ious]
+    domains = list(dict.fromkeys(score.domain for score in tested))
+    found = {(score.layer, score.domain): score for score in tested}
+
+    def values(domain: str, what: str) -> list[float]:
+        return [
+            getattr(found[layer, domain], what) if (layer, domain) in found else float("nan")
+            for layer in layers
+        ]
+
+    over = f" ({seeds} seeds)" if seeds > 1 else ""
+    draw_layer_curve(
+        layers,
+        {domain: values(domain, "mean") for domain in domains},
+        path,
+        f"{decoder_type}: IoU by layer{over}",
+        spreads={domain: values(domain, "spread") for domain in domains},
+    )

@@ -1,0 +1,61 @@
+"""`declip-pipe ablate` trains, judges and draws every layer, and does nothing twice."""
+
+import csv
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from declip_pipeline.training.run_folder import RunFolder
+
+QUICK = ("--epochs", 1, "--batch-size", 4)
+
+
+def test_every_layer_is_trained_and_judged(program, tiny_store, tmp_path):
+    command = (
+        *("ablate", tiny_store.location, "--layers", "0-2", "--seeds", "0,1"),
+        *QUICK, "-o", tmp_path,
+    )  # fmt: skip
+    outcome = program(*command)
+    assert outcome.code == 0, outcome
+    figure = Path(outcome.last_line)
+    with Image.open(figure) as picture:
+        assert min(picture.size) > 300
+    with (figure.parent / "ablation.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["domain"] == "in domain"]
+    assert [row["layer"] for row in rows] == ["layer0", "layer1", "layer2"]
+    assert {row["seeds"] for row in rows} == {"2"}
+    lines = outcome.out.splitlines()
+    assert lines[0].split() == ["layer", "in", "domain", "out", "of", "domain"]
+    # There is one generator: nothing is out of its domain.
+    for line, row in zip(lines[1:4], rows, strict=True):
+        assert line.split() == [
+            row["layer"],
+            f"{float(row['mean_iou']):.2f}",
+            "±",
+            f"{float(row['standard_deviation']):.2f}",
+            "-",
+        ]
+    with (figure.parent / "results.csv").open(newline="") as file:
+        runs = [RunFolder(Path(row["run"])) for row in csv.DictReader(file)]
+    assert len(runs) == 6
+    trained = {run: (run.path / "summary.json").stat().st_mtime_ns for run in runs}
+    again = program(*command)
+    assert again.out == outcome.out
+    assert all((r.path / "summary.json").stat().st_mtime_ns == trained[r] for r in runs)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (("--split", "tset"), "did you mean 'test'?"),
+        (("--lr", "1e-3,1e-4"), "--learning-rate '1e-3,1e-4'; expected one, layers are compared"),
+        (("--decoder-type", "conv-5"), "unknown decoder type 'conv-5'"),
+        (("--layers", "layer9"), "unknown layer 'layer9'"),
+        (("--train-on", "nobody"), "unknown generator in the stores 'nobody'"),
+    ],
+)
+def test_what_could_not_end_well_is_refused(refused, tiny_store, tmp_path, options, line):
+    runs = tmp_path / "runs"
+    assert line in refused("ablate", tiny_store.location, *options, *QUICK, "-o", runs)
+    assert not runs.exists()
