@@ -108,6 +108,8 @@ def fail():
     raise ValueError("a task that fails")
 
 if __name__ == "__main__":
+    # A job in the background of a script is started with Ctrl-C ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     before = dict(os.environ)
     try:
         with open_client(dask="local:2") as client:
