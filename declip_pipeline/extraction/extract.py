@@ -92,7 +92,12 @@ def extract(
         identity=plan.identity,
         layers=plan.layers,
         dataset=plan.dataset,
-        provenance={"root": str(manifest.root), "batch_size": batch_size, **provenance},
+        provenance={
+            "root": str(manifest.root),
+            "batch_size": batch_size,
+            **({"compiled": True} if backbone.is_compiled else {}),
+            **provenance,
+        },
         samples=plan.samples,
         fake_is_white=plan.fake_is_white,
         sizes=plan.sizes,

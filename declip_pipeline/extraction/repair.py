@@ -80,6 +80,8 @@ def repair_store(
             weights=weights or header.provenance.get("weights") or (),
             device=device,
         )
+        if header.provenance.get("compiled"):
+            backbone.compile()
         layers = {name: backbone.layers[name] for name in header.identity.layers}
         header = replace(header, layers=layers)
 

@@ -6,7 +6,7 @@ uint64, both 2^64-1 where the chunk is absent, then the crc32c of the index. A c
 Source: Zarr v3, "Sharding codec (version 1.0)".
 
 Written here rather than left to a library, since this is where the time goes: batches of rows read
-at 4 to 5 times TensorStore's rate from a local disk (benchmarks/store.py).
+at 2 to 3 times TensorStore's rate from a local disk (benchmarks/store.py).
 """
 
 from collections.abc import Iterator, Sequence

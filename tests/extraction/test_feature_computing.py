@@ -18,6 +18,7 @@ from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.feature_dtype import FEATURE_DTYPES, encode_features
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.format import layer_key, scales_key
+from declip_pipeline.store.reader import Store
 
 BATCHES = 12
 
@@ -122,3 +123,10 @@ def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, m
     monkeypatch.setattr("declip_pipeline.extraction.extract.fill_store", fill_by_two)
     both = extract(manifest, tiny_backbone, root=tmp_path / "two", **common)
     assert files_of(Path(both.location)) == files_of(Path(alone.location))
+
+
+def test_a_store_of_a_compiled_backbone_says_so(shared_dataset, tmp_path):
+    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)]).compile("eager")
+    manifest, sizes = open_checked_dataset(shared_dataset)
+    made = extract(manifest, backbone, layers=["layer0"], sizes=sizes, root=tmp_path)
+    assert Store(made.location).provenance["compiled"] is True
