@@ -24,12 +24,14 @@ from declip_pipeline.store.comparison import compare_layers
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import evaluate_run
 from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.training_data import TrainingData
 
 SEEDS = (0, 1)
 DECODERS = {
     "linear": {"decoder_type": "linear", "epochs": 12},
-    "conv-4": {"decoder_type": "conv-4", "epochs": 5, "widths": [32, 16, 16, 16]},
+    "conv-4": {"decoder_type": "conv-4", "epochs": 5, "widths": (32, 16, 16, 16)},
 }
 TRAINED_LAYER = {"linear": "layer2", "conv-4": "layer3"}
 DEVICE = torch.device("cpu")
@@ -78,15 +80,12 @@ def error_rows(stores: dict[str, Store]) -> list[dict]:
 def trained(root: Path, store: Store, dtype: str) -> dict[tuple[str, int], RunFolder]:
     return {
         (name, seed): localization_run(
-            [store],
+            TrainingData([store], device=DEVICE),
             root / "runs" / dtype,
             layer=TRAINED_LAYER[name],
-            seed=seed,
-            initialization="pytorch",
-            batch_size=8,
-            learning_rate=2e-3,
-            device=DEVICE,
-            **settings,
+            recipe=Recipe(
+                seed=seed, initialization="pytorch", batch_size=8, learning_rate=2e-3, **settings
+            ),
         )
         for name, settings in DECODERS.items()
         for seed in SEEDS

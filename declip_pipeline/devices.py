@@ -20,3 +20,14 @@ def choose_device(name: str) -> torch.device:
             "devices; use --device cpu"
         )
     return torch.device(name)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the device's memory is too small.
+
+    The libraries beneath PyTorch have words of their own for it, as plain `RuntimeError`.
+    """
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )

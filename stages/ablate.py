@@ -8,13 +8,21 @@ import typer
 from declip_pipeline.errors import InputError
 from stages.options import Device, DeviceOption, StoresArgument, comma_separated, require_folder
 from stages.train import (
+    BesideOption,
+    CompileOption,
     EpochsOption,
+    Fusion,
+    FusionOption,
     Initialization,
     InitializationOption,
+    MicroBatchOption,
     PatienceOption,
+    PrecisionOption,
     RunsOption,
     StepOption,
+    TrainingPrecision,
     WidthsOption,
+    beside_of,
     learning_rates_of,
     seeds_of,
     widths_of,
@@ -42,10 +50,13 @@ def ablate(
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
+    beside: BesideOption = None,
+    fusion: FusionOption = Fusion.concat,
     widths: WidthsOption = None,
     initialization: InitializationOption = Initialization.paper,
     epochs: EpochsOption = 400,
     batch_size: StepOption = 64,
+    micro_batch_size: MicroBatchOption = None,
     learning_rate: Annotated[
         str,
         typer.Option(
@@ -54,6 +65,8 @@ def ablate(
     ] = "1e-3",
     patience: PatienceOption = 5,
     seeds: Annotated[str, typer.Option("--seeds", "--seed", help="Seeds, comma-separated.")] = "0",
+    precision: PrecisionOption = TrainingPrecision.auto,
+    compiled: CompileOption = False,
     runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -64,15 +77,15 @@ def ablate(
     the others. Prints IoU (percent) by layer with its standard deviation over seeds; the last line
     of stdout is the figure, with ablation.csv and the runs' results.csv beside it.
     """
-    from declip_pipeline.backbones.layer_selection import select_layers
-    from declip_pipeline.devices import choose_device
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.ablation import layer_scores, write_scores
     from declip_pipeline.sweeps.cross_evaluation import evaluate_run, plan_evaluations
     from declip_pipeline.sweeps.grid import grid_cells
+    from declip_pipeline.sweeps.grid_job import GridJob
+    from declip_pipeline.training.recipe import Recipe
     from declip_pipeline.training.run_folder import RunFolder
+    from stages.grid_training import layers_of, open_trainer, train_grid
     from stages.screen import progress, result
-    from stages.training_work import TrainingWork
 
     require_folder(runs, "-o")
     opened = [Store(path) for path in stores]
@@ -83,34 +96,46 @@ def ablate(
     rates = learning_rates_of(learning_rate)
     if len(rates) != 1:
         raise InputError(f"--learning-rate {learning_rate!r}; expected one, layers are compared")
-    generators = sorted({name for store in opened for name in store.generators} - {"real"})
+    generators = sorted({name for store in opened for name in store.generators})
     sets = [tuple(comma_separated(text) or []) for text in train_on or []]
     cells = grid_cells(
-        select_layers(layers, list(opened[0].layers)),
+        layers_of(layers, stores[0]),
         [decoder_type],
         seeds_of(seeds),
         rates,
         sets or [(name,) for name in generators],
     )
-    chosen = choose_device(device.value)
-    work = TrainingWork(
-        stores=opened,
-        runs=runs,
-        widths=widths_of(widths),
-        initialization=initialization.value,
-        epochs=epochs,
-        batch_size=batch_size,
-        patience=patience,
-        device=chosen,
+    job = GridJob(
+        stores=tuple(stores),
+        runs=str(runs),
+        recipe=Recipe(
+            decoder_type=decoder_type,
+            widths=widths_of(widths),
+            initialization=initialization.value,
+            epochs=epochs,
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            patience=patience,
+            compile=compiled,
+        ),
+        precision=precision.value,
+        beside=beside_of(beside),
+        fusion=fusion.value,
+        device=device.value,
     )
-    folder, rows = work.train_grid(cells)
+    trainer = open_trainer(job, cells)
+    folder, rows = train_grid(trainer, cells)
     finished = [row.run for row in rows if row.run is not None]
     evaluations = {}
     with progress("judging", "runs") as tell:
         for number, run in enumerate(finished):
             tell(number, len(finished))
             evaluations[run] = evaluate_run(
-                RunFolder(Path(run)), judged, split=split, device=chosen
+                RunFolder(Path(run)),
+                judged,
+                split=split,
+                beside=[Store(place) for place, _ in job.beside],
+                device=trainer.data.device,
             )
         tell(len(finished), len(finished))
     scores = layer_scores(rows, evaluations)

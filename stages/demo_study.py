@@ -29,7 +29,9 @@ from declip_pipeline.reports.matrix_figure import draw_matrix
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, iou_matrix
 from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.training_data import TrainingData
 from stages.screen import progress, remark, result
 from stages.settings import DecoderSettings, DemoSettings
 
@@ -157,22 +159,20 @@ class DemoStudy:
         return manifest, Store(extraction.location)
 
     def _train(
-        self, store: Store, decoder: DecoderSettings, layer: str, generator: str
+        self, data: TrainingData, decoder: DecoderSettings, layer: str, generator: str
     ) -> RunFolder:
-        return localization_run(
-            [store],
-            self.out / "runs",
-            layer=layer,
+        recipe = Recipe(
             decoder_type=decoder.decoder_type,
-            train_on=[generator],
-            widths=decoder.widths,
+            widths=tuple(decoder.widths) if decoder.widths else None,
             initialization=self.settings.initialization,
             seed=self.seed,
             epochs=decoder.epochs,
             batch_size=self.settings.batch_size,
             learning_rate=self.settings.learning_rate,
             patience=self.settings.patience,
-            device=self.device,
+        )
+        return localization_run(
+            data, self.out / "runs", layer=layer, recipe=recipe, train_on=[generator]
         )
 
     def _ablate(self, store: Store) -> tuple[dict[str, list[float]], DecoderSettings, str]:
@@ -182,13 +182,14 @@ class DemoStudy:
         test split is only reported.
         """
         learned = self.settings.ablation_generator
+        data = TrainingData([store], device=self.device)
         pairings = [(d, layer) for d in self.settings.decoders for layer in store.layers]
         curves: dict[str, list[float]] = {d.decoder_type: [] for d in self.settings.decoders}
         validation = []
         with self._timed("ablate layers"), progress("ablating layers", "runs") as tell:
             tell(0, len(pairings))
             for decoder, layer in pairings:
-                run = self._train(store, decoder, layer, learned)
+                run = self._train(data, decoder, layer, learned)
                 validation.append(run.summary()["best_valid_iou"])
                 evaluation = evaluate_run(
                     run, store, split="test", generators=[learned], device=self.device
@@ -201,10 +202,11 @@ class DemoStudy:
     def _cross_test(self, store: Store, decoder: DecoderSettings, layer: str) -> list[Evaluation]:
         """Stage two: one run for each generator, tested on all of them."""
         evaluations: list[Evaluation] = []
+        data = TrainingData([store], device=self.device)
         with self._timed("cross-test"), progress("cross-testing", "runs") as tell:
             tell(0, len(GENERATORS))
             for generator in GENERATORS:
-                run = self._train(store, decoder, layer, generator)
+                run = self._train(data, decoder, layer, generator)
                 evaluations.append(evaluate_run(run, store, split="test", device=self.device))
                 tell(len(evaluations), len(GENERATORS))
         return evaluations
@@ -222,7 +224,7 @@ class DemoStudy:
         for evaluation in evaluations:
             decoder, features = RunFolder(evaluation.run).best_decoder()
             predictor = Predictor(
-                backbone, decoder.to(self.device), features, dtype=store.identity.dtype
+                [backbone], decoder.to(self.device), features, dtypes=[store.identity.dtype]
             )
             own = [r for r in evaluation.results if r.generator in evaluation.trained_on]
             ranked = sorted(own, key=lambda image: (image.iou, image.id))

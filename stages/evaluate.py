@@ -15,6 +15,14 @@ def evaluate(
     on: Annotated[
         list[str], typer.Option("--on", metavar="STORE", help="Store to judge on; repeatable.")
     ],
+    beside: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STORE",
+            help="For decoders of several backbones: a store of another one, of the same pictures "
+            "as a store to judge on; repeatable.",
+        ),
+    ] = None,
     split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
     generators: Annotated[
         str | None,
@@ -46,11 +54,13 @@ def evaluate(
 
     chosen = choose_device(device.value)
     stores = [Store(path) for path in on]
+    others = [Store(path) for path in beside or []]
     plan = plan_evaluations(
         [RunFolder(path) for path in runs],
         stores,
         split=split,
         generators=comma_separated(generators),
+        beside=others,
     )
     judged_on = {store.location for _, store, _ in plan}
     for store in stores:
@@ -64,6 +74,7 @@ def evaluate(
                 store,
                 split=split,
                 generators=own,
+                beside=others,
                 device=chosen,
                 batch_size=batch_size,
                 progress=tell,

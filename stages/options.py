@@ -26,7 +26,7 @@ class Device(StrEnum):
 
 
 class Precision(StrEnum):
-    """How the backbone computes."""
+    """How a network computes."""
 
     auto = "auto"
     float32 = "float32"

@@ -1,7 +1,7 @@
 """`declip-pipe predict`: masks for pictures."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -15,6 +15,9 @@ from stages.options import (
     finite,
     require_folder,
 )
+
+if TYPE_CHECKING:
+    from declip_pipeline.backbones.contract import Backbone
 
 
 def predict(
@@ -56,13 +59,13 @@ def predict(
     require_folder(out, "-o")
     pictures = named_pictures(images, out)
 
-    from declip_pipeline.backbones.registry import open_backbone
     from declip_pipeline.devices import choose_device
     from declip_pipeline.evaluation.predictor import Predictor
     from declip_pipeline.fingerprint import sha256_of_file
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
+    from declip_pipeline.store.identity import parts_of
     from declip_pipeline.training.run_folder import RunFolder
     from stages.screen import progress, remark, result
 
@@ -73,9 +76,9 @@ def predict(
     made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
     chosen = choose_device(device.value)
-    used = weights or _weights_of_run(config["provenance"])
-    backbone = open_backbone(features["backbone"], weights=used, device=str(chosen))
-    predictor = Predictor(backbone, decoder.to(chosen), features, dtype=config["dtype"])
+    opened = _open_backbones(parts_of(features), config["inputs"], weights, str(chosen))
+    dtypes = [each["dtype"] for each in config["inputs"]]
+    predictor = Predictor(opened, decoder.to(chosen), features, dtypes=dtypes)
     results.start()
     rows = dict(results.done)
     if len(rows) == len(pictures):
@@ -101,6 +104,33 @@ def predict(
     if failed:
         remark(f"declip-pipe: {failed} of {len(pictures)} pictures could not be used")
         raise typer.Exit(1)
+
+
+def _open_backbones(
+    parts: list[dict[str, Any]],
+    inputs: list[dict[str, Any]],
+    weights: list[str] | None,
+    device: str,
+) -> list["Backbone"]:
+    """The backbone of each layer that a decoder joins, each opened once.
+
+    `weights`, where given, are those of all backbones in order, one for each part of a fusion.
+    """
+    from declip_pipeline.backbones.registry import open_backbone
+
+    left = list(weights or [])
+    opened: dict[tuple[str, str], Backbone] = {}
+    for part, made in zip(parts, inputs, strict=True):
+        key = part["backbone"], part["weights_sha256"]
+        if key in opened:
+            continue
+        several = len({(one["backbone"], one["weights_sha256"]) for one in parts}) > 1
+        count = len(part["backbone"].split(",")) if several else len(left)
+        used, left = left[:count], left[count:]
+        opened[key] = open_backbone(
+            part["backbone"], weights=used or _weights_of_run(made["provenance"]), device=device
+        )
+    return [opened[part["backbone"], part["weights_sha256"]] for part in parts]
 
 
 def _weights_of_run(provenance: dict[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import DeclipError, InputError
 from stages.options import (
     Device,
     DeviceOption,
@@ -18,7 +18,7 @@ from stages.options import (
 
 if TYPE_CHECKING:
     from declip_pipeline.sweeps.grid import Cell
-    from stages.training_work import TrainingWork
+    from declip_pipeline.sweeps.grid_job import GridTrainer
 
 LEAST_RATE = 1e-6
 
@@ -28,6 +28,21 @@ class Initialization(StrEnum):
 
     paper = "paper"
     pytorch = "pytorch"
+
+
+class Fusion(StrEnum):
+    """How features of several layers become one."""
+
+    concat = "concat"
+    weighted = "weighted"
+
+
+class TrainingPrecision(StrEnum):
+    """How a decoder computes while it is trained."""
+
+    auto = "auto"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 WidthsOption = Annotated[
@@ -45,8 +60,40 @@ EpochsOption = Annotated[
     int, typer.Option(min=1, help="Most epochs; the schedule mostly stops before.")
 ]
 StepOption = Annotated[int, typer.Option(min=1, help="Pictures a step.")]
+MicroBatchOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Pictures computed at once, where a step's do not fit into memory: their gradients "
+        "are added up. BatchNorm sees so many. Default: all of a step's.",
+    ),
+]
 PatienceOption = Annotated[
     int, typer.Option(min=1, help="Epochs without a better validation IoU that end a plateau.")
+]
+PrecisionOption = Annotated[
+    TrainingPrecision,
+    typer.Option(
+        help="Of the decoder's forward and backward pass. auto is bfloat16 where the device "
+        "computes in it and the decoder is not linear; float32 is the reference."
+    ),
+]
+CompileOption = Annotated[
+    bool, typer.Option("--compile", help="Train with torch.compile; see benchmarks/train.py.")
+]
+BesideOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="STORE:LAYER",
+        help="A layer of another backbone's store of the same pictures, which every decoder gets "
+        "as well, resampled to the finest grid; repeatable.",
+    ),
+]
+FusionOption = Annotated[
+    Fusion,
+    typer.Option(
+        help="How several layers are joined: channels side by side, or a sum with learned weights."
+    ),
 ]
 RunsOption = Annotated[
     Path, typer.Option("-o", "--runs", metavar="RUNS", help="Folder that holds the runs.")
@@ -60,8 +107,8 @@ def train(
         typer.Option(
             "--feature-layer",
             "--layers",
-            help="Layer to decode, such as layer20 (the paper's for ViT-L/14); several are a grid: "
-            "names, numbers (0-23), all.",
+            help="Layer to decode, such as layer20 (the paper's for ViT-L/14), or several that are "
+            "joined, layer8+layer14; comma-separated, a grid: names, numbers (0-23), all.",
         ),
     ],
     decoder_type: Annotated[
@@ -79,10 +126,13 @@ def train(
             "set of a grid. Default: all together."
         ),
     ] = None,
+    beside: BesideOption = None,
+    fusion: FusionOption = Fusion.concat,
     widths: WidthsOption = None,
     initialization: InitializationOption = Initialization.paper,
     epochs: EpochsOption = 400,
     batch_size: StepOption = 64,
+    micro_batch_size: MicroBatchOption = None,
     learning_rate: Annotated[
         str,
         typer.Option(
@@ -98,6 +148,8 @@ def train(
             "--seed", "--seeds", help="Seed of the weights and of the order; several are a grid."
         ),
     ] = "0",
+    precision: PrecisionOption = TrainingPrecision.auto,
+    compiled: CompileOption = False,
     runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -111,49 +163,57 @@ def train(
     last line is the grid's table then, results.csv (and .parquet), which is kept while it runs. The
     same command in several processes shares the work.
     """
-    from declip_pipeline.backbones.layer_selection import select_layers
-    from declip_pipeline.devices import choose_device
-    from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.grid import grid_cells
+    from declip_pipeline.sweeps.grid_job import GridJob
+    from declip_pipeline.training.recipe import Recipe
+    from stages.grid_training import layers_of, open_trainer, train_grid
     from stages.screen import result
-    from stages.training_work import TrainingWork
 
     require_folder(runs, "-o")
-    opened = [Store(path) for path in stores]
+    decoder_types = comma_separated(decoder_type) or []
+    job = GridJob(
+        stores=tuple(stores),
+        runs=str(runs),
+        recipe=Recipe(
+            decoder_type=decoder_types[0],
+            widths=widths_of(widths),
+            initialization=initialization.value,
+            epochs=epochs,
+            batch_size=batch_size,
+            micro_batch_size=micro_batch_size,
+            patience=patience,
+            compile=compiled,
+        ),
+        precision=precision.value,
+        beside=beside_of(beside),
+        fusion=fusion.value,
+        device=device.value,
+    )
     cells = grid_cells(
-        select_layers(feature_layer, list(opened[0].layers)),
-        comma_separated(decoder_type) or [],
+        layers_of(feature_layer, stores[0]),
+        decoder_types,
         seeds_of(seed),
         learning_rates_of(learning_rate),
         [tuple(comma_separated(text) or []) for text in train_on or []] or [None],
     )
-    work = TrainingWork(
-        stores=opened,
-        runs=runs,
-        widths=widths_of(widths),
-        initialization=initialization.value,
-        epochs=epochs,
-        batch_size=batch_size,
-        patience=patience,
-        device=choose_device(device.value),
-    )
+    trainer = open_trainer(job, cells)
     if len(cells) == 1:
-        _train_one(cells[0], work)
+        _train_one(cells[0], trainer)
         return
-    folder, results = work.train_grid(cells)
+    folder, results = train_grid(trainer, cells)
     result(str(folder / "results.csv"))
     if any(row.state == "failed" for row in results):
         raise typer.Exit(1)
 
 
-def _train_one(cell: "Cell", work: "TrainingWork") -> None:
+def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
     """Train a single decoder, with a line an epoch."""
     from declip_pipeline.training.train import Epoch
     from stages.screen import remark, result
 
     trained = 0
 
-    def show(epoch: Epoch) -> None:
+    def show(number: int, epoch: Epoch) -> None:
         nonlocal trained
         trained += 1
         remark(
@@ -162,7 +222,9 @@ def _train_one(cell: "Cell", work: "TrainingWork") -> None:
             f"learning rate {epoch.learning_rate:.0e}, {epoch.seconds:.1f} s"
         )
 
-    run = work.train(cell, show, widths=work.widths)
+    (run,) = trainer.train([cell], show)
+    if isinstance(run, DeclipError):
+        raise run
     summary = run.summary()
     if not trained:
         remark("the run is finished already, nothing to do")
@@ -170,7 +232,18 @@ def _train_one(cell: "Cell", work: "TrainingWork") -> None:
         f"best validation IoU {summary['best_valid_iou']:.2f} in epoch {summary['best_epoch']} "
         f"of {summary['epochs']}"
     )
+    for name, weight in summary.get("layer_weights", {}).items():
+        remark(f"weight of {name}: {weight:.3f}")
     result(str(run.path))
+
+
+def beside_of(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
+    """The stores and layers of an option. Raises `InputError`."""
+    pairs = [text.rpartition(":") for text in texts or []]
+    for (store, _, layer), text in zip(pairs, texts or [], strict=True):
+        if not store or not layer or "/" in layer:
+            raise InputError(f"--beside {text!r}; expected STORE:LAYER, as in cache/...:layer3")
+    return tuple((store, layer) for store, _, layer in pairs)
 
 
 def seeds_of(text: str) -> list[int]:
@@ -195,11 +268,11 @@ def _number(text: str, kind: type[Any], option: str) -> Any:
     return value
 
 
-def widths_of(text: str | None) -> list[int] | None:
+def widths_of(text: str | None) -> tuple[int, ...] | None:
     """The widths of an option. Raises `InputError`."""
     items = comma_separated(text)
     if items is None:
         return None
     if not all(item.isdecimal() and len(item) < 10 for item in items):
         raise InputError(f"--widths {text!r}; expected four whole numbers such as 512,256,128,64")
-    return [int(item) for item in items]
+    return tuple(int(item) for item in items)

@@ -167,16 +167,19 @@ def tiny_arch() -> tuple[object, ...]:
 def tiny_run(tiny_store, tmp_path_factory) -> Path:
     """A finished run on the tiny store: a narrow conv decoder of layer1."""
     from declip_pipeline.training.localization_run import localization_run
+    from declip_pipeline.training.recipe import Recipe
+    from declip_pipeline.training.training_data import TrainingData
 
     run = localization_run(
-        [tiny_store],
+        TrainingData([tiny_store], device=torch.device("cpu")),
         tmp_path_factory.mktemp("runs"),
         layer="layer1",
-        decoder_type="conv-4",
-        widths=[8, 8, 4, 4],
-        initialization="pytorch",
-        epochs=3,
-        batch_size=3,
-        device=torch.device("cpu"),
+        recipe=Recipe(
+            decoder_type="conv-4",
+            widths=(8, 8, 4, 4),
+            initialization="pytorch",
+            epochs=3,
+            batch_size=3,
+        ),
     )
     return run.path

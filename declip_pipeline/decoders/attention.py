@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.decoders.decoder import PositionDecoder
 from declip_pipeline.feature_shape import FeatureShape
 
 
@@ -74,7 +74,7 @@ class TransformerBlock(nn.Module):
         return mixed
 
 
-class AttentionDecoder(Decoder):
+class AttentionDecoder(PositionDecoder):
     """Two causal transformer blocks over all tokens, then as the linear decoder.
 
     Prefix tokens come first, so that every position sees them; they are left out of the map. A
@@ -89,7 +89,8 @@ class AttentionDecoder(Decoder):
         self.att2 = TransformerBlock(shape.channels)
         self.fc = nn.Sequential(nn.Linear(shape.channels, 1))
 
-    def decode(self, features: Tensor) -> Tensor:
-        """Logits (N, output_size, output_size)."""
+    def position_logits(self, features: Tensor) -> Tensor:
+        """Logits (N, height, width)."""
         tokens = self.att2(self.att1(self.tokens(features)))
-        return self.enlarged(self.fc(self.without_prefix(tokens)).squeeze(2))
+        logits: Tensor = self.fc(self.without_prefix(tokens))
+        return logits.reshape(-1, self.shape.height, self.shape.width)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from declip_pipeline.decoders.attention import AttentionDecoder
 from declip_pipeline.decoders.convolutional import PAPER_WIDTHS, ConvolutionalDecoder
 from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.decoders.fusion import FeatureFusion, FusionMode
 from declip_pipeline.decoders.linear import LinearDecoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feature_shape import FeatureShape
@@ -18,19 +19,30 @@ WIDEST = 4096
 
 def build_decoder(
     decoder_type: str,
-    shape: FeatureShape,
+    shape: FeatureShape | Sequence[FeatureShape],
     *,
+    fusion: FusionMode = "concat",
     widths: Sequence[int] | None = None,
     output_size: int = 256,
 ) -> Decoder:
     """Build the decoder of a type for features of a shape, with PyTorch's own initial weights.
 
+    Of several shapes, it joins the features by `fusion` first; see `FeatureFusion`.
+
     `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4 up to 96.
     `widths` are the channels of a conv decoder's four stages, 512, 256, 128, 64 where not given.
     `output_size` is the side of the map in pixels.
 
-    Raises `UnknownNameError` for another type, `InputError` for widths or a size that do not fit.
+    Raises `UnknownNameError` for another type or fusion, `InputError` for widths, a size or shapes
+    that do not fit.
     """
+    if not isinstance(shape, FeatureShape):
+        if len(shape) == 1:
+            return build_decoder(decoder_type, shape[0], widths=widths, output_size=output_size)
+        joining = FeatureFusion(shape, fusion)
+        decoder = build_decoder(decoder_type, joining.shape, widths=widths, output_size=output_size)
+        decoder.fusion = joining
+        return decoder
     if type(output_size) is not int or output_size < 1:
         raise InputError(
             f"got output size {output_size}, expected a positive whole number of pixels, "

@@ -2,19 +2,21 @@
 
 from abc import ABC, abstractmethod
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from declip_pipeline.decoders.enlarging import enlarge
+from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.errors import InputError
 from declip_pipeline.feature_shape import FeatureShape
 
 
 class Decoder(nn.Module, ABC):
-    """A decoder of one type for one shape of features.
+    """A decoder of one type for one shape of features, or for several that it joins first.
 
-    Called with a batch of stored features, (N, *shape.array_shape), any float dtype; returns
-    logits of "manipulated", (N, output_size, output_size), in the dtype of the weights (under
-    autocast, in autocast's). Raises `InputError` for features of another shape.
+    Called with a batch of stored features, (N, *shape.array_shape), any float dtype; with a
+    `fusion`, with one such batch for each of `fusion.shapes`. Returns logits of "manipulated",
+    (N, output_size, output_size), in the dtype of the weights (under autocast, in autocast's).
+    Raises `InputError` for features of another shape.
     """
 
     def __init__(self, decoder_type: str, shape: FeatureShape, output_size: int) -> None:
@@ -22,19 +24,37 @@ class Decoder(nn.Module, ABC):
         self.decoder_type = decoder_type
         self.shape = shape
         self.output_size = output_size
+        self.fusion: FeatureFusion | None = None
+
+    @property
+    def input_shapes(self) -> tuple[FeatureShape, ...]:
+        """The shapes of the features that it is called with."""
+        return (self.shape,) if self.fusion is None else self.fusion.shapes
 
     @abstractmethod
     def decode(self, features: Tensor) -> Tensor:
         """Logits (N, output_size, output_size) of features whose shape and dtype are right."""
 
-    def forward(self, features: Tensor) -> Tensor:
+    def forward(self, *features: Tensor) -> Tensor:
         """Logits of a batch of stored features; see the class."""
-        self._refuse_other_shapes(features)
-        # Stores keep float16; the weights are mostly float32.
-        return self.decode(features.to(next(self.parameters()).dtype))
+        return self.decode(self.joined(*features))
 
-    def _refuse_other_shapes(self, features: Tensor) -> None:
-        expected = self.shape.array_shape
+    def joined(self, *features: Tensor) -> Tensor:
+        """Features of the right shapes, in the dtype of the weights, as one."""
+        if len(features) != len(self.input_shapes):
+            raise InputError(
+                f"{self.decoder_type} decoder got features of {len(features)} layers, expected "
+                f"{len(self.input_shapes)}; give it those it was built for"
+            )
+        # Stores keep float16; the weights are mostly float32.
+        dtype = next(self.parameters()).dtype
+        fitting = []
+        for part, shape in zip(features, self.input_shapes, strict=True):
+            self._refuse_other_shapes(part, shape.array_shape)
+            fitting.append(part.to(dtype))
+        return fitting[0] if self.fusion is None else self.fusion(fitting)
+
+    def _refuse_other_shapes(self, features: Tensor, expected: tuple[int, ...]) -> None:
         if tuple(features.shape[1:]) != expected:
             raise InputError(
                 f"{self.decoder_type} decoder got features of shape {tuple(features.shape)}, "
@@ -55,11 +75,17 @@ class Decoder(nn.Module, ABC):
         """The tokens of the picture's positions alone, (N, height * width, channels)."""
         return tokens[:, self.shape.prefix_tokens or 0 :]
 
-    def enlarged(self, logits: Tensor) -> Tensor:
-        """Logits (N, height * width) as a map (N, output_size, output_size), bicubic."""
-        grid = logits.reshape(-1, 1, self.shape.height, self.shape.width)
-        size = (self.output_size, self.output_size)
-        return F.interpolate(grid, size, mode="bicubic", align_corners=False).squeeze(1)
+
+class PositionDecoder(Decoder):
+    """A decoder that gives one logit for each position, and enlarges them at the very end."""
+
+    @abstractmethod
+    def position_logits(self, features: Tensor) -> Tensor:
+        """Logits (N, height, width) of features whose shape and dtype are right."""
+
+    def decode(self, features: Tensor) -> Tensor:
+        """Logits (N, output_size, output_size)."""
+        return enlarge(self.position_logits(features), self.output_size)
 
 
 def positions_as_grid(tokens: Tensor, height: int, width: int) -> Tensor:

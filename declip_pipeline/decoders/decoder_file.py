@@ -26,6 +26,8 @@ def save_decoder(path: Path, decoder: Decoder, features: dict[str, Any]) -> None
         "decoder_type": decoder.decoder_type,
         "widths": list(decoder.widths) if isinstance(decoder, ConvolutionalDecoder) else None,
         "output_size": decoder.output_size,
+        "input_shapes": [shape.to_json() for shape in decoder.input_shapes],
+        "fusion": "concat" if decoder.fusion is None else decoder.fusion.mode,
         "features": features,
     }
     tensors = {name: value.contiguous() for name, value in decoder.state_dict().items()}
@@ -44,7 +46,8 @@ def load_decoder(path: Path) -> tuple[Decoder, dict[str, Any]]:
         features = about["features"]
         decoder = build_decoder(
             about["decoder_type"],
-            FeatureShape.from_json(features["shape"]),
+            [FeatureShape.from_json(shape) for shape in about["input_shapes"]],
+            fusion=about["fusion"],
             widths=about["widths"],
             output_size=about["output_size"],
         )

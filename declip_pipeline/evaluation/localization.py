@@ -8,8 +8,8 @@ import torch
 
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.evaluation.maps import probability_maps
-from declip_pipeline.feeding.layer_feed import LayerFeed
-from declip_pipeline.metrics.intersection_over_union import intersection_over_union
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.metrics.localization import has_fake, localization_metrics
 from declip_pipeline.store.reader import Store
 
@@ -32,25 +32,10 @@ class ImageResult:
     score: float
 
 
-def validation_iou(decoder: Decoder, feed: LayerFeed, batch_size: int) -> float:
-    """Mean over pictures of the IoU in percent, at the decoder's own 256x256.
-
-    The cheap figure that a training looks at after each epoch; masks are the training targets,
-    fake where more than half of a pixel is.
-    """
-    decoder.eval()
-    with torch.inference_mode():
-        scores = [
-            intersection_over_union(decoder(batch.features), batch.targets, threshold=0.0)
-            for batch in feed.batches(np.arange(len(feed)), batch_size)
-        ]
-    return float(torch.cat(scores).mean())
-
-
 def evaluate_localization(
     decoder: Decoder,
     store: Store,
-    layer: str,
+    sources: Sequence[FeatureSource],
     rows: np.ndarray,
     *,
     device: torch.device,
@@ -59,16 +44,17 @@ def evaluate_localization(
 ) -> list[ImageResult]:
     """Judge a decoder on rows of a store, at each mask's native size.
 
+    `sources` are what it is fed: layers of the store, or of stores beside it.
     Returns one result a row, in the order of `rows`. `progress` is told pictures done and in all.
     """
     # Pictures of one size go through the metrics together, whatever their order in the store.
     by_size = rows[np.lexsort((rows, store.sizes[rows, 1], store.sizes[rows, 0]))]
-    feed = LayerFeed([(store, by_size)], layer, device=device, tier="stream")
+    feed = Feed([(store, by_size)], sources, device=device, tier="stream")
     decoder.eval()
     results: dict[int, ImageResult] = {}
     with torch.inference_mode():
         for batch in feed.batches(np.arange(len(feed)), batch_size):
-            logits = decoder(batch.features)
+            logits = decoder(*batch.inputs(sources))
             batch_rows = by_size[batch.positions]
             for members in _of_one_size(store.sizes[batch_rows]):
                 results |= _judged(store, batch_rows[members], logits[torch.from_numpy(members)])

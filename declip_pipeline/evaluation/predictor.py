@@ -1,6 +1,6 @@
-"""A mask for a single picture: backbone and decoder in one."""
+"""A mask for a single picture: backbones and decoder in one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,45 +11,70 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.evaluation.maps import probability_maps
 from declip_pipeline.feature_dtype import rounded_features
 from declip_pipeline.images.resize import resize_image
-from declip_pipeline.store.identity import feature_identity, require_same_features
+from declip_pipeline.store.identity import (
+    feature_identity,
+    parts_of,
+    require_same_features,
+)
 
 
 class Predictor:
     """Maps of manipulated pixels for pictures of any size."""
 
     def __init__(
-        self, backbone: Backbone, decoder: Decoder, features: Mapping[str, Any], *, dtype: str
+        self,
+        backbones: Sequence[Backbone],
+        decoder: Decoder,
+        features: Mapping[str, Any],
+        *,
+        dtypes: Sequence[str],
     ) -> None:
-        """Join a decoder to the backbone of its features.
+        """Join a decoder to the backbones of its features, one for each layer that it joins.
 
-        `features` is the identity the decoder was trained on; `dtype` is that of the store it was
-        trained from, so that it sees features rounded alike. Raises `IdentityMismatchError`
-        naming the field when the backbone gives other features.
+        `features` is the identity the decoder was trained on; `dtypes` are those of the stores it
+        was trained from, so that it sees features rounded alike. Raises `IdentityMismatchError`
+        naming the field when a backbone gives other features.
         """
-        layer = features["layer"]
-        found = feature_identity(
-            backbone.name,
-            backbone.weights_sha256,
-            backbone.preprocessing.to_json(),
-            layer,
-            backbone.layers.get(layer, decoder.shape),
-        )
-        require_same_features(features, found, decoder="the run", features="the backbone")
-        self._backbone = backbone
+        parts = parts_of(features)
+        for backbone, part, shape in zip(backbones, parts, decoder.input_shapes, strict=True):
+            layer = part["layer"]
+            found = feature_identity(
+                backbone.name,
+                backbone.weights_sha256,
+                backbone.preprocessing.to_json(),
+                layer,
+                backbone.layers.get(layer, shape),
+            )
+            require_same_features(part, found, decoder="the run", features="the backbone")
         self._decoder = decoder.eval()
-        self._layer: str = layer
-        self._dtype = dtype
+        self._inputs = [
+            (backbone, str(part["layer"]), dtype)
+            for backbone, part, dtype in zip(backbones, parts, dtypes, strict=True)
+        ]
 
     def map(self, image: np.ndarray) -> np.ndarray:
         """Probability of "manipulated" for each pixel.
 
         `image` is HWC uint8 RGB; returns HW float32 in [0, 1] of the same height and width.
         """
-        wanted = self._backbone.preprocessing
-        picture = resize_image(image, wanted.height, wanted.width, wanted.interpolation)
-        batch = torch.from_numpy(picture[None]).permute(0, 3, 1, 2)
-        features = self._backbone.forward(batch, [self._layer])[self._layer]
+        computed: dict[Backbone, dict[str, torch.Tensor]] = {}
+        for backbone, _, _ in self._inputs:
+            if backbone not in computed:
+                layers = [layer for one, layer, _ in self._inputs if one is backbone]
+                computed[backbone] = backbone.forward(_picture(image, backbone), layers)
         with torch.inference_mode():
-            is_grid = self._decoder.shape.is_grid
-            logits = self._decoder(rounded_features(features, self._dtype, is_grid=is_grid))
+            inputs = [
+                rounded_features(
+                    computed[backbone][layer], dtype, is_grid=backbone.layers[layer].is_grid
+                )
+                for backbone, layer, dtype in self._inputs
+            ]
+            logits = self._decoder(*inputs)
             return probability_maps(logits, *image.shape[:2])[0].cpu().numpy()
+
+
+def _picture(image: np.ndarray, backbone: Backbone) -> torch.Tensor:
+    """A picture (1, 3, height, width) uint8 as the backbone wants it."""
+    wanted = backbone.preprocessing
+    picture = resize_image(image, wanted.height, wanted.width, wanted.interpolation)
+    return torch.from_numpy(picture[None]).permute(0, 3, 1, 2)

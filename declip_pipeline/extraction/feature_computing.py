@@ -17,17 +17,6 @@ from declip_pipeline.store.format import layer_key, scales_key
 BATCHES_ON_DEVICE = 2
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the device's memory is too small.
-
-    The libraries beneath PyTorch have words of their own for it, as plain `RuntimeError`.
-    """
-    words = ("out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
-    )
-
-
 class ComputedBatch:
     """Features of a batch in their stored type, maybe still on their way from the device."""
 

@@ -14,11 +14,11 @@ import torch
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.devices import is_out_of_memory
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.feature_computing import (
     ComputedBatch,
     FeatureComputer,
-    is_out_of_memory,
 )
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.sample_reading import ReadSample

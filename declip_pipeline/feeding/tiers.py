@@ -30,11 +30,21 @@ def choose_tier(needed_bytes: int, device: torch.device, tier: str = "auto") -> 
             return "memory" if known == "device" and device.type == "cpu" else known
     if tier != "auto":
         raise UnknownNameError("tier", tier, ("auto", *TIERS))
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if needed_bytes <= SHARE_OF_FREE * free:
-            return "device"
+    if device.type == "cuda" and needed_bytes <= SHARE_OF_FREE * _free_on(device):
+        return "device"
     return "memory" if needed_bytes <= SHARE_OF_FREE * available_memory() else "stream"
+
+
+def fast_bytes(device: torch.device) -> int:
+    """Bytes that are kept rather than streamed, of a layer or of several."""
+    free = [available_memory()]
+    if device.type == "cuda":
+        free.append(_free_on(device))
+    return int(SHARE_OF_FREE * max(free))
+
+
+def _free_on(device: torch.device) -> int:
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:

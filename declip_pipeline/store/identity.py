@@ -67,6 +67,19 @@ def feature_identity(
     }
 
 
+def joined_identity(parts: Sequence[Mapping[str, Any]], fusion: str) -> dict[str, Any]:
+    """The identity of features of several layers that a decoder joins; of one, its own."""
+    if len(parts) == 1:
+        return dict(parts[0])
+    return {"fusion": fusion, "parts": [dict(part) for part in parts]}
+
+
+def parts_of(features: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The identities of the layers that were joined, or of the only one."""
+    parts: list[dict[str, Any]] = features.get("parts", [dict(features)])
+    return parts
+
+
 def require_same_features(
     trained_on: Mapping[str, Any], found: Mapping[str, Any], *, decoder: str, features: str
 ) -> None:

@@ -18,9 +18,9 @@ from declip_pipeline.evaluation.localization import (
     evaluate_localization,
     mean_figures,
 )
+from declip_pipeline.feeding.decoder_inputs import DecoderInputs, inputs_like
 from declip_pipeline.fingerprint import sha256_of_json
 from declip_pipeline.folder_names import folder_name
-from declip_pipeline.store.identity import require_same_features
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.run_folder import RunFolder
 
@@ -47,12 +47,14 @@ def evaluate_run(
     *,
     split: str,
     generators: Sequence[str] | None = None,
+    beside: Sequence[Store] = (),
     device: torch.device,
     batch_size: int = 64,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Judge a finished run on the fakes of a store's split, all or those of `generators`.
 
+    `beside` are stores of the same pictures for a decoder of several backbones.
     Writes `per_image.csv` and `summary.json` into the run's folder, under
     `evaluations/DATASET-SPLIT-IDENTITY`; a part of the store's generators has a folder of its own,
     `DATASET-SPLIT-GENERATORS-IDENTITY`. Raises `IdentityMismatchError` naming the field when the
@@ -61,13 +63,12 @@ def evaluate_run(
     run.summary()
     config = run.config()
     decoder, features = run.best_decoder()
-    layer = features["layer"]
-    _require_features_of(run, features, store)
+    inputs = _inputs_of(run, features, store, beside)
     decoder.to(device)
     results = evaluate_localization(
         decoder,
         store,
-        layer,
+        inputs.sources,
         store.fake_rows(split, generators),
         device=device,
         batch_size=batch_size,
@@ -98,6 +99,7 @@ def plan_evaluations(
     *,
     split: str,
     generators: Sequence[str] | None = None,
+    beside: Sequence[Store] = (),
 ) -> list[tuple[RunFolder, Store, list[str] | None]]:
     """Check every run against every store, before the first is judged.
 
@@ -129,7 +131,7 @@ def plan_evaluations(
         run.config()
         _, features = run.best_decoder()
         for store, _ in chosen:
-            _require_features_of(run, features, store)
+            _inputs_of(run, features, store, beside)
     return [(run, store, own) for run in runs for store, own in chosen]
 
 
@@ -163,24 +165,10 @@ def _folder(store: Store, split: str, generators: Sequence[str] | None) -> str:
     return f"{dataset}-{split}-{folder_name('+'.join(names))}-{identity[:16]}"
 
 
-def _require_features_of(run: RunFolder, features: dict[str, Any], store: Store) -> None:
-    require_same_features(
-        features,
-        _features_found(store, features["layer"]),
-        decoder=f"the run {run.path}",
-        features=f"the store {store.location}",
-    )
-
-
-def _features_found(store: Store, layer: str) -> dict[str, Any]:
-    """The features a store offers for a layer; one it does not have is named by those it has.
-
-    So a store of another backbone is refused for that, not for the names of its layers.
-    """
-    if layer in store.layers:
-        return store.feature_identity(layer)
-    some_layer = next(iter(store.layers))
-    return store.feature_identity(some_layer) | {"layer": ", ".join(store.layers)}
+def _inputs_of(
+    run: RunFolder, features: dict[str, Any], store: Store, beside: Sequence[Store]
+) -> DecoderInputs:
+    return inputs_like(features, store, beside, decoder=f"the run {run.path}")
 
 
 def _as_csv(results: Sequence[ImageResult]) -> str:

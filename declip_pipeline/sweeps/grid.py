@@ -79,12 +79,15 @@ class CellResult:
     reason: str | None = None
 
 
-# Trains a cell, or finds it finished.
-TrainCell = Callable[[Cell, Callable[[Epoch], None]], RunFolder]
+# Trains cells side by side, or finds them finished; is to tell the number of one among them and its
+# epochs. A run's folder for each, or why there is none.
+TrainCells = Callable[
+    [Sequence[Cell], Callable[[int, Epoch], None]], Sequence[RunFolder | Exception]
+]
 
 
 class Grid:
-    """Runs the cells of a grid one after another and keeps a table of them.
+    """Runs the cells of a grid group after group and keeps a table of them.
 
     Each cell is a run of its own, found again by what it is: what is finished is skipped, what was
     interrupted goes on. A cell that fails is a row with its reason, and the others go on. Several
@@ -95,68 +98,85 @@ class Grid:
         self,
         cells: Sequence[Cell],
         folder: Path,
-        train: TrainCell,
+        train: TrainCells,
         *,
+        groups: Sequence[Sequence[int]] | None = None,
         on_change: Callable[[list[CellResult]], None] = lambda results: None,
     ) -> None:
-        """`folder` is for the table; `on_change` is told all rows after each change and epoch."""
+        """`folder` is for the table; `on_change` is told all rows after each change and epoch.
+
+        `groups` are the numbers of cells that are trained side by side, each by itself where None.
+        """
         self.cells = list(cells)
         self.folder = folder
         self._train = train
+        self._groups = groups or [[number] for number in range(len(self.cells))]
         self._on_change = on_change
         self._results = [_row(cell, "waiting") for cell in self.cells]
 
     def run(self) -> list[CellResult]:
         """Train all cells; returns their rows, each `finished` or `failed`."""
-        self._tell(number=None)
-        left = list(range(len(self.cells)))
+        self._tell({})
+        left = [list(group) for group in self._groups]
         while left:
-            busy = [number for number in left if not self._run_cell(number)]
+            busy = [some for group in left if (some := self._run_group(group))]
             if busy == left:
                 time.sleep(BUSY_SECONDS)
             left = busy
         return self._results
 
-    def _run_cell(self, number: int) -> bool:
-        """Train one cell; False when another process is at it."""
-        cell = self.cells[number]
-        epochs: list[Epoch] = []
+    def _run_group(self, group: list[int]) -> list[int]:
+        """Train cells side by side; returns those that another process is at."""
+        best: dict[int, Epoch] = {}
 
-        def on_epoch(epoch: Epoch) -> None:
-            epochs.append(epoch)
-            best = max(epochs, key=lambda epoch: epoch.valid_iou)
+        def on_epoch(place: int, epoch: Epoch) -> None:
+            number = group[place]
+            if number not in best or epoch.valid_iou > best[number].valid_iou:
+                best[number] = epoch
             self._results[number] = _row(
-                cell,
+                self.cells[number],
                 "running",
-                best_valid_iou=best.valid_iou,
-                best_epoch=best.epoch,
+                best_valid_iou=best[number].valid_iou,
+                best_epoch=best[number].epoch,
                 epochs=epoch.epoch,
             )
             self._on_change(self._results)
 
-        self._tell(number, _row(cell, "running"))
+        cells = [self.cells[number] for number in group]
+        self._tell({number: _row(self.cells[number], "running") for number in group})
         try:
-            run = self._train(cell, on_epoch)
-            summary = run.summary()
-        except RunBusyError:
-            self._tell(number, _row(cell, "elsewhere"))
-            return False
+            outcomes = self._train(cells, on_epoch)
         except Exception as error:
-            # One that cannot be trained, for whatever reason, is no reason to lose the others.
-            kind = "" if isinstance(error, DeclipError) else f"{type(error).__name__}: "
-            reason = kind + " ".join(str(error).split())
-            self._tell(number, _row(cell, "failed", reason=reason))
-            return True
-        names = ("best_valid_iou", "best_epoch", "epochs", "seconds")
-        figures = {name: summary.get(name) for name in names}
-        self._tell(number, _row(cell, "finished", run=str(run.path), **figures))
-        return True
+            # What cannot be trained, for whatever reason, is no reason to lose the others.
+            outcomes = [error] * len(group)
+        rows = {
+            number: _result(self.cells[number], outcome)
+            for number, outcome in zip(group, outcomes, strict=True)
+        }
+        self._tell(rows)
+        return [number for number, row in rows.items() if row.state == "elsewhere"]
 
-    def _tell(self, number: int | None, result: CellResult | None = None) -> None:
-        if number is not None and result is not None:
-            self._results[number] = result
+    def _tell(self, changed: Mapping[int, CellResult]) -> None:
+        for number, row in changed.items():
+            self._results[number] = row
         write_table(self.folder, self._results)
         self._on_change(self._results)
+
+
+def _result(cell: Cell, outcome: RunFolder | Exception) -> CellResult:
+    """The row of a cell by what came of it."""
+    if isinstance(outcome, RunFolder):
+        try:
+            summary = outcome.summary()
+        except DeclipError as error:
+            return _result(cell, error)
+        names = ("best_valid_iou", "best_epoch", "epochs", "seconds")
+        figures = {name: summary.get(name) for name in names}
+        return _row(cell, "finished", run=str(outcome.path), **figures)
+    if isinstance(outcome, RunBusyError):
+        return _row(cell, "elsewhere")
+    kind = "" if isinstance(outcome, DeclipError) else f"{type(outcome).__name__}: "
+    return _row(cell, "failed", reason=kind + " ".join(str(outcome).split()))
 
 
 def grid_name(identity: Mapping[str, Any], cells: Sequence[Cell]) -> str:

@@ -1,102 +1,149 @@
-"""A training as users ask for it: stores, a layer, a decoder, and the generators to learn."""
+"""Trainings as users ask for them: layers, a recipe, and the generators to learn."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.decoders.initialization import InitializationScheme
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import DeclipError
+from declip_pipeline.feeding.decoder_inputs import DecoderInputs
 from declip_pipeline.fingerprint import sha256_of_json
 from declip_pipeline.folder_names import folder_name
-from declip_pipeline.store.identity import require_same_features
-from declip_pipeline.store.reader import Store
-from declip_pipeline.training.feeds import Feeds
+from declip_pipeline.training.learner import GradientLearner
+from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.train import Epoch, train_decoder
+from declip_pipeline.training.train import Epoch, Training, train_side_by_side
+from declip_pipeline.training.training_data import TrainingData
 
 
-def localization_run(
-    stores: Sequence[Store],
+@dataclass(frozen=True)
+class PlannedRun:
+    """A training that can be begun, or was: `folder` is named by what it is."""
+
+    folder: RunFolder
+    inputs: DecoderInputs
+    generators: tuple[str, ...]
+    recipe: Recipe
+    config: dict[str, Any]
+    sha256: str
+
+
+def plan_run(
+    data: TrainingData,
     runs: Path,
     *,
     layer: str,
-    decoder_type: str,
+    recipe: Recipe,
     train_on: Sequence[str] | None = None,
-    widths: Sequence[int] | None = None,
-    initialization: InitializationScheme = "paper",
-    seed: int = 0,
-    epochs: int = 400,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    patience: int = 5,
-    device: torch.device,
-    feeds: Feeds | None = None,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> RunFolder:
-    """Train a decoder on the fakes of the stores' `train` split, judged on `valid`.
+) -> PlannedRun:
+    """Plan the training of a decoder on the fakes of the `train` split, judged on `valid`.
 
-    `train_on` names the generators to learn, all of them where None. The run's folder under `runs`
-    is named by what the run is, so the same call finds its finished or unfinished self again.
-    `feeds` are those of the same stores, where several trainings share them.
+    `layer` names one layer or several to join ("layer8+layer14"); `train_on` the generators to
+    learn, all of them where None. The run's folder under `runs` is named by what the run is, so the
+    same call finds its finished or unfinished self again.
 
     Raises `UnknownNameError` for a layer, decoder or generator that is not there, `InputError` for
-    stores without the two splits and for a damaged run, `IdentityMismatchError` when the stores
-    hold different features, `RunBusyError` while another process trains it, `TrainingError`.
+    features that cannot be joined and for stores without the two splits, `IdentityMismatchError`
+    when the stores hold different features.
     """
-    if not stores:
-        raise InputError("no store was given; expected at least one that `extract` printed")
-    if len({store.identity.sha256 for store in stores}) < len(stores):
-        raise InputError("a store was given twice; give each once, or its pictures count double")
-    features = stores[0].feature_identity(layer)
-    for store in stores[1:]:
-        require_same_features(
-            features,
-            store.feature_identity(layer),
-            decoder=f"the run with {stores[0].location}",
-            features=store.location,
-        )
+    inputs = data.inputs(layer)
     with torch.device("meta"):  # names and widths are checked, no memory is taken
-        build_decoder(decoder_type, stores[0].layers[layer], widths=widths)
-    generators = sorted(set(train_on or {name for store in stores for name in store.generators}))
+        build_decoder(
+            recipe.decoder_type, inputs.shapes, fusion=inputs.fusion, widths=recipe.widths
+        )
+    generators = tuple(sorted(set(train_on or data.generators)))
+    for split in ("train", "valid"):
+        data.rows(split, generators)
+    stores = {
+        source: [source.store_of(store) for store in data.stores] for source in inputs.sources
+    }
     identity = {
         "layer": layer,
-        "decoder_type": decoder_type,
-        "widths": list(widths) if widths else None,
-        "train_on": generators,
-        "initialization": initialization,
-        "seed": seed,
-        "epochs": epochs,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "patience": patience,
-        "features": features,
-        "dtype": stores[0].identity.dtype,
-        "stores": [store.identity.sha256 for store in stores],
+        "train_on": list(generators),
+        **recipe.to_json(),
+        "features": inputs.features,
+        "stores": [[store.identity.sha256 for store in stores[s]] for s in inputs.sources],
     }
     sha256 = sha256_of_json(identity)
     learned = "all" if train_on is None else folder_name("+".join(generators))
-    run = RunFolder(runs / f"{decoder_type}_{layer}_{learned}_seed{seed}_{sha256[:12]}")
-    if not run.is_finished:
-        train_feed, valid_feed = (feeds or Feeds(stores, device)).get(layer, generators)
-        run.begin({**identity, "provenance": stores[0].provenance}, sha256)
-        with run.exclusively():
-            # Another process may have come to the end of it meanwhile.
-            if not run.is_finished:
-                train_decoder(
-                    run,
-                    train_feed,
-                    valid_feed,
-                    features,
-                    decoder_type=decoder_type,
-                    widths=widths,
-                    initialization=initialization,
-                    seed=seed,
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    learning_rate=learning_rate,
-                    patience=patience,
-                    on_epoch=on_epoch,
-                )
-    return run
+    name = (
+        f"{recipe.decoder_type}_{folder_name('+'.join(inputs.names))}_{learned}"
+        f"_seed{recipe.seed}_{sha256[:12]}"
+    )
+    config = {
+        **identity,
+        # What a prediction must know: where each source's features come from.
+        "inputs": [
+            {
+                "dtype": stores[source][0].identity.dtype,
+                "provenance": stores[source][0].provenance,
+            }
+            for source in inputs.sources
+        ],
+    }
+    return PlannedRun(RunFolder(runs / name), inputs, generators, recipe, config, sha256)
+
+
+def train_runs(
+    data: TrainingData,
+    runs: Sequence[PlannedRun],
+    on_epoch: Callable[[int, Epoch], None] = lambda number, epoch: None,
+) -> list[DeclipError | None]:
+    """Train runs side by side, or finish what was interrupted; what is finished is left alone.
+
+    All have the same generators, seed and batch size. `on_epoch` is told the number of the run.
+    Returns for each None, or why it was not brought to its end: `RunBusyError` while another
+    process trains it, `TrainingError`, `InputError` for a damaged run.
+    """
+    outcomes: list[DeclipError | None] = [None] * len(runs)
+    unfinished = [number for number, run in enumerate(runs) if not run.folder.is_finished]
+    if not unfinished:
+        return outcomes
+    first = runs[unfinished[0]]
+    feeds = data.feeds([runs[number].inputs for number in unfinished], first.generators)
+    with ExitStack() as locks:
+        trainings: dict[int, Training] = {}
+        for number in unfinished:
+            try:
+                run = runs[number]
+                run.folder.begin(run.config, run.sha256)
+                locks.enter_context(run.folder.exclusively())
+                # Another process may have come to the end of it meanwhile.
+                if not run.folder.is_finished:
+                    trainings[number] = _begin(run, data.device, _of_run(on_epoch, number))
+            except DeclipError as error:
+                outcomes[number] = error
+        train_side_by_side(list(trainings.values()), *feeds)
+        for number, training in trainings.items():
+            outcomes[number] = training.error
+    return outcomes
+
+
+def localization_run(
+    data: TrainingData,
+    runs: Path,
+    *,
+    layer: str,
+    recipe: Recipe,
+    train_on: Sequence[str] | None = None,
+    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+) -> RunFolder:
+    """Plan a run, train it and return its folder. Raises what `plan_run` and `train_runs` say."""
+    run = plan_run(data, runs, layer=layer, recipe=recipe, train_on=train_on)
+    (error,) = train_runs(data, [run], lambda number, epoch: on_epoch(epoch))
+    if error is not None:
+        raise error
+    return run.folder
+
+
+def _begin(run: PlannedRun, device: torch.device, on_epoch: Callable[[Epoch], None]) -> Training:
+    learner = GradientLearner(run.recipe, run.inputs.shapes, run.inputs.fusion, device)
+    return Training(run.folder, run.inputs, run.recipe, learner, on_epoch)
+
+
+def _of_run(on_epoch: Callable[[int, Epoch], None], number: int) -> Callable[[Epoch], None]:
+    return lambda epoch: on_epoch(number, epoch)

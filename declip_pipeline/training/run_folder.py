@@ -25,12 +25,11 @@ from declip_pipeline.store.local_storage import LocalStorage
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
 # What others read out of a run's files, with its type.
-_CONFIG = {"train_on": list, "dtype": str, "provenance": dict, "run_sha256": str}
+_CONFIG = {"train_on": list, "inputs": list, "run_sha256": str}
 _SUMMARY = {"best_valid_iou": float, "best_epoch": int, "epochs": int}
 _RECORD = {"epoch": int, "train_loss": float, "valid_iou": float, "seconds": float}
 _STATE = {
-    "decoder": dict,
-    "optimizer": dict,
+    "learner": dict,
     "schedule": dict,
     "best_iou": float,
     "best_epoch": int,

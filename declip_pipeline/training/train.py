@@ -1,28 +1,25 @@
-"""One training: epochs until the schedule says stop, the best weights kept, resumable."""
+"""Training: epochs until the schedule says stop, the best weights kept, resumable; one or several
+decoders side by side."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 
-from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.decoder_file import save_decoder
-from declip_pipeline.decoders.initialization import InitializationScheme, initialize
-from declip_pipeline.errors import TrainingError
-from declip_pipeline.evaluation.localization import validation_iou
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.feeding.layer_feed import LayerFeed
+from declip_pipeline.devices import is_out_of_memory
+from declip_pipeline.errors import DeclipError, TrainingError
+from declip_pipeline.evaluation.validation import Judged, validation_ious
+from declip_pipeline.feeding.batch import Batch
+from declip_pipeline.feeding.decoder_inputs import DecoderInputs
+from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.seeding import permutation
-from declip_pipeline.training.optimization import (
-    make_optimizer,
-    set_learning_rate,
-    training_loss,
-)
+from declip_pipeline.training.learner import Learner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
+from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
 
 # Pictures of a step that an error names.
@@ -31,7 +28,10 @@ SHOWN_IDS = 8
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's figures: mean training loss, validation IoU in percent, seconds."""
+    """One epoch's figures: mean training loss, validation IoU in percent, seconds.
+
+    Of decoders trained side by side, each has its share of the seconds.
+    """
 
     epoch: int
     train_loss: float
@@ -40,112 +40,191 @@ class Epoch:
     seconds: float
 
 
-def train_decoder(
-    run: RunFolder,
-    train_feed: LayerFeed,
-    valid_feed: LayerFeed,
-    features: dict[str, Any],
-    *,
-    decoder_type: str,
-    widths: Sequence[int] | None = None,
-    initialization: InitializationScheme = "paper",
-    seed: int = 0,
-    epochs: int = 400,
-    batch_size: int = 64,
-    learning_rate: float = 1e-3,
-    patience: int = 5,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> dict[str, Any]:
-    """Train a decoder, or finish a training that was interrupted; returns the summary.
+class Training:
+    """One run under way: what learns, how far it is, and what is kept of it.
 
-    `features` is the identity of the feeds' features, kept with the weights. The order of samples
-    depends on (seed, epoch) alone, so that a resumed training ends as an undisturbed one does.
-
-    Raises `TrainingError` when the loss is no longer finite; the last good state is kept.
-    Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
+    It goes on from the state that the run's folder holds. `error` says why it was given up.
     """
-    device = train_feed.device
-    decoder = build_decoder(decoder_type, FeatureShape.from_json(features["shape"]), widths=widths)
-    initialize(decoder, initialization, seed)
-    # Convolutions are faster on this layout on CPUs and GPUs alike; other layers ignore it.
-    decoder.to(device).to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(decoder, learning_rate)
-    schedule = PlateauSchedule(learning_rate=learning_rate, patience=patience)
-    best_iou, best_epoch, epoch = -1.0, 0, 0
-    state = run.load_state()
-    if state is not None:
-        decoder.load_state_dict(state["decoder"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule = PlateauSchedule(**state["schedule"])
-        best_iou, best_epoch, epoch = state["best_iou"], state["best_epoch"], state["epoch"]
-    records = run.epochs()[:epoch]
-    while epoch < epochs and not schedule.stopped:
-        epoch += 1
-        started = time.perf_counter()
-        set_learning_rate(optimizer, schedule.learning_rate)
-        loss = _one_epoch(decoder, optimizer, train_feed, seed, epoch, batch_size)
-        iou = validation_iou(decoder, valid_feed, batch_size)
-        finished = Epoch(epoch, loss, iou, schedule.learning_rate, time.perf_counter() - started)
-        schedule.after_epoch(iou)
-        if iou > best_iou:
-            best_iou, best_epoch = iou, epoch
-            save_decoder(run.best_checkpoint, decoder, features)
-        records.append(vars(finished))
-        run.record_epochs(records)
-        run.save_state(
+
+    def __init__(
+        self,
+        run: RunFolder,
+        inputs: DecoderInputs,
+        recipe: Recipe,
+        learner: Learner,
+        on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+    ) -> None:
+        self.run = run
+        self.inputs = inputs
+        self.recipe = recipe
+        self.learner = learner
+        self.error: DeclipError | None = None
+        self.epoch = 0
+        self._on_epoch = on_epoch
+        self._schedule = PlateauSchedule(recipe.learning_rate, recipe.patience)
+        self._best_iou, self._best_epoch = -1.0, 0
+        state = run.load_state()
+        if state is not None:
+            learner.load_state(state["learner"])
+            self._schedule = PlateauSchedule(**state["schedule"])
+            self._best_iou, self._best_epoch = state["best_iou"], state["best_epoch"]
+            self.epoch = state["epoch"]
+        self._records = run.epochs()[: self.epoch]
+        self._losses: list[torch.Tensor] = []
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to be learned, or it was given up."""
+        return self.error is not None or self.epoch >= self.recipe.epochs or self._schedule.stopped
+
+    def begin_epoch(self) -> None:
+        """Begin the next epoch."""
+        self.epoch += 1
+        self._losses.clear()
+        self.learner.begin_epoch(self._schedule.learning_rate)
+
+    def begin_step(self) -> None:
+        """Begin a batch."""
+        self._losses.append(torch.zeros(()))
+
+    def accumulate(self, piece: Batch, share: float) -> None:
+        """Learn from a piece that is `share` of its batch."""
+        loss = self.learner.accumulate(piece.inputs(self.inputs.sources), piece.targets, share)
+        # Looked at once an epoch: to look at each step would wait for the device at each step.
+        self._losses[-1] = self._losses[-1].to(loss.device) + loss * share
+
+    def mean_loss(self, sizes: Sequence[int], name_step: Callable[[int], str]) -> float:
+        """The epoch's mean loss over pictures; `sizes` are its batches', `name_step` names one's.
+
+        Raises `TrainingError` when it is not finite.
+        """
+        losses = torch.stack(self._losses).double().cpu()
+        mean = float((losses * torch.tensor(sizes)).sum() / sum(sizes))
+        if not math.isfinite(mean):
+            step = int((~torch.isfinite(losses)).nonzero()[0])
+            raise TrainingError(
+                f"the training loss is {float(losses[step])} in epoch {self.epoch}, step "
+                f"{step + 1} ({name_step(step)}); the state after epoch {self.epoch - 1} is kept; "
+                "try a lower --learning-rate"
+            )
+        return mean
+
+    def end_epoch(self, loss: float, iou: float, seconds: float) -> None:
+        """Take in how the epoch went, and keep the state."""
+        ended = Epoch(self.epoch, loss, iou, self._schedule.learning_rate, seconds)
+        self._schedule.after_epoch(iou)
+        if iou > self._best_iou:
+            self._best_iou, self._best_epoch = iou, self.epoch
+            save_decoder(self.run.best_checkpoint, self.learner.decoder, self.inputs.features)
+        self._records.append(vars(ended))
+        self.run.record_epochs(self._records)
+        self.run.save_state(
             {
-                "decoder": decoder.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "schedule": schedule.to_state(),
-                "best_iou": best_iou,
-                "best_epoch": best_epoch,
-                "epoch": epoch,
+                "learner": self.learner.state(),
+                "schedule": self._schedule.to_state(),
+                "best_iou": self._best_iou,
+                "best_epoch": self._best_epoch,
+                "epoch": self.epoch,
             }
         )
-        on_epoch(finished)
-    summary = {
-        "best_valid_iou": best_iou,
-        "best_epoch": best_epoch,
-        "epochs": epoch,
-        "stopped_by": "schedule" if schedule.stopped else "epochs",
-        "train_images": len(train_feed),
-        "valid_images": len(valid_feed),
-        "parameters": sum(value.numel() for value in decoder.parameters()),
-        "seconds": sum(record["seconds"] for record in records),
-    }
-    run.finish(summary)
-    return summary
+        self._on_epoch(ended)
+
+    def finish(self, train_images: int, valid_images: int) -> None:
+        """Write the summary: the run is finished."""
+        best, _ = self.run.best_decoder()
+        summary = {
+            "best_valid_iou": self._best_iou,
+            "best_epoch": self._best_epoch,
+            "epochs": self.epoch,
+            "stopped_by": "schedule" if self._schedule.stopped else "epochs",
+            "train_images": train_images,
+            "valid_images": valid_images,
+            "parameters": sum(value.numel() for value in best.parameters()),
+            "seconds": sum(record["seconds"] for record in self._records),
+        }
+        if best.fusion is not None and best.fusion.weights is not None:
+            summary["layer_weights"] = dict(
+                zip(self.inputs.names, best.fusion.weights, strict=True)
+            )
+        self.run.finish(summary)
 
 
-def _one_epoch(
-    decoder: Decoder,
-    optimizer: torch.optim.Optimizer,
-    feed: LayerFeed,
-    seed: int,
-    epoch: int,
-    batch_size: int,
-) -> float:
-    """Train once on every sample; returns the mean loss over samples."""
-    decoder.train()
-    total = torch.zeros((), device=feed.device)
-    losses: list[torch.Tensor] = []
-    order = permutation(len(feed), seed, "epoch", epoch)
-    for batch in feed.batches(order, batch_size):
-        loss = training_loss(decoder, batch)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        losses.append(loss.detach())
-        total += losses[-1] * len(batch.positions)
-    # Looked at once an epoch: to look at each step would wait for the device at each step.
-    mean = float(total) / len(feed)
-    if not math.isfinite(mean):
-        wrong = ~torch.isfinite(torch.stack(losses))
-        step = int(wrong.nonzero()[0]) if wrong.any() else len(losses) - 1
-        ids = feed.sample_ids(order[step * batch_size : (step + 1) * batch_size])
-        pictures = ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+def train_side_by_side(trainings: Sequence[Training], train_feed: Feed, valid_feed: Feed) -> None:
+    """Bring trainings to their end, those at the same epoch from the same batches.
+
+    All have the seed and the batch size of the first. The order of samples depends on (seed, epoch)
+    alone, so that a resumed training ends as an undisturbed one does, and one in company as one by
+    itself. A training that cannot go on is given up with its `error`, the last good state is kept,
+    and the others go on.
+    Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
+    """
+    while unfinished := [training for training in trainings if not training.is_done]:
+        epoch = min(training.epoch for training in unfinished)
+        _one_epoch([one for one in unfinished if one.epoch == epoch], train_feed, valid_feed)
+    for training in trainings:
+        if training.error is None:
+            training.finish(len(train_feed), len(valid_feed))
+
+
+def _one_epoch(together: Sequence[Training], train_feed: Feed, valid_feed: Feed) -> None:
+    """Train once on every sample, and judge."""
+    started = time.perf_counter()
+    recipe = together[0].recipe
+    for training in together:
+        training.begin_epoch()
+    order = permutation(len(train_feed), recipe.seed, "epoch", together[0].epoch)
+    sizes = []
+    try:
+        for batch in train_feed.batches(order, recipe.batch_size):
+            _one_step(together, batch)
+            sizes.append(len(batch))
+        losses = _finite_losses(together, train_feed, order, sizes)
+        good = [training for training in together if training.error is None]
+        judged = [
+            Judged(one.learner.decoder, one.learner.logits, one.inputs.sources) for one in good
+        ]
+        size = min(training.learner.piece_size for training in together)
+        ious = validation_ious(judged, valid_feed, recipe.batch_size, size)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
         raise TrainingError(
-            f"the training loss is {float(losses[step])} in epoch {epoch}, step {step + 1} "
-            f"({pictures}); the state after epoch {epoch - 1} is kept; try a lower --learning-rate"
-        )
-    return mean
+            f"a batch of {recipe.batch_size} pictures does not fit into the memory of "
+            f"{train_feed.device}; take a --micro-batch-size of "
+            f"{max(1, (recipe.micro_batch_size or recipe.batch_size) // 2)}, or a smaller "
+            "--batch-size"
+        ) from error
+    seconds = (time.perf_counter() - started) / len(together)
+    for training, loss, iou in zip(good, losses, ious, strict=True):
+        training.end_epoch(loss, iou, seconds)
+
+
+def _one_step(together: Sequence[Training], batch: Batch) -> None:
+    for training in together:
+        training.begin_step()
+    for size in dict.fromkeys(training.learner.piece_size for training in together):
+        takers = [training for training in together if training.learner.piece_size == size]
+        for piece in batch.pieces(size):
+            for training in takers:
+                training.accumulate(piece, len(piece) / len(batch))
+    for training in together:
+        training.learner.update()
+
+
+def _finite_losses(
+    together: Sequence[Training], feed: Feed, order: np.ndarray, sizes: Sequence[int]
+) -> list[float]:
+    """Mean losses of the trainings whose loss is finite; the others are given up."""
+
+    def name_step(step: int) -> str:
+        first = sum(sizes[:step])
+        ids = feed.sample_ids(order[first : first + sizes[step]])
+        return ", ".join(ids[:SHOWN_IDS]) + (", ..." if len(ids) > SHOWN_IDS else "")
+
+    losses = []
+    for training in together:
+        try:
+            losses.append(training.mean_loss(sizes, name_step))
+        except TrainingError as error:
+            training.error = error
+    return losses

@@ -17,7 +17,7 @@ def test_predict_equals_the_chain_through_the_store(tiny_store, tiny_backbone, s
     decoder = build_decoder("conv-4", tiny_store.layers["layer1"], widths=[8, 8, 4, 4])
     initialize(decoder, "pytorch", seed=3)
     features = tiny_store.feature_identity("layer1")
-    predictor = Predictor(tiny_backbone, decoder, features, dtype="float16")
+    predictor = Predictor([tiny_backbone], decoder, features, dtypes=["float16"])
     for row in (0, 1, 2):
         picture = decode_image(shared_dataset / tiny_store.samples[row]["image"])
         stored = tiny_store.read_layer("layer1", np.asarray([row])).decoded()
@@ -36,4 +36,4 @@ def test_another_backbone_is_refused_by_its_field(tiny_store):
     with pytest.raises(
         IdentityMismatchError, match="^backbone differs: the run was trained on 'CL"
     ):
-        Predictor(other, decoder, features, dtype="float16")
+        Predictor([other], decoder, features, dtypes=["float16"])

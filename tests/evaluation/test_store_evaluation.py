@@ -11,10 +11,11 @@ from declip_pipeline.evaluation.localization import (
     by_generator,
     evaluate_localization,
     mean_figures,
-    validation_iou,
 )
 from declip_pipeline.evaluation.maps import probability_maps
-from declip_pipeline.feeding.layer_feed import LayerFeed
+from declip_pipeline.evaluation.validation import Judged, validation_ious
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.metrics.localization import localization_metrics
 
 
@@ -31,7 +32,7 @@ def test_results_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
     results = evaluate_localization(
         decoder,
         tiny_store,
-        "layer2",
+        [FeatureSource("layer2")],
         rows,
         device=cpu,
         batch_size=3,
@@ -51,12 +52,18 @@ def test_results_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
 
 def test_validation_iou_is_the_mean_over_pictures(tiny_store, decoder, cpu):
     rows = tiny_store.fake_rows("valid")
-    feed = LayerFeed([(tiny_store, rows)], "layer2", device=cpu)
-    single = [
-        validation_iou(decoder, LayerFeed([(tiny_store, rows[[n]])], "layer2", device=cpu), 1)
-        for n in range(len(rows))
-    ]
-    assert validation_iou(decoder, feed, 2) == pytest.approx(np.mean(single), abs=1e-6)
+    source = FeatureSource("layer2")
+    judged = Judged(decoder, lambda inputs: decoder(*inputs), [source])
+
+    def iou(rows, *sizes):
+        feed = Feed([(tiny_store, rows)], [source], device=cpu)
+        (value,) = validation_ious([judged], feed, *sizes)
+        return value
+
+    single = [iou(rows[[n]], 1) for n in range(len(rows))]
+    assert len(single) == 3
+    assert iou(rows, 2) == pytest.approx(np.mean(single), abs=1e-6)
+    assert iou(rows, 3, 2) == pytest.approx(np.mean(single), abs=1e-6)
 
 
 def test_maps_are_sigmoid_then_resize():

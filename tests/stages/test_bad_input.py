@@ -239,7 +239,7 @@ class TestNames:
             line = refused(*command, "--decoder-type", "conv-4", "--widths", f"8,8,4,{absurd}")
             assert "whole numbers" in line
         line = refused(*command, "--decoder-type", "linear", "--widths", "8,8,4,4")
-        assert "expected none; leave them out or choose a conv decoder" in line
+        assert "are for conv decoders, and there is only linear; leave them out or choose" in line
 
 
 class TestWeights:

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.errors import TrainingError
 from stages.grid_table import grid_table
 
 QUICK = ("--epochs", 1, "--batch-size", 4)
@@ -54,16 +53,17 @@ def test_a_grid_trains_all_and_says_so_again(program, tiny_store, tmp_path):
 
 
 def test_a_run_that_fails_makes_the_exit_code_1(program, tiny_store, tmp_path, monkeypatch):
-    from declip_pipeline.training import localization_run
+    from declip_pipeline.training import learner
 
-    train = localization_run.train_decoder
+    step, steps = learner.training_loss, []
 
-    def failing(*arguments, **options):
-        if options["seed"] == 1:
-            raise TrainingError("the loss is not finite")
-        return train(*arguments, **options)
+    def failing(*arguments):
+        steps.append(1)
+        # Two steps a run: those of the second seed.
+        wrong = 2 < len(steps) <= 4
+        return step(*arguments) * (float("nan") if wrong else 1)
 
-    monkeypatch.setattr(localization_run, "train_decoder", failing)
+    monkeypatch.setattr(learner, "training_loss", failing)
     outcome = program(
         "train", tiny_store.location, "--layers", "layer1", "--decoders", "linear",
         "--seeds", "0,1,2", *QUICK, "-o", tmp_path,
@@ -71,7 +71,7 @@ def test_a_run_that_fails_makes_the_exit_code_1(program, tiny_store, tmp_path, m
     assert outcome.code == 1
     rows = rows_of(outcome.last_line)
     assert [row["state"] for row in rows] == ["finished", "failed", "finished"]
-    assert rows[1]["reason"] == "the loss is not finite"
+    assert rows[1]["reason"].startswith("the training loss is nan in epoch 1, step 1 (")
     assert "3 of 3 runs done, 1 failed" in outcome.err
 
 

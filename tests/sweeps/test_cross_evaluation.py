@@ -18,18 +18,17 @@ from declip_pipeline.sweeps.cross_evaluation import (
     plan_evaluations,
 )
 from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.training_data import TrainingData
 
 
 @pytest.fixture(scope="module")
 def run(tiny_store, tmp_path_factory):
     return localization_run(
-        [tiny_store],
+        TrainingData([tiny_store], device=torch.device("cpu")),
         tmp_path_factory.mktemp("runs"),
         layer="layer1",
-        decoder_type="linear",
-        epochs=2,
-        batch_size=4,
-        device=torch.device("cpu"),
+        recipe=Recipe("linear", epochs=2, batch_size=4),
     )
 
 

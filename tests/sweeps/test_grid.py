@@ -10,29 +10,40 @@ import torch
 from declip_pipeline.errors import InputError, RunBusyError, TrainingError
 from declip_pipeline.sweeps import grid as grids
 from declip_pipeline.sweeps.grid import Grid, grid_cells, grid_name
+from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
+from declip_pipeline.training import learner
 from declip_pipeline.training import train as training
-from declip_pipeline.training.feeds import Feeds
 from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.training_data import TrainingData
 
 CELLS = grid_cells(["layer1", "layer2"], ["linear"], [0, 1], [1e-3, 3e-3], [None])
 CPU = torch.device("cpu")
 
 
-def make_grid(store, folder, cells=CELLS, feeds=None, **changes):
-    def train(cell, on_epoch):
-        return localization_run(
-            [store],
-            folder,
-            **vars(cell),
-            epochs=2,
-            batch_size=4,
-            device=CPU,
-            feeds=feeds,
-            on_epoch=on_epoch,
-        )
+def trainer_of(store, folder, notice=lambda line: None, **options):
+    recipe = Recipe("linear", epochs=2, batch_size=4)
+    job = GridJob((store.location,), str(folder), recipe, device="cpu", **options)
+    return GridTrainer(job, notice)
 
-    return Grid(cells, folder / grid_name({}, cells), train, **changes)
+
+def make_grid(store, folder, cells=CELLS, notice=lambda line: None, side_by_side=False):
+    trainer = trainer_of(store, folder, notice)
+    groups = trainer.groups(cells) if side_by_side else None
+    return Grid(cells, folder / grid_name({}, cells), trainer.train, groups=groups)
+
+
+def train_alone(store, folder, cell, epochs=2):
+    recipe = Recipe(
+        cell.decoder_type,
+        seed=cell.seed,
+        learning_rate=cell.learning_rate,
+        epochs=epochs,
+        batch_size=4,
+    )
+    data = TrainingData([store], device=CPU)
+    return localization_run(data, folder, layer=cell.layer, recipe=recipe)
 
 
 def table(grid):
@@ -49,8 +60,7 @@ def test_every_combination_is_a_cell_and_a_layer_is_read_once(tiny_store, tmp_pa
     assert len(CELLS) == 8
     assert [cell.layer for cell in CELLS] == ["layer1"] * 4 + ["layer2"] * 4
     said = []
-    feeds = Feeds([tiny_store], CPU, notice=said.append)
-    grid = make_grid(tiny_store, tmp_path, feeds=feeds)
+    grid = make_grid(tiny_store, tmp_path, notice=said.append)
     results = grid.run()
     assert [line.split(":")[0] for line in said] == ["layer1", "layer2"]
     assert [result.state for result in results] == ["finished"] * 8
@@ -66,9 +76,7 @@ def test_every_combination_is_a_cell_and_a_layer_is_read_once(tiny_store, tmp_pa
 
 def test_a_run_of_a_grid_is_the_run_alone(tiny_store, tmp_path):
     results = make_grid(tiny_store, tmp_path / "grid").run()
-    alone = localization_run(
-        [tiny_store], tmp_path / "alone", **vars(CELLS[3]), epochs=2, batch_size=4, device=CPU
-    )
+    alone = train_alone(tiny_store, tmp_path / "alone", CELLS[3])
     assert alone.path.name == results[3].run.split("/")[-1]
     same = RunFolder(tmp_path / "grid" / alone.path.name)
     mine, theirs = (folder.best_decoder()[0].state_dict() for folder in (alone, same))
@@ -76,15 +84,15 @@ def test_a_run_of_a_grid_is_the_run_alone(tiny_store, tmp_path):
 
 
 def test_one_that_fails_is_a_row_with_its_reason(tiny_store, tmp_path, monkeypatch):
-    step = training.training_loss
+    step = learner.training_loss
     real_loss = iter([True] * 4)
 
-    def loss(decoder, batch):
+    def loss(*arguments):
         if next(real_loss, False):
-            return step(decoder, batch) * float("nan")
-        return step(decoder, batch)
+            return step(*arguments) * float("nan")
+        return step(*arguments)
 
-    monkeypatch.setattr(training, "training_loss", loss)
+    monkeypatch.setattr(learner, "training_loss", loss)
     grid = make_grid(tiny_store, tmp_path)
     results = grid.run()
     failed = [result for result in results if result.state == "failed"]
@@ -93,16 +101,16 @@ def test_one_that_fails_is_a_row_with_its_reason(tiny_store, tmp_path, monkeypat
     assert [row["state"] for row in table(grid)] == ["failed"] * 2 + ["finished"] * 6
     # Once the cause is gone, the same grid trains what is missing and nothing else.
     trained = []
-    monkeypatch.setattr(training, "training_loss", lambda *pair: trained.append(1) or step(*pair))
+    monkeypatch.setattr(learner, "training_loss", lambda *some: trained.append(1) or step(*some))
     assert all(result.state == "finished" for result in make_grid(tiny_store, tmp_path).run())
     assert len(trained) == 2 * 2 * 2, "two runs, two epochs, two steps"
 
 
 def test_errors_of_any_kind_leave_the_others_alone(tmp_path):
-    def train(cell, on_epoch):
-        raise (
-            ValueError(f"no {cell.layer}\nat all") if cell.layer == "layer1" else TrainingError("x")
-        )
+    def train(cells, on_epoch):
+        if cells[0].layer == "layer1":
+            raise ValueError("no layer1\nat all")
+        return [TrainingError("x")]
 
     results = Grid(CELLS, tmp_path, train).run()
     assert {result.reason for result in results} == {"ValueError: no layer1 at all", "x"}
@@ -161,14 +169,13 @@ def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch
     busy = {"layer1": 3}
     order = []
 
-    def train(cell, on_epoch):
+    def train(cells, on_epoch):
+        (cell,) = cells
         order.append((cell.layer, cell.seed))
         if busy.get(cell.layer):
             busy[cell.layer] -= 1
-            raise RunBusyError("another process")
-        return localization_run(
-            [tiny_store], tmp_path, **vars(cell), epochs=1, batch_size=4, device=CPU
-        )
+            return [RunBusyError("another process")]
+        return [train_alone(tiny_store, tmp_path, cell, epochs=1)]
 
     cells = grid_cells(["layer1", "layer2"], ["linear"], [0], [1e-3], [None])
     results = Grid(cells, tmp_path / "table", train).run()
@@ -178,7 +185,7 @@ def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch
 
 def test_a_run_is_trained_by_one_process_at_a_time(tiny_store, tmp_path):
     run = RunFolder(tmp_path)
-    run.begin({"train_on": [], "dtype": "float16", "provenance": {}}, "0" * 64)
+    run.begin({"train_on": [], "inputs": []}, "0" * 64)
     with (
         run.exclusively(),
         pytest.raises(

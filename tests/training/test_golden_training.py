@@ -10,8 +10,7 @@ import torch
 
 from declip_pipeline.decoders import build_decoder
 from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.feeding.layer_feed import Batch
-from declip_pipeline.training.optimization import make_optimizer, training_loss
+from declip_pipeline.training.learner import make_optimizer, training_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TRAINING = json.loads((GOLDEN / "training.json").read_text())
@@ -29,7 +28,7 @@ def losses_of_training(decoder_type: str, n_steps: int, recipe: ModuleType) -> l
     losses = []
     for step in range(n_steps):
         samples = np.asarray([(2 * step) % 6, (2 * step + 1) % 6])
-        loss = training_loss(decoder, Batch(features[samples], masks[samples], samples))
+        loss = training_loss(decoder, [features[samples]], masks[samples])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -15,26 +15,38 @@ from declip_pipeline.errors import (
     TrainingError,
     UnknownNameError,
 )
-from declip_pipeline.evaluation.localization import validation_iou
-from declip_pipeline.feeding.layer_feed import LayerFeed
+from declip_pipeline.evaluation.validation import Judged, validation_ious
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.seeding import permutation
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import evaluate_run
+from declip_pipeline.training import learner
 from declip_pipeline.training import train as training
 from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.training_data import TrainingData
+
+CPU = torch.device("cpu")
 
 
-def run(store, runs, **changes):
+def run(store, runs, layer="layer1", train_on=None, on_epoch=lambda epoch: None, **changes):
     options = {
-        "layer": "layer1",
         "decoder_type": "conv-4",
-        "widths": [8, 8, 4, 4],
+        "widths": (8, 8, 4, 4),
         "initialization": "pytorch",
         "epochs": 4,
         "batch_size": 3,
-        "device": torch.device("cpu"),
     }
-    return localization_run([store], runs, **(options | changes))
+    return localization_run(
+        TrainingData([store], device=CPU),
+        runs,
+        layer=layer,
+        recipe=Recipe(**(options | changes)),
+        train_on=train_on,
+        on_epoch=on_epoch,
+    )
 
 
 def without_seconds(folder: RunFolder):
@@ -53,11 +65,13 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tiny_store, tmp_path, cpu)
     assert (summary["train_images"], summary["valid_images"]) == (8, 3)
     decoder, features = load_decoder(folder.best_checkpoint)
     assert features == tiny_store.feature_identity("layer1")
-    feed = LayerFeed([(tiny_store, tiny_store.fake_rows("valid"))], "layer1", device=cpu)
-    assert validation_iou(decoder, feed, 3) == pytest.approx(best, abs=1e-9)
+    source = FeatureSource("layer1")
+    feed = Feed([(tiny_store, tiny_store.fake_rows("valid"))], [source], device=cpu)
+    judged = Judged(decoder, lambda inputs: decoder(*inputs), [source])
+    assert validation_ious([judged], feed, 3) == [pytest.approx(best, abs=1e-9)]
     config = yaml.safe_load((folder.path / "config.yaml").read_text())
     assert config["decoder_type"] == "conv-4"
-    assert config["stores"] == [tiny_store.identity.sha256]
+    assert config["stores"] == [[tiny_store.identity.sha256]]
     assert json.loads((folder.path / "environment.json").read_text())["libraries"]["torch"]
 
 
@@ -99,35 +113,21 @@ def test_unknown_names_list_the_known_ones(tiny_store, tmp_path):
     with pytest.raises(UnknownNameError, match="generator .*'lama'; known: noisy"):
         run(tiny_store, tmp_path, train_on=["lama"])
     with pytest.raises(InputError, match="no store was given"):
-        localization_run(
-            [], tmp_path, layer="layer0", decoder_type="linear", device=torch.device("cpu")
-        )
+        TrainingData([], device=CPU)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_stores_of_different_features_do_not_mix(tiny_store, tmp_path, monkeypatch):
+def test_stores_of_different_features_do_not_mix(tiny_store):
     other = Store(tiny_store.location)
     object.__setattr__(other.identity, "weights_sha256", "0" * 64)
     assert other.identity.sha256 != tiny_store.identity.sha256
     with pytest.raises(IdentityMismatchError, match="^weights_sha256 differs"):
-        localization_run(
-            [tiny_store, other],
-            tmp_path,
-            layer="layer0",
-            decoder_type="linear",
-            device=torch.device("cpu"),
-        )
+        TrainingData([tiny_store, other], device=CPU).inputs("layer0")
 
 
-def test_a_store_given_twice_is_refused(tiny_store, tmp_path, cpu):
+def test_a_store_given_twice_is_refused(tiny_store, cpu):
     with pytest.raises(InputError, match="a store was given twice; give each once"):
-        localization_run(
-            [tiny_store, Store(tiny_store.location)],
-            tmp_path,
-            layer="layer0",
-            decoder_type="linear",
-            device=cpu,
-        )
+        TrainingData([tiny_store, Store(tiny_store.location)], device=cpu)
 
 
 def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
@@ -144,7 +144,7 @@ def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
     ("name", "content", "found"),
     [
         ("config.yaml", b"", "damaged (keys and values expected, found NoneType)"),
-        ("config.yaml", b"dtype: float16\n", "damaged (train_on is missing)"),
+        ("config.yaml", b"seed: 0\n", "damaged (train_on is missing)"),
         ("config.yaml", b"caf\xe9: 1\n", "damaged ('utf-8' codec"),
         ("summary.json", b"[]", "damaged (keys and values expected, found list)"),
         ("summary.json", b'{"best_valid_iou": "x"}', "damaged (best_valid_iou is of type str)"),
@@ -223,22 +223,23 @@ def test_another_run_in_the_folder_is_refused(tiny_store, tmp_path):
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
     tiny_store, tmp_path, monkeypatch
 ):
-    real_loss = training.training_loss
+    real_loss = learner.training_loss
     steps = []
 
-    def loss(decoder, batch):
-        steps.append(batch.positions)
-        return real_loss(decoder, batch) * (np.nan if len(steps) > 4 else 1)
+    def loss(decoder, inputs, targets):
+        steps.append(len(targets))
+        return real_loss(decoder, inputs, targets) * (np.nan if len(steps) > 4 else 1)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "training_loss", loss)
+        patch.setattr(learner, "training_loss", loss)
         with pytest.raises(
             TrainingError,
             match=r"loss is nan in epoch 2, step 2 \(.*\); the state after epoch 1 is",
         ) as caught:
             run(tiny_store, tmp_path)
     # Three steps an epoch: the fifth is the second of its epoch.
-    ids = [tiny_store.samples[tiny_store.fake_rows("train")[n]]["id"] for n in steps[4]]
+    step = permutation(8, 0, "epoch", 2)[3:6]
+    ids = [tiny_store.samples[tiny_store.fake_rows("train")[n]]["id"] for n in step]
     assert f"({', '.join(ids)})" in str(caught.value)
     resumed = run(tiny_store, tmp_path)
     undisturbed = run(tiny_store, tmp_path / "other")

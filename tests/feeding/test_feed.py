@@ -5,20 +5,23 @@ import pytest
 import torch
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.feeding import layer_feed, tiers
-from declip_pipeline.feeding.layer_feed import LayerFeed
+from declip_pipeline.feeding import column, tiers
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.tiers import available_memory, choose_tier
 from declip_pipeline.seeding import permutation
+
+LAYER = FeatureSource("layer2")
 
 
 @pytest.mark.parametrize("tier", ["device", "memory", "stream"])
 def test_batches_are_the_stored_rows_in_the_asked_order(tiny_store, cpu, tier, monkeypatch):
     # Several blocks, the last of them smaller.
-    monkeypatch.setattr(layer_feed, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(column, "ROWS_AT_ONCE", 5)
     train, test = tiny_store.fake_rows("train"), tiny_store.fake_rows("test")
-    feed = LayerFeed(
+    feed = Feed(
         [(tiny_store, train), (tiny_store, test)],
-        "layer2",
+        [LAYER],
         device=cpu,
         tier=tier,
     )
@@ -30,8 +33,8 @@ def test_batches_are_the_stored_rows_in_the_asked_order(tiny_store, cpu, tier, m
     seen = []
     for batch in feed.batches(order, 5):
         expected = tiny_store.read_layer("layer2", rows[batch.positions]).decoded().numpy()
-        assert batch.features.dtype == batch.targets.dtype == torch.float32
-        np.testing.assert_array_equal(batch.features.numpy(), expected.astype(np.float32))
+        assert batch.features(LAYER).dtype == batch.targets.dtype == torch.float32
+        np.testing.assert_array_equal(batch.features(LAYER).numpy(), expected.astype(np.float32))
         targets = tiny_store.read_targets(rows[batch.positions]) / np.float32(255)
         np.testing.assert_array_equal(batch.targets.numpy(), targets)
         seen.append(len(batch.positions))
@@ -42,7 +45,7 @@ def test_a_feed_of_nothing_is_refused(tiny_store, cpu):
     with pytest.raises(
         InputError, match="no fake picture was chosen to be fed; expected at least one"
     ):
-        LayerFeed([(tiny_store, np.empty(0, np.int64))], "layer2", device=cpu)
+        Feed([(tiny_store, np.empty(0, np.int64))], [LAYER], device=cpu)
 
 
 def test_the_order_of_an_epoch_is_pinned():
@@ -57,15 +60,15 @@ def test_every_tier_gives_the_same_batches(store_in, cpu, dtypes):
     parts = [(store_in(dtype), store_in(dtype).fake_rows("train")[::-1]) for dtype in dtypes]
     order = permutation(8 * len(dtypes), 0, "epoch", 1)
     resident, streamed = (
-        list(LayerFeed(parts, "layer2", device=cpu, tier=tier).batches(order, 3))
+        list(Feed(parts, [LAYER], device=cpu, tier=tier).batches(order, 3))
         for tier in ("memory", "stream")
     )
     for one, other in zip(resident, streamed, strict=True):
-        assert torch.equal(one.features, other.features)
+        assert torch.equal(one.features(LAYER), other.features(LAYER))
         assert torch.equal(one.targets, other.targets)
     rows = parts[0][1]
     first = [place for place in range(len(order)) if order[place] < len(rows)]
-    fed = torch.cat([batch.features for batch in streamed])[first]
+    fed = torch.cat([batch.features(LAYER) for batch in streamed])[first]
     stored = parts[0][0].read_layer("layer2", rows[order[first]])
     assert torch.equal(fed, stored.decoded())
 
@@ -89,7 +92,7 @@ def test_a_layer_is_kept_where_it_fits(tiny_store, cpu, monkeypatch):
     assert choose_tier(10**12, cuda, "device") == "device"
     with pytest.raises(InputError, match="unknown tier 'disk'; known: auto, device, memory"):
         choose_tier(1, cpu, "disk")
-    feed = LayerFeed([(tiny_store, tiny_store.fake_rows("train"))], "layer2", device=cpu)
+    feed = Feed([(tiny_store, tiny_store.fake_rows("train"))], [LAYER], device=cpu)
     assert feed.description == "layer2: 8 pictures, 0.00 GB, streamed from the store"
 
 

@@ -1,0 +1,95 @@
+"""Several features of a picture as one: layers of a backbone, or of several backbones."""
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.feature_shape import FeatureShape
+
+FusionMode = Literal["concat", "weighted"]
+
+
+class FeatureFusion(nn.Module):
+    """Joins features of several layers; `shape` is that of the result.
+
+    Sequences with the same grid and prefix tokens stay sequences. All others become grids, without
+    their prefix tokens, resampled bilinearly (align_corners false) to the finest one.
+
+    "concat" puts channels side by side. "weighted" is a sum with a learned weight for each, a
+    softmax over `scores`, which begin equal; so that weights can be compared, each position's
+    channels are first brought to mean 0 and variance 1 (the scalar mix of ELMo, Peters et al.,
+    NAACL 2018, section 3.2).
+    Raises `UnknownNameError` for another mode, `InputError` for a weighted sum of features that
+    differ in channels.
+    """
+
+    def __init__(self, shapes: Sequence[FeatureShape], mode: FusionMode) -> None:
+        super().__init__()
+        if mode not in get_args(FusionMode):
+            raise UnknownNameError("fusion", mode, get_args(FusionMode))
+        channels = [shape.channels for shape in shapes]
+        if mode == "weighted" and len(set(channels)) > 1:
+            raise InputError(
+                f"a weighted sum of features of {', '.join(map(str, channels))} channels; expected "
+                "as many in each; take --fusion concat"
+            )
+        self.shapes = tuple(shapes)
+        self.mode = mode
+        first = shapes[0]
+        alike = {(shape.height, shape.width, shape.prefix_tokens) for shape in shapes}
+        self.shape = FeatureShape(
+            sum(channels) if mode == "concat" else first.channels,
+            max(shape.height for shape in shapes),
+            max(shape.width for shape in shapes),
+            first.prefix_tokens if len(alike) == 1 else None,
+        )
+        if mode == "weighted":
+            self.scores = nn.Parameter(torch.zeros(len(shapes)))
+
+    def reset_parameters(self) -> None:
+        """Make all weights equal."""
+        if self.mode == "weighted":
+            nn.init.zeros_(self.scores)
+
+    @property
+    def weights(self) -> list[float] | None:
+        """What each counts in a weighted sum, 1 in all; None of a concatenation."""
+        if self.mode == "concat":
+            return None
+        return [float(weight) for weight in self.scores.detach().softmax(0)]
+
+    def forward(self, features: Sequence[Tensor]) -> Tensor:
+        """Features (N, *array_shape) of each of `shapes`, joined: (N, *self.shape.array_shape)."""
+        if self.shape.is_grid:
+            parts = [
+                self._resampled(part, shape)
+                for part, shape in zip(features, self.shapes, strict=True)
+            ]
+        else:
+            parts = list(features)
+        if self.mode == "concat":
+            return torch.cat(parts, 1 if self.shape.is_grid else 2)
+        weights = self.scores.softmax(0)
+        return sum(
+            (weight * self._normalized(part) for weight, part in zip(weights, parts, strict=True)),
+            torch.zeros_like(parts[0]),
+        )
+
+    def _resampled(self, features: Tensor, shape: FeatureShape) -> Tensor:
+        grid = features
+        if shape.prefix_tokens is not None:
+            patches = features[:, shape.prefix_tokens :].transpose(1, 2)
+            grid = patches.reshape(len(patches), shape.channels, shape.height, shape.width)
+        size = (self.shape.height, self.shape.width)
+        if grid.shape[2:] == size:
+            return grid
+        return F.interpolate(grid, size, mode="bilinear", align_corners=False)
+
+    def _normalized(self, features: Tensor) -> Tensor:
+        axis = 1 if self.shape.is_grid else 2
+        centred = features - features.mean(axis, keepdim=True)
+        return centred * torch.rsqrt(centred.square().mean(axis, keepdim=True) + 1e-5)

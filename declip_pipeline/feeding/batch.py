@@ -1,0 +1,75 @@
+"""A batch of features and their targets, decoded when they are asked for."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from declip_pipeline.feature_dtype import StoredFeatures, to_device
+from declip_pipeline.feeding.feature_source import FeatureSource
+
+# A slice of a batch to what is stored of it. Cheap to call for parts: rows of a resident layer are
+# gathered then, and stay in the processor's cache until they are used.
+Features = Callable[[slice], StoredFeatures]
+Targets = Callable[[slice], Tensor]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`positions` (N,) int64, which of the feed's samples these are."""
+
+    positions: np.ndarray
+    device: torch.device
+    stored_features: Mapping[FeatureSource, Features]
+    stored_targets: Targets
+    part: slice = field(default_factory=lambda: slice(None))
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def features(self, source: FeatureSource) -> Tensor:
+        """(N, *shape of the source's layer) float32 on the device."""
+        if source not in self._decoded:
+            self._decoded.clear()  # what is used one after another need not be kept together
+            stored = self.stored_features[source](self.part)
+            self._decoded[source] = stored.to(self.device).decoded()
+        return self._decoded[source]
+
+    def inputs(self, sources: Sequence[FeatureSource]) -> list[Tensor]:
+        """The features of each source: what a decoder of them is called with."""
+        return [self.features(source) for source in sources]
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """(N, 256, 256) float32 on the device, 0 real .. 1 fake, soft along outlines."""
+        return self._targets_as_stored.float() / 255
+
+    @cached_property
+    def masks(self) -> Tensor:
+        """(N, 256, 256) bool on the device, True where more than half of a target is fake."""
+        return self._targets_as_stored > 127
+
+    def pieces(self, size: int) -> Iterator["Batch"]:
+        """The same in parts of at most `size` samples."""
+        if size >= len(self):
+            yield self
+            return
+        for start in range(0, len(self), size):
+            yield Batch(
+                self.positions[start : start + size],
+                self.device,
+                self.stored_features,
+                self.stored_targets,
+                slice(start, min(start + size, len(self))),
+            )
+
+    @cached_property
+    def _targets_as_stored(self) -> Tensor:
+        return to_device(self.stored_targets(self.part), self.device)
+
+    @cached_property
+    def _decoded(self) -> dict[FeatureSource, Tensor]:
+        return {}

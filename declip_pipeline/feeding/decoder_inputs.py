@@ -1,0 +1,98 @@
+"""What a decoder is fed: the features of one layer, or of several that it joins."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from declip_pipeline.decoders.fusion import FusionMode
+from declip_pipeline.errors import InputError
+from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.store.identity import joined_identity, parts_of, require_same_features
+from declip_pipeline.store.reader import Store
+
+# Between the layers of one decoder: "layer8+layer14".
+JOIN = "+"
+
+
+@dataclass(frozen=True)
+class DecoderInputs:
+    """Sources whose features are joined by `fusion`; `features` is their identity."""
+
+    sources: tuple[FeatureSource, ...]
+    fusion: FusionMode
+    features: dict[str, Any]
+
+    @cached_property
+    def shapes(self) -> list[FeatureShape]:
+        """The shape of each source's features."""
+        return [FeatureShape.from_json(part["shape"]) for part in parts_of(self.features)]
+
+    @property
+    def names(self) -> list[str]:
+        """A name of each source, different from the others'."""
+        parts = parts_of(self.features)
+        alone = len({part["backbone"] for part in parts}) == 1
+        return [part["layer"] if alone else f"{part['backbone']}:{part['layer']}" for part in parts]
+
+
+def joined_inputs(
+    stores: Sequence[Store],
+    sources: Sequence[FeatureSource],
+    fusion: FusionMode = "concat",
+) -> DecoderInputs:
+    """Inputs of a decoder from these stores.
+
+    Raises `IdentityMismatchError` when the stores hold different features, `UnknownNameError` for a
+    layer that is not there, `InputError` for features given twice, or of other pictures.
+    """
+    parts = [source.identity(stores) for source in sources]
+    for place, part in enumerate(parts):
+        if part in parts[:place]:
+            raise InputError(
+                f"{part['layer']} of {part['backbone']} is given twice; give each layer once"
+            )
+    return DecoderInputs(tuple(sources), fusion, joined_identity(parts, fusion))
+
+
+def inputs_like(
+    features: Mapping[str, Any], store: Store, beside: Sequence[Store] = (), *, decoder: str
+) -> DecoderInputs:
+    """The inputs that a decoder was trained on, from a store and those beside it.
+
+    `features` is their identity, `decoder` names the decoder in messages. Raises
+    `IdentityMismatchError` naming the field that differs, `InputError` for a backbone that no store
+    has the features of, or those of other pictures.
+    """
+    sources = []
+    for part in parts_of(features):
+        layer = part["layer"]
+        offers = [one for one in (store, *beside) if _features_found(one, layer) == part]
+        if store in offers:
+            sources.append(FeatureSource(layer))
+        elif offers:
+            sources.append(FeatureSource(layer, tuple(offers)))
+        elif len(parts_of(features)) == 1 or part["backbone"] == store.identity.backbone:
+            found = _features_found(store, layer)
+            place = f"the store {store.location}"
+            require_same_features(part, found, decoder=decoder, features=place)
+        else:
+            raise InputError(
+                f"{decoder} was trained on {layer} of {part['backbone']} as well, which "
+                f"{', '.join(one.location for one in (store, *beside))} "
+                f"{'have' if beside else 'has'} not; give a store of it with --beside"
+            )
+    fusion: FusionMode = features.get("fusion", "concat")
+    return joined_inputs([store], sources, fusion)
+
+
+def _features_found(store: Store, layer: str) -> dict[str, Any]:
+    """The features a store offers for a layer; one it does not have is named by those it has.
+
+    So a store of another backbone is refused for that, not for the names of its layers.
+    """
+    if layer in store.layers:
+        return store.feature_identity(layer)
+    some_layer = next(iter(store.layers))
+    return store.feature_identity(some_layer) | {"layer": ", ".join(store.layers)}

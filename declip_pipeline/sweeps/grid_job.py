@@ -1,0 +1,137 @@
+"""All that the cells of a grid have in common, as plain values: what any process needs to train."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from declip_pipeline.decoders.fusion import FusionMode
+from declip_pipeline.devices import choose_device
+from declip_pipeline.errors import DeclipError
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.grid import Cell
+from declip_pipeline.training.localization_run import PlannedRun, plan_run, train_runs
+from declip_pipeline.training.recipe import Recipe, choose_precision
+from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.train import Epoch
+from declip_pipeline.training.training_data import TrainingData
+
+
+@dataclass(frozen=True)
+class GridJob:
+    """Trainings from the same stores with the same options, one or many.
+
+    `stores`, `beside` (a store of another backbone, and its layer) and `runs` are locations.
+    `recipe` is that of every cell but for what the cell says; `precision` is one of `Recipe`, or
+    "auto"; `device` is one of `choose_device`.
+    """
+
+    stores: tuple[str, ...]
+    runs: str
+    recipe: Recipe
+    precision: str = "auto"
+    beside: tuple[tuple[str, str], ...] = ()
+    fusion: FusionMode = "concat"
+    device: str = "auto"
+
+    def identity(self, data: TrainingData) -> dict[str, Any]:
+        """What makes a grid of the same cells the same grid, as plain JSON."""
+        return {
+            "stores": [store.identity.sha256 for store in data.stores],
+            "beside": [[Store(place).identity.sha256, layer] for place, layer in self.beside],
+            "fusion": self.fusion,
+            "precision": self.precision,
+            **self.recipe.to_json(),
+        }
+
+
+class GridTrainer:
+    """Trains cells of a job in this process; what they read is kept from one to the next."""
+
+    def __init__(self, job: GridJob, notice: Callable[[str], None] = lambda line: None) -> None:
+        """Raises `StoreError` for a store that cannot be opened, `InputError`."""
+        self.job = job
+        self._notice = notice
+        self.stores = [Store(place) for place in job.stores]
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """What the trainings are fed with."""
+        beside: dict[tuple[str, str], list[Store]] = {}
+        for place, layer in self.job.beside:
+            store = Store(place)
+            beside.setdefault((store.identity.backbone, layer), []).append(store)
+        return TrainingData(
+            self.stores,
+            beside=[FeatureSource(layer, tuple(some)) for (_, layer), some in beside.items()],
+            fusion=self.job.fusion,
+            device=choose_device(self.job.device),
+            notice=self._notice,
+        )
+
+    def plan(self, cell: Cell) -> PlannedRun:
+        """The run that a cell is. Raises what `plan_run` does."""
+        precision: Any = choose_precision(self.job.precision, cell.decoder_type, self.data.device)
+        recipe = replace(
+            self.job.recipe,
+            decoder_type=cell.decoder_type,
+            # Widths are a conv decoder's; others of the same grid have none.
+            widths=self.job.recipe.widths if cell.decoder_type.startswith("conv") else None,
+            seed=cell.seed,
+            learning_rate=cell.learning_rate,
+            precision=precision,
+        )
+        return plan_run(
+            self.data, Path(self.job.runs), layer=cell.layer, recipe=recipe, train_on=cell.train_on
+        )
+
+    def groups(self, cells: Sequence[Cell]) -> list[list[int]]:
+        """Which cells are trained side by side, as their numbers.
+
+        Linear decoders cost less than what they read: those with the same pictures in the same
+        order, on as many layers as the fast tier keeps together, are one group. All others are
+        groups of their own.
+        """
+        groups: list[list[int]] = []
+        together: dict[Any, list[int]] = {}
+        for number, cell in enumerate(cells):
+            if is_light(cell):
+                together.setdefault((cell.train_on, cell.seed), []).append(number)
+                if together[cell.train_on, cell.seed] == [number]:
+                    groups.append(together[cell.train_on, cell.seed])
+            else:
+                groups.append([number])
+        return [part for group in groups for part in self._fitting(group, cells)]
+
+    def _fitting(self, group: list[int], cells: Sequence[Cell]) -> list[list[int]]:
+        if len(group) == 1:
+            return [group]
+        cell = cells[group[0]]
+        layers = list(dict.fromkeys(cells[number].layer for number in group))
+        inputs = {layer: self.data.inputs(layer) for layer in layers}
+        generators = cell.train_on or self.data.generators
+        parts = self.data.at_once(list(inputs.values()), generators)
+        return [
+            [number for number in group if inputs[cells[number].layer] in part] for part in parts
+        ]
+
+    def train(
+        self, cells: Sequence[Cell], on_epoch: Callable[[int, Epoch], None]
+    ) -> list[RunFolder | DeclipError]:
+        """Train cells of one group, or find them finished; a run's folder for each, or an error.
+
+        `on_epoch` is told the number of the cell in `cells`.
+        """
+        runs = [self.plan(cell) for cell in cells]
+        outcomes = train_runs(self.data, runs, on_epoch)
+        return [
+            run.folder if error is None else error
+            for run, error in zip(runs, outcomes, strict=True)
+        ]
+
+
+def is_light(cell: Cell) -> bool:
+    """Whether training a cell's decoder costs less than feeding it."""
+    return cell.decoder_type == "linear"

@@ -1,0 +1,76 @@
+"""How a decoder is trained: what a run is, besides its features and its pictures."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+
+from declip_pipeline.decoders.initialization import InitializationScheme
+from declip_pipeline.errors import InputError, UnknownNameError
+
+Precision = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Options of a training; the defaults are the paper's.
+
+    `widths` are a conv decoder's. `batch_size` pictures are a step, `micro_batch_size` of them are
+    computed at once (all where None), their gradients added up: for less memory, and BatchNorm
+    sees so many. `precision` is that of the decoder's forward and backward pass; weights, loss and
+    optimizer are float32. `compile` uses `torch.compile`.
+    """
+
+    decoder_type: str
+    widths: tuple[int, ...] | None = None
+    initialization: InitializationScheme = "paper"
+    seed: int = 0
+    epochs: int = 400
+    batch_size: int = 64
+    micro_batch_size: int | None = None
+    learning_rate: float = 1e-3
+    patience: int = 5
+    precision: Precision = "float32"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.precision not in get_args(Precision):
+            raise UnknownNameError("precision", self.precision, ("auto", *get_args(Precision)))
+        if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
+            raise InputError(
+                f"a micro batch of {self.micro_batch_size} pictures is larger than the batch of "
+                f"{self.batch_size}; expected a part of it"
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """The recipe as plain JSON values."""
+        return asdict(self) | {"widths": list(self.widths) if self.widths else None}
+
+
+def choose_precision(
+    asked: str, decoder_type: str, device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")
+) -> str:
+    """The precision that is asked for; of "auto", the fastest that the device computes in itself.
+
+    That is bfloat16 on CUDA from Ampere on, and on CPUs with AVX512-BF16 or AMX (conv-4 and conv-20
+    take 0.45 of the time there, see `benchmarks/train.py`). A linear decoder waits for memory, not
+    for arithmetic, and stays in float32.
+    """
+    if asked != "auto":
+        return asked
+    if decoder_type == "linear":
+        return "float32"
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    return "bfloat16" if _flags(cpuinfo) & {"avx512_bf16", "amx_bf16"} else "float32"
+
+
+def _flags(cpuinfo: Path) -> set[str]:
+    try:
+        lines = cpuinfo.read_text().splitlines()
+    except OSError:
+        return set()
+    flags: Sequence[str] = [line for line in lines if line.startswith("flags")]
+    return set(flags[0].split()) if flags else set()

@@ -1,0 +1,132 @@
+"""What trainings are fed with: stores, what stands beside them, and feeds kept for the next one."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from declip_pipeline.decoders.fusion import FusionMode
+from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.feeding.decoder_inputs import JOIN, DecoderInputs, joined_inputs
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.feed import Feed, fed_bytes
+from declip_pipeline.feeding.tiers import fast_bytes
+from declip_pipeline.store.reader import Store
+
+
+class TrainingData:
+    """Stores that hold the same features, and the sources `beside` that every decoder gets, too.
+
+    The last feeds are kept, so that trainings that read the same, one after another, share one read
+    of it. `notice` is told, in a line, where layers are kept.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store],
+        *,
+        beside: Sequence[FeatureSource] = (),
+        fusion: FusionMode = "concat",
+        device: torch.device,
+        tier: str = "auto",
+        notice: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Raises `InputError` for no store, and for one that is given twice."""
+        if not stores:
+            raise InputError("no store was given; expected at least one that `extract` printed")
+        if len({store.identity.sha256 for store in stores}) < len(stores):
+            raise InputError(
+                "a store was given twice; give each once, or its pictures count double"
+            )
+        self.stores = list(stores)
+        self.device = device
+        self._beside = tuple(beside)
+        self._fusion = fusion
+        self._tier = tier
+        self._notice = notice
+        self._sources: dict[str, FeatureSource] = {}
+        self._kept: tuple[object, tuple[Feed, Feed]] | None = None
+
+    @property
+    def generators(self) -> list[str]:
+        """The generators of the fakes that occur, sorted."""
+        return sorted({name for store in self.stores for name in store.generators})
+
+    def inputs(self, layers: str) -> DecoderInputs:
+        """What a decoder of these layers ("layer20", or "layer8+layer14") is fed.
+
+        Raises what `joined_inputs` does.
+        """
+        for layer in layers.split(JOIN):
+            self._sources.setdefault(layer, FeatureSource(layer))
+        own = [self._sources[layer] for layer in layers.split(JOIN)]
+        return joined_inputs(self.stores, [*own, *self._beside], self._fusion)
+
+    def feeds(
+        self, inputs: Sequence[DecoderInputs], generators: Sequence[str]
+    ) -> tuple[Feed, Feed]:
+        """Feeds of the splits `train` and `valid`. Raises `InputError` for want of pictures."""
+        sources = tuple(dict.fromkeys(source for one in inputs for source in one.sources))
+        key = sources, tuple(generators)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # its memory goes before more is taken
+            train = Feed(
+                self.rows("train", generators), sources, device=self.device, tier=self._tier
+            )
+            valid = Feed(
+                self.rows("valid", generators), sources, device=self.device, tier=self._tier
+            )
+            self._kept = key, (train, valid)
+            self._notice(train.description)
+        return self._kept[1]
+
+    def rows(self, split: str, generators: Sequence[str]) -> list[tuple[Store, np.ndarray]]:
+        """The fakes of one split; each store gives those of the generators that it has.
+
+        A store may lack the split where another has it: augmented views are of `train` alone.
+        Raises `InputError` for a split that none has, or without a fake of these generators,
+        `UnknownNameError` for a generator that is not there.
+        """
+        for name in generators:
+            if name not in self.generators:
+                raise UnknownNameError("generator in the stores", name, self.generators)
+        found = sorted({name for store in self.stores for name in store.splits})
+        if split not in found:
+            raise InputError(
+                f"{', '.join(store.location for store in self.stores)} has the "
+                f"split{'s' if len(found) > 1 else ''} {', '.join(found)}; training needs the "
+                "splits train and valid, extract with both, or with --assign-splits 80,10,10 where "
+                "the data set has none"
+            )
+        parts = []
+        for store in self.stores:
+            if split not in store.splits:
+                continue
+            names = [name for name in generators if name in store.generators]
+            parts.append((store, store.fake_rows(split, names)))
+        if not any(len(rows) for _, rows in parts):
+            raise InputError(
+                f"no fake picture of {', '.join(generators)} in split {split!r} of "
+                f"{', '.join(store.location for store in self.stores)}; expected at least one"
+            )
+        return parts
+
+    def at_once(
+        self, inputs: Sequence[DecoderInputs], generators: Sequence[str]
+    ) -> list[list[DecoderInputs]]:
+        """These inputs in groups, each as many as the fast tier keeps together.
+
+        What does not fit alone is streamed, and then all can be.
+        """
+        parts = [part for split in ("train", "valid") for part in self.rows(split, generators)]
+        room = fast_bytes(self.device)
+        groups: list[list[DecoderInputs]] = []
+        taken = 0
+        for one in inputs:
+            needed = sum(fed_bytes(parts, source) for source in one.sources)
+            if not groups or (taken + needed > room and taken <= room):
+                groups.append([])
+                taken = 0
+            groups[-1].append(one)
+            taken += needed
+        return groups

@@ -1,0 +1,51 @@
+"""What the commands that train share: a job from their options, and a grid of it on the screen."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from declip_pipeline.backbones.layer_selection import select_layers
+from declip_pipeline.errors import InputError
+from declip_pipeline.feeding.decoder_inputs import JOIN
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.grid import Cell, CellResult, Grid, grid_name
+from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
+from stages.grid_table import live_grid
+from stages.options import comma_separated
+from stages.screen import remark
+
+
+def layers_of(text: str, store: str) -> list[str]:
+    """The layers of an option, each a name or several that are joined ("layer8+layer14").
+
+    Raises `InputError`, `UnknownNameError` for one that the store does not have.
+    """
+    known = list(Store(store).layers)
+    found = []
+    for item in comma_separated(text) or []:
+        if JOIN not in item:
+            found.extend(select_layers(item, known))
+            continue
+        parts = [select_layers(part, known) for part in item.split(JOIN)]
+        found.append(JOIN.join(layer for some in parts for layer in some))
+    return list(dict.fromkeys(found))
+
+
+def open_trainer(job: GridJob, cells: Sequence[Cell]) -> GridTrainer:
+    """Open what the job's cells need; what no run could do is refused before the first one."""
+    if job.recipe.widths and not any(cell.decoder_type.startswith("conv") for cell in cells):
+        raise InputError(
+            f"--widths {','.join(map(str, job.recipe.widths))} are for conv decoders, and there is "
+            f"only {cells[0].decoder_type}; leave them out or choose a conv decoder"
+        )
+    trainer = GridTrainer(job, notice=remark)
+    for cell in cells:
+        trainer.plan(cell)
+    return trainer
+
+
+def train_grid(trainer: GridTrainer, cells: Sequence[Cell]) -> tuple[Path, list[CellResult]]:
+    """Train every cell, with a table on the screen; returns the grid's folder and rows."""
+    folder = Path(trainer.job.runs, grid_name(trainer.job.identity(trainer.data), cells))
+    with live_grid() as tell:
+        grid = Grid(cells, folder, trainer.train, groups=trainer.groups(cells), on_change=tell)
+        return folder, grid.run()
