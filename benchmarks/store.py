@@ -29,7 +29,7 @@ from reporting import report
 
 from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.feeding.layer_feed import READ_AHEAD
+from declip_pipeline.feeding.column import READ_AHEAD
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
 from declip_pipeline.store.reader import Store
@@ -104,13 +104,16 @@ def in_turns(
     return {name: median(times) for name, times in seconds.items()}
 
 
-def new_writer(place: Path, images: int) -> StoreWriter:
+def new_writer(
+    place: Path, images: int, layers: Sequence[str] = (LAYER,), valid: int = 0
+) -> StoreWriter:
+    """A new store of pictures that are not there; the last `valid` of them are of that split."""
     samples = [
         {
             "id": f"{row:06d}",
             "image": f"{row:06d}.png",
             "mask": f"{row:06d}.png",
-            "split": "train",
+            "split": "train" if row < images - valid else "valid",
             "generator": "made",
             "label": 1,
             "source": "made",
@@ -124,7 +127,7 @@ def new_writer(place: Path, images: int) -> StoreWriter:
         weights_sha256="0" * 64,
         preprocessing={},
         view="clean",
-        layers=(LAYER,),
+        layers=tuple(layers),
         dtype="float16",
         manifest_sha256=manifest_sha256(True, samples),
         format_version=fmt.FORMAT_VERSION,
@@ -132,7 +135,7 @@ def new_writer(place: Path, images: int) -> StoreWriter:
     return StoreWriter(
         str(place),
         identity=identity,
-        layers={LAYER: SHAPE},
+        layers=dict.fromkeys(layers, SHAPE),
         dataset="made",
         provenance={},
         samples=samples,
@@ -152,7 +155,7 @@ def fill(writer: StoreWriter, rows: np.ndarray, shards: Sequence[int]) -> None:
         places = writer.shard_rows(shard)
         count = len(places)
         arrays = {
-            f"layers/{LAYER}": list(rows[:count]),
+            **{fmt.layer_key(layer): list(rows[:count]) for layer in writer.header.layers},
             "targets": [target] * count,
             "thumbnails": [thumbnail] * count,
             "masks": [mask] * count,

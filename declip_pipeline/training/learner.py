@@ -25,23 +25,29 @@ CACHED_BYTES = 4 * 2**20
 class Learner(ABC):
     """A decoder that learns from pieces of batches; `piece_size` is how many pictures it takes.
 
-    Used as: for each epoch `begin_epoch`, for each of its batches `accumulate` every piece, then
-    `update`.
+    Used as: for each epoch `begin_epoch`; for each of its batches `compute` and `accumulate` every
+    piece in order, then `update`. `in_threads` says that pieces are better computed at the same
+    time, each in a thread of its own.
     """
 
     decoder: Decoder
     piece_size: int
+    in_threads: bool = False
 
     @abstractmethod
     def begin_epoch(self, learning_rate: float) -> None:
         """Get ready to learn at a rate."""
 
     @abstractmethod
-    def accumulate(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Tensor:
-        """Take in a piece that is `share` of its batch; returns its mean loss, on the device.
+    def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
+        """Compute what a piece that is `share` of its batch teaches; changes nothing else.
 
         `inputs` are what the decoder is called with, `targets` (N, 256, 256) float32.
         """
+
+    @abstractmethod
+    def accumulate(self, computed: Any) -> Tensor:
+        """Take in what `compute` gave; returns the piece's mean loss, on the device."""
 
     @abstractmethod
     def update(self) -> None:
@@ -77,6 +83,8 @@ class GradientLearner(Learner):
         self.decoder = decoder
         self.piece_size = recipe.micro_batch_size or _piece_size(decoder, recipe, device)
         self._optimizer = make_optimizer(decoder, recipe.learning_rate)
+        self._parameters = list(decoder.parameters())
+        self.in_threads = recipe.decoder_type == "linear" and device.type == "cpu"
         self._device = device
         self._precision = recipe.precision
         self._loss = torch.compile(training_loss) if recipe.compile else training_loss
@@ -87,12 +95,22 @@ class GradientLearner(Learner):
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
 
-    def accumulate(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Tensor:
-        """Add a piece's gradient to its batch's."""
+    def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
+        """A piece's loss, and the gradients that it adds to its batch's."""
         with self._autocast():
             loss = self._loss(self.decoder, inputs, targets)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        return loss.detach()
+        return loss.detach(), torch.autograd.grad(loss * share, self._parameters)
+
+    def accumulate(self, computed: Any) -> Tensor:
+        """Add a piece's gradients to its batch's."""
+        loss: Tensor
+        loss, gradients = computed
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if parameter.grad is None:
+                parameter.grad = gradient
+            else:
+                parameter.grad += gradient
+        return loss
 
     def update(self) -> None:
         """Take a step of the optimizer."""

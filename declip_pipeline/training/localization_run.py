@@ -117,7 +117,9 @@ def train_runs(
                     trainings[number] = _begin(run, data.device, _of_run(on_epoch, number))
             except DeclipError as error:
                 outcomes[number] = error
-        train_side_by_side(list(trainings.values()), *feeds)
+        for kind in (True, False):
+            some = [one for one in trainings.values() if one.learner.in_threads == kind]
+            train_side_by_side(some, *feeds)
         for number, training in trainings.items():
             outcomes[number] = training.error
     return outcomes

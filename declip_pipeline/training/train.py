@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from declip_pipeline.evaluation.validation import Judged, validation_ious
 from declip_pipeline.feeding.batch import Batch
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.piece_threads import MapPieces, mapping_pieces
 from declip_pipeline.seeding import permutation
 from declip_pipeline.training.learner import Learner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
@@ -87,9 +89,13 @@ class Training:
         """Begin a batch."""
         self._losses.append(torch.zeros(()))
 
-    def accumulate(self, piece: Batch, share: float) -> None:
-        """Learn from a piece that is `share` of its batch."""
-        loss = self.learner.accumulate(piece.inputs(self.inputs.sources), piece.targets, share)
+    def compute(self, piece: Batch, share: float) -> Any:
+        """Compute what a piece that is `share` of its batch teaches."""
+        return self.learner.compute(piece.inputs(self.inputs.sources), piece.targets, share)
+
+    def accumulate(self, computed: Any, share: float) -> None:
+        """Take in what `compute` gave for a piece that is `share` of its batch."""
+        loss = self.learner.accumulate(computed)
         # Looked at once an epoch: to look at each step would wait for the device at each step.
         self._losses[-1] = self._losses[-1].to(loss.device) + loss * share
 
@@ -108,6 +114,11 @@ class Training:
                 "try a lower --learning-rate"
             )
         return mean
+
+    def judged(self) -> Judged:
+        """The decoder as it is now, for validation."""
+        learner = self.learner
+        return Judged(learner.decoder, learner.logits, self.inputs.sources, learner.piece_size)
 
     def end_epoch(self, loss: float, iou: float, seconds: float) -> None:
         """Take in how the epoch went, and keep the state."""
@@ -152,10 +163,10 @@ class Training:
 def train_side_by_side(trainings: Sequence[Training], train_feed: Feed, valid_feed: Feed) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
-    All have the seed and the batch size of the first. The order of samples depends on (seed, epoch)
-    alone, so that a resumed training ends as an undisturbed one does, and one in company as one by
-    itself. A training that cannot go on is given up with its `error`, the last good state is kept,
-    and the others go on.
+    All have the seed and the batch size of the first, and compute in threads as it does. The order
+    of samples depends on (seed, epoch) alone, so that a resumed training ends as an undisturbed one
+    does, and one in company as one by itself. A training that cannot go on is given up with its
+    `error`, the last good state is kept, and the others go on.
     Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
     """
     while unfinished := [training for training in trainings if not training.is_done]:
@@ -173,18 +184,13 @@ def _one_epoch(together: Sequence[Training], train_feed: Feed, valid_feed: Feed)
     for training in together:
         training.begin_epoch()
     order = permutation(len(train_feed), recipe.seed, "epoch", together[0].epoch)
-    sizes = []
     try:
-        for batch in train_feed.batches(order, recipe.batch_size):
-            _one_step(together, batch)
-            sizes.append(len(batch))
-        losses = _finite_losses(together, train_feed, order, sizes)
-        good = [training for training in together if training.error is None]
-        judged = [
-            Judged(one.learner.decoder, one.learner.logits, one.inputs.sources) for one in good
-        ]
-        size = min(training.learner.piece_size for training in together)
-        ious = validation_ious(judged, valid_feed, recipe.batch_size, size)
+        with mapping_pieces(together[0].learner.in_threads) as map_pieces:
+            sizes = take_steps(together, train_feed, order, map_pieces)
+            losses = _finite_losses(together, train_feed, order, sizes)
+            good = [training for training in together if training.error is None]
+            judged = [training.judged() for training in good]
+            ious = validation_ious(judged, valid_feed, recipe.batch_size, map_pieces)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -199,16 +205,39 @@ def _one_epoch(together: Sequence[Training], train_feed: Feed, valid_feed: Feed)
         training.end_epoch(loss, iou, seconds)
 
 
-def _one_step(together: Sequence[Training], batch: Batch) -> None:
-    for training in together:
-        training.begin_step()
-    for size in dict.fromkeys(training.learner.piece_size for training in together):
-        takers = [training for training in together if training.learner.piece_size == size]
-        for piece in batch.pieces(size):
-            for training in takers:
-                training.accumulate(piece, len(piece) / len(batch))
-    for training in together:
-        training.learner.update()
+def take_steps(
+    together: Sequence[Training],
+    feed: Feed,
+    order: np.ndarray,
+    map_pieces: MapPieces = map,
+) -> list[int]:
+    """One step on each batch of the feed in this order (int64 positions); returns their sizes."""
+    sizes = []
+    for batch in feed.batches(order, together[0].recipe.batch_size):
+        for training in together:
+            training.begin_step()
+        for size in dict.fromkeys(training.learner.piece_size for training in together):
+            takers = [training for training in together if training.learner.piece_size == size]
+            pieces = list(batch.pieces(size))
+            shares = [len(piece) / len(batch) for piece in pieces]
+            taught = map_pieces(_what_it_teaches(takers, len(batch)), pieces)
+            for share, computed in zip(shares, taught, strict=True):
+                for training, each in zip(takers, computed, strict=True):
+                    training.accumulate(each, share)
+        for training in together:
+            training.learner.update()
+        sizes.append(len(batch))
+    return sizes
+
+
+def _what_it_teaches(takers: Sequence[Training], batch_size: int) -> Callable[[Batch], list[Any]]:
+    """What a piece of a batch of that size teaches each of the trainings."""
+
+    def compute(piece: Batch) -> list[Any]:
+        share = len(piece) / batch_size
+        return [training.compute(piece, share) for training in takers]
+
+    return compute
 
 
 def _finite_losses(

@@ -53,11 +53,11 @@ def test_results_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
 def test_validation_iou_is_the_mean_over_pictures(tiny_store, decoder, cpu):
     rows = tiny_store.fake_rows("valid")
     source = FeatureSource("layer2")
-    judged = Judged(decoder, lambda inputs: decoder(*inputs), [source])
 
-    def iou(rows, *sizes):
+    def iou(rows, batch_size, piece_size=None):
+        judged = Judged(decoder, lambda inputs: decoder(*inputs), [source], piece_size)
         feed = Feed([(tiny_store, rows)], [source], device=cpu)
-        (value,) = validation_ious([judged], feed, *sizes)
+        (value,) = validation_ious([judged], feed, batch_size)
         return value
 
     single = [iou(rows[[n]], 1) for n in range(len(rows))]

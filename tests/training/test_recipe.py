@@ -1,0 +1,34 @@
+"""What a recipe refuses, and which precision "auto" is."""
+
+import pytest
+import torch
+
+from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.training.recipe import Recipe, choose_precision
+
+
+def test_auto_is_what_the_device_computes_in(tmp_path, monkeypatch, cpu):
+    cpuinfo = tmp_path / "cpuinfo"
+
+    def chosen(decoder_type, flags, device=cpu):
+        cpuinfo.write_text(f"processor : 0\nflags\t\t: fpu {flags} sse\n")
+        return choose_precision("auto", decoder_type, device, cpuinfo)
+
+    assert chosen("conv-20", "avx512_bf16") == "bfloat16"
+    assert chosen("attention", "amx_bf16") == "bfloat16"
+    assert chosen("conv-20", "avx512f") == "float32"
+    assert chosen("linear", "avx512_bf16") == "float32"
+    assert choose_precision("auto", "conv-4", cpu, tmp_path / "absent") == "float32"
+    assert choose_precision("float32", "conv-4", cpu, cpuinfo) == "float32"
+    cuda = torch.device("cuda")
+    for supported, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **how: supported)  # noqa: B023
+        assert chosen("conv-4", "", cuda) == expected
+    assert chosen("linear", "", cuda) == "float32"
+
+
+def test_what_no_training_could_do_is_refused():
+    with pytest.raises(UnknownNameError, match="unknown precision 'half'; known: auto, float32"):
+        Recipe("linear", precision="half")
+    with pytest.raises(InputError, match="micro batch of 9 pictures is larger than the batch of 8"):
+        Recipe("linear", batch_size=8, micro_batch_size=9)

@@ -1,0 +1,152 @@
+"""Decoders trained side by side, in parts, in bfloat16 or compiled are those trained alone."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from declip_pipeline.errors import RunBusyError, TrainingError
+from declip_pipeline.training import learner, train
+from declip_pipeline.training.localization_run import plan_run, train_runs
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.training_data import TrainingData
+
+CPU = torch.device("cpu")
+LINEAR = Recipe("linear", epochs=3, batch_size=3, learning_rate=1e-2)
+CONV = Recipe("conv-4", widths=(8, 8, 4, 4), epochs=2, batch_size=3, initialization="pytorch")
+ALL = [(layer, recipe) for layer in ("layer0", "layer1") for recipe in (LINEAR, CONV)]
+
+
+def plans(store, runs, some=ALL, tier="auto"):
+    data = TrainingData([store], device=CPU, tier=tier)
+    return data, [plan_run(data, runs, layer=layer, recipe=recipe) for layer, recipe in some]
+
+
+def weights(run):
+    return run.folder.best_decoder()[0].state_dict()
+
+
+def losses(run):
+    return [record["train_loss"] for record in run.folder.epochs()]
+
+
+def assert_same(runs, others):
+    for run, other in zip(runs, others, strict=True):
+        assert run.folder.path.name == other.folder.path.name
+        assert losses(run) == losses(other)
+        mine, theirs = weights(run), weights(other)
+        assert all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize("tier", ["memory", "stream"])
+def test_side_by_side_is_as_alone(tiny_store, tmp_path, tier):
+    data, together = plans(tiny_store, tmp_path / "together", tier=tier)
+    told = []
+    assert train_runs(data, together, lambda number, epoch: told.append(number)) == [None] * 4
+    assert sorted(told) == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
+    data, alone = plans(tiny_store, tmp_path / "alone")
+    for run in alone:
+        assert train_runs(data, [run]) == [None]
+    assert_same(together, alone)
+
+
+def test_one_that_was_ahead_waits_for_the_others(tiny_store, tmp_path):
+    data, undisturbed = plans(tiny_store, tmp_path / "one")
+    train_runs(data, undisturbed)
+    data, disturbed = plans(tiny_store, tmp_path / "two")
+
+    def stop(number, epoch):
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_runs(data, disturbed[:1], stop)
+    assert train_runs(data, disturbed) == [None] * 4
+    assert_same(disturbed, undisturbed)
+
+
+def test_one_that_fails_leaves_the_others_alone(tiny_store, tmp_path, monkeypatch):
+    step = learner.training_loss
+
+    def loss(decoder, inputs, targets):
+        wrong = decoder.decoder_type == "conv-4" and decoder.shape == tiny_store.layers["layer0"]
+        return step(decoder, inputs, targets) * (float("nan") if wrong else 1)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(learner, "training_loss", loss)
+        data, runs = plans(tiny_store, tmp_path / "one", ALL[:2])
+        good, bad = train_runs(data, runs)
+    assert good is None and runs[0].folder.is_finished
+    assert isinstance(bad, TrainingError) and "loss is nan in epoch 1, step 1" in str(bad)
+    assert not runs[1].folder.is_finished
+    data, again = plans(tiny_store, tmp_path / "two", ALL[:2])
+    train_runs(data, again)
+    assert_same(runs[:1], again[:1])
+
+
+def test_one_that_another_process_trains_is_left_to_it(tiny_store, tmp_path):
+    data, runs = plans(tiny_store, tmp_path, ALL[:2])
+    runs[0].folder.begin(runs[0].config, runs[0].sha256)
+    with runs[0].folder.exclusively():
+        busy, done = train_runs(data, runs)
+    assert isinstance(busy, RunBusyError) and done is None
+
+
+@pytest.mark.parametrize("decoder_type", ["linear", "attention"])
+def test_gradients_of_parts_add_up(tiny_store, tmp_path, decoder_type):
+    recipe = Recipe(decoder_type, epochs=2, batch_size=5, initialization="pytorch")
+    halves = Recipe(
+        decoder_type, epochs=2, batch_size=5, micro_batch_size=2, initialization="pytorch"
+    )
+    data, runs = plans(tiny_store, tmp_path, [("layer1", recipe), ("layer1", halves)])
+    assert train_runs(data, runs) == [None, None]
+    assert runs[0].folder.path != runs[1].folder.path
+    assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-5)
+
+
+def test_bfloat16_and_compiled_learn_the_same_to_rounding(tiny_store, tmp_path):
+    options = {"widths": (8, 8, 4, 4), "epochs": 1, "batch_size": 4, "initialization": "pytorch"}
+    recipes = [
+        Recipe("conv-4", **options),
+        Recipe("conv-4", **options, precision="bfloat16"),
+        Recipe("conv-4", **options, compile=True),
+    ]
+    data, runs = plans(tiny_store, tmp_path, [("layer1", recipe) for recipe in recipes])
+    assert train_runs(data, runs) == [None] * 3
+    exact, half, compiled = (losses(run)[0] for run in runs)
+    assert half == pytest.approx(exact, rel=1e-2) and half != exact
+    assert compiled == pytest.approx(exact, rel=1e-4)
+    assert all(value.dtype == torch.float32 for value in weights(runs[1]).values() if value.ndim)
+
+
+def test_a_batch_that_does_not_fit_says_what_to_do(tiny_store, tmp_path, monkeypatch):
+    def loss(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(learner, "training_loss", loss)
+    data, runs = plans(tiny_store, tmp_path, [("layer1", Recipe("conv-4", batch_size=6))])
+    with pytest.raises(TrainingError) as caught:
+        train_runs(data, runs)
+    assert str(caught.value) == (
+        "a batch of 6 pictures does not fit into the memory of cpu; take a --micro-batch-size of "
+        "3, or a smaller --batch-size"
+    )
+
+
+def test_an_error_of_another_kind_is_not_taken_for_want_of_memory(
+    tiny_store, tmp_path, monkeypatch
+):
+    def loss(*arguments):
+        raise RuntimeError("a shape")
+
+    monkeypatch.setattr(learner, "training_loss", loss)
+    data, runs = plans(tiny_store, tmp_path, ALL[:1])
+    with pytest.raises(RuntimeError, match="a shape"):
+        train_runs(data, runs)
+
+
+def test_a_batch_larger_than_the_split_is_the_split(tiny_store, tmp_path):
+    some = [("layer1", Recipe("linear", epochs=1, batch_size=64))]
+    data, runs = plans(tiny_store, Path(tmp_path), some)
+    assert train_runs(data, runs) == [None]
+    assert train.SHOWN_IDS == 8
