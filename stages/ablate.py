@@ -37,7 +37,11 @@ if TYPE_CHECKING:
 def ablate(
     stores: StoresArgument,
     decoder_type: Annotated[
-        str, typer.Option(help="linear, attention, conv-4, conv-12 or conv-20.")
+        str,
+        typer.Option(
+            help="linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches) or "
+            "probe-pca-64."
+        ),
     ] = "linear",
     layers: Annotated[
         str, typer.Option(help="Layers to compare: all, names, or numbers (0-23).")

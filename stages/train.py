@@ -116,7 +116,8 @@ def train(
         typer.Option(
             "--decoder-type",
             "--decoders",
-            help="linear, attention, conv-4, conv-12 or conv-20; several are a grid.",
+            help="linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches) or "
+            "probe-pca-64; several are a grid.",
         ),
     ] = "conv-20",
     train_on: Annotated[

@@ -65,6 +65,11 @@ def build_decoder(
     return AttentionDecoder(shape, output_size)
 
 
+def is_decoder_type(decoder_type: str) -> bool:
+    """Whether `build_decoder` knows a type."""
+    return decoder_type in DECODER_TYPES or _convolutional_depth(decoder_type) is not None
+
+
 def _convolutional_depth(decoder_type: str) -> int | None:
     match = re.fullmatch(r"conv-([1-9][0-9]?)", decoder_type)
     if match is None or int(match[1]) % 4:

@@ -13,6 +13,7 @@ from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import Cell
 from declip_pipeline.training.localization_run import PlannedRun, plan_run, train_runs
+from declip_pipeline.training.probe_type import is_probe
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.train import Epoch
@@ -90,9 +91,9 @@ class GridTrainer:
     def groups(self, cells: Sequence[Cell]) -> list[list[int]]:
         """Which cells are trained side by side, as their numbers.
 
-        Linear decoders cost less than what they read: those with the same pictures in the same
-        order, on as many layers as the fast tier keeps together, are one group. All others are
-        groups of their own.
+        Linear decoders and probes cost less than what they read: those with the same pictures in
+        the same order, on as many layers as the fast tier keeps together, are one group. All others
+        are groups of their own.
         """
         groups: list[list[int]] = []
         together: dict[Any, list[int]] = {}
@@ -134,4 +135,4 @@ class GridTrainer:
 
 def is_light(cell: Cell) -> bool:
     """Whether training a cell's decoder costs less than feeding it."""
-    return cell.decoder_type == "linear"
+    return cell.decoder_type == "linear" or is_probe(cell.decoder_type)

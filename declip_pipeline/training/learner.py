@@ -66,6 +66,26 @@ class Learner(ABC):
         """The inverse of `state`."""
 
 
+class LookingLearner(Learner):
+    """A learner that must see all pictures once before it learns.
+
+    Used as: `look` at every piece, `end_look`, then as any other. A loaded state is all it needs.
+    """
+
+    @property
+    @abstractmethod
+    def has_looked(self) -> bool:
+        """Whether it has seen them."""
+
+    @abstractmethod
+    def look(self, inputs: Sequence[Tensor], targets: Tensor) -> None:
+        """See a piece, given as to `accumulate`."""
+
+    @abstractmethod
+    def end_look(self) -> None:
+        """All were seen. Raises `TrainingError` if nothing can be learned from them."""
+
+
 class GradientLearner(Learner):
     """A decoder under AdamW."""
 

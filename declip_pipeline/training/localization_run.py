@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 
-from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.errors import DeclipError
+from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
 from declip_pipeline.fingerprint import sha256_of_json
 from declip_pipeline.folder_names import folder_name
-from declip_pipeline.training.learner import GradientLearner
+from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.train import Epoch, Training, train_side_by_side
@@ -47,17 +46,21 @@ def plan_run(
     same call finds its finished or unfinished self again.
 
     Raises `UnknownNameError` for a layer, decoder or generator that is not there, `InputError` for
-    features that cannot be joined and for stores without the two splits, `IdentityMismatchError`
-    when the stores hold different features.
+    features that cannot be joined, stores without the two splits and batches larger than the first,
+    `IdentityMismatchError` when the stores hold different features.
     """
     inputs = data.inputs(layer)
     with torch.device("meta"):  # names and widths are checked, no memory is taken
-        build_decoder(
-            recipe.decoder_type, inputs.shapes, fusion=inputs.fusion, widths=recipe.widths
-        )
+        decoder_of(recipe, inputs.shapes, inputs.fusion)
     generators = tuple(sorted(set(train_on or data.generators)))
-    for split in ("train", "valid"):
-        data.rows(split, generators)
+    pictures = sum(len(rows) for _, rows in data.rows("train", generators))
+    data.rows("valid", generators)
+    if recipe.batch_size > pictures:
+        raise InputError(
+            f"a batch of {recipe.batch_size} pictures is larger than the training split, which has "
+            f"{pictures} of {', '.join(generators)}; expected a part of it, take --batch-size "
+            f"{pictures} or less"
+        )
     stores = {
         source: [source.store_of(store) for store in data.stores] for source in inputs.sources
     }
@@ -143,7 +146,7 @@ def localization_run(
 
 
 def _begin(run: PlannedRun, device: torch.device, on_epoch: Callable[[Epoch], None]) -> Training:
-    learner = GradientLearner(run.recipe, run.inputs.shapes, run.inputs.fusion, device)
+    learner = learner_of(run.recipe, run.inputs.shapes, run.inputs.fusion, device)
     return Training(run.folder, run.inputs, run.recipe, learner, on_epoch)
 
 

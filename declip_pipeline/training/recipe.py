@@ -9,6 +9,7 @@ import torch
 
 from declip_pipeline.decoders.initialization import InitializationScheme
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.training.probe_type import is_probe
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -56,8 +57,10 @@ def choose_precision(
 
     That is bfloat16 on CUDA from Ampere on, and on CPUs with AVX512-BF16 or AMX (conv-4 and conv-20
     take 0.45 of the time there, see `benchmarks/train.py`). A linear decoder waits for memory, not
-    for arithmetic, and stays in float32.
+    for arithmetic, and stays in float32. A probe has no other, whatever is asked for.
     """
+    if is_probe(decoder_type):
+        return "float32"
     if asked != "auto":
         return asked
     if decoder_type == "linear":

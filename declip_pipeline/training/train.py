@@ -19,7 +19,7 @@ from declip_pipeline.feeding.decoder_inputs import DecoderInputs
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.piece_threads import MapPieces, mapping_pieces
 from declip_pipeline.seeding import permutation
-from declip_pipeline.training.learner import Learner
+from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
@@ -181,10 +181,13 @@ def _one_epoch(together: Sequence[Training], train_feed: Feed, valid_feed: Feed)
     """Train once on every sample, and judge."""
     started = time.perf_counter()
     recipe = together[0].recipe
-    for training in together:
-        training.begin_epoch()
-    order = permutation(len(train_feed), recipe.seed, "epoch", together[0].epoch)
     try:
+        together = _looked(together, train_feed)
+        if not together:
+            return
+        for training in together:
+            training.begin_epoch()
+        order = permutation(len(train_feed), recipe.seed, "epoch", together[0].epoch)
         with mapping_pieces(together[0].learner.in_threads) as map_pieces:
             sizes = take_steps(together, train_feed, order, map_pieces)
             losses = _finite_losses(together, train_feed, order, sizes)
@@ -203,6 +206,26 @@ def _one_epoch(together: Sequence[Training], train_feed: Feed, valid_feed: Feed)
     seconds = (time.perf_counter() - started) / len(together)
     for training, loss, iou in zip(good, losses, ious, strict=True):
         training.end_epoch(loss, iou, seconds)
+
+
+def _looked(together: Sequence[Training], feed: Feed) -> list[Training]:
+    """Let those that must see all pictures before they learn see them; returns who can learn."""
+    waiting = [
+        (training, training.learner)
+        for training in together
+        if isinstance(training.learner, LookingLearner) and not training.learner.has_looked
+    ]
+    if waiting:
+        for batch in feed.batches(np.arange(len(feed)), together[0].recipe.batch_size):
+            for training, learner in waiting:
+                for piece in batch.pieces(learner.piece_size):
+                    learner.look(piece.inputs(training.inputs.sources), piece.targets)
+    for training, learner in waiting:
+        try:
+            learner.end_look()
+        except TrainingError as error:
+            training.error = error
+    return [training for training in together if training.error is None]
 
 
 def take_steps(

@@ -59,3 +59,15 @@ def test_what_could_not_end_well_is_refused(refused, tiny_store, tmp_path, optio
     runs = tmp_path / "runs"
     assert line in refused("ablate", tiny_store.location, *options, *QUICK, "-o", runs)
     assert not runs.exists()
+
+
+def test_a_probe_is_a_first_look_at_every_layer(program, tiny_store, tmp_path):
+    command = ("ablate", tiny_store.location, "--decoder-type", "probe", "--layers", "0-1", *QUICK)
+    outcome = program(*command, "-o", tmp_path)
+    assert outcome.code == 0, outcome
+    figure = Path(outcome.last_line)
+    with (figure.parent / "ablation.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["domain"] == "in domain"]
+    assert [row["layer"] for row in rows] == ["layer0", "layer1"]
+    assert max(float(row["mean_iou"]) for row in rows) > 10, "it has learned"
+    assert figure.is_file()

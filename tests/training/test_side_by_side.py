@@ -1,12 +1,10 @@
 """Decoders trained side by side, in parts, in bfloat16 or compiled are those trained alone."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
-from declip_pipeline.errors import RunBusyError, TrainingError
-from declip_pipeline.training import learner, train
+from declip_pipeline.errors import InputError, RunBusyError, TrainingError
+from declip_pipeline.training import learner
 from declip_pipeline.training.localization_run import plan_run, train_runs
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.training_data import TrainingData
@@ -145,8 +143,11 @@ def test_an_error_of_another_kind_is_not_taken_for_want_of_memory(
         train_runs(data, runs)
 
 
-def test_a_batch_larger_than_the_split_is_the_split(tiny_store, tmp_path):
-    some = [("layer1", Recipe("linear", epochs=1, batch_size=64))]
-    data, runs = plans(tiny_store, Path(tmp_path), some)
-    assert train_runs(data, runs) == [None]
-    assert train.SHOWN_IDS == 8
+def test_a_batch_larger_than_the_split_is_refused(tiny_store, tmp_path):
+    with pytest.raises(InputError) as caught:
+        plans(tiny_store, tmp_path, [("layer1", Recipe("linear", batch_size=9))])
+    assert str(caught.value) == (
+        "a batch of 9 pictures is larger than the training split, which has 8 of noisy; expected a "
+        "part of it, take --batch-size 8 or less"
+    )
+    assert list(tmp_path.iterdir()) == []
