@@ -20,6 +20,7 @@ from stages.train import (
     PrecisionOption,
     RunsOption,
     StepOption,
+    TensorboardOption,
     TrainingPrecision,
     WidthsOption,
     beside_of,
@@ -73,6 +74,7 @@ def ablate(
     compiled: CompileOption = False,
     runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
+    tensorboard: TensorboardOption = False,
 ) -> None:
     """Train a decoder on every layer and say which one is good for what.
 
@@ -126,6 +128,7 @@ def ablate(
         beside=beside_of(beside),
         fusion=fusion.value,
         device=device.value,
+        tensorboard=tensorboard,
     )
     trainer = open_trainer(job, cells)
     folder, rows = train_grid(trainer, cells)

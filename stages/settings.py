@@ -26,6 +26,43 @@ class DecoderSettings(Settings):
     epochs: int = Field(ge=1)
 
 
+class GridSettings(Settings):
+    """Options of `declip-pipe train`, of which those that span a grid are lists."""
+
+    layers: str | list[str | int] | None = None
+    decoders: str | list[str] | None = None
+    seeds: int | list[int] | None = None
+    learning_rates: float | list[float] | None = None
+    train_on: list[str | list[str]] | None = None
+    widths: list[int] | None = None
+    beside: list[str] | None = None
+    fusion: Literal["concat", "weighted"] | None = None
+    epochs: int | None = Field(None, ge=1)
+    batch_size: int | None = Field(None, ge=1)
+    micro_batch_size: int | None = Field(None, ge=1)
+    patience: int | None = Field(None, ge=1)
+    initialization: Literal["paper", "pytorch"] | None = None
+    precision: Literal["auto", "float32", "bfloat16"] | None = None
+
+    def as_options(self) -> dict[str, Any]:
+        """What was set, by the names and in the words of the command's parameters."""
+        names = {
+            "layers": "feature_layer",
+            "decoders": "decoder_type",
+            "seeds": "seed",
+            "learning_rates": "learning_rate",
+        }
+        options: dict[str, Any] = {}
+        for key, value in self.model_dump(exclude_none=True).items():
+            if key == "train_on":
+                options[key] = [_comma_separated(names) for names in value]
+            elif key in names or key == "widths":
+                options[names.get(key, key)] = _comma_separated(value)
+            else:
+                options[key] = value
+        return options
+
+
 class DemoSettings(Settings):
     """The demo: how large its set is, what is ablated, how decoders are trained."""
 
@@ -39,6 +76,10 @@ class DemoSettings(Settings):
     batch_size: int = Field(ge=1)
     learning_rate: float = Field(gt=0, allow_inf_nan=False)
     patience: int = Field(ge=1)
+
+
+def _comma_separated(value: Any) -> str:
+    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
 
 
 SettingsType = TypeVar("SettingsType", bound=Settings)

@@ -95,9 +95,25 @@ FusionOption = Annotated[
         help="How several layers are joined: channels side by side, or a sum with learned weights."
     ),
 ]
+TensorboardOption = Annotated[
+    bool,
+    typer.Option(
+        "--tensorboard",
+        help="Also log to RUN/tensorboard (pip install 'declip-pipe[tensorboard]').",
+    ),
+]
 RunsOption = Annotated[
     Path, typer.Option("-o", "--runs", metavar="RUNS", help="Folder that holds the runs.")
 ]
+
+
+def _take_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Make a file's values the options' defaults."""
+    if path is not None:
+        from stages.settings import GridSettings, read_settings
+
+        context.default_map = read_settings(path, GridSettings).as_options()
+    return path
 
 
 def train(
@@ -153,6 +169,16 @@ def train(
     compiled: CompileOption = False,
     runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
+    tensorboard: TensorboardOption = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            is_eager=True,
+            callback=_take_config,
+            metavar="FILE.yaml",
+            help="Take options from a file, such as configs/grid.yaml; those given here win.",
+        ),
+    ] = None,
 ) -> None:
     """Train decoders on the fakes of one or several stores, with the paper's schedule.
 
@@ -189,6 +215,7 @@ def train(
         beside=beside_of(beside),
         fusion=fusion.value,
         device=device.value,
+        tensorboard=tensorboard,
     )
     cells = grid_cells(
         layers_of(feature_layer, stores[0]),

@@ -1,6 +1,7 @@
 """All that the cells of a grid have in common, as plain values: what any process needs to train."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from declip_pipeline.training.localization_run import PlannedRun, plan_run, trai
 from declip_pipeline.training.probe_type import is_probe
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
 from declip_pipeline.training.train import Epoch
 from declip_pipeline.training.training_data import TrainingData
 
@@ -36,6 +38,7 @@ class GridJob:
     beside: tuple[tuple[str, str], ...] = ()
     fusion: FusionMode = "concat"
     device: str = "auto"
+    tensorboard: bool = False
 
     def identity(self, data: TrainingData) -> dict[str, Any]:
         """What makes a grid of the same cells the same grid, as plain JSON."""
@@ -53,6 +56,8 @@ class GridTrainer:
 
     def __init__(self, job: GridJob, notice: Callable[[str], None] = lambda line: None) -> None:
         """Raises `StoreError` for a store that cannot be opened, `InputError`."""
+        if job.tensorboard:
+            require_tensorboard()
         self.job = job
         self._notice = notice
         self.stores = [Store(place) for place in job.stores]
@@ -126,7 +131,14 @@ class GridTrainer:
         `on_epoch` is told the number of the cell in `cells`.
         """
         runs = [self.plan(cell) for cell in cells]
-        outcomes = train_runs(self.data, runs, on_epoch)
+        with tensorboard_log() if self.job.tensorboard else nullcontext() as log:
+
+            def tell(number: int, epoch: Epoch) -> None:
+                if log is not None:
+                    log(runs[number].folder, epoch)
+                on_epoch(number, epoch)
+
+            outcomes = train_runs(self.data, runs, tell)
         return [
             run.folder if error is None else error
             for run, error in zip(runs, outcomes, strict=True)

@@ -1,0 +1,52 @@
+"""Epochs as TensorBoard shows them, in the run's folder; `metrics.jsonl` stays the truth."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from declip_pipeline.training.train import Epoch
+
+
+class Log(Protocol):
+    """Is told a run's epochs."""
+
+    def __call__(self, run: RunFolder, epoch: "Epoch") -> None: ...
+
+
+def require_tensorboard() -> None:
+    """Raise `InputError` unless TensorBoard is installed."""
+    try:
+        import torch.utils.tensorboard  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            "TensorBoard is not installed; pip install 'declip-pipe[tensorboard]', or leave out "
+            "--tensorboard: metrics.jsonl holds the same"
+        ) from error
+
+
+@contextmanager
+def tensorboard_log() -> Iterator[Log]:
+    """Yields what writes loss, IoU (percent) and learning rate into `RUN/tensorboard`.
+
+    Raises `InputError` where TensorBoard is not installed.
+    """
+    require_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
+    with ExitStack() as writers:
+        opened: dict[RunFolder, SummaryWriter] = {}
+
+        def log(run: RunFolder, epoch: "Epoch") -> None:
+            if run not in opened:
+                # What a run that was interrupted wrote of this epoch, and after, is not shown.
+                folder = str(run.path / "tensorboard")
+                opened[run] = SummaryWriter(folder, purge_step=epoch.epoch)
+                writers.callback(opened[run].close)
+            for name in ("train_loss", "valid_iou", "learning_rate"):
+                opened[run].add_scalar(name, getattr(epoch, name), epoch.epoch)
+
+        yield log
