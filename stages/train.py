@@ -167,6 +167,14 @@ def train(
     ] = "0",
     precision: PrecisionOption = TrainingPrecision.auto,
     compiled: CompileOption = False,
+    no_cache: Annotated[
+        bool,
+        typer.Option(
+            "--no-cache",
+            help="Read the stores' pictures and compute their features anew in every epoch, "
+            "unrounded: slow, the reference for what a cache saves.",
+        ),
+    ] = False,
     runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
     tensorboard: TensorboardOption = False,
@@ -216,6 +224,7 @@ def train(
         fusion=fusion.value,
         device=device.value,
         tensorboard=tensorboard,
+        uncached=no_cache,
     )
     cells = grid_cells(
         layers_of(feature_layer, stores[0]),

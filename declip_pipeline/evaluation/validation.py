@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.feeding.batch import Batch
+from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.piece_threads import MapPieces
 from declip_pipeline.metrics.intersection_over_union import intersection_over_union
 
@@ -31,7 +30,7 @@ class Judged:
 
 def validation_ious(
     judged: Sequence[Judged],
-    feed: Feed,
+    feed: BatchFeed,
     batch_size: int,
     map_pieces: MapPieces = map,
 ) -> list[float]:

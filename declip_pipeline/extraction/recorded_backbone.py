@@ -9,10 +9,17 @@ from declip_pipeline.store.header import StoreHeader
 
 
 def open_recorded_backbone(
-    header: StoreHeader, location: str, *, arch: str, weights: Sequence[str], device: str
+    header: StoreHeader,
+    location: str,
+    *,
+    arch: str,
+    weights: Sequence[str],
+    device: str,
+    remedy: str = "name the weights that made it with --weights",
 ) -> Backbone:
     """Open `arch` with `weights`, as `open_backbone` does, for the store at `location`.
 
+    `remedy` is what the user can do when it is another one.
     Raises `IdentityMismatchError` when it is not the one that the store's identity names.
     """
     identity = header.identity
@@ -26,6 +33,6 @@ def open_recorded_backbone(
         if opened != expected:
             raise IdentityMismatchError(
                 f"{field} differs: {location} was made with {expected!r}, {arch} opened here has "
-                f"{opened!r}; name the weights that made it with --weights"
+                f"{opened!r}; {remedy}"
             )
     return backbone

@@ -112,6 +112,7 @@ def _content(root: Path, relative: str, hashes: dict[str, str]) -> bytes:
         ) from error
     if sha256_of_bytes(content) != hashes[relative]:
         raise StoreError(
-            f"{root / relative} changed while it was being extracted; run the same command again"
+            f"{root / relative} has changed since its dataset was first read; bring the former "
+            "file back, or run `declip-pipe extract` on the dataset as it is now"
         )
     return content

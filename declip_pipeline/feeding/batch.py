@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -73,3 +74,24 @@ class Batch:
     @cached_property
     def _decoded(self) -> dict[FeatureSource, Tensor]:
         return {}
+
+
+class BatchFeed(Protocol):
+    """Samples at the positions 0..len-1, in batches on a device."""
+
+    device: torch.device
+
+    def __len__(self) -> int: ...
+
+    @property
+    def description(self) -> str:
+        """What is fed and from where, in a line."""
+        ...
+
+    def sample_ids(self, positions: np.ndarray) -> list[str]:
+        """The ids of the samples at these positions."""
+        ...
+
+    def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Batches of the samples at the positions `order` (int64); the last one may be smaller."""
+        ...

@@ -25,9 +25,16 @@ def mapping_pieces(in_threads: bool) -> Iterator[MapPieces]:
         yield map
         return
     count = torch.get_num_threads()
-    torch.set_num_threads(1)
+    with torch_threads(1), ThreadPoolExecutor(count) as threads:
+        yield threads.map
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Have each of PyTorch's operations computed by so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
     try:
-        with ThreadPoolExecutor(count) as threads:
-            yield threads.map
+        yield
     finally:
-        torch.set_num_threads(count)
+        torch.set_num_threads(before)

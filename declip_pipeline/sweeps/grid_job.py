@@ -28,7 +28,7 @@ class GridJob:
 
     `stores`, `beside` (a store of another backbone, and its layer) and `runs` are locations.
     `recipe` is that of every cell but for what the cell says; `precision` is one of `Recipe`, or
-    "auto"; `device` is one of `choose_device`.
+    "auto"; `device` is one of `choose_device`; `uncached` as in `TrainingData`.
     """
 
     stores: tuple[str, ...]
@@ -39,6 +39,7 @@ class GridJob:
     fusion: FusionMode = "concat"
     device: str = "auto"
     tensorboard: bool = False
+    uncached: bool = False
 
     def identity(self, data: TrainingData) -> dict[str, Any]:
         """What makes a grid of the same cells the same grid, as plain JSON."""
@@ -47,6 +48,7 @@ class GridJob:
             "beside": [[Store(place).identity.sha256, layer] for place, layer in self.beside],
             "fusion": self.fusion,
             "precision": self.precision,
+            **({"uncached": True} if self.uncached else {}),
             **self.recipe.to_json(),
         }
 
@@ -73,6 +75,7 @@ class GridTrainer:
             self.stores,
             beside=[FeatureSource(layer, tuple(some)) for (_, layer), some in beside.items()],
             fusion=self.job.fusion,
+            uncached=self.job.uncached,
             device=choose_device(self.job.device),
             notice=self._notice,
         )

@@ -70,6 +70,7 @@ def plan_run(
         **recipe.to_json(),
         "features": inputs.features,
         "stores": [[store.identity.sha256 for store in stores[s]] for s in inputs.sources],
+        **({"uncached": True} if data.uncached else {}),
     }
     sha256 = sha256_of_json(identity)
     learned = "all" if train_on is None else folder_name("+".join(generators))
@@ -82,7 +83,7 @@ def plan_run(
         # What a prediction must know: where each source's features come from.
         "inputs": [
             {
-                "dtype": stores[source][0].identity.dtype,
+                "dtype": "float32" if data.uncached else stores[source][0].identity.dtype,
                 "provenance": stores[source][0].provenance,
             }
             for source in inputs.sources

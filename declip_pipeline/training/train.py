@@ -14,9 +14,8 @@ from declip_pipeline.decoders.decoder_file import save_decoder
 from declip_pipeline.devices import is_out_of_memory
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.evaluation.validation import Judged, validation_ious
-from declip_pipeline.feeding.batch import Batch
+from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
-from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.piece_threads import MapPieces, mapping_pieces
 from declip_pipeline.seeding import permutation
 from declip_pipeline.training.learner import Learner, LookingLearner
@@ -160,7 +159,9 @@ class Training:
         self.run.finish(summary)
 
 
-def train_side_by_side(trainings: Sequence[Training], train_feed: Feed, valid_feed: Feed) -> None:
+def train_side_by_side(
+    trainings: Sequence[Training], train_feed: BatchFeed, valid_feed: BatchFeed
+) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
     All have the seed and the batch size of the first, and compute in threads as it does. The order
@@ -177,7 +178,7 @@ def train_side_by_side(trainings: Sequence[Training], train_feed: Feed, valid_fe
             training.finish(len(train_feed), len(valid_feed))
 
 
-def _one_epoch(together: Sequence[Training], train_feed: Feed, valid_feed: Feed) -> None:
+def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: BatchFeed) -> None:
     """Train once on every sample, and judge."""
     started = time.perf_counter()
     recipe = together[0].recipe
@@ -208,7 +209,7 @@ def _one_epoch(together: Sequence[Training], train_feed: Feed, valid_feed: Feed)
         training.end_epoch(loss, iou, seconds)
 
 
-def _looked(together: Sequence[Training], feed: Feed) -> list[Training]:
+def _looked(together: Sequence[Training], feed: BatchFeed) -> list[Training]:
     """Let those that must see all pictures before they learn see them; returns who can learn."""
     waiting = [
         (training, training.learner)
@@ -230,7 +231,7 @@ def _looked(together: Sequence[Training], feed: Feed) -> list[Training]:
 
 def take_steps(
     together: Sequence[Training],
-    feed: Feed,
+    feed: BatchFeed,
     order: np.ndarray,
     map_pieces: MapPieces = map,
 ) -> list[int]:
@@ -264,7 +265,7 @@ def _what_it_teaches(takers: Sequence[Training], batch_size: int) -> Callable[[B
 
 
 def _finite_losses(
-    together: Sequence[Training], feed: Feed, order: np.ndarray, sizes: Sequence[int]
+    together: Sequence[Training], feed: BatchFeed, order: np.ndarray, sizes: Sequence[int]
 ) -> list[float]:
     """Mean losses of the trainings whose loss is finite; the others are given up."""
 

@@ -7,18 +7,21 @@ import torch
 
 from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.feeding.batch import BatchFeed
 from declip_pipeline.feeding.decoder_inputs import JOIN, DecoderInputs, joined_inputs
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed, fed_bytes
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.store.reader import Store
+from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
 
 class TrainingData:
     """Stores that hold the same features, and the sources `beside` that every decoder gets, too.
 
     The last feeds are kept, so that trainings that read the same, one after another, share one read
-    of it. `notice` is told, in a line, where layers are kept.
+    of it. `notice` is told, in a line, where layers are kept. `uncached` stores only say which
+    pictures and whose features: these are computed anew for every batch.
     """
 
     def __init__(
@@ -29,6 +32,7 @@ class TrainingData:
         fusion: FusionMode = "concat",
         device: torch.device,
         tier: str = "auto",
+        uncached: bool = False,
         notice: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Raises `InputError` for no store, and for one that is given twice."""
@@ -40,12 +44,14 @@ class TrainingData:
             )
         self.stores = list(stores)
         self.device = device
+        self.uncached = uncached
         self._beside = tuple(beside)
         self._fusion = fusion
         self._tier = tier
         self._notice = notice
         self._sources: dict[str, FeatureSource] = {}
-        self._kept: tuple[object, tuple[Feed, Feed]] | None = None
+        self._kept: tuple[object, tuple[BatchFeed, BatchFeed]] | None = None
+        self._backbones = RecordedBackbones(device)
 
     @property
     def generators(self) -> list[str]:
@@ -64,21 +70,28 @@ class TrainingData:
 
     def feeds(
         self, inputs: Sequence[DecoderInputs], generators: Sequence[str]
-    ) -> tuple[Feed, Feed]:
-        """Feeds of the splits `train` and `valid`. Raises `InputError` for want of pictures."""
+    ) -> tuple[BatchFeed, BatchFeed]:
+        """Feeds of the splits `train` and `valid`.
+
+        Raises `InputError` for want of pictures; without a cache, what `UncachedFeed` does.
+        """
         sources = tuple(dict.fromkeys(source for one in inputs for source in one.sources))
         key = sources, tuple(generators)
         if self._kept is None or self._kept[0] != key:
             self._kept = None  # its memory goes before more is taken
-            train = Feed(
-                self.rows("train", generators), sources, device=self.device, tier=self._tier
-            )
-            valid = Feed(
-                self.rows("valid", generators), sources, device=self.device, tier=self._tier
+            train, valid = (
+                self._feed(self.rows(split, generators), sources) for split in ("train", "valid")
             )
             self._kept = key, (train, valid)
             self._notice(train.description)
         return self._kept[1]
+
+    def _feed(
+        self, parts: Sequence[tuple[Store, np.ndarray]], sources: Sequence[FeatureSource]
+    ) -> BatchFeed:
+        if self.uncached:
+            return UncachedFeed(parts, sources, device=self.device, backbones=self._backbones)
+        return Feed(parts, sources, device=self.device, tier=self._tier)
 
     def rows(self, split: str, generators: Sequence[str]) -> list[tuple[Store, np.ndarray]]:
         """The fakes of one split; each store gives those of the generators that it has.
@@ -116,8 +129,10 @@ class TrainingData:
     ) -> list[list[DecoderInputs]]:
         """These inputs in groups, each as many as the fast tier keeps together.
 
-        What does not fit alone is streamed, and then all can be.
+        What does not fit alone is streamed, and then all can be; without a cache nothing is kept.
         """
+        if self.uncached:
+            return [list(inputs)]
         parts = [part for split in ("train", "valid") for part in self.rows(split, generators)]
         room = fast_bytes(self.device)
         groups: list[list[DecoderInputs]] = []

@@ -122,7 +122,7 @@ def test_a_file_that_changes_meanwhile_is_refused(dataset, tiny_backbone, tmp_pa
     picture = dataset / manifest.samples[2].image
     picture.write_bytes(picture.read_bytes() + b"\0")
     object.__setattr__(manifest, "content_hashes", lambda: hashes)
-    with pytest.raises(StoreError, match=r"p\d+\.png changed while it was being extracted"):
+    with pytest.raises(StoreError, match=r"p\d+\.png has changed since its dataset was first read"):
         extract(manifest, tiny_backbone, layers=["layer0"], sizes=sizes, root=tmp_path / "cache")
 
 

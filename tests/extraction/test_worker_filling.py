@@ -254,7 +254,9 @@ def test_what_a_worker_raises_ends_the_extraction(client, tiny_backbone, tmp_pat
             picture = sorted((dataset / "images" / "train").iterdir())[7]
             picture.write_bytes(picture.read_bytes() + b" ")
 
-    with pytest.raises(StoreError, match="the worker on .*changed while it was being extracted"):
+    with pytest.raises(
+        StoreError, match="the worker on .*has changed since its dataset was first read"
+    ):
         run(
             dataset,
             tiny_backbone,

@@ -1,0 +1,243 @@
+"""Batches without a cache: pictures from their files and through the backbone, anew each time."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.errors import StoreError
+from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
+from declip_pipeline.feature_dtype import StoredFeatures, to_device
+from declip_pipeline.feeding.batch import Batch, Features
+from declip_pipeline.feeding.column import in_place, read_ahead
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.piece_threads import torch_threads
+from declip_pipeline.images.views import view_named
+from declip_pipeline.store.reader import Store
+
+# Pictures in one forward pass, as extraction has them: a step of many must not fill the memory.
+PICTURES_AT_ONCE = 32
+
+# A picture (HWC uint8, of the backbone's input size) and its target (256, 256) uint8.
+_Shown = tuple[np.ndarray, np.ndarray]
+
+
+class RecordedBackbones:
+    """The backbones that stores were made with, each opened once, on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._opened: dict[tuple[str, str, str], Backbone] = {}
+
+    def of(self, store: Store) -> Backbone:
+        """The backbone that a store was made with, in its precision, not compiled.
+
+        Raises what `open_recorded_backbone` does.
+        """
+        identity = store.identity
+        key = identity.backbone, identity.weights_sha256, identity.precision
+        if key not in self._opened:
+            self._opened[key] = open_recorded_backbone(
+                store.header,
+                store.location,
+                arch=str(store.provenance.get("arch", identity.backbone)),
+                weights=store.provenance.get("weights") or (),
+                device=str(self._device),
+                remedy="bring those weights back, or extract with these",
+            )
+        return self._opened[key]
+
+
+class UncachedFeed:
+    """A `BatchFeed` that takes from stores only their records: which pictures, and whose features.
+
+    Every batch's pictures and masks are decoded from their files, in threads, ahead of their use;
+    the features are computed in one forward pass for all layers of a backbone, and stay float32 as
+    they are. Slow, and the reference for what a store saves and
+    changes; the mean of its metrics, picture by picture, is that of `validation_ious` of batches.
+    Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Store, np.ndarray]],
+        sources: Sequence[FeatureSource],
+        *,
+        device: torch.device,
+        backbones: RecordedBackbones,
+    ) -> None:
+        """`parts` are stores with the rows to take of each, in order.
+
+        Raises `StoreError` for a store that does not know where its pictures are, or pictures that
+        are not there, `InputError` as `FeatureSource.rows_of` does, and what opening the backbones
+        raises.
+        """
+        self.device = device
+        # A light decoder is trained with one; its backbone is not light.
+        self._torch_threads = torch.get_num_threads()
+        self._ids = [
+            str(store.samples[row]["id"]) for store, rows in parts for row in rows.tolist()
+        ]
+        # Layers of the same backbone are computed together, whichever store names them.
+        together: dict[tuple[Backbone, ...], list[FeatureSource]] = {}
+        for source in dict.fromkeys(sources):
+            opened = tuple(backbones.of(source.store_of(store)) for store, _ in parts)
+            together.setdefault(opened, []).append(source)
+        self._views = [_View(parts, some, backbones) for some in together.values()]
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    @property
+    def description(self) -> str:
+        """What is fed and from where, in a line."""
+        layers = ", ".join(source.layer for view in self._views for source in view.sources)
+        names = ", ".join(dict.fromkeys(name for view in self._views for name in view.backbones))
+        return (
+            f"{layers}: {len(self)} picture{'s' if len(self) > 1 else ''}, read and computed anew "
+            f"each time by {names}"
+        )
+
+    def sample_ids(self, positions: np.ndarray) -> list[str]:
+        """The ids of the samples at these positions."""
+        return [self._ids[position] for position in positions.tolist()]
+
+    def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
+        """Batches of the samples at the positions `order` (int64); the last one may be smaller.
+
+        Raises `StoreError` naming a file that is gone, has changed since the store was made, or
+        cannot be read any more.
+        """
+        threads = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
+        try:
+            begin = partial(self._begin, threads)
+            for positions, readings in read_ahead(order, batch_size, begin):
+                features: dict[FeatureSource, Features] = {}
+                for view, reading in zip(self._views, readings, strict=True):
+                    shown = reading()
+                    with torch_threads(self._torch_threads):
+                        features |= view.features(positions, [picture for picture, _ in shown])
+                # All views have the same masks.
+                targets = torch.from_numpy(np.stack([target for _, target in shown]))
+                yield Batch(positions, self.device, features, targets.__getitem__)
+        finally:
+            threads.shutdown(cancel_futures=True)
+
+    def _begin(
+        self, threads: ThreadPoolExecutor, positions: np.ndarray
+    ) -> list[Callable[[], list[_Shown]]]:
+        return [view.begin(threads, positions) for view in self._views]
+
+
+class _View:
+    """What one backbone is shown of the fed samples, and the layers that are wanted of it."""
+
+    def __init__(
+        self,
+        parts: Sequence[tuple[Store, np.ndarray]],
+        sources: Sequence[FeatureSource],
+        backbones: RecordedBackbones,
+    ) -> None:
+        self.sources = sources
+        self._layers = list(dict.fromkeys(source.layer for source in sources))
+        # For each position: how to read it, what to read, and the backbone in its precision.
+        self._rows: list[tuple[Callable[[Sample], _Shown], Sample, Backbone]] = []
+        for fed, rows in parts:
+            store = sources[0].store_of(fed)
+            backbone = backbones.of(store)
+            read = _reader(store, backbone)
+            self._rows += [
+                (read, Sample.from_json(store.samples[row]), backbone)
+                for row in sources[0].rows_of(fed, rows).tolist()
+            ]
+
+    @property
+    def backbones(self) -> list[str]:
+        """The names of the backbones, one but for precisions."""
+        return list(dict.fromkeys(backbone.name for _, _, backbone in self._rows))
+
+    def begin(
+        self, threads: ThreadPoolExecutor, positions: np.ndarray
+    ) -> Callable[[], list[_Shown]]:
+        """Begin to read the pictures at these positions; calling the result waits for them."""
+        readings = [
+            threads.submit(read, sample)
+            for position in positions.tolist()
+            for read, sample, _ in [self._rows[position]]
+        ]
+        return lambda: [reading.result() for reading in readings]
+
+    def features(
+        self, positions: np.ndarray, pictures: Sequence[np.ndarray]
+    ) -> dict[FeatureSource, Features]:
+        """Each source's features of the pictures at these positions."""
+        computed = self._computed(positions, pictures)
+
+        def of(source: FeatureSource, part: slice) -> StoredFeatures:
+            return StoredFeatures("float32", computed[source.layer][part])
+
+        return {source: partial(of, source) for source in self.sources}
+
+    def _computed(
+        self, positions: np.ndarray, pictures: Sequence[np.ndarray]
+    ) -> Mapping[str, Tensor]:
+        """(N, *shape of the layer) float32 on the backbone's device, by layer."""
+        places: dict[Backbone, list[int]] = {}
+        for place, position in enumerate(positions.tolist()):
+            places.setdefault(self._rows[position][2], []).append(place)
+        pieces: dict[str, list[tuple[np.ndarray, Tensor]]] = {name: [] for name in self._layers}
+        for backbone, own in places.items():
+            for first in range(0, len(own), PICTURES_AT_ONCE):
+                some = own[first : first + PICTURES_AT_ONCE]
+                batch = torch.from_numpy(np.stack([pictures[place] for place in some]))
+                shown = to_device(batch, backbone.device).permute(0, 3, 1, 2)
+                for layer, values in backbone.forward(shown, self._layers).items():
+                    pieces[layer].append((np.asarray(some), values))
+        return {layer: in_place(some) for layer, some in pieces.items()}
+
+
+def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
+    """What reads a sample of a store as its extraction did.
+
+    Raises `StoreError` when its pictures are not here.
+    """
+    recorded = str(store.provenance.get("root", ""))
+    root = Path(recorded)
+    if not recorded or not root.is_dir():
+        found = (
+            f"was made from the pictures in {recorded}, which is not here"
+            if recorded
+            else "does not say where its pictures are"
+        )
+        raise StoreError(
+            f"{store.location} {found}; --no-cache reads them again: bring them back, or leave it "
+            "out"
+        )
+    read = sample_reader(
+        store.samples,
+        root=root,
+        view=view_named(store.identity.view),
+        fake_is_white=store.fake_is_white,
+        preprocessing=backbone.preprocessing,
+        # Only what could be read then is fed, whatever the limit was.
+        max_megapixels=float("inf"),
+    )
+
+    def shown(sample: Sample) -> _Shown:
+        found: ReadSample | str = read(sample)
+        if isinstance(found, str):
+            raise StoreError(
+                f"{root / sample.image} could be read when {store.location} was made, and cannot "
+                f"be now ({found}); train on the machine that made it, or leave out --no-cache"
+            )
+        return found.picture, found.target
+
+    return shown
