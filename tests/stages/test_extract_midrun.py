@@ -380,9 +380,12 @@ def test_the_pictures_change(begin, pictures, undisturbed):
             replacement.replace(file)
         ending = extraction.end()
         assert ending.code == 1
-        path, _, rest = ending.line.partition(" changed ")
+        path, _, rest = ending.line.partition(" has changed ")
         assert Path(path) in contents
-        assert rest == "while it was being extracted; run the same command again"
+        assert rest == (
+            "since its dataset was first read; bring the former file back, or run "
+            "`declip-pipe extract` on the dataset as it is now"
+        )
         extraction.require_interrupted()
         # What the line says to do makes the store of the pictures as they are now.
         now = extraction.start(no_obstacle).end()

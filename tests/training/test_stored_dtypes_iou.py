@@ -83,8 +83,9 @@ def test_a_decoder_reads_16_and_8_bits_as_well(iou, decoder, least):
 
 
 def test_a_decoder_learns_from_16_and_8_bits_as_well(iou):
-    # A conv decoder is left to the benchmark: trained so briefly, on so little, its IoU moves by 0.1
-    # for a change of the features in the seventh digit, by 0.4 for float16, by 6 from seed to seed.
+    # A conv decoder is left to the benchmark: trained so briefly, on so little, its IoU moves by
+    # 0.1 for a change of the features in the seventh digit, by 0.4 for float16, by 6 from seed to
+    # seed.
     exact = iou("linear", trained_in="float32", read_in="float32")
     for dtype in ("float16", "int8"):
         found = iou("linear", trained_in=dtype, read_in=dtype)
