@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from declip_pipeline.metrics.ranking import Ranking
+
 
 def average_precision(positives: Tensor, ends: Tensor) -> Tensor:
     """Average precision of each row: sum of (recall step) * precision, without interpolation.
@@ -20,3 +22,15 @@ def average_precision(positives: Tensor, ends: Tensor) -> Tensor:
     length = torch.arange(1, positives.shape[1] + 1, device=positives.device)
     gain = ((positives - before) * ends).double() * positives.double() / length
     return gain.sum(dim=1) / positives[:, -1].clamp(min=1)
+
+
+def average_precision_of_ranking(ranking: Ranking) -> Tensor:
+    """Average precision of each image: the mean of the precision at each of its fake pixels.
+
+    The same figure as `average_precision`, from counts at the fake pixels alone.
+    Returns: (images,) float64, 0 to 1; 0 for an image without a fake pixel.
+    """
+    precision = ranking.at_fakes.found.double() / ranking.at_fakes.called
+    fake = ranking.in_all.found
+    total = torch.zeros_like(fake, dtype=torch.float64)
+    return total.index_add(0, ranking.image, precision * ranking.tied) / fake.clamp(min=1)

@@ -23,5 +23,10 @@ def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float = 0.5)
     truth = masks if masks.dtype == torch.bool else masks > 0.5
     called = maps > threshold
     both = (called & truth).sum(dim=(1, 2))
-    either = called.sum(dim=(1, 2)) + truth.sum(dim=(1, 2)) - both
-    return (both.double() + EPSILON) / (either.double() + EPSILON) * 100
+    return iou_from_counts(both, called.sum(dim=(1, 2)), truth.sum(dim=(1, 2)))
+
+
+def iou_from_counts(found: Tensor, called: Tensor, fake: Tensor) -> Tensor:
+    """IoU in percent (float64) from the counts of fake pixels called so, of called and of fake."""
+    either = called + fake - found
+    return (found.double() + EPSILON) / (either.double() + EPSILON) * 100
