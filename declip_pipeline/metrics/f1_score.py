@@ -45,5 +45,5 @@ def f1_best(ranking: Ranking) -> Tensor:
     f1 = f1_from_counts(counts, whole.certain_found.index_select(0, ranking.image))
     inside = (counts.certain > 0) & (counts.certain < whole.certain.index_select(0, ranking.image))
     fixed = f1_fixed(ranking)
-    best = torch.zeros_like(fixed).scatter_reduce(0, ranking.image, f1 * inside, "amax")
+    best = torch.zeros_like(fixed).scatter_reduce(0, ranking.image.long(), f1 * inside, "amax")
     return torch.where(ranking.varied, best, fixed)

@@ -17,7 +17,7 @@ DIGIT_SORT_FROM = 2**15
 
 @dataclass(frozen=True)
 class Counts:
-    """What some thresholds call fake; all (thresholds,), integer.
+    """What some thresholds call fake; all (thresholds,), int32.
 
     `called`: how many pixels; `found`: how many of them are fake; `certain` and `certain_found`:
     the same of the pixels that are certainly fake or certainly real.
@@ -37,7 +37,7 @@ class Ranking:
     finds no more fake ones, so no metric gains there.
 
     `at_fakes`: the counts at these thresholds, image after image, in each the highest first;
-    `image`: (thresholds,) int64, whose each is; `tied`: (thresholds,) int64, how many fake pixels
+    `image`: (thresholds,) int32, whose each is; `tied`: (thresholds,) int32, how many fake pixels
     have exactly its value. `at_fixed`: the counts at one threshold for each image; `in_all`: those
     of all its pixels; `varied`: (images,) bool, whether its certain pixels differ in value.
     """
@@ -55,7 +55,8 @@ def sort_rows(keys: Tensor) -> Tensor:
     if keys.device.type != "cpu":
         return torch.sort(keys, dim=1).values
     # A row of 65,536 takes 0.4 ms alone, 3.0 ms as a part of several, 1.4 ms by numpy; one of
-    # 16,384 takes 0.65, 0.65 and 0.25 ms (2 cores of an EPYC 9004, numpy 2.4, torch 2.15).
+    # 16,384 takes 0.65, 0.65 and 0.25 ms (2 cores of a Zen 4 EPYC, numpy 2.4, torch 2.15). There
+    # numpy's AVX-512 sort is six times slower than its AVX2 one, which it takes on other machines.
     if keys.shape[1] < DIGIT_SORT_FROM:
         return torch.from_numpy(np.sort(keys.numpy(), axis=1))
     for row in keys:
@@ -85,23 +86,23 @@ def _keys(values: Tensor) -> Tensor:
 
 def _count_down(keys: Tensor, fixed: Tensor) -> Ranking:
     n, pixels = keys.shape
-    images = torch.arange(n, device=keys.device)
+    images = torch.arange(n, dtype=torch.int32, device=keys.device)
     # A zero before the first, so that the place `called` holds the count of that many pixels.
     certain = F.pad((keys & CERTAIN).cumsum(1, dtype=torch.int32), (1, 0))
 
     # All else is counted at the fake pixels. Among equal values they come last, so at the last
     # of them every pixel of that value has been passed. Indexing with brackets would take six
     # times as long as index_select on a CPU.
-    places = (keys.flatten() & FAKE).nonzero()[:, 0]
+    places = (keys.flatten() & FAKE).nonzero()[:, 0].int()
     fakes = keys.flatten().index_select(0, places)
-    certain_fakes = F.pad((fakes & CERTAIN).cumsum(0), (1, 0))
-    stops = torch.searchsorted(places, (images + 1) * pixels)
+    certain_fakes = F.pad((fakes & CERTAIN).cumsum(0, dtype=torch.int32), (1, 0))
+    stops = torch.searchsorted(places, (images + 1) * pixels, out_int32=True)
     starts = F.pad(stops, (1, 0))[:-1]
     every_image = torch.repeat_interleave(images, stops - starts)
 
     last = torch.ones_like(fakes, dtype=torch.bool)
     last[:-1] = (fakes[1:] >> 2 != fakes[:-1] >> 2) | (every_image[1:] != every_image[:-1])
-    ends = last.nonzero()[:, 0]
+    ends = last.nonzero()[:, 0].int()
     image = every_image.index_select(0, ends)
 
     def counts(image: Tensor, called: Tensor, passed: Tensor) -> Counts:
@@ -115,8 +116,10 @@ def _count_down(keys: Tensor, fixed: Tensor) -> Ranking:
             certain_found=certain_fakes.index_select(0, passed) - before,
         )
 
-    called_at_fixed = torch.searchsorted(keys, fixed.expand(n, 1).contiguous())[:, 0]
-    passed_at_fixed = torch.searchsorted(places, images * pixels + called_at_fixed)
+    called_at_fixed = torch.searchsorted(keys, fixed.expand(n, 1).contiguous(), out_int32=True)[
+        :, 0
+    ]
+    passed_at_fixed = torch.searchsorted(places, images * pixels + called_at_fixed, out_int32=True)
     return Ranking(
         at_fakes=counts(image, places.index_select(0, ends) + 1 - image * pixels, ends + 1),
         image=image,

@@ -108,6 +108,34 @@ def test_a_batch_equals_its_images_one_by_one(monkeypatch, pixels):
         assert values.tolist() == [one[name].item() for one in one_by_one]
 
 
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_pictures_shared_out_to_threads_give_the_same(monkeypatch, two_threads):
+    maps, masks = random_batch(5, 31, 29, levels=40)
+    together = localization_metrics(maps, masks)
+    monkeypatch.setattr(localization, "PIXELS_OF_A_PART", 2000)
+    with torch.inference_mode():
+        of_inference = localization_metrics(maps.clone(), masks.clone())
+    with_gradient = localization_metrics(maps.clone().requires_grad_(), masks)
+    for values in (of_inference, with_gradient):
+        assert all(torch.equal(values[name], together[name]) for name in together)
+        assert not any(tensor.requires_grad for tensor in values.values())
+
+
+def test_a_value_that_is_no_probability_is_refused_from_a_thread(monkeypatch, two_threads):
+    maps, masks = random_batch(4, 8, 8)
+    maps[3, 0, 0] = 2
+    monkeypatch.setattr(localization, "PIXELS_OF_A_PART", 64)
+    with pytest.raises(InputError, match="values from .* to 2; expected probabilities"):
+        localization_metrics(maps, masks)
+
+
 def test_a_single_fake_pixel_found_and_missed():
     masks = torch.ones(2, 1, 1, dtype=torch.bool)
     values = localization_metrics(torch.tensor([0.9, 0.1]).view(2, 1, 1), masks)
