@@ -17,6 +17,7 @@ FLOORS = [
         "folder_names",
         "dask_cluster",
         "dask_quiet",
+        "dask_workers",
         "slurm_cluster",
     },
     {"datasets", "images", "backbones", "store", "decoders", "metrics"},

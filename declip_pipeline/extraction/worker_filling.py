@@ -1,9 +1,7 @@
 """Shards of one store filled by Dask workers: each shard is a task that commits its own work."""
 
-import secrets
 import socket
-import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from declip_pipeline import __version__
 from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.dask_workers import DaskWorkers, require_version, scheduler_needed
 from declip_pipeline.devices import choose_device
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
@@ -24,17 +23,14 @@ from declip_pipeline.images.views import view_named
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, read_json
 from declip_pipeline.store.reader import Store
-from declip_pipeline.store.storage import absolute_location, storage_at
+from declip_pipeline.store.shared_place import require_token, token_at
 from declip_pipeline.store.writer import StoreWriter
 
 if TYPE_CHECKING:
-    from distributed import Client, Future
+    from distributed import Client
 
 # While a worker computes one shard, it decodes another's pictures and writes a third's files.
 SHARDS_AT_ONCE = 2
-POLL_SECONDS = 0.1
-LOOK_SECONDS = 1.0
-LONELY_LOOKS = 5
 
 
 @dataclass(frozen=True)
@@ -69,7 +65,7 @@ class ShardWorkers:
     def __init__(
         self, client: "Client", *, arch: str, weights: Sequence[str] = (), device: str = "auto"
     ) -> None:
-        self._client = client
+        self._workers = DaskWorkers(client)
         self._arch = arch
         self._weights = tuple(weights)
         self._device = device
@@ -79,15 +75,8 @@ class ShardWorkers:
 
         Raises `InputError` when they differ, or one has another version of this package.
         """
-        kinds = self._ask(_device_kind, __version__, self._device)
-        if len(set(kinds.values())) != 1:
-            found = ", ".join(f"{worker} {kind}" for worker, kind in sorted(kinds.items()))
-            raise InputError(
-                f"the workers compute on different devices: {found}; the features would differ, "
-                "so name one with --device"
-            )
         # For workers that come later, too.
-        self._device = next(iter(kinds.values()))
+        self._device = self._workers.device_kind(self._device)
         return self._device
 
     def require_sight(self, root: str | Path, data_root: Path, files: Mapping[str, str]) -> None:
@@ -99,18 +88,14 @@ class ShardWorkers:
         weights = {
             name: Path(name).stat().st_size for name in self._weights if Path(name).is_file()
         }
-        storage = storage_at(absolute_location(str(root)))
-        token = f".seen-by-workers-{secrets.token_hex(8)}"
-        storage.write(token, [token.encode()])
-        try:
-            place = storage.location
-            self._ask(_see, __version__, str(data_root.absolute()), files, weights, place, token)
-        finally:
-            storage.delete(token)
+        with token_at(str(root)) as (place, token):
+            self._workers.ask(
+                _see, __version__, str(data_root.absolute()), files, weights, place, token
+            )
 
     def release(self) -> None:
         """Let the workers forget the backbone: those of a scheduler live on."""
-        self._client.run(_forget, on_error="ignore")
+        self._workers.client.run(_forget, on_error="ignore")
 
     def fill(
         self,
@@ -131,8 +116,6 @@ class ShardWorkers:
         A shard whose worker is lost goes to another one. Raises what a worker raised, and
         `DeclipError` when the scheduler is lost, or workers die of one shard again and again.
         """
-        from distributed import CancelledError
-        from distributed.comm.core import CommClosedError
         from distributed.scheduler import KilledWorker
 
         job = FillingJob(
@@ -148,73 +131,30 @@ class ShardWorkers:
             max_megapixels=max_megapixels,
             is_compiled=is_compiled,
         )
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        has_gpus = any("GPU" in worker["resources"] for worker in workers)
-        tasks = self._client.map(
+        client = self._workers.client
+        tasks = client.map(
             _fill_shard,
             [job] * len(shards),
             shards,
             pure=False,
-            resources={"GPU": 1 / SHARDS_AT_ONCE} if has_gpus else None,
+            resources={"GPU": 1 / SHARDS_AT_ONCE} if self._workers.has_gpus() else None,
         )
         try:
-            for task in self._as_they_end(tasks, notice):
-                done: _FilledShard = task.result()
-                times.add_all(done.seconds)
-                for line in done.notices:
-                    notice(f"the worker on {done.worker}: {line}")
-                yield done.shard
+            with scheduler_needed():
+                for task in self._workers.as_they_end(tasks, notice):
+                    done: _FilledShard = task.result()
+                    times.add_all(done.seconds)
+                    for line in done.notices:
+                        notice(f"the worker on {done.worker}: {line}")
+                    yield done.shard
         except KilledWorker as error:
             raise DeclipError(
                 f"workers died at the same shard {error.allowed_failures + 1} times, for want of "
                 "memory or because their machines were taken away; give them more memory or take a "
                 "smaller --batch-size, and run the same command again, it goes on where it stopped"
             ) from error
-        except (CancelledError, CommClosedError) as error:
-            raise DeclipError(
-                "the Dask scheduler is gone; start it and run the same command again, it goes on "
-                "where it stopped"
-            ) from error
         finally:
-            self._client.cancel(tasks)  # type: ignore[no-untyped-call]
-
-    def _as_they_end(
-        self, tasks: Sequence["Future[Any]"], notice: Callable[[str], None]
-    ) -> Iterator["Future[Any]"]:
-        """Tasks in the order in which they end; says so when no worker is left to end them."""
-        from distributed import as_completed
-
-        untyped: Any = as_completed
-        waiting = untyped(tasks, loop=self._client.loop)
-        left, lonely, looked = len(tasks), 0, time.monotonic()
-        while left:
-            ended = waiting.next_batch(block=False)
-            left -= len(ended)
-            yield from ended
-            if time.monotonic() > looked + LOOK_SECONDS:
-                looked = time.monotonic()
-                has_workers = bool(self._client.scheduler_info(n_workers=-1)["workers"])
-                lonely = 0 if has_workers else lonely + 1
-                # One that starts anew is away for a moment.
-                if lonely == LONELY_LOOKS:
-                    notice("no worker is left; waiting for one to come")
-            if not ended:
-                time.sleep(POLL_SECONDS)
-
-    def _ask(self, question: Callable[..., str], *arguments: Any) -> dict[str, str]:
-        """Every worker's answer, by its address. Raises `InputError` for one that has none."""
-        answers: dict[str, str] = self._client.run(question, *arguments, on_error="return")
-        for worker, answer in sorted(answers.items()):
-            if isinstance(answer, DeclipError):
-                raise answer
-            if isinstance(answer, BaseException):
-                # Dask makes plain exceptions, with all in the text, of what it cannot pass on.
-                kind = "" if type(answer) is Exception else f"{type(answer).__name__}: "
-                raise InputError(
-                    f"the worker {worker} cannot run this: {kind}{answer}; "
-                    f"install declip-pipe {__version__} there"
-                )
-        return answers
+            client.cancel(tasks)  # type: ignore[no-untyped-call]
 
 
 @dataclass(frozen=True)
@@ -227,19 +167,6 @@ class _FilledShard:
     seconds: dict[str, float]
 
 
-def _require_version(expected: str) -> None:
-    if expected != __version__:
-        raise InputError(
-            f"the worker on {socket.gethostname()} has declip-pipe {__version__}, this is "
-            f"{expected}; install the same version there"
-        )
-
-
-def _device_kind(version: str, device: str) -> str:
-    _require_version(version)
-    return choose_device(device).type
-
-
 def _see(
     version: str,
     data_root: str,
@@ -249,7 +176,7 @@ def _see(
     token: str,
 ) -> str:
     """Raise `InputError` unless this worker sees all of it."""
-    _require_version(version)
+    require_version(version)
     host = socket.gethostname()
     for name, sha256 in files.items():
         path = Path(data_root, name)
@@ -265,15 +192,9 @@ def _see(
                 f"the worker on {host} sees no weights {name} of {size} bytes, but {found}; keep "
                 "them on a disk that all workers mount at the same path"
             )
-    try:
-        sees_root = storage_at(root).read(token) == token.encode()
-    except DeclipError as error:
-        raise InputError(f"the worker on {host} cannot use --cache {root}: {error}") from error
-    if not sees_root:
-        raise InputError(
-            f"the worker on {host} sees another --cache {root}; expected a disk that all workers "
-            "mount at the same path, or a bucket"
-        )
+    require_token(
+        root, token, "--cache", "a disk that all workers mount at the same path, or a bucket"
+    )
     return token
 
 
@@ -308,7 +229,7 @@ _opening = Lock()
 
 @lru_cache(maxsize=1)
 def _open_filler(job: FillingJob) -> tuple[ShardFiller, StageTimes, list[str]]:
-    _require_version(job.version)
+    require_version(job.version)
     writer = StoreWriter.reopen(job.location)
     header = writer.header
     manifest = read_json(writer.storage.read, fmt.MANIFEST, job.location)

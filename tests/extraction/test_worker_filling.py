@@ -14,9 +14,10 @@ from conftest import TINY_VIT
 from handmade_store import files_of
 from made_dataset import write_dataset
 
-from declip_pipeline import __version__
+from declip_pipeline import __version__, dask_workers
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.dask_cluster import open_client
+from declip_pipeline.dask_workers import DaskWorkers
 from declip_pipeline.errors import DeclipError, InputError, StoreError, UnknownNameError
 from declip_pipeline.extraction import sample_reading, worker_filling
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
@@ -209,7 +210,7 @@ def test_without_a_worker_it_says_so_and_waits():
         )
 
     with open_client(dask="local:1") as own:
-        workers = ShardWorkers(own, **ARCH)
+        workers = DaskWorkers(own)
         own.run_on_scheduler(stop_all)
         task = own.submit(abs, -1)
         with pytest.raises(TimeoutError, match="still nobody"):
@@ -218,7 +219,7 @@ def test_without_a_worker_it_says_so_and_waits():
                 said.append(line)
                 raise TimeoutError("still nobody")
 
-            next(workers._as_they_end([task], give_up))
+            next(workers.as_they_end([task], give_up))
     assert said == ["no worker is left; waiting for one to come"]
 
 
@@ -267,7 +268,7 @@ def test_what_a_worker_raises_ends_the_extraction(client, tiny_backbone, tmp_pat
 
 
 def _pretend_version(version):
-    worker_filling.__version__ = version
+    dask_workers.__version__ = version
 
 
 def test_a_worker_of_another_version_is_refused_before_anything_is_written(
@@ -286,9 +287,9 @@ def test_a_worker_of_another_version_is_refused_before_anything_is_written(
 
 
 def test_a_worker_that_cannot_run_this_is_refused(client):
-    workers = by_workers(client)
+    workers = DaskWorkers(client)
     with pytest.raises(InputError, match="cannot run this: TypeError.*install declip-pipe"):
-        workers._ask(partial(_slow_down, "too", "many"))
+        workers.ask(partial(_slow_down, "too", "many"))
 
 
 def test_a_worker_that_does_not_see_the_pictures_is_refused(
