@@ -40,11 +40,13 @@ class DaskWorkers:
     ) -> dict[str, Any]:
         """Every worker's answer (or that of `workers`), by its address.
 
-        Raises `InputError` for one that has none, and what a worker raised of this package's own.
+        Raises `InputError` for one that has none, what a worker raised of this package's own, and
+        `DeclipError` when the scheduler is lost.
         """
-        answers: dict[str, Any] = self.client.run(
-            question, *arguments, workers=workers, on_error="return"
-        )
+        with scheduler_needed():
+            answers: dict[str, Any] = self.client.run(
+                question, *arguments, workers=workers, on_error="return"
+            )
         for worker, answer in sorted(answers.items()):
             if isinstance(answer, DeclipError):
                 raise answer

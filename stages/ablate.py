@@ -6,10 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import InputError
-from stages.options import Device, DeviceOption, StoresArgument, comma_separated, require_folder
+from stages.options import (
+    Device,
+    DeviceOption,
+    SchedulerOption,
+    StoresArgument,
+    comma_separated,
+    require_folder,
+)
 from stages.train import (
     BesideOption,
     CompileOption,
+    DaskOption,
     EpochsOption,
     Fusion,
     FusionOption,
@@ -74,6 +82,8 @@ def ablate(
     compiled: CompileOption = False,
     runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
+    dask: DaskOption = None,
+    scheduler: SchedulerOption = None,
     tensorboard: TensorboardOption = False,
 ) -> None:
     """Train a decoder on every layer and say which one is good for what.
@@ -90,10 +100,17 @@ def ablate(
     from declip_pipeline.sweeps.grid_job import GridJob
     from declip_pipeline.training.recipe import Recipe
     from declip_pipeline.training.run_folder import RunFolder
-    from stages.grid_training import layers_of, open_trainer, train_grid
+    from stages.grid_training import (
+        asked_workers,
+        layers_of,
+        open_trainer,
+        own_device,
+        train_grid,
+    )
     from stages.screen import progress, result
 
     require_folder(runs, "-o")
+    workers = asked_workers(dask, scheduler, device.value)
     opened = [Store(path) for path in stores]
     # Augmented views have no such split. What cannot be judged in the end is better refused before
     # hours of training.
@@ -127,11 +144,11 @@ def ablate(
         precision=precision.value,
         beside=beside_of(beside),
         fusion=fusion.value,
-        device=device.value,
+        device=own_device(device.value, workers),
         tensorboard=tensorboard,
     )
     trainer = open_trainer(job, cells)
-    folder, rows = train_grid(trainer, cells)
+    folder, rows = train_grid(trainer, cells, workers)
     finished = [row.run for row in rows if row.run is not None]
     evaluations = {}
     with progress("judging", "runs") as tell:

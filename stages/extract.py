@@ -20,6 +20,7 @@ from stages.options import (
     MegapixelsOption,
     OverwriteOption,
     Precision,
+    SchedulerOption,
     WeightsOption,
     comma_separated,
     require_folder,
@@ -153,12 +154,7 @@ def extract(
             "slurm:configs/slurm.yaml. All must see DATA, --cache and --weights at the same path.",
         ),
     ] = None,
-    scheduler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="tcp://HOST:PORT", help="Compute on the workers of a Dask scheduler that runs."
-        ),
-    ] = None,
+    scheduler: SchedulerOption = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="At the end, say which stage took how much time.")
     ] = False,

@@ -1,17 +1,47 @@
 """What the commands that train share: a job from their options, and a grid of it on the screen."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from declip_pipeline.backbones.layer_selection import select_layers
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.decoder_inputs import JOIN
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.grid import Cell, CellResult, Grid, grid_name
+from declip_pipeline.sweeps.grid import (
+    Cell,
+    CellResult,
+    Grid,
+    RunGroups,
+    grid_name,
+    one_after_another,
+)
 from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
 from stages.grid_table import live_grid
 from stages.options import comma_separated
 from stages.screen import remark
+
+
+@dataclass(frozen=True)
+class AskedWorkers:
+    """The Dask workers that are to train: one of the two is given, see `open_client`."""
+
+    dask: str | None
+    scheduler: str | None
+    device: str
+
+
+def asked_workers(dask: str | None, scheduler: str | None, device: str) -> AskedWorkers | None:
+    """The workers of the options; None where this process is to train."""
+    if dask is None and scheduler is None:
+        return None
+    return AskedWorkers(dask, scheduler, device)
+
+
+def own_device(device: str, workers: AskedWorkers | None) -> str:
+    """What this process computes on: it may lack what workers have."""
+    return "auto" if workers is not None and device == "cuda" else device
 
 
 def layers_of(text: str, store: str) -> list[str]:
@@ -43,9 +73,29 @@ def open_trainer(job: GridJob, cells: Sequence[Cell]) -> GridTrainer:
     return trainer
 
 
-def train_grid(trainer: GridTrainer, cells: Sequence[Cell]) -> tuple[Path, list[CellResult]]:
+def train_grid(
+    trainer: GridTrainer, cells: Sequence[Cell], workers: AskedWorkers | None = None
+) -> tuple[Path, list[CellResult]]:
     """Train every cell, with a table on the screen; returns the grid's folder and rows."""
     folder = Path(trainer.job.runs, grid_name(trainer.job.identity(trainer.data), cells))
-    with live_grid() as tell:
-        grid = Grid(cells, folder, trainer.train, groups=trainer.groups(cells), on_change=tell)
-        return folder, grid.run()
+    with _training(trainer, cells, workers) as (run_groups, groups), live_grid() as tell:
+        return folder, Grid(cells, folder, run_groups, groups=groups, on_change=tell).run()
+
+
+@contextmanager
+def _training(
+    trainer: GridTrainer, cells: Sequence[Cell], workers: AskedWorkers | None
+) -> Iterator[tuple[RunGroups, list[list[int]]]]:
+    """Who trains, and the groups of cells to train side by side."""
+    if workers is None:
+        yield one_after_another(trainer.train), trainer.groups(cells)
+        return
+    from declip_pipeline.dask_cluster import open_client
+    from declip_pipeline.sweeps.worker_training import WorkerTraining
+
+    with open_client(dask=workers.dask, scheduler=workers.scheduler, notice=remark) as client:
+        training = WorkerTraining(
+            client, replace(trainer.job, device=workers.device), cells, notice=remark
+        )
+        yield training, training.split(trainer.groups(cells))
+        training.release()

@@ -62,6 +62,12 @@ WeightsOption = Annotated[
         "untrained weights, for measuring speed. Default: downloaded from the hub, or embedded.",
     ),
 ]
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="tcp://HOST:PORT", help="Compute on the workers of a Dask scheduler that runs."
+    ),
+]
 StoresArgument = Annotated[
     list[str],
     typer.Argument(

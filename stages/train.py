@@ -11,6 +11,7 @@ from declip_pipeline.errors import DeclipError, InputError
 from stages.options import (
     Device,
     DeviceOption,
+    SchedulerOption,
     StoresArgument,
     comma_separated,
     require_folder,
@@ -106,6 +107,15 @@ RunsOption = Annotated[
     Path, typer.Option("-o", "--runs", metavar="RUNS", help="Folder that holds the runs.")
 ]
 
+DaskOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLUSTER",
+        help="Train in worker processes, a run at a time in each: local:N here, one a GPU, or "
+        "slurm:configs/slurm.yaml. All must see the stores and RUNS at the same path.",
+    ),
+]
+
 
 def _take_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make a file's values the options' defaults."""
@@ -177,6 +187,8 @@ def train(
     ] = False,
     runs: RunsOption = Path("runs"),
     device: DeviceOption = Device.auto,
+    dask: DaskOption = None,
+    scheduler: SchedulerOption = None,
     tensorboard: TensorboardOption = False,
     config: Annotated[
         Path | None,
@@ -196,15 +208,23 @@ def train(
     Several layers, decoders, seeds, learning rates or training sets are a grid: each combination
     is a run, finished ones are skipped, those that read the same layer share one read of it. The
     last line is the grid's table then, results.csv (and .parquet), which is kept while it runs. The
-    same command in several processes shares the work.
+    same command in several processes shares the work. With --dask or --scheduler, one run is a grid
+    as well.
     """
     from declip_pipeline.sweeps.grid import grid_cells
     from declip_pipeline.sweeps.grid_job import GridJob
     from declip_pipeline.training.recipe import Recipe
-    from stages.grid_training import layers_of, open_trainer, train_grid
+    from stages.grid_training import (
+        asked_workers,
+        layers_of,
+        open_trainer,
+        own_device,
+        train_grid,
+    )
     from stages.screen import result
 
     require_folder(runs, "-o")
+    workers = asked_workers(dask, scheduler, device.value)
     decoder_types = comma_separated(decoder_type) or []
     job = GridJob(
         stores=tuple(stores),
@@ -222,7 +242,7 @@ def train(
         precision=precision.value,
         beside=beside_of(beside),
         fusion=fusion.value,
-        device=device.value,
+        device=own_device(device.value, workers),
         tensorboard=tensorboard,
         uncached=no_cache,
     )
@@ -234,10 +254,10 @@ def train(
         [tuple(comma_separated(text) or []) for text in train_on or []] or [None],
     )
     trainer = open_trainer(job, cells)
-    if len(cells) == 1:
+    if len(cells) == 1 and workers is None:
         _train_one(cells[0], trainer)
         return
-    folder, results = train_grid(trainer, cells)
+    folder, results = train_grid(trainer, cells, workers)
     result(str(folder / "results.csv"))
     if any(row.state == "failed" for row in results):
         raise typer.Exit(1)

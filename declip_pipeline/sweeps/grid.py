@@ -2,11 +2,12 @@
 
 import io
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pyarrow as pa
 import pyarrow.csv
@@ -20,6 +21,8 @@ from declip_pipeline.training.train import Epoch
 
 # Between two looks at runs that another process is at.
 BUSY_SECONDS = 2.0
+# The table is written when a run begins or ends; of epochs in between, not more often than this.
+TABLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,63 @@ class CellResult:
     reason: str | None = None
 
 
+# A run's folder for each cell of a group, or why there is none.
+Outcomes = Sequence[RunFolder | Exception]
 # Trains cells side by side, or finds them finished; is to tell the number of one among them and its
-# epochs. A run's folder for each, or why there is none.
-TrainCells = Callable[
-    [Sequence[Cell], Callable[[int, Epoch], None]], Sequence[RunFolder | Exception]
-]
+# epochs.
+TrainCells = Callable[[Sequence[Cell], Callable[[int, Epoch], None]], Outcomes]
+# An epoch's number and its validation IoU in percent.
+EpochScore = tuple[int, float]
+
+
+class RunGroups(Protocol):
+    """Trains groups of cells, one after another or several at once; yields each as it ends."""
+
+    def __call__(
+        self,
+        cells: Sequence[Cell],
+        groups: Sequence[list[int]],
+        begun: Callable[[list[int]], None],
+        learned: Callable[[int, Sequence[EpochScore]], None],
+    ) -> Generator[tuple[list[int], Outcomes], None, None]:
+        """`groups` are numbers of `cells`.
+
+        It tells `begun` each group that it begins, and `learned` the number of a cell with its new
+        epochs, at least one. What it raises ends the grid; what is wrong with a group is no more
+        than its outcome.
+        """
+        ...
+
+
+def one_after_another(train: TrainCells) -> RunGroups:
+    """Groups trained in this process by `train`."""
+
+    def run(
+        cells: Sequence[Cell],
+        groups: Sequence[list[int]],
+        begun: Callable[[list[int]], None],
+        learned: Callable[[int, Sequence[EpochScore]], None],
+    ) -> Generator[tuple[list[int], Outcomes], None, None]:
+        def train_group(group: list[int]) -> Outcomes:
+            def on_epoch(place: int, epoch: Epoch) -> None:
+                learned(group[place], [(epoch.epoch, epoch.valid_iou)])
+
+            return train([cells[number] for number in group], on_epoch)
+
+        for group in groups:
+            begun(group)
+            try:
+                outcomes = train_group(group)
+            except Exception as error:
+                # What cannot be trained, for whatever reason, is no reason to lose the others.
+                outcomes = [error] * len(group)
+            yield group, outcomes
+
+    return run
 
 
 class Grid:
-    """Runs the cells of a grid group after group and keeps a table of them.
+    """Runs the cells of a grid in groups and keeps a table of them.
 
     Each cell is a run of its own, found again by what it is: what is finished is skipped, what was
     interrupted goes on. A cell that fails is a row with its reason, and the others go on. Several
@@ -98,7 +149,7 @@ class Grid:
         self,
         cells: Sequence[Cell],
         folder: Path,
-        train: TrainCells,
+        run_groups: RunGroups,
         *,
         groups: Sequence[Sequence[int]] | None = None,
         on_change: Callable[[list[CellResult]], None] = lambda results: None,
@@ -109,46 +160,49 @@ class Grid:
         """
         self.cells = list(cells)
         self.folder = folder
-        self._train = train
+        self._run_groups = run_groups
         self._groups = groups or [[number] for number in range(len(self.cells))]
         self._on_change = on_change
         self._results = [_row(cell, "waiting") for cell in self.cells]
+        self._best: dict[int, EpochScore] = {}
+        self._written = 0.0
 
     def run(self) -> list[CellResult]:
         """Train all cells; returns their rows, each `finished` or `failed`."""
         self._tell({})
         left = [list(group) for group in self._groups]
         while left:
-            busy = [some for group in left if (some := self._run_group(group))]
-            if busy == left:
+            busy: list[list[int]] = []
+            with closing(
+                self._run_groups(self.cells, left, self._begun, self._learned)
+            ) as ended_groups:
+                for group, outcomes in ended_groups:
+                    if some := self._ended(group, outcomes):
+                        busy.append(some)
+            if sorted(busy) == sorted(left):
                 time.sleep(BUSY_SECONDS)
             left = busy
         return self._results
 
-    def _run_group(self, group: list[int]) -> list[int]:
-        """Train cells side by side; returns those that another process is at."""
-        best: dict[int, Epoch] = {}
-
-        def on_epoch(place: int, epoch: Epoch) -> None:
-            number = group[place]
-            if number not in best or epoch.valid_iou > best[number].valid_iou:
-                best[number] = epoch
-            self._results[number] = _row(
-                self.cells[number],
-                "running",
-                best_valid_iou=best[number].valid_iou,
-                best_epoch=best[number].epoch,
-                epochs=epoch.epoch,
-            )
-            self._on_change(self._results)
-
-        cells = [self.cells[number] for number in group]
+    def _begun(self, group: list[int]) -> None:
         self._tell({number: _row(self.cells[number], "running") for number in group})
-        try:
-            outcomes = self._train(cells, on_epoch)
-        except Exception as error:
-            # What cannot be trained, for whatever reason, is no reason to lose the others.
-            outcomes = [error] * len(group)
+
+    def _learned(self, number: int, epochs: Sequence[EpochScore]) -> None:
+        before = [self._best[number]] if number in self._best else []
+        best = self._best[number] = max([*before, *epochs], key=lambda epoch: epoch[1])
+        self._results[number] = _row(
+            self.cells[number],
+            "running",
+            best_valid_iou=best[1],
+            best_epoch=best[0],
+            epochs=epochs[-1][0],
+        )
+        if time.monotonic() > self._written + TABLE_SECONDS:
+            self._write()
+        self._on_change(self._results)
+
+    def _ended(self, group: list[int], outcomes: Outcomes) -> list[int]:
+        """Take in what came of a group; returns those that another process is at."""
         rows = {
             number: _result(self.cells[number], outcome)
             for number, outcome in zip(group, outcomes, strict=True)
@@ -159,8 +213,12 @@ class Grid:
     def _tell(self, changed: Mapping[int, CellResult]) -> None:
         for number, row in changed.items():
             self._results[number] = row
-        write_table(self.folder, self._results)
+        self._write()
         self._on_change(self._results)
+
+    def _write(self) -> None:
+        write_table(self.folder, self._results)
+        self._written = time.monotonic()
 
 
 def _result(cell: Cell, outcome: RunFolder | Exception) -> CellResult:

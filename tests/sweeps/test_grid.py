@@ -9,7 +9,7 @@ import torch
 
 from declip_pipeline.errors import InputError, RunBusyError, TrainingError
 from declip_pipeline.sweeps import grid as grids
-from declip_pipeline.sweeps.grid import Grid, grid_cells, grid_name
+from declip_pipeline.sweeps.grid import Grid, grid_cells, grid_name, one_after_another
 from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
 from declip_pipeline.training import learner
 from declip_pipeline.training import train as training
@@ -31,7 +31,9 @@ def trainer_of(store, folder, notice=lambda line: None, **options):
 def make_grid(store, folder, cells=CELLS, notice=lambda line: None, side_by_side=False):
     trainer = trainer_of(store, folder, notice)
     groups = trainer.groups(cells) if side_by_side else None
-    return Grid(cells, folder / grid_name({}, cells), trainer.train, groups=groups)
+    return Grid(
+        cells, folder / grid_name({}, cells), one_after_another(trainer.train), groups=groups
+    )
 
 
 def train_alone(store, folder, cell, epochs=2):
@@ -112,7 +114,7 @@ def test_errors_of_any_kind_leave_the_others_alone(tmp_path):
             raise ValueError("no layer1\nat all")
         return [TrainingError("x")]
 
-    results = Grid(CELLS, tmp_path, train).run()
+    results = Grid(CELLS, tmp_path, one_after_another(train)).run()
     assert {result.reason for result in results} == {"ValueError: no layer1 at all", "x"}
 
 
@@ -178,7 +180,7 @@ def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch
         return [train_alone(tiny_store, tmp_path, cell, epochs=1)]
 
     cells = grid_cells(["layer1", "layer2"], ["linear"], [0], [1e-3], [None])
-    results = Grid(cells, tmp_path / "table", train).run()
+    results = Grid(cells, tmp_path / "table", one_after_another(train)).run()
     assert order == [("layer1", 0), ("layer2", 0), ("layer1", 0), ("layer1", 0), ("layer1", 0)]
     assert [result.state for result in results] == ["finished"] * 2
 
