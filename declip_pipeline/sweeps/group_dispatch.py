@@ -150,8 +150,8 @@ class GroupDispatch:
                 self._learned(number, [(each["epoch"], each["valid_iou"]) for each in new])
 
     def _cancel(self, groups: Iterable[_Group]) -> None:
-        tasks = [group.task for group in groups]
-        self._workers.client.cancel(tasks)  # type: ignore[no-untyped-call]
+        if tasks := [group.task for group in groups]:
+            self._workers.client.cancel(tasks)  # type: ignore[no-untyped-call]
 
 
 def _killing(group: _Group, deaths: int) -> Outcomes:
