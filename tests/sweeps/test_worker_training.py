@@ -270,8 +270,10 @@ def _is_training():
 
 def test_after_the_scheduler_is_lost_the_same_grid_goes_on(tiny_store, tmp_path, undisturbed):
     program = (
-        "from distributed import LocalCluster; import sys\n"
+        "from distributed import LocalCluster; import dask, sys\n"
         "if __name__ == '__main__':\n"
+        # Dask's own workers compute with one thread: last bits would differ.
+        "    dask.config.set({'distributed.nanny.pre-spawn-environ': {}})\n"
         "    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None,\n"
         "                      silence_logs=60) as cluster:\n"
         "        print(cluster.scheduler_address, flush=True); sys.stdin.read()\n"
