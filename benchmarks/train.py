@@ -26,10 +26,10 @@ from store import SHAPE, fill, in_turns, new_writer
 from torch.utils.flop_counter import FlopCounterMode
 
 from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.core_threads import mapping_parts
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.feeding.feed import Feed
-from declip_pipeline.feeding.piece_threads import mapping_pieces
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.learner import GradientLearner
 from declip_pipeline.training.localization_run import plan_run, train_runs
@@ -185,7 +185,7 @@ def cached_epoch(
 
     def epoch() -> None:
         training.begin_epoch()
-        with mapping_pieces(learner.in_threads) as map_pieces:
+        with mapping_parts(learner.threads) as map_pieces:
             training.mean_loss(take_steps([training], feed, order, map_pieces), str)
 
     return epoch

@@ -13,6 +13,7 @@ FLOORS = [
         "fingerprint",
         "atomic_files",
         "seeding",
+        "core_threads",
         "devices",
         "folder_names",
         "dask_cluster",

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from declip_pipeline.core_threads import MapParts
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.feeding.piece_threads import MapPieces
 from declip_pipeline.metrics.intersection_over_union import intersection_over_union
 
 
@@ -32,7 +32,7 @@ def validation_ious(
     judged: Sequence[Judged],
     feed: BatchFeed,
     batch_size: int,
-    map_pieces: MapPieces = map,
+    map_pieces: MapParts = map,
 ) -> list[float]:
     """Mean over pictures of each decoder's IoU in percent, at its own 256x256.
 

@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
+from declip_pipeline.core_threads import mapping_parts
 from declip_pipeline.metrics.average_precision import average_precision_of_ranking
 from declip_pipeline.metrics.certain_regions import certain_regions
 from declip_pipeline.metrics.f1_score import f1_best, f1_fixed
-from declip_pipeline.metrics.in_threads import in_threads
 from declip_pipeline.metrics.intersection_over_union import iou_from_counts
 from declip_pipeline.metrics.map_checks import (
     as_probabilities,
@@ -56,8 +56,9 @@ def localization_metrics(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
     pixels = maps.shape[1] * maps.shape[2]
     at_once = max(1, min(PIXELS_AT_ONCE, PIXELS_OF_A_PART if on_cpu else PIXELS_AT_ONCE) // pixels)
     workers = min(torch.get_num_threads(), PIXELS_AT_ONCE // (at_once * pixels)) if on_cpu else 1
-    pairs = zip(torch.split(maps.detach(), at_once), torch.split(masks, at_once), strict=True)
-    parts = in_threads(_metrics_of_part, list(pairs), workers)
+    pairs = list(zip(torch.split(maps.detach(), at_once), torch.split(masks, at_once), strict=True))
+    with mapping_parts(min(workers, len(pairs))) as map_parts:
+        parts = list(map_parts(_metrics_of_part, pairs))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -26,13 +26,13 @@ class Learner(ABC):
     """A decoder that learns from pieces of batches; `piece_size` is how many pictures it takes.
 
     Used as: for each epoch `begin_epoch`; for each of its batches `compute` and `accumulate` every
-    piece in order, then `update`. `in_threads` says that pieces are better computed at the same
-    time, each in a thread of its own.
+    piece in order, then `update`. `threads` says how many pieces are best computed at a time, each
+    on one core.
     """
 
     decoder: Decoder
     piece_size: int
-    in_threads: bool = False
+    threads: int = 1
 
     @abstractmethod
     def begin_epoch(self, learning_rate: float) -> None:
@@ -104,7 +104,8 @@ class GradientLearner(Learner):
         self.piece_size = recipe.micro_batch_size or _piece_size(decoder, recipe, device)
         self._optimizer = make_optimizer(decoder, recipe.learning_rate)
         self._parameters = list(decoder.parameters())
-        self.in_threads = recipe.decoder_type == "linear" and device.type == "cpu"
+        if recipe.decoder_type == "linear" and device.type == "cpu":
+            self.threads = torch.get_num_threads()
         self._device = device
         self._precision = recipe.precision
         self._loss = torch.compile(training_loss) if recipe.compile else training_loss

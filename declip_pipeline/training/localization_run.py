@@ -121,8 +121,8 @@ def train_runs(
                     trainings[number] = _begin(run, data.device, _of_run(on_epoch, number))
             except DeclipError as error:
                 outcomes[number] = error
-        for kind in (True, False):
-            some = [one for one in trainings.values() if one.learner.in_threads == kind]
+        for threads in {one.learner.threads for one in trainings.values()}:
+            some = [one for one in trainings.values() if one.learner.threads == threads]
             train_side_by_side(some, *feeds)
         for number, training in trainings.items():
             outcomes[number] = training.error

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from declip_pipeline.core_threads import MapParts, mapping_parts
 from declip_pipeline.decoders.decoder_file import save_decoder
 from declip_pipeline.devices import is_out_of_memory
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.evaluation.validation import Judged, validation_ious
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
-from declip_pipeline.feeding.piece_threads import MapPieces, mapping_pieces
 from declip_pipeline.seeding import permutation
 from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
@@ -189,7 +189,7 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
         for training in together:
             training.begin_epoch()
         order = permutation(len(train_feed), recipe.seed, "epoch", together[0].epoch)
-        with mapping_pieces(together[0].learner.in_threads) as map_pieces:
+        with mapping_parts(together[0].learner.threads) as map_pieces:
             sizes = take_steps(together, train_feed, order, map_pieces)
             losses = _finite_losses(together, train_feed, order, sizes)
             good = [training for training in together if training.error is None]
@@ -233,7 +233,7 @@ def take_steps(
     together: Sequence[Training],
     feed: BatchFeed,
     order: np.ndarray,
-    map_pieces: MapPieces = map,
+    map_pieces: MapParts = map,
 ) -> list[int]:
     """One step on each batch of the feed in this order (int64 positions); returns their sizes."""
     sizes = []

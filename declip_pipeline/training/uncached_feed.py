@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.core_threads import torch_threads
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
@@ -19,7 +20,6 @@ from declip_pipeline.feature_dtype import StoredFeatures, to_device
 from declip_pipeline.feeding.batch import Batch, Features
 from declip_pipeline.feeding.column import in_place, read_ahead
 from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.feeding.piece_threads import torch_threads
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store.reader import Store
 

@@ -1,9 +1,11 @@
+"""Parts are mapped in order, each on one core, and threads born later are as before."""
+
 import threading
 
 import pytest
 import torch
 
-from declip_pipeline.metrics.in_threads import in_threads
+from declip_pipeline.core_threads import mapping_parts
 
 
 @pytest.fixture(autouse=True)
@@ -21,15 +23,17 @@ def test_results_keep_the_order_and_each_part_has_one_core():
         together.wait(timeout=30)  # passed only by two parts at once
         return number * number, torch.get_num_threads()
 
-    assert in_threads(work, range(6), workers=2) == [(n * n, 1) for n in range(6)]
+    with mapping_parts(2) as map_parts:
+        assert list(map_parts(work, range(6))) == [(n * n, 1) for n in range(6)]
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_one_worker_or_one_part_stays_in_this_thread(workers):
-    here = threading.get_ident()
-    parts = range(1 if workers == 2 else 3)
-    found = in_threads(lambda _: (threading.get_ident(), torch.get_num_threads()), parts, workers)
-    assert set(found) == {(here, 2)}
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_worker_stays_in_this_thread(workers):
+    with mapping_parts(workers) as map_parts:
+        found = list(
+            map_parts(lambda _: (threading.get_ident(), torch.get_num_threads()), range(3))
+        )
+    assert set(found) == {(threading.get_ident(), 2)}
 
 
 def fail(number: int) -> None:
@@ -38,11 +42,12 @@ def fail(number: int) -> None:
 
 @pytest.mark.parametrize("work", [int, fail])
 def test_threads_born_later_have_as_many_cores_as_before(work):
-    if work is fail:
-        with pytest.raises(ValueError, match="part 0"):
-            in_threads(work, range(4), workers=2)
-    else:
-        in_threads(work, range(4), workers=2)
+    with mapping_parts(2) as map_parts:
+        if work is fail:
+            with pytest.raises(ValueError, match="part 0"):
+                list(map_parts(work, range(4)))
+        else:
+            list(map_parts(work, range(4)))
     found = []
     thread = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
     thread.start()
