@@ -49,17 +49,15 @@ PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
 def main() -> None:
     options = _options()
-    rows: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-        root = Path(folder)
-        if "bare" in options.parts:
-            rows += beside_the_bare_decoder(root / "bare", options)
-        if "cache" in options.parts:
-            rows += beside_no_cache(root / "cache", options)
-        if "ablation" in options.parts:
-            rows += in_one_pass(root / "ablation", options)
     settings = {key: value for key, value in vars(options).items() if key != "folder"}
-    report(options.name, rows, settings)
+    parts = {
+        "bare": beside_the_bare_decoder,
+        "cache": beside_no_cache,
+        "ablation": in_one_pass,
+    }
+    for name in options.parts.split(","):
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            report(f"{options.name}_{name}", parts[name](Path(folder) / name, options), settings)
 
 
 def _options() -> argparse.Namespace:
@@ -210,8 +208,9 @@ def peak() -> float | None:
 def beside_no_cache(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     """An epoch, with its validation, from the store and from the pictures (`--no-cache`)."""
     write_pictures(root / "data", options.images)
+    as_validation(root / "data", options.images // 4)
     backbone = open_backbone("CLIP:ViT-L/14", weights=["random:0"], device=options.device)
-    manifest, sizes = open_checked_dataset(root / "data", assign_splits=(80, 20, 0))
+    manifest, sizes = open_checked_dataset(root / "data")
     store = Store(
         extract(
             manifest,
@@ -253,14 +252,20 @@ def beside_no_cache(root: Path, options: argparse.Namespace) -> list[dict[str, A
     return rows
 
 
+def as_validation(root: Path, count: int) -> None:
+    """Move the first pictures to the split `valid`."""
+    for kind in ("images", "masks"):
+        (root / kind / "valid").mkdir()
+        for path in sorted((root / kind / "train").iterdir())[:count]:
+            path.rename(root / kind / "valid" / path.name)
+
+
 def epoch_seconds(
     runs: Path, store: Store, recipe: Recipe, uncached: bool, options: argparse.Namespace
 ) -> float:
     """Seconds of the second epoch, or of the only one without a cache, with its validation."""
-    recipe = replace(
-        recipe, epochs=1 if uncached else 2, batch_size=options.batch_size, uncached=uncached
-    )
-    data = TrainingData([store], device=torch.device(options.device))
+    recipe = replace(recipe, epochs=1 if uncached else 2, batch_size=options.batch_size)
+    data = TrainingData([store], device=torch.device(options.device), uncached=uncached)
     run = plan_run(data, runs, layer="layer20", recipe=recipe)
     (error,) = train_runs(data, [run])
     if error is not None:

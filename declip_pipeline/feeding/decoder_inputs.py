@@ -73,7 +73,9 @@ def inputs_like(
             sources.append(FeatureSource(layer))
         elif offers:
             sources.append(FeatureSource(layer, tuple(offers)))
-        elif len(parts_of(features)) == 1 or part["backbone"] == store.identity.backbone:
+        elif (
+            len(parts_of(features)) == 1 or part["weights_sha256"] == store.identity.weights_sha256
+        ):
             found = _features_found(store, layer)
             place = f"the store {store.location}"
             require_same_features(part, found, decoder=decoder, features=place)

@@ -70,7 +70,7 @@ class GridTrainer:
         beside: dict[tuple[str, str], list[Store]] = {}
         for place, layer in self.job.beside:
             store = Store(place)
-            beside.setdefault((store.identity.backbone, layer), []).append(store)
+            beside.setdefault((store.identity.weights_sha256, layer), []).append(store)
         return TrainingData(
             self.stores,
             beside=[FeatureSource(layer, tuple(some)) for (_, layer), some in beside.items()],
