@@ -1,9 +1,11 @@
-"""Everything that needs a CUDA device, in one call: parity, then extraction with ViT-L/14.
+"""Everything that needs a CUDA device, in one call: parity, then extraction and training.
 
 python benchmarks/on_gpu.py [--results DIR] [--images 2048]
 
 Runs the tests of parity on the device, then benchmarks/extract.py for one layer (beside plain
-loops), four and all 24, in float32 and bfloat16, and in bfloat16 compiled. Each part leaves its
+loops), four and all 24, in float32 and bfloat16, and in bfloat16 compiled; then benchmarks/train.py
+beside the bare decoder, beside a loop without a cache, and 24 layers in one pass, all with the
+shapes of ViT-L/14. Each part leaves its
 JSON file in benchmarks/results, and a copy in DIR, as soon as it is done, so that a call that is
 cut short keeps what it has. Exit code 1 where a part failed.
 """
@@ -31,12 +33,20 @@ NEEDED = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
     "safetensors": "safetensors",
+    "pyarrow": "pyarrow",
+    "typer": "typer",
+    "rich": "rich",
+    "pydantic": "pydantic",
+    "yaml": "pyyaml",
+    "sklearn": "scikit-learn",
 }
 PARITY = [
     "tests/backbones/test_golden_backbones.py",
     "tests/decoders/test_golden_decoders.py",
     "tests/extraction/test_feature_computing.py",
 ]
+# Pictures of an epoch as a share of --images.
+TRAINING = {"bare": (["--compile"], 0.25), "cache": ([], 0.125), "ablation": ([], 0.25)}
 BOTH = ["--precision", "float32", "bfloat16"]
 COMPILED = ["--precision", "bfloat16", "--compile", "--no-loops"]
 # What matters most comes first. A quarter of the pictures do where every layer is written: 12.6 MB
@@ -71,6 +81,13 @@ def main() -> None:
         script = str(Path(__file__).with_name("extract.py"))
         codes[name] = run([script, *common, *own, "--images", str(images)]).returncode
         keep(name, options.results)
+    for part, (own, share) in TRAINING.items():
+        images = str(max(64, round(options.images * share)))
+        sizes = ["--images", images, "--ablation-images", images, "--batch-size", "64"]
+        common = ["--device", "cuda", "--name", "train_gpu", "--parts", part]
+        script = str(Path(__file__).with_name("train.py"))
+        codes[f"train_gpu_{part}"] = run([script, *common, *sizes, *own]).returncode
+        keep(f"train_gpu_{part}", options.results)
     print(codes)
     sys.exit(any(codes.values()))
 

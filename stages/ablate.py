@@ -14,7 +14,7 @@ from stages.options import (
     comma_separated,
     require_folder,
 )
-from stages.train import (
+from stages.training_options import (
     BesideOption,
     CompileOption,
     DaskOption,
