@@ -71,7 +71,8 @@ class Training:
             self._best_iou, self._best_epoch = state["best_iou"], state["best_epoch"]
             self.epoch = state["epoch"]
         self._records = run.epochs()[: self.epoch]
-        self._losses: list[torch.Tensor] = []
+        # Of each step, of each of its pieces.
+        self._losses: list[list[torch.Tensor]] = []
 
     @property
     def is_done(self) -> bool:
@@ -86,7 +87,7 @@ class Training:
 
     def begin_step(self) -> None:
         """Begin a batch."""
-        self._losses.append(torch.zeros(()))
+        self._losses.append([])
 
     def compute(self, piece: Batch, share: float) -> Any:
         """Compute what a piece that is `share` of its batch teaches."""
@@ -96,14 +97,15 @@ class Training:
         """Take in what `compute` gave for a piece that is `share` of its batch."""
         loss = self.learner.accumulate(computed)
         # Looked at once an epoch: to look at each step would wait for the device at each step.
-        self._losses[-1] = self._losses[-1].to(loss.device) + loss * share
+        self._losses[-1].append(loss * share)
 
     def mean_loss(self, sizes: Sequence[int], name_step: Callable[[int], str]) -> float:
         """The epoch's mean loss over pictures; `sizes` are its batches', `name_step` names one's.
 
         Raises `TrainingError` when it is not finite.
         """
-        losses = torch.stack(self._losses).double().cpu()
+        losses = torch.stack([torch.stack(pieces).sum() for pieces in self._losses])
+        losses = losses.double().cpu()
         mean = float((losses * torch.tensor(sizes)).sum() / sum(sizes))
         if not math.isfinite(mean):
             step = int((~torch.isfinite(losses)).nonzero()[0])
