@@ -2,9 +2,10 @@
 
 python benchmarks/train.py [--parts bare,cache,ablation] [--device cuda] [--images 64]
 
-Features of ViT-L/14's shape, half a megabyte a picture. Contestants of one row of ratios take
-turns, and each figure is a median over rounds, but for the loop without a cache, of which one
-epoch takes minutes.
+Features of ViT-L/14's shape, half a megabyte a picture. Steps are timed without validation and
+checkpoints, contestants in turns: a median over rounds, but one round for convolutions on a CPU.
+Against the loop without a cache whole epochs are timed, training and validation, once: the second
+from the store, the only one without. The ablation is timed once, with reading and writing.
 """
 
 import argparse

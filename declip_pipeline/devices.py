@@ -1,6 +1,9 @@
 """The device that computations run on."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
+from torch.backends import cudnn
 
 from declip_pipeline.errors import InputError
 
@@ -20,6 +23,16 @@ def choose_device(name: str) -> torch.device:
             "devices; use --device cpu"
         )
     return torch.device(name)
+
+
+def exact_float32(device: torch.device) -> AbstractContextManager[object]:
+    """Compute in float32 as it is.
+
+    On CUDA, convolutions would round what they multiply to 10 bits (TF32) by default.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return cudnn.flags(enabled=True, allow_tf32=False)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -95,7 +95,7 @@ def ablate(
     """
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.ablation import layer_scores, write_scores
-    from declip_pipeline.sweeps.cross_evaluation import evaluate_run, plan_evaluations
+    from declip_pipeline.sweeps.cross_evaluation import evaluate_run, plan_evaluations, pooled
     from declip_pipeline.sweeps.grid import grid_cells
     from declip_pipeline.sweeps.grid_job import GridJob
     from declip_pipeline.training.recipe import Recipe
@@ -114,8 +114,8 @@ def ablate(
     opened = [Store(path) for path in stores]
     # Augmented views have no such split. What cannot be judged in the end is better refused before
     # hours of training.
-    judged = next((store for store in opened if split in store.splits), opened[0])
-    plan_evaluations([], [judged], split=split)
+    judged = [store for store in opened if split in store.splits] or opened[:1]
+    plan_evaluations([], judged, split=split)
     rates = learning_rates_of(learning_rate)
     if len(rates) != 1:
         raise InputError(f"--learning-rate {learning_rate!r}; expected one, layers are compared")
@@ -151,15 +151,21 @@ def ablate(
     folder, rows = train_grid(trainer, cells, workers)
     finished = [row.run for row in rows if row.run is not None]
     evaluations = {}
+    others = [Store(place) for place, _ in job.beside]
     with progress("judging", "runs") as tell:
         for number, run in enumerate(finished):
             tell(number, len(finished))
-            evaluations[run] = evaluate_run(
-                RunFolder(Path(run)),
-                judged,
-                split=split,
-                beside=[Store(place) for place, _ in job.beside],
-                device=trainer.data.device,
+            evaluations[run] = pooled(
+                [
+                    evaluate_run(
+                        RunFolder(Path(run)),
+                        store,
+                        split=split,
+                        beside=others,
+                        device=trainer.data.device,
+                    )
+                    for store in judged
+                ]
             )
         tell(len(finished), len(finished))
     scores = layer_scores(rows, evaluations)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from declip_pipeline.errors import InputError, UnknownNameError
 
@@ -29,9 +29,9 @@ class DecoderSettings(Settings):
 class GridSettings(Settings):
     """Options of `declip-pipe train`, of which those that span a grid are lists."""
 
-    layers: str | list[str | int] | None = None
+    layers: StrictInt | str | list[StrictInt | str] | None = None
     decoders: str | list[str] | None = None
-    seeds: int | list[int] | None = None
+    seeds: StrictInt | list[StrictInt] | None = None
     learning_rates: float | list[float] | None = None
     train_on: list[str | list[str]] | None = None
     widths: list[int] | None = None

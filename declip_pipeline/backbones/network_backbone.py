@@ -1,17 +1,17 @@
 """A backbone made of one network."""
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Self
 
 import torch
 from torch import Tensor
-from torch.backends import cudnn
 
 from declip_pipeline.backbones.contract import Backbone, Preprocessing
 from declip_pipeline.backbones.strict_weights import sha256_of_tensors
 from declip_pipeline.backbones.tower import Tower, layer_shapes
+from declip_pipeline.devices import exact_float32
 from declip_pipeline.errors import DeclipError
 
 
@@ -86,9 +86,7 @@ class NetworkBackbone(Backbone):
 
     def _computing(self) -> AbstractContextManager[object]:
         if self.precision == "float32":
-            # On CUDA, convolutions would round their inputs to 10 bits (TF32) by default.
-            on_cuda = self.device.type == "cuda"
-            return cudnn.flags(enabled=True, allow_tf32=False) if on_cuda else nullcontext()
+            return exact_float32(self.device)
         return torch.autocast(self.device.type, getattr(torch, self.precision))
 
     def _normalized(self, images: Tensor) -> Tensor:

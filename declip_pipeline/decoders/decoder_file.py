@@ -44,10 +44,11 @@ def load_decoder(path: Path) -> tuple[Decoder, dict[str, Any]]:
             about = json.loads((file.metadata() or {})[_METADATA])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         features = about["features"]
+        shapes = about.get("input_shapes") or [features["shape"]]
         decoder = build_decoder(
             about["decoder_type"],
-            [FeatureShape.from_json(shape) for shape in about["input_shapes"]],
-            fusion=about["fusion"],
+            [FeatureShape.from_json(shape) for shape in shapes],
+            fusion=about.get("fusion", "concat"),
             widths=about["widths"],
             output_size=about["output_size"],
         )

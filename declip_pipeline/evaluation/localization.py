@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.devices import exact_float32
 from declip_pipeline.evaluation.maps import probability_maps
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
@@ -52,7 +53,7 @@ def evaluate_localization(
     feed = Feed([(store, by_size)], sources, device=device, tier="stream")
     decoder.eval()
     results: dict[int, ImageResult] = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), exact_float32(device):
         for batch in feed.batches(np.arange(len(feed)), batch_size):
             logits = decoder(*batch.inputs(sources))
             batch_rows = by_size[batch.positions]

@@ -8,6 +8,7 @@ import torch
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.devices import exact_float32
 from declip_pipeline.evaluation.maps import probability_maps
 from declip_pipeline.feature_dtype import rounded_features
 from declip_pipeline.images.resize import resize_image
@@ -62,7 +63,8 @@ class Predictor:
             if backbone not in computed:
                 layers = [layer for one, layer, _ in self._inputs if one is backbone]
                 computed[backbone] = backbone.forward(_picture(image, backbone), layers)
-        with torch.inference_mode():
+        device = next(self._decoder.parameters()).device
+        with torch.inference_mode(), exact_float32(device):
             inputs = [
                 rounded_features(
                     computed[backbone][layer], dtype, is_grid=backbone.layers[layer].is_grid

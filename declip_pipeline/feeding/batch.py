@@ -33,15 +33,19 @@ class Batch:
 
     def features(self, source: FeatureSource) -> Tensor:
         """(N, *shape of the source's layer) float32 on the device."""
-        if source not in self._decoded:
-            self._decoded.clear()  # what is used one after another need not be kept together
-            stored = self.stored_features[source](self.part)
-            self._decoded[source] = stored.to(self.device).decoded()
-        return self._decoded[source]
+        (features,) = self.inputs([source])
+        return features
 
     def inputs(self, sources: Sequence[FeatureSource]) -> list[Tensor]:
         """The features of each source: what a decoder of them is called with."""
-        return [self.features(source) for source in sources]
+        # Kept for the next decoder of the same; all that others use would leave the cache.
+        for source in self._decoded.keys() - set(sources):
+            del self._decoded[source]
+        for source in sources:
+            if source not in self._decoded:
+                stored = self.stored_features[source](self.part)
+                self._decoded[source] = stored.to(self.device).decoded()
+        return [self._decoded[source] for source in sources]
 
     @cached_property
     def targets(self) -> Tensor:

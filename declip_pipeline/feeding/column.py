@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from declip_pipeline.feature_dtype import to_device
 from declip_pipeline.feeding.tiers import Tier
 
 # Batches being read ahead of the one in use: enough to hide a read behind a training step.
@@ -54,7 +55,7 @@ class Column:
 
             return finish
         whole = self._whole
-        chosen = torch.from_numpy(positions).to(whole[0].device)
+        chosen = to_device(torch.from_numpy(positions), whole[0].device)
         return lambda: lambda part: tuple(self._gathered(one, chosen[part]) for one in whole)
 
     def _gathered(self, tensor: Tensor, rows: Tensor) -> Tensor:

@@ -53,6 +53,11 @@ def joined_inputs(
             raise InputError(
                 f"{part['layer']} of {part['backbone']} is given twice; give each layer once"
             )
+    if fusion == "weighted" and len(parts) == 1:
+        raise InputError(
+            f"a weighted sum of {parts[0]['layer']} alone; expected several layers, such as "
+            "layer8+layer14, or leave out --fusion"
+        )
     return DecoderInputs(tuple(sources), fusion, joined_identity(parts, fusion))
 
 

@@ -48,7 +48,9 @@ class Feed:
                 "no fake picture was chosen to be fed; expected at least one, check the split and "
                 "the generators"
             )
-        self.bytes = sum(fed_bytes(self.parts, source) for source in self.sources)
+        self.bytes = targets_bytes(self.parts) + sum(
+            fed_bytes(self.parts, source) for source in self.sources
+        )
         self.tier = choose_tier(self.bytes, device, tier)
         self._dtypes = {source: self._dtype_of(source) for source in self.sources}
         self._columns = {source: self._column(source) for source in self.sources}
@@ -139,11 +141,15 @@ class Feed:
 
 
 def fed_bytes(parts: Sequence[tuple[Store, np.ndarray]], source: FeatureSource) -> int:
-    """Bytes that a source's features of these rows take, with the targets that go with them."""
+    """Bytes that a source's features of these rows take, as they are stored."""
     return sum(
-        len(rows) * (source.store_of(store).bytes_per_row(source.layer) + TARGET_SIZE**2)
-        for store, rows in parts
+        len(rows) * source.store_of(store).bytes_per_row(source.layer) for store, rows in parts
     )
+
+
+def targets_bytes(parts: Sequence[tuple[Store, np.ndarray]]) -> int:
+    """Bytes that the targets of these rows take."""
+    return sum(len(rows) for _, rows in parts) * TARGET_SIZE**2
 
 
 def _read_features(store: Store, rows: np.ndarray, layer: str, dtype: str) -> Callable[[], Stored]:

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,13 @@ def evaluate_run(
     )
     learned = tuple(config["train_on"])
     return Evaluation(run.path, store.location, folder, learned, figures, results)
+
+
+def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
+    """Evaluations of one run on several stores as one, on all of their pictures."""
+    results = [result for evaluation in evaluations for result in evaluation.results]
+    figures = {name: mean_figures(some) for name, some in by_generator(results).items()}
+    return replace(evaluations[0], results=results, figures=figures)
 
 
 def plan_evaluations(

@@ -82,7 +82,10 @@ class GridTrainer:
 
     def plan(self, cell: Cell) -> PlannedRun:
         """The run that a cell is. Raises what `plan_run` does."""
-        precision: Any = choose_precision(self.job.precision, cell.decoder_type, self.data.device)
+        # Without a cache all is as published.
+        is_published = self.job.uncached and self.job.precision == "auto"
+        asked = "float32" if is_published else self.job.precision
+        precision: Any = choose_precision(asked, cell.decoder_type, self.data.device)
         recipe = replace(
             self.job.recipe,
             decoder_type=cell.decoder_type,
@@ -112,7 +115,12 @@ class GridTrainer:
                     groups.append(together[cell.train_on, cell.seed])
             else:
                 groups.append([number])
-        return [part for group in groups for part in self._fitting(group, cells)]
+        parts = [part for group in groups for part in self._fitting(group, cells)]
+        # Those that read the same one after another, whatever their seeds.
+        places: dict[Any, int] = {}
+        for part in parts:
+            places.setdefault(_read_by(part, cells), len(places))
+        return sorted(parts, key=lambda part: places[_read_by(part, cells)])
 
     def _fitting(self, group: list[int], cells: Sequence[Cell]) -> list[list[int]]:
         if len(group) == 1:
@@ -146,6 +154,11 @@ class GridTrainer:
             run.folder if error is None else error
             for run, error in zip(runs, outcomes, strict=True)
         ]
+
+
+def _read_by(group: Sequence[int], cells: Sequence[Cell]) -> Any:
+    """What a group of cells reads."""
+    return cells[group[0]].train_on, frozenset(cells[number].layer for number in group)
 
 
 def is_light(cell: Cell) -> bool:

@@ -13,6 +13,7 @@ from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder, PositionDecoder
 from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.decoders.initialization import initialize
+from declip_pipeline.devices import exact_float32
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.training.enlarged_loss import enlarged_cross_entropy
 from declip_pipeline.training.recipe import Recipe
@@ -118,9 +119,10 @@ class GradientLearner(Learner):
 
     def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
         """A piece's loss, and the gradients that it adds to its batch's."""
-        with self._autocast():
-            loss = self._loss(self.decoder, inputs, targets)
-        return loss.detach(), torch.autograd.grad(loss * share, self._parameters)
+        with exact_float32(self._device):
+            with self._autocast():
+                loss = self._loss(self.decoder, inputs, targets)
+            return loss.detach(), torch.autograd.grad(loss * share, self._parameters)
 
     def accumulate(self, computed: Any) -> Tensor:
         """Add a piece's gradients to its batch's."""
@@ -140,7 +142,7 @@ class GradientLearner(Learner):
 
     def logits(self, inputs: Sequence[Tensor]) -> Tensor:
         """The decoder's map (N, 256, 256) of logits, in the precision of the training."""
-        with self._autocast():
+        with exact_float32(self._device), self._autocast():
             logits: Tensor = self.decoder(*inputs)
         return logits
 

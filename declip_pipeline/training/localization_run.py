@@ -107,8 +107,6 @@ def train_runs(
     unfinished = [number for number, run in enumerate(runs) if not run.folder.is_finished]
     if not unfinished:
         return outcomes
-    first = runs[unfinished[0]]
-    feeds = data.feeds([runs[number].inputs for number in unfinished], first.generators)
     with ExitStack() as locks:
         trainings: dict[int, Training] = {}
         for number in unfinished:
@@ -121,6 +119,12 @@ def train_runs(
                     trainings[number] = _begin(run, data.device, _of_run(on_epoch, number))
             except DeclipError as error:
                 outcomes[number] = error
+        if not trainings:
+            return outcomes
+        # Only now: who waits for other processes need not read what they train on.
+        feeds = data.feeds(
+            [training.inputs for training in trainings.values()], runs[unfinished[0]].generators
+        )
         for threads in {one.learner.threads for one in trainings.values()}:
             some = [one for one in trainings.values() if one.learner.threads == threads]
             train_side_by_side(some, *feeds)

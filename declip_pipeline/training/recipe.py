@@ -56,7 +56,7 @@ def choose_precision(
     """The precision that is asked for; of "auto", the fastest that the device computes in itself.
 
     That is bfloat16 on CUDA from Ampere on, and on CPUs with AVX512-BF16 or AMX (conv-4 and conv-20
-    take 0.45 of the time there, see `benchmarks/train.py`). A linear decoder waits for memory, not
+    take half of the time there, see `benchmarks/train.py`). A linear decoder waits for memory, not
     for arithmetic, and stays in float32. A probe has no other, whatever is asked for.
     """
     if is_probe(decoder_type):

@@ -111,8 +111,9 @@ class Training:
             step = int((~torch.isfinite(losses)).nonzero()[0])
             raise TrainingError(
                 f"the training loss is {float(losses[step])} in epoch {self.epoch}, step "
-                f"{step + 1} ({name_step(step)}); the state after epoch {self.epoch - 1} is kept; "
-                "try a lower --learning-rate"
+                f"{step + 1} ({name_step(step)}); "
+                + (f"the state after epoch {self.epoch - 1} is kept; " if self.epoch > 1 else "")
+                + "try a lower --learning-rate"
             )
         return mean
 

@@ -1,6 +1,7 @@
 """What trainings are fed with: stores, what stands beside them, and feeds kept for the next one."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,10 +11,31 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
 from declip_pipeline.feeding.decoder_inputs import JOIN, DecoderInputs, joined_inputs
 from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.feeding.feed import Feed, fed_bytes
+from declip_pipeline.feeding.feed import Feed, fed_bytes, targets_bytes
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
+
+# Targets of one read.
+ROWS_AT_ONCE = 256
+
+
+@dataclass(frozen=True)
+class _KeptFeeds:
+    """The feeds of some sources and generators, and whether their features lie in memory."""
+
+    sources: tuple[FeatureSource, ...]
+    generators: tuple[str, ...]
+    is_resident: bool
+    train: BatchFeed
+    valid: BatchFeed
+
+    def serves(self, sources: Sequence[FeatureSource], generators: Sequence[str]) -> bool:
+        """Whether they give these; more layers, where they lie in memory, cost nothing."""
+        if self.generators != tuple(generators):
+            return False
+        is_more = self.is_resident and set(sources) <= set(self.sources)
+        return self.sources == tuple(sources) or is_more
 
 
 class TrainingData:
@@ -50,7 +72,7 @@ class TrainingData:
         self._tier = tier
         self._notice = notice
         self._sources: dict[str, FeatureSource] = {}
-        self._kept: tuple[object, tuple[BatchFeed, BatchFeed]] | None = None
+        self._kept: _KeptFeeds | None = None
         self._backbones = RecordedBackbones(device)
 
     @property
@@ -76,15 +98,17 @@ class TrainingData:
         Raises `InputError` for want of pictures; without a cache, what `UncachedFeed` does.
         """
         sources = tuple(dict.fromkeys(source for one in inputs for source in one.sources))
-        key = sources, tuple(generators)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = None  # its memory goes before more is taken
-            train, valid = (
-                self._feed(self.rows(split, generators), sources) for split in ("train", "valid")
-            )
-            self._kept = key, (train, valid)
-            self._notice(train.description)
-        return self._kept[1]
+        kept = self._kept
+        if kept is not None and kept.serves(sources, generators):
+            return kept.train, kept.valid
+        self._kept = kept = None  # its memory goes before more is taken
+        train_rows, valid_rows = (self.rows(split, generators) for split in ("train", "valid"))
+        _require_fake_pixels(train_rows)
+        train, valid = (self._feed(rows, sources) for rows in (train_rows, valid_rows))
+        is_resident = all(isinstance(f, Feed) and f.tier != "stream" for f in (train, valid))
+        self._kept = _KeptFeeds(sources, tuple(generators), is_resident, train, valid)
+        self._notice(train.description)
+        return train, valid
 
     def _feed(
         self, parts: Sequence[tuple[Store, np.ndarray]], sources: Sequence[FeatureSource]
@@ -134,14 +158,31 @@ class TrainingData:
         if self.uncached:
             return [list(inputs)]
         parts = [part for split in ("train", "valid") for part in self.rows(split, generators)]
-        room = fast_bytes(self.device)
+        room = fast_bytes(self.device) - targets_bytes(parts)
         groups: list[list[DecoderInputs]] = []
-        taken = 0
+        streamed: list[DecoderInputs] = []
+        left = 0
         for one in inputs:
             needed = sum(fed_bytes(parts, source) for source in one.sources)
-            if not groups or (taken + needed > room and taken <= room):
+            if needed > room:
+                streamed.append(one)
+                continue
+            if not groups or needed > left:
                 groups.append([])
-                taken = 0
+                left = room
             groups[-1].append(one)
-            taken += needed
-        return groups
+            left -= needed
+        return [*groups, streamed] if streamed else groups
+
+
+def _require_fake_pixels(parts: Sequence[tuple[Store, np.ndarray]]) -> None:
+    """Raise `InputError` when no target of these rows has a fake pixel."""
+    for store, rows in parts:
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            if (store.read_targets(rows[first : first + ROWS_AT_ONCE]) > 127).any():
+                return
+    raise InputError(
+        f"none of the {sum(len(rows) for _, rows in parts)} training masks of "
+        f"{', '.join(store.location for store, _ in parts)} has a fake pixel; expected some, look "
+        "whether --polarity was right when they were extracted"
+    )

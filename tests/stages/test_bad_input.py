@@ -286,7 +286,16 @@ class TestStores:
         """A command that reads a store."""
         if request.param == "train":
             return lambda store: (
-                *("train", store, "--feature-layer", "layer1", "--decoder-type", "linear"),
+                *(
+                    "train",
+                    store,
+                    "--feature-layer",
+                    "layer1",
+                    "--decoder-type",
+                    "linear",
+                    "--batch-size",
+                    4,
+                ),
                 *("--epochs", 1, "-o", tmp_path / "runs"),
             )
         return lambda store: ("evaluate", tiny_run, "--on", store)

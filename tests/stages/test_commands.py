@@ -105,7 +105,7 @@ def test_a_dolos_tree_gives_the_matrix_of_its_generators(program, tiny_arch, tmp
     for generator in ("lama", "ldm"):
         trained = program(
             *("train", store, "--feature-layer", "layer1", "--decoder-type", "linear"),
-            *("--epochs", 1, "--train-on", generator, "-o", tmp_path / "runs"),
+            *("--epochs", 1, "--batch-size", 1, "--train-on", generator, "-o", tmp_path / "runs"),
         )
         assert trained.code == 0, trained.err
         runs.append(trained.last_line)

@@ -217,7 +217,7 @@ class TestWeights:
         ).last_line
         run = program(
             *("train", store, "--feature-layer", "layer1", "--decoder-type", "linear"),
-            *("--epochs", 1, "-o", tmp_path / "runs"),
+            *("--epochs", 1, "--batch-size", 4, "-o", tmp_path / "runs"),
         ).last_line
         monkeypatch.chdir(tmp_path)
         outcome = program("predict", run, "-i", pictures, "-o", tmp_path / "out")

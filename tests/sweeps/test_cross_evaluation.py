@@ -16,6 +16,7 @@ from declip_pipeline.sweeps.cross_evaluation import (
     evaluate_run,
     iou_matrix,
     plan_evaluations,
+    pooled,
 )
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
@@ -121,3 +122,13 @@ def test_the_matrix_has_tests_as_rows_and_trainings_as_columns():
     assert rows == ["lama", "ldm", "repaint"]
     assert columns == [("lama", "ldm"), ("ldm",)]
     np.testing.assert_array_equal(values, [[90, 20], [15, 80], [np.nan, np.nan]])
+
+
+def test_evaluations_of_several_stores_are_pooled(run, tiny_store, cpu):
+    one = evaluate_run(run, tiny_store, split="test", device=cpu)
+    other = evaluate_run(run, tiny_store, split="valid", device=cpu)
+    both = pooled([one, other])
+    ious = [result.iou for result in [*one.results, *other.results]]
+    assert both.figures["noisy"]["images"] == len(ious) == 7
+    assert both.figures["noisy"]["iou"] == pytest.approx(np.mean(ious))
+    assert both.run == one.run

@@ -1,10 +1,12 @@
 """Decoders trained side by side, in parts, in bfloat16 or compiled are those trained alone."""
 
+import numpy as np
 import pytest
 import torch
 
 from declip_pipeline.errors import InputError, RunBusyError, TrainingError
-from declip_pipeline.training import learner
+from declip_pipeline.feature_dtype import StoredFeatures
+from declip_pipeline.training import learner, training_data
 from declip_pipeline.training.localization_run import plan_run, train_runs
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.training_data import TrainingData
@@ -151,3 +153,66 @@ def test_a_batch_larger_than_the_split_is_refused(tiny_store, tmp_path):
         "part of it, take --batch-size 8 or less"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_masks_without_a_fake_pixel_teach_nothing(tiny_store, tmp_path, monkeypatch):
+    black = lambda rows: np.zeros((len(rows), 256, 256), np.uint8)  # noqa: E731
+    monkeypatch.setattr(tiny_store, "read_targets", black)
+    data, runs = plans(tiny_store, tmp_path, ALL[:1])
+    with pytest.raises(InputError, match="none of the 8 training masks of .* has a fake pixel"):
+        train_runs(data, runs)
+
+
+def test_who_waits_for_other_processes_reads_nothing(tiny_store, tmp_path):
+    said = []
+    data = TrainingData([tiny_store], device=CPU, notice=said.append)
+    run = plan_run(data, tmp_path, layer="layer1", recipe=LINEAR)
+    run.folder.begin(run.config, run.sha256)
+    with run.folder.exclusively():
+        assert isinstance(train_runs(data, [run])[0], RunBusyError)
+    assert said == []
+
+
+def test_a_decoder_of_a_layer_that_is_kept_with_others_reads_nothing_anew(tiny_store, tmp_path):
+    said = []
+    data = TrainingData([tiny_store], device=CPU, notice=said.append)
+    linear = [plan_run(data, tmp_path, layer=f"layer{n}", recipe=LINEAR) for n in range(3)]
+    train_runs(data, linear)
+    train_runs(data, [plan_run(data, tmp_path, layer="layer1", recipe=CONV)])
+    assert [line.split(":")[0] for line in said] == ["layer0, layer1, layer2"]
+
+
+def test_joined_layers_are_decoded_once_for_all_who_want_them(tiny_store, tmp_path, monkeypatch):
+    decoded = []
+    decode = StoredFeatures.decoded
+    monkeypatch.setattr(
+        StoredFeatures, "decoded", lambda stored: decoded.append(1) or decode(stored)
+    )
+    data = TrainingData([tiny_store], device=CPU)
+    recipes = [Recipe("linear", epochs=1, batch_size=8, learning_rate=lr) for lr in (1e-2, 1e-3)]
+    runs = [plan_run(data, tmp_path, layer="layer1+layer2", recipe=recipe) for recipe in recipes]
+    train_runs(data, runs)
+    # Two layers of the training batch, two of the validation's.
+    assert len(decoded) == 4
+
+
+def test_layers_that_do_not_fit_leave_the_others_together(tiny_store, monkeypatch):
+    data = TrainingData([tiny_store], device=CPU)
+    inputs = [data.inputs(f"layer{n}") for n in range(4)]
+    targets = 11 * 256 * 256
+    layer = 11 * tiny_store.bytes_per_row("layer0")
+    for room, sizes in ((4, [4]), (3, [3, 1]), (2, [2, 2]), (1, [1] * 4), (0.5, [4])):
+        free = targets + int(room * layer)
+        monkeypatch.setattr(training_data, "fast_bytes", lambda device: free)  # noqa: B023
+        groups = data.at_once(inputs, tiny_store.generators)
+        assert [len(group) for group in groups] == sizes
+    large = tiny_store.bytes_per_row
+    monkeypatch.setattr(
+        tiny_store, "bytes_per_row", lambda name: large(name) * (9 if name == "layer1" else 1)
+    )
+    monkeypatch.setattr(training_data, "fast_bytes", lambda device: targets + 4 * layer)
+    groups = data.at_once(inputs, tiny_store.generators)
+    assert [[one.sources[0].layer for one in group] for group in groups] == [
+        ["layer0", "layer2", "layer3"],
+        ["layer1"],
+    ]
