@@ -57,6 +57,7 @@ def test_views_and_augmentations(
 
     # Augmented pictures are learned from, and judged on are the clean ones.
     training = ("--feature-layer", "layer2", "--decoder-type", "linear", "--epochs", 1)
+    training += ("--batch-size", 8)
     run = program(
         *("train", clean.location, *(store.location for store in others[2:])),
         *(*training, "-o", tmp_path / "runs"),

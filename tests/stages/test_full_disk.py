@@ -64,6 +64,8 @@ def test_a_training_over_quota_goes_on_later(tiny_store, tmp_path):
         tiny_store.location,
         "--feature-layer",
         "layer1",
+        "--batch-size",
+        8,
         "--decoder-type",
         "conv-4",
     ]

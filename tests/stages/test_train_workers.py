@@ -91,5 +91,6 @@ def test_one_run_on_a_worker_is_a_grid_and_ablate_judges_what_workers_trained(
 def test_a_cluster_that_cannot_be_is_refused(refused, tiny_store, tmp_path, command, options, line):
     runs = tmp_path / "runs"
     layers = () if "--layers" in options else ("--layers", "layer0")
+    options += ("--batch-size", 4)
     assert line in refused(command, tiny_store.location, *layers, *options, "-o", runs)
     assert not runs.exists()
