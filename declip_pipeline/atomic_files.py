@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     The temporary name keeps the suffix, since writers choose a format by it. It is removed when
     `write` fails. Raises `StorageFullError` on a full disk.
     """
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.partial{path.suffix}")
     with full_disk_as_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

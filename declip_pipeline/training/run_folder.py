@@ -87,6 +87,11 @@ class RunFolder:
                 ) from error
             except OSError:
                 pass  # some network file systems have no locks
+            else:
+                # What another process was writing when it was killed. Its config.yaml was whole.
+                for left in self.path.glob(".*.partial*"):
+                    if not left.name.startswith(".config"):
+                        left.unlink(missing_ok=True)
             yield
 
     def config(self) -> dict[str, Any]:
