@@ -58,6 +58,13 @@ class Learner(ABC):
     def logits(self, inputs: Sequence[Tensor]) -> Tensor:
         """The decoder's map (N, 256, 256) of logits."""
 
+    def is_finite(self) -> bool:
+        """Whether all of the decoder's numbers are."""
+        numbers = [
+            value for value in self.decoder.state_dict().values() if value.is_floating_point()
+        ]
+        return bool(torch.stack([value.isfinite().all() for value in numbers]).all())
+
     @abstractmethod
     def state(self) -> dict[str, Any]:
         """All that is needed to go on, as tensors and plain values."""

@@ -102,20 +102,25 @@ class Training:
     def mean_loss(self, sizes: Sequence[int], name_step: Callable[[int], str]) -> float:
         """The epoch's mean loss over pictures; `sizes` are its batches', `name_step` names one's.
 
-        Raises `TrainingError` when it is not finite.
+        Raises `TrainingError` when it, or what was learned, is not finite.
         """
         losses = torch.stack([torch.stack(pieces).sum() for pieces in self._losses])
         losses = losses.double().cpu()
         mean = float((losses * torch.tensor(sizes)).sum() / sum(sizes))
+        step = len(losses) - 1
         if not math.isfinite(mean):
             step = int((~torch.isfinite(losses)).nonzero()[0])
-            raise TrainingError(
-                f"the training loss is {float(losses[step])} in epoch {self.epoch}, step "
-                f"{step + 1} ({name_step(step)}); "
-                + (f"the state after epoch {self.epoch - 1} is kept; " if self.epoch > 1 else "")
-                + "try a lower --learning-rate"
-            )
-        return mean
+            wrong = f"the training loss is {float(losses[step])}"
+        elif not self.learner.is_finite():
+            # The loss of a step is that before it: what the last one did shows in no loss.
+            wrong = "the decoder's weights are no longer finite"
+        else:
+            return mean
+        kept = f"the state after epoch {self.epoch - 1} is kept; " if self.epoch > 1 else ""
+        raise TrainingError(
+            f"{wrong} in epoch {self.epoch}, step {step + 1} ({name_step(step)}); {kept}"
+            "try a lower --learning-rate"
+        )
 
     def judged(self) -> Judged:
         """The decoder as it is now, for validation."""
