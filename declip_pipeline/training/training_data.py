@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -72,10 +73,11 @@ class TrainingData:
         self._tier = tier
         self._notice = notice
         self._sources: dict[str, FeatureSource] = {}
+        self._rows: dict[tuple[str, tuple[str, ...]], list[tuple[Store, np.ndarray]]] = {}
         self._kept: _KeptFeeds | None = None
         self._backbones = RecordedBackbones(device)
 
-    @property
+    @cached_property
     def generators(self) -> list[str]:
         """The generators of the fakes that occur, sorted."""
         return sorted({name for store in self.stores for name in store.generators})
@@ -103,7 +105,6 @@ class TrainingData:
             return kept.train, kept.valid
         self._kept = kept = None  # its memory goes before more is taken
         train_rows, valid_rows = (self.rows(split, generators) for split in ("train", "valid"))
-        _require_fake_pixels(train_rows)
         train, valid = (self._feed(rows, sources) for rows in (train_rows, valid_rows))
         is_resident = all(isinstance(f, Feed) and f.tier != "stream" for f in (train, valid))
         self._kept = _KeptFeeds(sources, tuple(generators), is_resident, train, valid)
@@ -121,9 +122,19 @@ class TrainingData:
         """The fakes of one split; each store gives those of the generators that it has.
 
         A store may lack the split where another has it: augmented views are of `train` alone.
-        Raises `InputError` for a split that none has, or without a fake of these generators,
-        `UnknownNameError` for a generator that is not there.
+        Raises `InputError` for a split that none has, or without a fake of these generators, and
+        for a training split without a fake pixel, `UnknownNameError` for a generator that is not
+        there.
         """
+        key = split, tuple(generators)
+        if key not in self._rows:
+            found = self._find_rows(split, generators)
+            if split == "train":
+                _require_fake_pixels(found)
+            self._rows[key] = found
+        return self._rows[key]
+
+    def _find_rows(self, split: str, generators: Sequence[str]) -> list[tuple[Store, np.ndarray]]:
         for name in generators:
             if name not in self.generators:
                 raise UnknownNameError("generator in the stores", name, self.generators)

@@ -158,9 +158,9 @@ def test_a_batch_larger_than_the_split_is_refused(tiny_store, tmp_path):
 def test_masks_without_a_fake_pixel_teach_nothing(tiny_store, tmp_path, monkeypatch):
     black = lambda rows: np.zeros((len(rows), 256, 256), np.uint8)  # noqa: E731
     monkeypatch.setattr(tiny_store, "read_targets", black)
-    data, runs = plans(tiny_store, tmp_path, ALL[:1])
     with pytest.raises(InputError, match="none of the 8 training masks of .* has a fake pixel"):
-        train_runs(data, runs)
+        plans(tiny_store, tmp_path, ALL[:1])
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_who_waits_for_other_processes_reads_nothing(tiny_store, tmp_path):
