@@ -4,7 +4,7 @@ import io
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -204,7 +204,12 @@ class Grid:
     def _ended(self, group: list[int], outcomes: Outcomes) -> list[int]:
         """Take in what came of a group; returns those that another process is at."""
         rows = {
-            number: _result(self.cells[number], outcome)
+            number: (
+                # What is known of it so far stands.
+                replace(self._results[number], state="elsewhere")
+                if isinstance(outcome, RunBusyError)
+                else _result(self.cells[number], outcome)
+            )
             for number, outcome in zip(group, outcomes, strict=True)
         }
         self._tell(rows)
@@ -231,8 +236,6 @@ def _result(cell: Cell, outcome: RunFolder | Exception) -> CellResult:
         names = ("best_valid_iou", "best_epoch", "epochs", "seconds")
         figures = {name: summary.get(name) for name in names}
         return _row(cell, "finished", run=str(outcome.path), **figures)
-    if isinstance(outcome, RunBusyError):
-        return _row(cell, "elsewhere")
     kind = "" if isinstance(outcome, DeclipError) else f"{type(outcome).__name__}: "
     return _row(cell, "failed", reason=kind + " ".join(str(outcome).split()))
 

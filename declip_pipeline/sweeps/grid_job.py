@@ -9,7 +9,7 @@ from typing import Any
 
 from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.devices import choose_device
-from declip_pipeline.errors import DeclipError
+from declip_pipeline.errors import DeclipError, RunBusyError
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import Cell
@@ -62,6 +62,7 @@ class GridTrainer:
             require_tensorboard()
         self.job = job
         self._notice = notice
+        self._plans: dict[Cell, PlannedRun] = {}
         self.stores = [Store(place) for place in job.stores]
 
     @cached_property
@@ -82,6 +83,11 @@ class GridTrainer:
 
     def plan(self, cell: Cell) -> PlannedRun:
         """The run that a cell is. Raises what `plan_run` does."""
+        if cell not in self._plans:
+            self._plans[cell] = self._plan(cell)
+        return self._plans[cell]
+
+    def _plan(self, cell: Cell) -> PlannedRun:
         # Without a cache all is as published.
         is_published = self.job.uncached and self.job.precision == "auto"
         asked = "float32" if is_published else self.job.precision
@@ -150,6 +156,10 @@ class GridTrainer:
                 on_epoch(number, epoch)
 
             outcomes = train_runs(self.data, runs, tell)
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, RunBusyError):
+                for record in runs[number].folder.epochs():
+                    on_epoch(number, Epoch(**record))
         return [
             run.folder if error is None else error
             for run, error in zip(runs, outcomes, strict=True)
