@@ -55,6 +55,8 @@ def layers_of(text: str, store: str) -> list[str]:
         if JOIN not in item:
             found.extend(select_layers(item, known))
             continue
+        if not all(part.strip() for part in item.split(JOIN)):
+            raise InputError(f"{item!r} lacks a layer; write layers to join as layer8{JOIN}layer14")
         parts = [select_layers(part, known) for part in item.split(JOIN)]
         found.append(JOIN.join(layer for some in parts for layer in some))
     return list(dict.fromkeys(found))

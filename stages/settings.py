@@ -32,7 +32,7 @@ class GridSettings(Settings):
     layers: StrictInt | str | list[StrictInt | str] | None = None
     decoders: str | list[str] | None = None
     seeds: StrictInt | list[StrictInt] | None = None
-    learning_rates: float | list[float] | None = None
+    learning_rate: float | list[float] | None = None
     train_on: list[str | list[str]] | None = None
     widths: list[int] | None = None
     beside: list[str] | None = None
@@ -50,14 +50,15 @@ class GridSettings(Settings):
             "layers": "feature_layer",
             "decoders": "decoder_type",
             "seeds": "seed",
-            "learning_rates": "learning_rate",
+            "learning_rate": "learning_rate",
+            "widths": "widths",
         }
         options: dict[str, Any] = {}
         for key, value in self.model_dump(exclude_none=True).items():
             if key == "train_on":
                 options[key] = [_comma_separated(names) for names in value]
-            elif key in names or key == "widths":
-                options[names.get(key, key)] = _comma_separated(value)
+            elif key in names:
+                options[names[key]] = _comma_separated(value)
             else:
                 options[key] = value
         return options
@@ -104,8 +105,13 @@ def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"] == "extra_forbidden":
+        errors = error.errors(include_url=False)
+        key = str(errors[0]["loc"][0])
+        unknown = next((one for one in errors if one["type"] == "extra_forbidden"), None)
+        if unknown is not None and len(unknown["loc"]) == 1:
             raise UnknownNameError(f"key in {path}", key, kind.model_fields) from error
-        raise InputError(f"config {path}: {key}: {first['msg']}") from error
+        # A value that may be one thing or another has an error for each.
+        wrong = [one["msg"] for one in errors if one["loc"][0] == key]
+        expected = ", or: ".join(dict.fromkeys(wrong))
+        found = values.get(key, "nothing")
+        raise InputError(f"config {path}: {key}: found {found!r}; {expected}") from error

@@ -133,7 +133,7 @@ def test_a_grid_comes_from_a_file(program, refused, tiny_store, tmp_path):
     config = tmp_path / "grid.yaml"
     config.write_text(
         "layers: [1, layer2, layer0+layer1]\ndecoders: linear\nseeds: [3, 4]\n"
-        "learning_rates: [1.0e-2]\ntrain_on: [[noisy]]\nepochs: 1\nbatch_size: 4\n"
+        "learning_rate: [1.0e-2]\ntrain_on: [[noisy]]\nepochs: 1\nbatch_size: 4\n"
         "initialization: pytorch\n"
     )
     command = ("train", tiny_store.location, "--config", config, "-o", tmp_path / "runs")
@@ -147,7 +147,11 @@ def test_a_grid_comes_from_a_file(program, refused, tiny_store, tmp_path):
     config.write_text("layer: all\n")
     assert "unknown key in" in (line := refused(*command)) and "did you mean 'layers'" in line
     config.write_text("layers: all\nepochs: 0\n")
-    assert "epochs: Input should be greater than or equal to 1" in refused(*command)
+    line = refused(*command)
+    assert "epochs: found 0; Input should be greater than or equal to 1" in line
+    config.write_text("layers: [true]\n")
+    line = refused(*command)
+    assert "layers: found [True]; Input should be a valid" in line and "StrictInt" not in line
     assert "cannot be read" in refused(*command[:2], "--config", tmp_path / "absent.yaml")
 
 
