@@ -12,6 +12,15 @@ import typer
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.feature_dtype import FEATURE_DTYPES
+from stages.dataset_options import (
+    AllowUnpairedOption,
+    AssignSplitsOption,
+    Layout,
+    LayoutOption,
+    PolarityOption,
+    fake_is_white,
+    percents,
+)
 from stages.extraction_texts import price_text, profile_text
 from stages.options import (
     CacheOption,
@@ -39,28 +48,13 @@ if TYPE_CHECKING:
     from declip_pipeline.images.views import View
 
 
-class Layout(StrEnum):
-    """How a dataset lies on disk."""
-
-    auto = "auto"
-    dolos = "dolos"
-    folders = "folders"
-
-
-class Polarity(StrEnum):
-    """Which colour of a mask marks fake pixels."""
-
-    white = "white-is-fake"
-    black = "black-is-fake"
-
-
 def extract(
     data: Annotated[
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A Dolos tree or a part of it, or a folder with images/ and masks/ (with "
-            "train/valid/test below each, or without).",
+            help="A Dolos tree or a part of it; AutoSplice; a folder with images/ and masks/, or "
+            "Tp/ and Gt/ (with train/valid/test below each, or without); a list, .json or .csv.",
         ),
     ],
     arch: Annotated[
@@ -109,21 +103,10 @@ def extract(
     name: Annotated[
         str | None, typer.Option(help="Name of the dataset. Default: the folder's name.")
     ] = None,
-    layout: Annotated[Layout, typer.Option(help="How DATA lies on disk.")] = Layout.auto,
-    polarity: Annotated[
-        Polarity | None,
-        typer.Option(help="Which colour marks fake pixels. Default: black for Dolos, else white."),
-    ] = None,
-    assign_splits: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TRAIN,VALID,TEST",
-            help="For a dataset without splits: percents, such as 80,10,10; drawn by name.",
-        ),
-    ] = None,
-    allow_unpaired: Annotated[
-        bool, typer.Option("--allow-unpaired", help="Leave out what has no partner.")
-    ] = False,
+    layout: LayoutOption = Layout.auto,
+    polarity: PolarityOption = None,
+    assign_splits: AssignSplitsOption = None,
+    allow_unpaired: AllowUnpairedOption = False,
     max_failures: Annotated[
         int, typer.Option(min=0, help="Unreadable pictures to put up with (exit code 0).")
     ] = 0,
@@ -201,9 +184,9 @@ def extract(
         data,
         layout=layout.value,
         name=name,
-        fake_is_white=None if polarity is None else polarity is Polarity.white,
+        fake_is_white=fake_is_white(polarity),
         allow_unpaired=allow_unpaired,
-        assign_splits=_percents(assign_splits),
+        assign_splits=percents(assign_splits),
         splits=comma_separated(split),
         generators=comma_separated(generators),
         max_megapixels=max_megapixels,
@@ -331,15 +314,3 @@ def _workers(
 def _recorded(weights: list[str]) -> list[str]:
     """Weights as a later command finds them from any folder."""
     return [text if text.startswith("random:") else str(Path(text).absolute()) for text in weights]
-
-
-def _percents(text: str | None) -> tuple[int, int, int] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise InputError(
-            f"--assign-splits {text!r}; expected three whole percents such as 80,10,10"
-        )
-    train, valid, test = (int(part) for part in parts)
-    return train, valid, test

@@ -55,7 +55,8 @@ class Manifest:
     """A data set: samples sorted by id, paths relative to `root`.
 
     `fake_is_white` says which colour of its masks marks fake pixels. `unpaired` holds the paths
-    that were left out for want of a partner (only where that was allowed).
+    that were left out for want of a partner (only where that was allowed), and the folders of
+    wholly generated pictures, which have no masks.
     """
 
     name: str

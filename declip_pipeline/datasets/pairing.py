@@ -1,10 +1,12 @@
 """Pictures and masks that belong together: by name, never by sort order."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from declip_pipeline.datasets.listing import stem_of
 from declip_pipeline.errors import InputError
+
+PAIRING_RULE = "a mask has its picture's name"
 
 
 @dataclass(frozen=True)
@@ -16,14 +18,24 @@ class Pairing:
     masks_without_image: tuple[str, ...]
 
 
-def pair_by_stem(images: Iterable[str], masks: Iterable[str]) -> Pairing:
+def pair_by_stem(
+    images: Iterable[str], masks: Iterable[str], *, mask_endings: Sequence[str] = ()
+) -> Pairing:
     """Pair pictures and masks of the same relative path without suffix.
 
-    All paths are posix, relative to the folder of images or of masks; pairs come sorted.
+    All paths are posix, relative to the folder of images or of masks; pairs come sorted. A mask's
+    name may go on with one of `mask_endings`, where no picture has the whole name.
 
-    Raises `InputError` when two pictures, or two masks, differ in the suffix alone.
+    Raises `InputError` when two pictures, or two masks, belong to one name.
     """
-    image_of, mask_of = _by_stem("pictures", images), _by_stem("masks", masks)
+    image_of = _by_stem("pictures", images, stem_of)
+
+    def stem_of_mask(mask: str) -> str:
+        stem = stem_of(mask)
+        shorter = (stem.removesuffix(ending) for ending in mask_endings)
+        return next((name for name in (stem, *shorter) if name in image_of), stem)
+
+    mask_of = _by_stem("masks", masks, stem_of_mask)
     return Pairing(
         pairs=tuple((image_of[s], mask_of[s]) for s in sorted(image_of.keys() & mask_of.keys())),
         images_without_mask=tuple(image_of[s] for s in sorted(image_of.keys() - mask_of.keys())),
@@ -32,33 +44,40 @@ def pair_by_stem(images: Iterable[str], masks: Iterable[str]) -> Pairing:
 
 
 def require_paired(
-    where: str, images_without_mask: Sequence[str], masks_without_image: Sequence[str]
+    where: str,
+    images_without_mask: Sequence[str],
+    masks_without_image: Sequence[str],
+    *,
+    rule: str = PAIRING_RULE,
 ) -> None:
-    """Raise `InputError` listing the first five of each kind, and the count, if there are any."""
+    """Raise `InputError` listing the first five of each kind, and the count, if there are any.
+
+    `rule` says how names belong together in the layout at hand.
+    """
     found = []
     if images_without_mask:
-        found.append(f"{_listed('picture', images_without_mask)} without a mask")
+        found.append(f"{count_and_names('picture', images_without_mask)} without a mask")
     if masks_without_image:
-        found.append(f"{_listed('mask', masks_without_image)} without a picture")
+        found.append(f"{count_and_names('mask', masks_without_image)} without a picture")
     if found:
         raise InputError(
-            f"{where} holds {' and '.join(found)}; a mask has its picture's name, "
-            "pass --allow-unpaired to leave these out"
+            f"{where} holds {' and '.join(found)}; {rule}, pass --allow-unpaired to leave these out"
         )
 
 
-def _by_stem(kind: str, paths: Iterable[str]) -> dict[str, str]:
+def count_and_names(kind: str, names: Sequence[str]) -> str:
+    """How many of a kind and the first five, as in "2 masks (a.png, b.png)"."""
+    count = f"{len(names)} {kind}{'s' if len(names) > 1 else ''}"
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return f"{count} ({', '.join(names[:5])}{more})"
+
+
+def _by_stem(kind: str, paths: Iterable[str], stem_of_path: Callable[[str], str]) -> dict[str, str]:
     by_stem: dict[str, str] = {}
     for path in sorted(paths):
-        other = by_stem.setdefault(stem_of(path), path)
+        other = by_stem.setdefault(stem_of_path(path), path)
         if other != path:
             raise InputError(
                 f"two {kind} share one name, {other} and {path}; remove or rename one of them"
             )
     return by_stem
-
-
-def _listed(kind: str, paths: Sequence[str]) -> str:
-    count = f"{len(paths)} {kind}{'s' if len(paths) > 1 else ''}"
-    more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-    return f"{count} ({', '.join(paths[:5])}{more})"

@@ -1,7 +1,8 @@
 """Splits: from folder names, or by a hash where a data set has none."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import attrgetter
 
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import InputError
@@ -9,7 +10,14 @@ from declip_pipeline.seeding import derived_seed
 
 UNSPLIT = "all"
 
+SPLIT_NAMES = ("train", "valid", "test")
+
 _SPLIT_OF_FOLDER = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+
+
+def split_named(name: str) -> str | None:
+    """The split that a name stands for, in any case; None if for none."""
+    return _SPLIT_OF_FOLDER.get(name.lower())
 
 
 def splits_of_paths(where: str, paths: Mapping[str, str]) -> dict[str, str]:
@@ -22,7 +30,7 @@ def splits_of_paths(where: str, paths: Mapping[str, str]) -> dict[str, str]:
     """
     found = {
         # A picture's own name in the place of a folder is harmless: it has a suffix.
-        picture: _SPLIT_OF_FOLDER.get(path.split("/")[0].lower(), UNSPLIT)
+        picture: split_named(path.split("/")[0]) or UNSPLIT
         for picture, path in paths.items()
     }
     outside = sorted(picture for picture, split in found.items() if split == UNSPLIT)
@@ -34,11 +42,18 @@ def splits_of_paths(where: str, paths: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def assign_splits(samples: Sequence[Sample], percents: tuple[int, int, int]) -> tuple[Sample, ...]:
-    """Split unsplit samples into train, valid and test by a hash of their id.
+def assign_splits(
+    samples: Sequence[Sample],
+    percents: tuple[int, int, int],
+    *,
+    scene_of: Callable[[Sample], str] = attrgetter("id"),
+) -> tuple[Sample, ...]:
+    """Split unsplit samples into train, valid and test by a hash of their scene.
 
-    `percents` are those of train, valid and test, 100 in all. A sample's split depends on its id
-    alone, so adding pictures moves no other; the shares are met on average, not to the picture.
+    `percents` are those of train, valid and test, 100 in all. `scene_of` names what a picture
+    shows, by default its id: what shows the same must not be learned from and tested on. A
+    sample's split depends on its scene alone, so adding pictures moves no other; the shares are
+    met on average, not to the picture.
 
     Raises `InputError` for percents that are not that, or samples that have splits already.
     """
@@ -50,11 +65,13 @@ def assign_splits(samples: Sequence[Sample], percents: tuple[int, int, int]) -> 
         raise InputError(
             f"the data set has splits already ({', '.join(existing)}); leave the percents out"
         )
-    return tuple(replace(sample, split=_split_of_id(sample.id, percents)) for sample in samples)
+    return tuple(
+        replace(sample, split=_split_of_scene(scene_of(sample), percents)) for sample in samples
+    )
 
 
-def _split_of_id(sample_id: str, percents: tuple[int, int, int]) -> str:
-    place = derived_seed(0, "split", sample_id) % 100
+def _split_of_scene(scene: str, percents: tuple[int, int, int]) -> str:
+    place = derived_seed(0, "split", scene) % 100
     if place < percents[0]:
         return "train"
     return "valid" if place < percents[0] + percents[1] else "test"

@@ -1,5 +1,6 @@
 """What the manifest of every layout must obey; a new layout gets these tests by a line below."""
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 
 from declip_pipeline.datasets.checks import check_polarity, check_sizes
-from declip_pipeline.datasets.layouts import open_dataset
+from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
 from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.images.decode import image_size
 from declip_pipeline.images.masks import decode_mask
@@ -43,6 +44,7 @@ def make_dolos(top: Path) -> None:
                     branch = top / f"dolos/{source}/fake/{generator}"
                     write_picture(branch / "images" / split / f"{number}.png")
                     write_mask(branch / "masks" / split / f"{number}.png")
+    write_picture(top / "dolos/ffhq/fake/p2/train/9.png")  # wholly generated: no images/, no masks/
     write_picture(top / "dolos/celebahq/fake/.thumbnails/images/train/1.png")
     write_picture(top / "dolos/celebahq/fake/ldm/images/.hidden/1.png")
 
@@ -55,6 +57,60 @@ def make_folders(top: Path, *folders: str) -> None:
     write_picture(top / "own/Images/.hidden/1.png")
 
 
+def make_autosplice(top: Path) -> None:
+    root = top / "AutoSplice"
+    for number in ("9", "71695"):
+        write_picture(root / f"Authentic/{number}.jpg")
+        write_mask(root / f"Mask/{number}_mask.png")
+        for quality in (75, 90, 100):
+            for which in (0, 1):
+                write_picture(root / f"Forged_JPEG{quality}/{number}_{which}.jpg")
+    (root / "Caption").mkdir()
+    (root / "Caption/9.txt").write_text("a boat")
+
+
+def make_coco_sd(top: Path) -> None:
+    for split in ("train", "val", "test"):
+        for number in ("000000000009", "000000000030"):
+            write_picture(top / f"COCO_SD/images/{split}/{number}.jpg")
+            write_mask(top / f"COCO_SD/masks/{split}/{number}.png")
+
+
+def make_tp_gt(top: Path) -> None:
+    for number, ending in (("9", ""), ("10", "_gt"), ("11", "_mask")):
+        write_picture(top / f"casia/Tp/{number}.JPG")
+        write_mask(top / f"casia/Gt/{number}{ending}.png")
+
+
+def make_splits_first(top: Path) -> None:
+    for split in ("train", "valid", "test"):
+        for number in ("9", "10"):
+            write_picture(top / f"own/{split}/images/{number}.png")
+            write_mask(top / f"own/{split}/masks/{number}.png")
+
+
+def make_listed(top: Path) -> None:
+    for number in ("9", "10"):
+        write_picture(top / f"lists/tampered/{number}.tif")
+        write_mask(top / f"lists/truth/{number}.png")
+        write_picture(top / f"lists/real/{number}.png")
+    pairs = [[f"tampered/{number}.tif", f"./truth/{number}.png"] for number in ("9", "10")]
+    pairs += [["real/9.png", "Negative"], ["real/10.png", "Negative"]]
+    (top / "lists/all.json").write_text(json.dumps(pairs))
+    rows = [
+        "image,mask,split,generator",
+        "tampered/9.tif,truth/9.png,train,copied",
+        "tampered/10.tif,truth/10.png,val,pasted",
+        "real/9.png,,test,",
+        "real/10.png,Negative,train,",
+    ]
+    (top / "lists/all.CSV").write_text("\r\n".join(rows))
+    # A list beside the pictures, not above them.
+    (top / "lists/elsewhere").mkdir()
+    aside = [["../tampered/9.tif", "../truth/9.png"], ["../real/9.png", "Negative"]]
+    (top / "lists/elsewhere/some.json").write_text(json.dumps(aside))
+
+
 @dataclass(frozen=True)
 class Layout:
     make: Callable[[Path], None]
@@ -63,14 +119,54 @@ class Layout:
     splits: tuple[str, ...]
     fake_is_white: bool
     options: dict[str, Any]
+    unpaired: tuple[str, ...] = ()
+    masks_per_image: float = 1
+    mask_endings: tuple[str, ...] = ("",)
+    recognised: str = "folders"
 
 
 SPLIT = ("test", "train", "valid")
 LAYOUTS = {
-    "dolos": Layout(make_dolos, "dolos", 72, SPLIT, False, {}),
-    "dolos source": Layout(make_dolos, "dolos/ffhq", 36, SPLIT, False, {}),
-    "dolos fake": Layout(make_dolos, "dolos/ffhq/fake", 30, SPLIT, False, {}),
-    "dolos generator": Layout(make_dolos, "dolos/ffhq/fake/ldm", 6, SPLIT, False, {}),
+    "dolos": Layout(
+        make_dolos, "dolos", 72, SPLIT, False, {}, ("ffhq/fake/p2",), recognised="dolos"
+    ),
+    "dolos source": Layout(
+        make_dolos, "dolos/ffhq", 36, SPLIT, False, {}, ("fake/p2",), recognised="dolos"
+    ),
+    "dolos fake": Layout(
+        make_dolos, "dolos/ffhq/fake", 30, SPLIT, False, {}, ("p2",), recognised="dolos"
+    ),
+    "dolos generator": Layout(
+        make_dolos, "dolos/ffhq/fake/ldm", 6, SPLIT, False, {}, recognised="dolos"
+    ),
+    "autosplice": Layout(
+        make_autosplice,
+        "AutoSplice",
+        14,
+        ("all",),
+        True,
+        {},
+        masks_per_image=1 / 6,
+        mask_endings=("_mask",),
+        recognised="autosplice",
+    ),
+    "coco-sd": Layout(make_coco_sd, "COCO_SD", 6, SPLIT, True, {}, recognised="coco-sd"),
+    "tp-gt": Layout(
+        make_tp_gt,
+        "casia",
+        3,
+        ("all",),
+        True,
+        {},
+        mask_endings=("", "_gt", "_mask"),
+        recognised="tp-gt",
+    ),
+    "json": Layout(make_listed, "lists/all.json", 4, ("all",), True, {}, recognised="json"),
+    "json aside": Layout(
+        make_listed, "lists/elsewhere/some.json", 2, ("all",), True, {}, recognised="json"
+    ),
+    "csv": Layout(make_listed, "lists/all.CSV", 4, SPLIT, True, {}, recognised="csv"),
+    "split folders first": Layout(make_splits_first, "own", 6, SPLIT, True, {}),
     "flat folders": Layout(lambda top: make_folders(top, "."), "own", 3, ("all",), True, {}),
     "split folders": Layout(
         lambda top: make_folders(top, "train", "val", "test"), "own", 9, SPLIT, True, {}
@@ -119,9 +215,34 @@ def files(manifest: Manifest) -> Iterator[str]:
 
 def test_finds_every_sample_once(layout: Layout, manifest: Manifest) -> None:
     assert len(manifest.samples) == layout.samples
-    assert len(set(files(manifest))) == len(list(files(manifest)))
+    images = [sample.image for sample in manifest.samples]
+    masks = [sample.mask for sample in manifest.samples if sample.mask is not None]
+    assert len(set(images)) == len(images)
+    assert len(set(masks)) == len(masks) * layout.masks_per_image
+    assert not set(images) & set(masks)
     assert manifest.splits == layout.splits
-    assert manifest.unpaired == ()
+    assert manifest.unpaired == layout.unpaired
+
+
+def test_is_recognised_by_itself_and_forced_by_name(
+    layout: Layout, top: Path, manifest: Manifest
+) -> None:
+    path = top / layout.opened
+    assert recognise_layout(path) == layout.recognised
+    assert recognise_layout(path, layout.recognised) == layout.recognised
+    assert open_dataset(path, layout=layout.recognised, **layout.options) == manifest
+
+
+def test_a_scene_is_of_one_split_and_a_real_picture_is_its_own(
+    layout: Layout, manifest: Manifest
+) -> None:
+    scene = scene_of(layout.recognised)
+    real = [scene(sample) for sample in manifest.samples if sample.label == 0]
+    assert len(set(real)) == len(real)
+    splits: dict[str, set[str]] = {}
+    for sample in manifest.samples:
+        splits.setdefault(scene(sample), set()).add(sample.split)
+    assert all(len(found) == 1 for found in splits.values())
 
 
 def test_ids_are_unique_sorted_and_the_images_path(manifest: Manifest) -> None:
@@ -138,7 +259,7 @@ def test_paths_are_relative_posix_and_exist(manifest: Manifest) -> None:
         assert (manifest.root / path).is_file()
 
 
-def test_label_mask_and_generator_agree(manifest: Manifest) -> None:
+def test_label_mask_and_generator_agree(layout: Layout, manifest: Manifest) -> None:
     for sample in manifest.samples:
         assert (sample.label, sample.mask is None, sample.generator == "real") in [
             (1, False, False),
@@ -146,7 +267,9 @@ def test_label_mask_and_generator_agree(manifest: Manifest) -> None:
         ]
         assert sample.source
         if sample.mask is not None:
-            assert PurePosixPath(sample.mask).stem == PurePosixPath(sample.image).stem
+            image = PurePosixPath(sample.image).stem
+            name = image.partition("_")[0] if layout.recognised == "autosplice" else image
+            assert PurePosixPath(sample.mask).stem in {name + end for end in layout.mask_endings}
 
 
 def test_passes_the_checks_in_its_own_polarity(layout: Layout, manifest: Manifest) -> None:

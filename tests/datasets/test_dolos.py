@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.datasets.dolos import is_dolos, read_dolos
+from declip_pipeline.datasets.dolos import is_dolos, read_dolos, scene_of
 from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.errors import InputError
 
@@ -135,3 +135,26 @@ def test_no_pictures(tmp_path: Path) -> None:
     touch(tmp_path, "ffhq/fake/ldm/images/train/a.txt", "ffhq/fake/ldm/masks/train/a.txt")
     with pytest.raises(InputError, match=f"^no pictures found under {tmp_path}; expected the tree"):
         read(tmp_path)
+
+
+def test_wholly_generated_pictures_are_left_out_by_name(dolos: Path) -> None:
+    before = read(dolos).samples
+    touch(dolos, *(f"{source}/fake/p2/train/9.png" for source in ("celebahq", "ffhq")))
+    manifest = read(dolos)
+    assert manifest.samples == before
+    assert manifest.unpaired == ("celebahq/fake/p2", "ffhq/fake/p2")
+    assert read(dolos / "ffhq").unpaired == ("fake/p2",)
+    assert read(dolos / "ffhq/fake").unpaired == ("p2",)
+
+
+def test_a_generator_with_folders_of_other_names_is_not_passed_over(dolos: Path) -> None:
+    touch(dolos, "ffhq/fake/mine/pictures/train/9.png", "ffhq/fake/mine/truth/train/9.png")
+    with pytest.raises(InputError, match="fake/mine has no images/ folder; expected the tree"):
+        read(dolos)
+
+
+def test_a_fake_has_the_scene_of_its_real_picture(dolos: Path) -> None:
+    for root in (dolos, dolos / "celebahq"):
+        samples = read(root).samples
+        found = [s.generator for s in samples if scene_of(s) == "celebahq/test/9"]
+        assert sorted(found) == sorted([*GENERATORS, "real"])

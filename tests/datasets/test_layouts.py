@@ -2,12 +2,18 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.datasets.layouts import LAYOUTS, open_dataset
+from declip_pipeline.datasets.layouts import LAYOUTS, open_dataset, scene_of
 from declip_pipeline.errors import InputError, UnknownNameError
 
 EXPECTED = (
     "the tree of Dolos, SOURCE/fake/GENERATOR/{images,masks}/{train,valid,test}, "
-    "or images/ and masks/ side by side"
+    "or the tree of AutoSplice, Forged_JPEG75, Forged_JPEG90 or Forged_JPEG100 beside Mask, "
+    "or the tree of COCO-SD, images/ and masks/ with the same names, "
+    "or Tp/ and Gt/ side by side, or images/ and masks/ side by side"
+)
+LISTS = (
+    'a .json file with a list of [image, mask | "Negative"], or a .csv file whose first line is '
+    "image,mask (or more of image,mask,split,generator,source,label)"
 )
 
 
@@ -84,17 +90,38 @@ def test_does_not_overrule_existing_splits(generator: Path) -> None:
 
 def test_a_missing_path_and_a_file(tmp_path: Path) -> None:
     path = tmp_path / "no"
-    assert error(path) == f"{path} does not exist; expected the folder of a data set"
+    message = f"{path} does not exist; expected the folder of a data set, or its list"
+    assert error(path) == message
     path.touch()
-    assert error(path) == f"{path} is not a folder; expected the folder of a data set"
+    message = f"{path} is not a folder; expected {LISTS}, or a data set's folder"
+    assert error(path) == message
+
+
+def test_a_layout_of_files_for_a_folder_and_the_reverse(own: Path) -> None:
+    assert error(own, layout="csv").startswith(f"{own} is a folder; layout csv is a .csv file who")
+    message = f"{own}/a.png is a file; layout tp-gt is Tp/ and Gt/ side by side"
+    assert error(touch(own, "a.png") / "a.png", layout="tp-gt") == message
+
+
+def test_pictures_made_of_one_stay_together_when_splits_are_assigned(tmp_path: Path) -> None:
+    for number in range(40):
+        forged = (f"Forged_JPEG{quality}/{number}_{n}.jpg" for quality in (75, 90) for n in (0, 1))
+        touch(tmp_path, f"Authentic/{number}.jpg", f"Mask/{number}_mask.png", *forged)
+    manifest = open_dataset(tmp_path, assign_splits=(50, 25, 25))
+    splits_of: dict[str, set[str]] = {}
+    for sample in manifest.samples:
+        splits_of.setdefault(scene_of("autosplice")(sample), set()).add(sample.split)
+    assert manifest.splits == ("test", "train", "valid")
+    assert {len(splits) for splits in splits_of.values()} == {1}
+    assert len(splits_of) == 40
 
 
 def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
-    assert LAYOUTS == ("auto", "dolos", "folders")
+    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders json csv"
     with pytest.raises(UnknownNameError) as caught:
         open_dataset(own, layout="dolls")
-    expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, folders"
-    assert str(caught.value) == expected
+    expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, autosplice, coco"
+    assert str(caught.value).startswith(expected)
 
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:

@@ -44,3 +44,23 @@ def test_one_kind_alone_is_listed_alone() -> None:
         require_paired("/data", ["a.png"], [])
     with pytest.raises(InputError, match=r"^/data holds 2 masks \(a, b\) without a picture; a mas"):
         require_paired("/data", [], ["a", "b"])
+
+
+def test_a_masks_ending_is_left_aside_where_no_picture_has_the_whole_name() -> None:
+    pairing = pair_by_stem(
+        ["a.jpg", "b_gt.jpg", "c.jpg", "d.jpg"],
+        ["a_gt.png", "b_gt.png", "c.png", "e_gt.png"],
+        mask_endings=("_gt", "_mask"),
+    )
+    assert pairing.pairs == (("a.jpg", "a_gt.png"), ("b_gt.jpg", "b_gt.png"), ("c.jpg", "c.png"))
+    assert pairing.images_without_mask == ("d.jpg",)
+    assert pairing.masks_without_image == ("e_gt.png",)
+    with pytest.raises(InputError, match=r"^two masks share one name, a.png and a_gt.png; remove"):
+        pair_by_stem(["a.jpg"], ["a_gt.png", "a.png"], mask_endings=("_gt",))
+
+
+def test_the_rule_of_the_layout_is_said() -> None:
+    with pytest.raises(
+        InputError, match=r"without a mask; ask Ann, pass --allow-unpaired to leave"
+    ):
+        require_paired("/data", ["a.png"], [], rule="ask Ann")

@@ -1,0 +1,114 @@
+"""AutoSplice: Authentic/, Forged_JPEG75/, Forged_JPEG90/, Forged_JPEG100/ and Mask/.
+
+Source: AutoSplice, Jia et al., CVPR Workshop on Media Forensics 2023. The same forgeries saved at
+three JPEG qualities; 71695_0.jpg and 71695_1.jpg are made of Authentic/71695.jpg, and
+Mask/71695_mask.png belongs to both, at each quality. White marks the fake pixels.
+"""
+
+import re
+from pathlib import Path, PurePosixPath
+
+from declip_pipeline.datasets.listing import list_pictures, stem_of, subfolders, unique_ids
+from declip_pipeline.datasets.manifest import FAKE, REAL, REAL_GENERATOR, Manifest, Sample
+from declip_pipeline.datasets.pairing import require_paired
+from declip_pipeline.datasets.splits import UNSPLIT
+from declip_pipeline.errors import InputError
+
+EXPECTED = "the tree of AutoSplice, Forged_JPEG75, Forged_JPEG90 or Forged_JPEG100 beside Mask"
+FAKE_IS_WHITE = True
+SOURCE = "autosplice"
+
+_FORGED = re.compile(r"forged_jpeg(\d+)", re.IGNORECASE)
+_RULE = "the mask of 71695_0.jpg is Mask/71695_mask.png"
+
+
+def read_autosplice(
+    root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool
+) -> Manifest:
+    """Read the qualities that are there as generators autosplice-75, -90, -100, and real pictures.
+
+    The data set has no splits. One mask serves several pictures.
+
+    Raises `InputError` for another tree, no pictures, and for what does not pair.
+    """
+    qualities = _qualities(root)
+    if not qualities:
+        raise InputError(f"{root} is not AutoSplice; expected {EXPECTED}")
+    masks_folder = _folder(root, "mask")
+    if masks_folder is None:
+        raise InputError(f"{root} has no Mask/ folder; expected {EXPECTED}")
+    mask_of = _masks(root, masks_folder)
+    found: list[tuple[str, str | None, str]] = []
+    alone: list[str] = []
+    used: set[str] = set()
+    for quality, folder in sorted(qualities.items()):
+        for below in list_pictures(root / folder):
+            image = f"{folder}/{below}"
+            number = _number_of_forged(image)
+            used.add(number)
+            if number in mask_of:
+                found.append((image, mask_of[number], f"autosplice-{quality}"))
+            else:
+                alone.append(image)
+    if not found and not alone:
+        raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
+    masks_alone = [mask for number, mask in mask_of.items() if number not in used]
+    if not allow_unpaired:
+        require_paired(str(root), alone, masks_alone, rule=_RULE)
+    authentic = _folder(root, "authentic")
+    if authentic is not None:
+        real = list_pictures(root / authentic)
+        found += [(f"{authentic}/{below}", None, REAL_GENERATOR) for below in real]
+    ids = unique_ids([image for image, _, _ in found])
+    samples = [
+        Sample(
+            id=ids[image],
+            image=image,
+            mask=mask,
+            split=UNSPLIT,
+            generator=generator,
+            label=REAL if mask is None else FAKE,
+            source=SOURCE,
+        )
+        for image, mask, generator in found
+    ]
+    return Manifest(name, root, fake_is_white, tuple(samples), tuple(sorted(alone + masks_alone)))
+
+
+def scene_of(sample: Sample) -> str:
+    """The number that a fake has in common with the real picture that it was made from."""
+    if sample.label == REAL:
+        return stem_of(PurePosixPath(sample.image).name)
+    return _number_of_forged(sample.image)
+
+
+def is_autosplice(root: Path) -> bool:
+    """Whether `root` holds a folder Forged_JPEG followed by a number."""
+    return bool(_qualities(root))
+
+
+def _qualities(root: Path) -> dict[int, str]:
+    """The folders of forgeries by their JPEG quality."""
+    matches = ((name, _FORGED.fullmatch(name)) for name in subfolders(root))
+    return {int(match[1]): name for name, match in matches if match}
+
+
+def _folder(root: Path, wanted: str) -> str | None:
+    return next((name for name in subfolders(root) if name.lower() == wanted), None)
+
+
+def _masks(root: Path, folder: str) -> dict[str, str]:
+    """The masks by the number of their pictures."""
+    mask_of: dict[str, str] = {}
+    for below in list_pictures(root / folder):
+        mask = f"{folder}/{below}"
+        number = stem_of(PurePosixPath(below).name).removesuffix("_mask")
+        other = mask_of.setdefault(number, mask)
+        if other != mask:
+            raise InputError(f"two masks share one name, {other} and {mask}; remove one of them")
+    return mask_of
+
+
+def _number_of_forged(image: str) -> str:
+    """71695 of Forged_JPEG75/71695_0.jpg."""
+    return stem_of(PurePosixPath(image).name).rpartition("_")[0]
