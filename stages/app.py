@@ -16,6 +16,7 @@ from declip_pipeline import __version__
 from declip_pipeline.errors import DeclipError, InputError
 from stages.ablate import ablate
 from stages.cache.app import app as cache_app
+from stages.data.app import app as data_app
 from stages.demo import demo
 from stages.evaluate import evaluate
 from stages.extract import extract
@@ -63,6 +64,7 @@ def program(
 for command in (extract, train, ablate, evaluate, predict, demo):
     app.command()(command)
 app.add_typer(cache_app)
+app.add_typer(data_app)
 
 
 class _Interruption(BaseException):

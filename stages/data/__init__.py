@@ -1,0 +1,1 @@
+"""`declip-pipe data`: look at data sets; one file a command."""
