@@ -1,6 +1,6 @@
 """Fakes beside the real pictures that they were made from: what differs must be called fake."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
@@ -36,6 +36,10 @@ class Comparison:
 
     sample: Sample
     verdict: Verdict
+
+
+Compared = Mapping[Group, Sequence[Comparison]]
+"""The fakes of each group that were compared."""
 
 
 def compare_with_real(
@@ -102,6 +106,37 @@ def verdict_of(fake: np.ndarray, real: np.ndarray, mask: np.ndarray) -> Verdict:
     if inside > LEAST_RATIO * outside:
         return Verdict.AGREES
     return Verdict.FLIPPED if outside > LEAST_RATIO * inside else Verdict.UNCLEAR
+
+
+def votes(comparisons: Sequence[Comparison]) -> tuple[int, int]:
+    """How many masks agree with their real pictures, and how many are flipped."""
+    verdicts = [comparison.verdict for comparison in comparisons]
+    return verdicts.count(Verdict.AGREES), verdicts.count(Verdict.FLIPPED)
+
+
+def is_flipped(comparisons: Sequence[Comparison]) -> bool:
+    """Whether a group's masks are of the opposite polarity: more are flipped than agree."""
+    agreeing, flipped = votes(comparisons)
+    return flipped > agreeing
+
+
+def polarity_problems(manifest: Manifest, compared: Compared) -> list[str]:
+    """One line if all groups' masks are of the opposite polarity, else one for each that is."""
+    decided = [group for group, found in compared.items() if sum(votes(found))]
+    wrong = [group for group in decided if is_flipped(compared[group])]
+    if wrong and len(wrong) == len(decided):
+        colour, other = ("white", "black") if manifest.fake_is_white else ("black", "white")
+        agreeing, flipped = votes([one for group in wrong for one in compared[group]])
+        return [
+            f"masks of the opposite polarity: {colour} is read as fake, but in {flipped} of "
+            f"{agreeing + flipped} compared with real pictures what differs is {other}; pass "
+            f"--polarity {other}-is-fake"
+        ]
+    return [
+        f"masks of the opposite polarity in {group}: in {flipped} of {agreeing + flipped} compared "
+        "with real pictures what differs is called real; invert these masks"
+        for group, (agreeing, flipped) in ((group, votes(compared[group])) for group in wrong)
+    ]
 
 
 def _spread(pairs: Sequence[tuple[Sample, Sample]], most: int) -> Sequence[tuple[Sample, Sample]]:

@@ -3,14 +3,18 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from declip_pipeline.datasets.counterparts import Comparison, Verdict
+from declip_pipeline.datasets.counterparts import (
+    Compared,
+    Verdict,
+    is_flipped,
+    polarity_problems,
+    votes,
+)
 from declip_pipeline.datasets.duplicates import Duplicates
 from declip_pipeline.datasets.manifest import FAKE, REAL_GENERATOR, Manifest, Sample
 from declip_pipeline.datasets.pairing import count_and_names
 from declip_pipeline.datasets.splits import SPLIT_NAMES, UNSPLIT
 from declip_pipeline.datasets.survey import Group, GroupFacts, Size, Survey
-
-Compared = Mapping[Group, Sequence[Comparison]]
 
 
 @dataclass
@@ -100,8 +104,8 @@ def _judge_files(survey: Survey, findings: Findings) -> None:
 
 
 def _judge_polarity(manifest: Manifest, compared: Compared, findings: Findings) -> None:
-    decided = {group: counted for group in compared if sum(counted := _votes(compared[group]))}
-    flipped = {group: votes for group, votes in decided.items() if votes[1] > votes[0]}
+    findings.problems += polarity_problems(manifest, compared)
+    decided = [found for found in compared.values() if sum(votes(found))]
     if not decided:
         findings.notes.append(
             "no real picture shows a fake's scene, so the polarity of the masks is the layout's "
@@ -109,25 +113,11 @@ def _judge_polarity(manifest: Manifest, compared: Compared, findings: Findings) 
             if any(sample.label == FAKE for sample in manifest.samples)
             else "real pictures alone, no masks"
         )
-    if flipped and len(flipped) == len(decided):
-        colour, other = ("white", "black") if manifest.fake_is_white else ("black", "white")
-        wrong, all_of = sum(v[1] for v in flipped.values()), sum(map(sum, flipped.values()))
-        findings.problems.append(
-            f"masks of the opposite polarity: {colour} is read as fake, but in {wrong} of "
-            f"{all_of} compared with real pictures what differs is {other}; pass --polarity "
-            f"{other}-is-fake"
-        )
-    else:
-        findings.problems += [
-            f"masks of the opposite polarity in {group}: in {wrong} of {right + wrong} compared "
-            "with real pictures what differs is called real; invert these masks"
-            for group, (right, wrong) in flipped.items()
-        ]
     odd = [
         comparison.sample.image
-        for group in decided.keys() - flipped.keys()
-        for comparison in compared[group]
-        if comparison.verdict is Verdict.FLIPPED
+        for found in decided
+        for comparison in found
+        if comparison.verdict is Verdict.FLIPPED and not is_flipped(found)
     ]
     if odd:
         findings.notes.append(
@@ -161,7 +151,7 @@ def _judge_masks(
         return
     if empty:
         findings.notes.append(f"{source} {generator}: {empty} of {count} have no fake pixel")
-    is_proved = any(sum(_votes(compared.get(group, ()))) for group in groups)
+    is_proved = any(sum(votes(compared.get(group, ()))) for group in groups)
     mean = sum(shares) / len(shares)
     if mean > 0.5 and not is_proved and not polarity_is_given:
         findings.problems.append(
@@ -210,12 +200,6 @@ def _pairs(duplicates: Sequence[Sequence[Sample]]) -> str:
     return count_and_names(
         "duplicate", [" = ".join(sample.image for sample in samples) for samples in duplicates]
     )
-
-
-def _votes(comparisons: Sequence[Comparison]) -> tuple[int, int]:
-    """How many masks agree with their real pictures, and how many are flipped."""
-    verdicts = [comparison.verdict for comparison in comparisons]
-    return verdicts.count(Verdict.AGREES), verdicts.count(Verdict.FLIPPED)
 
 
 def _generators(groups: Mapping[Group, GroupFacts]) -> Iterator[tuple[str, str]]:
