@@ -109,8 +109,13 @@ def verdict_of(fake: np.ndarray, real: np.ndarray, mask: np.ndarray) -> Verdict:
 
 
 def votes(comparisons: Sequence[Comparison]) -> tuple[int, int]:
-    """How many masks agree with their real pictures, and how many are flipped."""
+    """How many masks agree with their real pictures, and how many are flipped.
+
+    None and none where most have no counterpart: then names alone coincide, and so would verdicts.
+    """
     verdicts = [comparison.verdict for comparison in comparisons]
+    if verdicts.count(Verdict.NO_COUNTERPART) * 2 > len(verdicts):
+        return 0, 0
     return verdicts.count(Verdict.AGREES), verdicts.count(Verdict.FLIPPED)
 
 

@@ -108,8 +108,8 @@ def _judge_polarity(manifest: Manifest, compared: Compared, findings: Findings) 
     decided = [found for found in compared.values() if sum(votes(found))]
     if not decided:
         findings.notes.append(
-            "no real picture shows a fake's scene, so the polarity of the masks is the layout's "
-            "word alone; look at some masks"
+            "no fake could be compared with the real picture that it was made from, so nothing "
+            "proves the polarity of the masks; look at some"
             if any(sample.label == FAKE for sample in manifest.samples)
             else "real pictures alone, no masks"
         )

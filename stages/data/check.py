@@ -129,7 +129,7 @@ def check(
 
 
 def _row(group: "Group", facts: "GroupFacts", comparisons: "list[Comparison]") -> dict[str, Any]:
-    from declip_pipeline.datasets.counterparts import Verdict
+    from declip_pipeline.datasets.counterparts import Verdict, votes
     from declip_pipeline.datasets.dataset_findings import sizes_text
 
     verdicts = [comparison.verdict for comparison in comparisons]
@@ -140,16 +140,16 @@ def _row(group: "Group", facts: "GroupFacts", comparisons: "list[Comparison]") -
         "pictures": facts.pictures,
         "sizes": sizes_text(list(facts.sizes)),
         "fake_share": facts.mean_fake_share,
+        "decided": dict(zip(("agree", "flipped"), votes(comparisons), strict=True)),
         "compared": {verdict.value: verdicts.count(verdict) for verdict in Verdict},
     }
 
 
 def _cells(row: dict[str, Any]) -> list[object]:
-    compared = row["compared"]
+    agreeing, flipped = row["decided"].values()
     share = row["fake_share"]
-    decided = compared["agrees"] + compared["flipped"]
     return [
         *(row[key] for key in ("source", "generator", "split", "pictures", "sizes")),
         "-" if share is None else f"{100 * share:.1f}",
-        f"{compared['agrees']} of {decided}" if decided else "-",
+        f"{agreeing} of {agreeing + flipped}" if agreeing + flipped else "-",
     ]

@@ -7,8 +7,16 @@ import pytest
 from PIL import Image
 from published_trees import GENERATORS, SPLITS, flip, forge, photograph, save, write_dolos
 
-from declip_pipeline.datasets.counterparts import Verdict, compare_with_real, verdict_of
+from declip_pipeline.datasets.counterparts import (
+    Comparison,
+    Verdict,
+    compare_with_real,
+    is_flipped,
+    verdict_of,
+    votes,
+)
 from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
+from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.datasets.survey import Group
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask
@@ -94,3 +102,15 @@ def test_what_cannot_be_read_or_has_no_counterpart_is_left_out(tmp_path: Path) -
     (root / "celebahq/real/test/20001.png").write_bytes(b"")
     save(root / "celebahq/real/test/other.png", REAL)
     assert {group.split for group in compare(root)} == {"train", "valid"}
+
+
+def test_a_few_that_happen_to_be_alike_have_no_vote() -> None:
+    sample = Sample("a", "a.png", "m.png", "test", "ldm", 1, "faces")
+    flipped, unlike = (
+        Comparison(sample, verdict) for verdict in (Verdict.FLIPPED, Verdict.NO_COUNTERPART)
+    )
+    assert votes([flipped, unlike]) == (0, 1)
+    assert is_flipped([flipped, unlike])
+    assert votes([flipped, unlike, unlike]) == (0, 0)
+    assert not is_flipped([flipped, unlike, unlike])
+    assert votes([]) == (0, 0)
