@@ -34,6 +34,7 @@ from stages.options import (
     comma_separated,
     require_folder,
 )
+from stages.run_backbones import recorded_weights
 
 # Typer makes the choices out of it.
 Dtype = StrEnum("Dtype", {name: name for name in FEATURE_DTYPES})  # type: ignore[misc]
@@ -215,7 +216,7 @@ def extract(
                 "overwrite": overwrite,
             },
             batch_size=batch_size,
-            provenance={"arch": arch, "weights": _recorded(weights or [])},
+            provenance={"arch": arch, "weights": recorded_weights(weights or [])},
             times=StageTimes(),
             workers=workers,
         )
@@ -306,11 +307,6 @@ def _workers(
     from stages.screen import remark
 
     with open_client(dask=dask, scheduler=scheduler, notice=remark) as client:
-        workers = ShardWorkers(client, arch=arch, weights=_recorded(weights), device=device)
+        workers = ShardWorkers(client, arch=arch, weights=recorded_weights(weights), device=device)
         yield workers
         workers.release()
-
-
-def _recorded(weights: list[str]) -> list[str]:
-    """Weights as a later command finds them from any folder."""
-    return [text if text.startswith("random:") else str(Path(text).absolute()) for text in weights]

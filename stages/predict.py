@@ -1,11 +1,11 @@
 """`declip-pipe predict`: masks for pictures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from declip_pipeline.errors import ImageError, WeightsError
+from declip_pipeline.errors import ImageError
 from stages.options import (
     Device,
     DeviceOption,
@@ -15,9 +15,7 @@ from stages.options import (
     finite,
     require_folder,
 )
-
-if TYPE_CHECKING:
-    from declip_pipeline.backbones.contract import Backbone
+from stages.run_backbones import open_backbones
 
 
 def predict(
@@ -76,7 +74,7 @@ def predict(
     made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
     chosen = choose_device(device.value)
-    opened = _open_backbones(parts_of(features), config["inputs"], weights, str(chosen))
+    opened = open_backbones(parts_of(features), config["inputs"], weights, str(chosen))
     dtypes = [each["dtype"] for each in config["inputs"]]
     predictor = Predictor(opened, decoder.to(chosen), features, dtypes=dtypes)
     results.start()
@@ -104,41 +102,3 @@ def predict(
     if failed:
         remark(f"declip-pipe: {failed} of {len(pictures)} pictures could not be used")
         raise typer.Exit(1)
-
-
-def _open_backbones(
-    parts: list[dict[str, Any]],
-    inputs: list[dict[str, Any]],
-    weights: list[str] | None,
-    device: str,
-) -> list["Backbone"]:
-    """The backbone of each layer that a decoder joins, each opened once.
-
-    `weights`, where given, are those of all backbones in order, one for each part of a fusion.
-    """
-    from declip_pipeline.backbones.registry import open_backbone
-
-    left = list(weights or [])
-    opened: dict[tuple[str, str], Backbone] = {}
-    for part, made in zip(parts, inputs, strict=True):
-        key = part["backbone"], part["weights_sha256"]
-        if key in opened:
-            continue
-        several = len({(one["backbone"], one["weights_sha256"]) for one in parts}) > 1
-        count = len(part["backbone"].split(",")) if several else len(left)
-        used, left = left[:count], left[count:]
-        opened[key] = open_backbone(
-            part["backbone"], weights=used or _weights_of_run(made["provenance"]), device=device
-        )
-    return [opened[part["backbone"], part["weights_sha256"]] for part in parts]
-
-
-def _weights_of_run(provenance: dict[str, Any]) -> list[str]:
-    """The weights that a run's features were extracted with, none where they come by name."""
-    recorded = [str(text) for text in provenance.get("weights", [])]
-    for text in recorded:
-        if not text.startswith("random:") and not Path(text).is_file():
-            raise WeightsError(
-                f"the run was trained with {text}, which is not there; pass --weights"
-            )
-    return recorded

@@ -109,5 +109,6 @@ def as_grid(features: Tensor, shape: FeatureShape) -> Tensor:
     """Features (N, *array_shape) as a grid (N, channels, height, width), prefix tokens dropped."""
     if shape.prefix_tokens is None:
         return features
-    patches = features[:, shape.prefix_tokens :]
-    return patches.transpose(1, 2).reshape(len(patches), shape.channels, shape.height, shape.width)
+    patches = features[:, shape.prefix_tokens :].transpose(1, 2)
+    # Not len(patches): an exported graph would take so many pictures only.
+    return patches.reshape(patches.shape[0], shape.channels, shape.height, shape.width)

@@ -37,8 +37,25 @@ def load_strictly(
 
     Raises `WeightsError` that names `arch`, `source` and the first tensors that do not fit.
     """
-    own = {name: tensor for name, tensor in network.state_dict().items() if is_weight(name)}
-    given = {name: tensor for name, tensor in tensors.items() if is_weight(name)}
+    own = network.state_dict()
+    faults = differences(own, tensors)
+    if faults:
+        raise WeightsError(
+            f"{source} does not hold the weights of {arch} ({sum(map(is_weight, own))} tensors; "
+            f"{'; '.join(faults)}); give a file of {arch}, or the --arch of this file"
+        )
+    network.load_state_dict(
+        {name: tensor for name, tensor in tensors.items() if is_weight(name)}, strict=False
+    )
+
+
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """What is wrong with the names and shapes of tensors, none where all is as expected.
+
+    At most three texts: what is of another shape, what is missing, and what is unexpected.
+    """
+    own = {name: tensor for name, tensor in expected.items() if is_weight(name)}
+    given = {name: tensor for name, tensor in found.items() if is_weight(name)}
     missing = [f"{name} {shape_text(own[name])}" for name in own if name not in given]
     unexpected = [f"{name} {shape_text(given[name])}" for name in given if name not in own]
     misshaped = [
@@ -46,7 +63,7 @@ def load_strictly(
         for name in own
         if name in given and given[name].shape != own[name].shape
     ]
-    faults = [
+    return [
         f"{len(names)} {kind}: {', '.join(names[:N_SHOWN])}{', ...' if names[N_SHOWN:] else ''}"
         for kind, names in (
             ("of another shape", misshaped),
@@ -55,12 +72,6 @@ def load_strictly(
         )
         if names
     ]
-    if faults:
-        raise WeightsError(
-            f"{source} does not hold the weights of {arch} ({len(own)} tensors; "
-            f"{'; '.join(faults)}); give a file of {arch}, or the --arch of this file"
-        )
-    network.load_state_dict(given, strict=False)
 
 
 def shape_text(tensor: Tensor) -> str:

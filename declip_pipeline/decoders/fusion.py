@@ -83,7 +83,8 @@ class FeatureFusion(nn.Module):
         grid = features
         if shape.prefix_tokens is not None:
             patches = features[:, shape.prefix_tokens :].transpose(1, 2)
-            grid = patches.reshape(len(patches), shape.channels, shape.height, shape.width)
+            # Not len(patches): an exported graph would take so many pictures only.
+            grid = patches.reshape(patches.shape[0], shape.channels, shape.height, shape.width)
         size = (self.shape.height, self.shape.width)
         if grid.shape[2:] == size:
             return grid
