@@ -19,7 +19,9 @@ from stages.cache.app import app as cache_app
 from stages.data.app import app as data_app
 from stages.demo import demo
 from stages.evaluate import evaluate
+from stages.export import export
 from stages.extract import extract
+from stages.import_checkpoint import import_checkpoint
 from stages.predict import predict
 from stages.train import train
 
@@ -61,7 +63,7 @@ def program(
     """
 
 
-for command in (extract, train, ablate, evaluate, predict, demo):
+for command in (extract, train, ablate, evaluate, predict, import_checkpoint, export, demo):
     app.command()(command)
 app.add_typer(cache_app)
 app.add_typer(data_app)

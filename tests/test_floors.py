@@ -25,7 +25,7 @@ FLOORS = [
     {"extraction", "feeding"},
     {"evaluation"},
     {"training"},
-    {"sweeps", "reports"},
+    {"sweeps", "reports", "exchange"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # The parts of the ground floor are words of one language; elsewhere, neighbours do not meet.

@@ -26,7 +26,8 @@ _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
 # What others read out of a run's files, with its type.
 _CONFIG = {"train_on": list, "inputs": list, "run_sha256": str}
-_SUMMARY = {"best_valid_iou": float, "best_epoch": int, "epochs": int}
+# An imported run does not know how its training went.
+_SUMMARY = {"best_valid_iou": float | None, "best_epoch": int | None, "epochs": int | None}
 _RECORD = {"epoch": int, "train_loss": float, "valid_iou": float, "seconds": float}
 _STATE = {
     "learner": dict,

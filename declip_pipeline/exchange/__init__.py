@@ -1,0 +1,1 @@
+"""Decoders from and for others: the published checkpoints, and ONNX."""
