@@ -107,6 +107,24 @@ def test_the_run_says_what_it_is(tmp_path):
     assert run.best_checkpoint.stat().st_mtime_ns == before
 
 
+def test_an_import_that_was_cut_off_is_finished_by_the_next(tmp_path):
+    path = tiny_checkpoint(tmp_path / "a.pth", 128, feature_layer="layer2")
+    run = import_published(path, tmp_path, opened_tiny("vit"), arch="CLIP:from-file")
+    (run.path / "summary.json").unlink()
+    run.best_checkpoint.unlink()
+    again = import_published(path, tmp_path, opened_tiny("vit"), arch="CLIP:from-file")
+    assert again.path == run.path
+    assert again.is_finished
+    assert again.best_decoder()[0].decoder_type == "linear"
+
+
+def test_a_file_that_says_no_steps_is_exported_with_none_taken(tmp_path):
+    path = tiny_checkpoint(tmp_path / "a.pth", 128, feature_layer="layer2", total_steps=None)
+    run = import_published(path, tmp_path, opened_tiny("vit"), arch="CLIP:from-file")
+    export_published(run, tmp_path / "b.pth")
+    assert read_published(tmp_path / "b.pth").total_steps == 0
+
+
 def test_what_nothing_says_it_was_trained_on_is_unknown(tmp_path):
     path = tiny_checkpoint(tmp_path / "a.pth", 128, feature_layer="layer2")
     run = import_published(path, tmp_path, opened_tiny("vit"), arch="CLIP:from-file")
