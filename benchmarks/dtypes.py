@@ -28,7 +28,7 @@ from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.training_data import TrainingData
 
-SEEDS = (0, 1)
+SEEDS = (0, 1, 2, 3, 4, 5)
 DECODERS = {
     "linear": {"decoder_type": "linear", "epochs": 12},
     "conv-4": {"decoder_type": "conv-4", "epochs": 5, "widths": (32, 16, 16, 16)},

@@ -16,9 +16,9 @@ def mapping_parts(workers: int) -> Iterator[MapParts]:
     """A `map` over parts: so many of them at a time, each on one core, where that is above 1.
 
     Left to itself PyTorch shares every single operation between the cores and then waits for the
-    slowest of them, a thousand times a second where operations are small. On two cores that other
-    programs used as well, steps of a linear decoder took 3 ms a picture so against 65 ms, on quiet
-    cores 0.66 against 0.78.
+    slowest of them, a thousand times a second where operations are small. On quiet cores that is
+    as fast; where other programs compute as well, it takes three times as long or more
+    (benchmarks/light_decoders.py).
     """
     if workers <= 1:
         yield map

@@ -69,7 +69,11 @@ PrecisionOption = Annotated[
     ),
 ]
 CompileOption = Annotated[
-    bool, typer.Option("--compile", help="Train with torch.compile; see benchmarks/train.py.")
+    bool,
+    typer.Option(
+        "--compile",
+        help="Train with torch.compile: measured slower on a CPU (benchmarks/train.py --compile).",
+    ),
 ]
 BesideOption = Annotated[
     list[str] | None,

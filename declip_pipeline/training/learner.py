@@ -172,7 +172,8 @@ def training_loss(decoder: Decoder, inputs: Sequence[Tensor], targets: Tensor) -
     """Binary cross-entropy with logits, mean over all pixels of the batch (DeCLIP, section 3)."""
     if isinstance(decoder, PositionDecoder):
         logits = decoder.position_logits(decoder.joined(*inputs))
-        return enlarged_cross_entropy(logits, targets)
+        loss: Tensor = enlarged_cross_entropy(logits, targets)
+        return loss
     return F.binary_cross_entropy_with_logits(decoder(*inputs).float(), targets)
 
 

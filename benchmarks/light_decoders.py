@@ -1,0 +1,155 @@
+"""What makes light decoders light: enlarging, the loss of enlarged maps, and pieces one to a core.
+
+python benchmarks/light_decoders.py [--device cuda]
+
+Contestants in turns, forward and backward, a median over rounds. Steps of a linear decoder are
+timed as the machine is, and beside as many busy processes as it has cores.
+"""
+
+import argparse
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from reporting import report
+from torch import Tensor
+
+from declip_pipeline.core_threads import mapping_parts
+from declip_pipeline.decoders.enlarging import enlarge
+from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.training.enlarged_loss import enlarged_cross_entropy
+from declip_pipeline.training.learner import GradientLearner
+from declip_pipeline.training.recipe import Recipe
+
+SIDE, SIZE = 16, 256
+BATCH = 32
+# One layer of ViT-L/14.
+SHAPE = FeatureShape(channels=1024, height=SIDE, width=SIDE, prefix_tokens=1)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--device", default="cpu")
+    arguments.add_argument("--rounds", type=int, default=20)
+    options = arguments.parse_args()
+    device = torch.device(options.device)
+    logits = torch.randn(BATCH, SIDE, SIDE, device=device, requires_grad=True)
+    targets = torch.rand(BATCH, SIZE, SIZE, device=device)
+    rows = compared(
+        "enlarge 16x16 to 256x256",
+        {
+            "F.interpolate": lambda: gradient_of(interpolated(logits).sum(), logits),
+            "enlarge": lambda: gradient_of(enlarge(logits, SIZE).sum(), logits),
+        },
+        options.rounds,
+        device,
+    )
+    rows += compared(
+        "loss of enlarged maps",
+        {
+            "F.interpolate, then the loss": lambda: gradient_of(
+                F.binary_cross_entropy_with_logits(interpolated(logits), targets), logits
+            ),
+            "enlarge, then the loss": lambda: gradient_of(
+                F.binary_cross_entropy_with_logits(enlarge(logits, SIZE), targets), logits
+            ),
+            "enlarged_cross_entropy": lambda: gradient_of(
+                enlarged_cross_entropy(logits, targets), logits
+            ),
+        },
+        options.rounds,
+        device,
+    )
+    if device.type == "cpu":
+        features = torch.randn(BATCH, *SHAPE.array_shape)
+        steps = {
+            "each operation on all cores": step_of(features, targets, 1),
+            "each piece on one core": step_of(features, targets, torch.get_num_threads()),
+        }
+        rows += compared("step of a linear decoder", steps, options.rounds, device)
+        with busy_cores():
+            rows += compared("the same, cores busy", steps, options.rounds, device)
+    report("light_decoders", rows, vars(options))
+
+
+def interpolated(logits: Tensor) -> Tensor:
+    return F.interpolate(logits[:, None], (SIZE, SIZE), mode="bicubic", align_corners=False)[:, 0]
+
+
+def gradient_of(value: Tensor, logits: Tensor) -> Tensor:
+    return torch.autograd.grad(value, logits)[0]
+
+
+def step_of(features: Tensor, targets: Tensor, workers: int) -> Callable[[], Any]:
+    """A step on a batch, in the pieces that the learner takes."""
+    recipe = Recipe("linear", batch_size=BATCH)
+    learner = GradientLearner(recipe, [SHAPE], "concat", torch.device("cpu"))
+    learner.begin_epoch(recipe.learning_rate)
+    size = learner.piece_size
+    pieces = list(zip(features.split(size), targets.split(size), strict=True))
+
+    def step() -> None:
+        with mapping_parts(workers) as map_pieces:
+            taught = map_pieces(
+                lambda piece: learner.compute([piece[0]], piece[1], len(piece[0]) / BATCH), pieces
+            )
+            for computed in taught:
+                learner.accumulate(computed)
+        learner.update()
+
+    return step
+
+
+@contextmanager
+def busy_cores() -> Iterator[None]:
+    """Have as many processes as torch has threads compute all the while."""
+    context = multiprocessing.get_context("spawn")
+    others = [context.Process(target=_compute, daemon=True) for _ in range(torch.get_num_threads())]
+    for other in others:
+        other.start()
+    time.sleep(5)  # until they have imported torch
+    yield
+    for other in others:
+        other.terminate()
+        other.join()
+
+
+def _compute() -> None:
+    torch.set_num_threads(1)
+    matrix = torch.randn(512, 512)
+    while True:
+        matrix @ matrix
+
+
+def compared(
+    measure: str, contestants: dict[str, Callable[[], Any]], rounds: int, device: torch.device
+) -> list[dict[str, Any]]:
+    """Median milliseconds of a picture for each, and how many times the last one's."""
+    seconds: dict[str, list[float]] = {name: [] for name in contestants}
+    for number in range(rounds + 2):
+        for name, work in contestants.items():
+            started = time.perf_counter()
+            work()
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            if number >= 2:
+                seconds[name].append(time.perf_counter() - started)
+    ours = median(list(seconds.values())[-1])
+    return [
+        {
+            "measure": f"{measure}, ms a picture",
+            "contestant": name,
+            "milliseconds": 1e3 * median(found) / BATCH,
+            "ratio": f"{median(found) / ours:.2f}x",
+        }
+        for name, found in seconds.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()
