@@ -23,6 +23,7 @@ from stages.export import export
 from stages.extract import extract
 from stages.import_checkpoint import import_checkpoint
 from stages.predict import predict
+from stages.reproduce import reproduce
 from stages.train import train
 
 TRACEBACK_VARIABLE = "DECLIP_PIPE_TRACEBACK"
@@ -63,7 +64,17 @@ def program(
     """
 
 
-for command in (extract, train, ablate, evaluate, predict, import_checkpoint, export, demo):
+for command in (
+    extract,
+    train,
+    ablate,
+    evaluate,
+    predict,
+    reproduce,
+    import_checkpoint,
+    export,
+    demo,
+):
     app.command()(command)
 app.add_typer(cache_app)
 app.add_typer(data_app)
@@ -134,8 +145,8 @@ def main() -> None:
         try:
             sys.unraisablehook = _insist
             _answer_signals(_interrupt)
-            # Commands return nothing; what comes back is the code of an exit asked for on the way.
-            code = app(prog_name="declip-pipe", standalone_mode=False)
+            # What a command made, which is for others of them; or the code of an exit asked for.
+            outcome = app(prog_name="declip-pipe", standalone_mode=False)
         finally:
             # One more, or one that comes while the program ends, ends it at once.
             _answer_signals(signal.SIG_DFL)
@@ -156,8 +167,8 @@ def main() -> None:
             raise
         print(f"declip-pipe: {_one_line(error)}", file=sys.stderr)
         sys.exit(2 if isinstance(error, InputError) else 1)
-    if code:
-        sys.exit(code)
+    if isinstance(outcome, int) and outcome:
+        sys.exit(outcome)
 
 
 def _interruption_behind(error: BaseException | None) -> _Interruption | None:

@@ -150,7 +150,7 @@ def extract(
             help="Extract nothing; say what it would take: size, free space, time, memory.",
         ),
     ] = False,
-) -> None:
+) -> list[str]:
     """Run a frozen backbone over a dataset once and store its features.
 
     The last line of stdout is the store's path; of several views, each has a line. A second run of
@@ -223,12 +223,15 @@ def extract(
         started = time.perf_counter()
         learned = manifest.select(splits=["train"]) if random_views else manifest
         failed = 0
+        locations = []
         for view in dict.fromkeys([*asked, *random_views]):
             pictures = manifest if view in asked else learned
             if dry_run:
                 work.estimate(pictures, view)
             else:
-                failed = max(failed, work.extract(pictures, view))
+                location, failures = work.extract(pictures, view)
+                locations.append(location)
+                failed = max(failed, failures)
     if profile:
         remark(profile_text(work.times.seconds, time.perf_counter() - started))
     if failed > max_failures:
@@ -237,6 +240,7 @@ def extract(
             f"not be used, --max-failures is {max_failures}; the store holds the others"
         )
         raise typer.Exit(1)
+    return locations
 
 
 @dataclass(frozen=True)
@@ -261,8 +265,11 @@ class _Work:
         estimate = estimate_extraction(plan, self.backbone, batch_size=self.batch_size)
         result(price_text(plan, estimate))
 
-    def extract(self, pictures: "Manifest", view: "View") -> int:
-        """Make the view's store and say what came of it; returns how many pictures failed."""
+    def extract(self, pictures: "Manifest", view: "View") -> tuple[str, int]:
+        """Make the view's store and say what came of it.
+
+        Returns where it is and how many pictures failed.
+        """
         from declip_pipeline.extraction.extract import extract as extract_store
         from stages.screen import progress, remark, result
 
@@ -285,7 +292,7 @@ class _Work:
         for row, reason in extraction.failures.items():
             remark(f"failed: {extraction.samples[row]['image']}: {reason}")
         result(extraction.location)
-        return len(extraction.failures)
+        return extraction.location, len(extraction.failures)
 
     def _arguments(self, pictures: "Manifest", view: "View") -> dict[str, Any]:
         import numpy as np

@@ -1,7 +1,7 @@
 """Settings of a study, read from YAML; an unknown key is refused, naming the nearest known one."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
@@ -94,6 +94,11 @@ def packaged_config(name: str) -> Path:
 
 def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
     """Read settings from a YAML file. Raises `InputError` naming the key that is wrong."""
+    return settings_of(path, yaml_of(path), kind)
+
+
+def yaml_of(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file. Raises `InputError`."""
     try:
         values: Any = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -102,16 +107,60 @@ def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
         raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"config {path} holds no settings; expected keys and values")
+    return values
+
+
+def settings_of(path: Path, values: dict[str, Any], kind: type[SettingsType]) -> SettingsType:
+    """Settings out of the values of a file. Raises `InputError` naming the key that is wrong."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-        key = str(errors[0]["loc"][0])
+        first, *_ = errors = error.errors(include_url=False)
         unknown = next((one for one in errors if one["type"] == "extra_forbidden"), None)
-        if unknown is not None and len(unknown["loc"]) == 1:
-            raise UnknownNameError(f"key in {path}", key, kind.model_fields) from error
+        if unknown is not None:
+            *above, key = unknown["loc"]
+            known = _fields_at(kind, above)
+            if known:
+                raise UnknownNameError(f"key in {path}", str(key), known) from error
         # A value that may be one thing or another has an error for each.
-        wrong = [one["msg"] for one in errors if one["loc"][0] == key]
+        where, found = _value_at(values, first)
+        wrong = [one["msg"] for one in errors if _value_at(values, one)[0] == where]
         expected = ", or: ".join(dict.fromkeys(wrong))
-        found = values.get(key, "nothing")
-        raise InputError(f"config {path}: {key}: found {found!r}; {expected}") from error
+        raise InputError(f"config {path}: {where}: found {found!r}; {expected}") from error
+
+
+def _value_at(values: Any, error: Any) -> tuple[str, Any]:
+    """Name and value of the place that an error is about."""
+    names = []
+    for part in error["loc"]:
+        is_there = part in values if isinstance(values, dict) else isinstance(part, int)
+        if is_there:
+            names.append(str(part))
+            values = values[part]
+        elif error["type"] == "missing":
+            return ".".join([*names, str(part)]), None
+        else:
+            break  # the name of a type that the value could have had
+    return ".".join(names), values
+
+
+def _fields_at(kind: type[BaseModel], path: list[Any]) -> list[str]:
+    """The keys that settings know at a place inside them; none where anything may stand."""
+    for part in path:
+        if isinstance(part, int):
+            continue
+        field = kind.model_fields.get(part)
+        inner = [
+            each
+            for each in _types_in(field.annotation if field else None)
+            if isinstance(each, type) and issubclass(each, BaseModel)
+        ]
+        if len(inner) != 1:
+            return []
+        kind = inner[0]
+    return list(kind.model_fields)
+
+
+def _types_in(annotation: Any) -> list[Any]:
+    """A type and all that it is made of."""
+    return [annotation, *(one for part in get_args(annotation) for one in _types_in(part))]

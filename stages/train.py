@@ -124,7 +124,7 @@ def train(
             help="Take options from a file, such as configs/grid.yaml; those given here win.",
         ),
     ] = None,
-) -> None:
+) -> list[Path]:
     """Train decoders on the fakes of one or several stores, with the paper's schedule.
 
     The last line of stdout is the run's folder. The same command again says that the run is
@@ -180,16 +180,16 @@ def train(
     )
     trainer = open_trainer(job, cells)
     if len(cells) == 1 and workers is None:
-        _train_one(cells[0], trainer)
-        return
+        return [_train_one(cells[0], trainer)]
     folder, results = train_grid(trainer, cells, workers)
     result(str(folder / "results.csv"))
     if any(row.state == "failed" for row in results):
         raise typer.Exit(1)
+    return [Path(row.run) for row in results if row.run is not None]
 
 
-def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
-    """Train a single decoder, with a line an epoch."""
+def _train_one(cell: "Cell", trainer: "GridTrainer") -> Path:
+    """Train a single decoder, with a line an epoch; returns the run's folder."""
     from declip_pipeline.training.train import Epoch
     from stages.screen import remark, result
 
@@ -217,3 +217,4 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
     for name, weight in summary.get("layer_weights", {}).items():
         remark(f"weight of {name}: {weight:.3f}")
     result(str(run.path))
+    return run.path

@@ -1,0 +1,113 @@
+"""`declip-pipe reproduce`: a table of a paper with one command, beside the published figures."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from declip_pipeline.errors import InputError, UnknownNameError
+from stages.options import (
+    CacheOption,
+    Device,
+    DeviceOption,
+    SchedulerOption,
+    WeightsOption,
+    require_folder,
+)
+from stages.training_options import DaskOption, RunsOption
+
+
+def reproduce(
+    context: typer.Context,
+    config: Annotated[
+        Path, typer.Argument(metavar="CONFIG.yaml", help="A study, such as those in configs/paper.")
+    ],
+    data: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME=PATH",
+            help="Where a dataset of the study lies, as `extract` takes it; repeatable. Of a study "
+            "with one dataset, PATH is enough.",
+        ),
+    ],
+    changes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="SECTION.KEY=VALUE",
+            help="Change a value of the study: extract.dtype=int8, train.epochs=20; repeatable.",
+        ),
+    ] = None,
+    weights: WeightsOption = None,
+    cache: CacheOption = "cache",
+    runs: RunsOption = Path("runs"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="OUT", help="Folder of the table. Default: tables/CONFIG."),
+    ] = None,
+    device: DeviceOption = Device.auto,
+    dask: DaskOption = None,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Extract, train and judge what a study asks for, and print its table.
+
+    Each step is a command of this program and is said before it is taken; what is done already is
+    found, so the same command goes on after an interruption. A figure that was published stands
+    behind ours, with the difference. The last line of stdout is table.md, with table.csv and
+    table.png beside it.
+    """
+    from stages.settings import packaged_config
+    from stages.study_settings import read_study
+
+    folder = out or Path("tables") / config.stem
+    require_folder(folder, "--out")
+    # Those of configs/ ship with the program.
+    packaged = packaged_config(str(config).removeprefix("configs/"))
+    config = packaged if packaged.is_file() and not config.exists() else config
+    settings = read_study(config, changes or [])
+    places = _places(data, list(settings.data))
+
+    from stages.screen import result
+    from stages.study import Study
+
+    everywhere: dict[str, Any] = {"device": device.value}
+    everywhere |= {"dask": dask} if dask else {}
+    everywhere |= {"scheduler": scheduler} if scheduler else {}
+    study = Study(
+        context=context,
+        config=config,
+        settings=settings,
+        data=places,
+        out=folder,
+        extract_options={
+            **everywhere,
+            "cache": cache,
+            **({"weights": weights} if weights else {}),
+        },
+        train_options={**everywhere, "runs": str(runs)},
+        device=device.value,
+    )
+    study.check()
+    result(str(study.run()))
+
+
+def _places(texts: list[str], names: list[str]) -> dict[str, Path]:
+    """Where each dataset of a study lies."""
+    if len(names) == 1 and len(texts) == 1 and "=" not in texts[0]:
+        texts = [f"{names[0]}={texts[0]}"]
+    places = {}
+    for text in texts:
+        name, equals, path = text.partition("=")
+        if not equals or not path:
+            raise InputError(f"--data {text!r}; expected NAME=PATH, NAME of {', '.join(names)}")
+        if name not in names:
+            raise UnknownNameError("dataset in --data", name, names)
+        if not Path(path).exists():
+            raise InputError(f"--data {text}: {path} is not there; expected a dataset")
+        places[name] = Path(path)
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise InputError(
+            f"the study needs the dataset {missing[0]}; say where it lies: --data {missing[0]}=PATH"
+        )
+    return places

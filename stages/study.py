@@ -1,0 +1,173 @@
+"""What `declip-pipe reproduce` does, step by step; heavy imports stand here."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+
+from declip_pipeline.atomic_files import write_text
+from declip_pipeline.devices import choose_device
+from declip_pipeline.errors import InputError
+from declip_pipeline.reports.beside_published import (
+    Published,
+    beside_csv,
+    beside_markdown,
+    beside_text,
+)
+from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
+from declip_pipeline.reports.matrix_figure import draw_matrix
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, plan_evaluations
+from declip_pipeline.sweeps.study_table import (
+    IN_DOMAIN,
+    OUT_OF_DOMAIN,
+    StudyTable,
+    domain_table,
+    generator_table,
+)
+from declip_pipeline.training.run_folder import RunFolder
+from stages.own_commands import OwnCommand
+from stages.screen import progress, result
+from stages.study_settings import StudySettings
+
+METRIC_NAMES = {
+    "iou": "IoU (percent)",
+    "f1_best": "F1 at the best threshold of each picture",
+    "f1_fixed": "F1 at 0.5",
+    "ap": "AP of pixels",
+}
+# What a store is in a command line that is checked before there is one.
+STORE = "STORE"
+OURS = "ours"
+
+
+@dataclass
+class Study:
+    """One study: its settings, where its data lies and its results go, and options of all steps."""
+
+    context: typer.Context
+    config: Path
+    settings: StudySettings
+    data: dict[str, Path]
+    out: Path
+    extract_options: dict[str, Any]
+    train_options: dict[str, Any]
+    device: str
+
+    def check(self) -> None:
+        """Refuse options that some step would refuse, before the first one is taken."""
+        for name in self.settings.data:
+            self._extract(name)
+        for number in range(len(self.settings.train)):
+            self._train(number, {})
+
+    def run(self) -> Path:
+        """Do all of it, or what is not done yet; returns the path of the table."""
+        stores = {name: self._extract(name).run() for name in self.settings.data}
+        runs: list[Path] = []
+        for number in range(len(self.settings.train)):
+            runs += self._train(number, stores).run()
+        evaluations = self._judge(
+            [RunFolder(path) for path in dict.fromkeys(runs)],
+            [Store(place) for name in self.settings.test.data for place in stores[name]],
+        )
+        return self._report(evaluations)
+
+    def _extract(self, name: str) -> OwnCommand:
+        options = {**self.settings.extract, **self.settings.data[name], **self.extract_options}
+        where = f"{self.config}, extract"
+        return OwnCommand(self.context, "extract", [str(self.data[name])], options, where)
+
+    def _train(self, number: int, stores: dict[str, list[str]]) -> OwnCommand:
+        step = self.settings.train[number]
+        places = [place for name in step.data for place in stores.get(name, [STORE])]
+        options = {**step.options, **self.train_options}
+        where = f"{self.config}, train[{number}]"
+        return OwnCommand(self.context, "train", places, options, where)
+
+    def _judge(self, runs: Sequence[RunFolder], stores: Sequence[Store]) -> list[Evaluation]:
+        asked = self.settings.test
+        plan = plan_evaluations(runs, stores, split=asked.split, generators=asked.generators)
+        device = choose_device(self.device)
+        evaluations = []
+        with progress("judging", "runs") as tell:
+            for number, (run, store, generators) in enumerate(plan):
+                tell(number, len(plan))
+                evaluations.append(
+                    evaluate_run(
+                        run, store, split=asked.split, generators=generators, device=device
+                    )
+                )
+            tell(len(plan), len(plan))
+        return evaluations
+
+    def _table(self, evaluations: Sequence[Evaluation]) -> StudyTable:
+        rows, metric = self.settings.table.rows, self.settings.table.metric
+        if rows == "generator":
+            return generator_table(evaluations, metric)
+        key = {"layer": "layer", "decoder": "decoder_type"}[rows]
+        named = {one.run: str(RunFolder(one.run).config()[key]) for one in evaluations}
+        return domain_table(evaluations, metric, lambda one: named[one.run], rows)
+
+    def _report(self, evaluations: Sequence[Evaluation]) -> Path:
+        """Print the table and write it as Markdown, CSV and a figure; returns the first's path."""
+        settings, published = self.settings, self.settings.published
+        table = self._table(evaluations)
+        tables: list[tuple[StudyTable, Published]] = [
+            (table, published.figures if published else {})
+        ]
+        if settings.table.rows == "generator":
+            tables.append(self._means(evaluations))
+        if not np.isfinite(table.values).any():
+            raise InputError(
+                f"no picture of {', '.join(settings.test.data)} has a fake pixel; there is no "
+                "figure to compare"
+            )
+        decimals = 1 if settings.table.metric == "iou" else 4
+        title = f"{settings.title}: {METRIC_NAMES[settings.table.metric]}"
+        key = f"ours (published, difference); published: {published.source}" if published else ""
+        texts = [
+            form(one.corner, one.rows, one.columns, one.values, figures, decimals)
+            for form in (beside_text, beside_markdown)
+            for one, figures in tables
+        ]
+        half = len(tables)
+        result("\n".join([title, *filter(None, [key]), "", *texts[:half]]))
+        figure = self._draw(table)
+        write_text(
+            self.out / "table.csv",
+            beside_csv([(one.rows, one.columns, one.values, theirs) for one, theirs in tables]),
+        )
+        page = self.out / "table.md"
+        parts = [f"# {title}\n", f"{key}\n" if key else "", *texts[half:], f"![]({figure})\n"]
+        write_text(page, "\n".join(filter(None, parts)))
+        return page
+
+    def _means(self, evaluations: Sequence[Evaluation]) -> tuple[StudyTable, Published]:
+        """The means in domain and out of domain, and below them what others reached."""
+        published = self.settings.published
+        ours = domain_table(evaluations, self.settings.table.metric, lambda one: OURS, "")
+        others = published.others if published else {}
+        values = np.vstack([ours.values, np.full((len(others), 2), np.nan)])
+        figures = {OURS: dict(published.means), **others} if published else {}
+        return (
+            StudyTable("mean over cells", (OURS, *others), ours.columns, values),
+            {row: dict(columns.items()) for row, columns in figures.items()},
+        )
+
+    def _draw(self, table: StudyTable) -> str:
+        name = "table.png"
+        percent = table.values * (1 if self.settings.table.metric == "iou" else 100)
+        if self.settings.table.rows == "generator":
+            columns = [tuple(column.split("+")) for column in table.columns]
+            draw_matrix(percent, table.rows, columns, self.out / name, self.settings.title)
+        else:
+            series = {
+                domain: percent[:, table.columns.index(domain)].tolist()
+                for domain in (IN_DOMAIN, OUT_OF_DOMAIN)
+            }
+            draw_layer_curve(list(table.rows), series, self.out / name, self.settings.title)
+        return name
