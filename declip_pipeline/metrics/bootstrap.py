@@ -1,0 +1,183 @@
+"""How far a mean would move with other pictures and other seeds: bootstrap intervals of 95%."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.seeding import generator
+
+RESAMPLES = 10_000
+# A statistic is called once for each resample, where means are one product for thousands.
+RESAMPLES_OF_A_STATISTIC = 2_000
+CONFIDENCE = 0.95
+# Some 50 MB.
+DRAWS_AT_ONCE = 2**21
+
+
+class Interval(NamedTuple):
+    """Both ends of an interval, in the unit of what it is of; NaN where there is none."""
+
+    low: float
+    high: float
+
+
+class Difference(NamedTuple):
+    """A mean less another one on the same pictures, its interval, and a two-sided p-value."""
+
+    value: float
+    interval: Interval
+    p_value: float
+
+
+def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+    """The interval of the mean of `values`, of pictures or of pictures under several seeds.
+
+    values: (pictures,), or (seeds, pictures) with the same picture in each column. Pictures that
+    are NaN under any seed are left out. The order of the pictures does not matter. Of fewer than
+    two pictures there is no interval: (NaN, NaN).
+    Raises: InputError for another shape.
+    Source: the percentile interval, Efron and Tibshirani, An Introduction to the Bootstrap (1993),
+    chapter 13; seeds and pictures are resampled independently of one another, the pigeonhole
+    bootstrap (Owen, Annals of Applied Statistics 1, 2007), which errs towards wide intervals.
+    """
+    return percentile_interval(resampled_means([values], resamples=resamples, seed=seed)[0])
+
+
+def paired_difference(
+    first: np.ndarray, second: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Difference:
+    """The mean of `first` less that of `second`, both of the same pictures.
+
+    first, second: as in `mean_interval`, with the same picture in each column of both; each may
+    have several seeds of its own. Each resample takes the same pictures for both, so what makes a
+    picture hard for both drops out. The p-value is twice the smaller share of resamples on one side
+    of zero (itself included on both), between 2 / (resamples + 1) and 1.
+    Raises: InputError for other shapes.
+    Source: as `mean_interval`; the p-value by counting, Davison and Hinkley, Bootstrap Methods and
+    their Application (1997), section 4.2.
+    """
+    kept = _of_same_pictures([first, second])
+    if not kept[0].shape[1]:
+        return Difference(float("nan"), Interval(float("nan"), float("nan")), float("nan"))
+    means = resampled_means(kept, resamples=resamples, seed=seed)
+    differences = means[0] - means[1]
+    value = float(kept[0].mean() - kept[1].mean())
+    return Difference(value, percentile_interval(differences), two_sided_p_value(differences))
+
+
+def bootstrap_interval(
+    statistic: Callable[..., float],
+    *arrays: np.ndarray,
+    strata: np.ndarray | None = None,
+    resamples: int = RESAMPLES_OF_A_STATISTIC,
+    seed: int = 0,
+) -> Interval:
+    """The interval of any statistic of pictures, such as AP of scores and labels.
+
+    statistic: called with resampled `arrays`. arrays: each (pictures, ...), one row a picture.
+    strata: (pictures,), such as the labels: each of its values then keeps its number of pictures,
+    and no resample lacks a class. Resamples for which the statistic is NaN are left out; there is
+    no interval, (NaN, NaN), of fewer than two pictures or where half of the resamples are NaN.
+    The same rows in the same order give the same interval.
+    Raises: InputError for arrays of several lengths.
+    Source: as `mean_interval`.
+    """
+    lengths = {len(array) for array in (*arrays, *([] if strata is None else [strata]))}
+    if len(lengths) != 1:
+        raise InputError(f"arrays have {sorted(lengths)} rows; expected one row for each picture")
+    length = lengths.pop()
+    groups = [np.arange(length)]
+    if strata is not None:
+        groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
+    if length < 2:
+        return Interval(float("nan"), float("nan"))
+    random = generator(seed, "bootstrap")
+    found = np.empty(resamples)
+    for number in range(resamples):
+        rows = np.concatenate(
+            [group[random.integers(0, len(group), len(group))] for group in groups]
+        )
+        found[number] = statistic(*(array[rows] for array in arrays))
+    return percentile_interval(found)
+
+
+def resampled_means(
+    groups: Sequence[np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0
+) -> np.ndarray:
+    """Means of resamples, (groups, resamples) float64, for intervals of what is made of means.
+
+    groups: each as in `mean_interval`, all of the same pictures in the same order, such as the
+    metrics of a run or runs to compare. One resample takes the same pictures for all groups, and
+    seeds of each group's own. NaN with fewer than two pictures. `seed`: give another one to other
+    pictures, so that their resamples are independent.
+    Raises: InputError for other shapes.
+    """
+    kept = _of_same_pictures(groups)
+    pictures = kept[0].shape[1]
+    if pictures < 2:
+        return np.full((len(kept), resamples), np.nan)
+    every = np.concatenate(kept)
+    # In an order of their own, pictures in another order give the same resamples.
+    every = every[:, np.lexsort(every)]
+    random = generator(seed, "bootstrap")
+    by_seed = np.concatenate(
+        [
+            every @ _drawn_shares(random, min(at_once, resamples - start), pictures).T
+            for at_once in [max(1, DRAWS_AT_ONCE // pictures)]
+            for start in range(0, resamples, at_once)
+        ],
+        axis=1,
+    )
+    means = np.empty((len(kept), resamples))
+    first = 0
+    for number, group in enumerate(kept):
+        own = by_seed[first : first + len(group)]
+        first += len(group)
+        if len(group) > 1:
+            own = own * _drawn_shares(random, resamples, len(group)).T
+        means[number] = own.sum(axis=0)
+    return means
+
+
+def percentile_interval(resampled: np.ndarray) -> Interval:
+    """The middle 95% of resampled values; those that are NaN are left out.
+
+    Where half of them are NaN there is no interval: (NaN, NaN).
+    """
+    usable = resampled[~np.isnan(resampled)]
+    if 2 * len(usable) <= len(resampled):
+        return Interval(float("nan"), float("nan"))
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(usable, [tail, 1 - tail]).tolist()
+    return Interval(low, high)
+
+
+def two_sided_p_value(differences: np.ndarray) -> float:
+    """Twice the smaller share of resampled differences on one side of zero, at most 1."""
+    if np.isnan(differences).any():
+        return float("nan")
+    smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
+    return float(min(1.0, 2 * (smaller + 1) / (len(differences) + 1)))
+
+
+def _of_same_pictures(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Each as (seeds, pictures) float64, without the pictures that are NaN in any of them."""
+    found = [np.atleast_2d(np.asarray(group, dtype=np.float64)) for group in groups]
+    shapes = [group.shape for group in found]
+    if not found or any(len(shape) != 2 or not shape[0] for shape in shapes):
+        raise InputError(f"values have shapes {shapes}; expected (pictures,) or (seeds, pictures)")
+    if len({shape[1] for shape in shapes}) != 1:
+        raise InputError(f"values have shapes {shapes}; expected the same pictures in all of them")
+    judged = ~np.isnan(np.concatenate(found)).any(axis=0)
+    return [group[:, judged] for group in found]
+
+
+def _drawn_shares(random: np.random.Generator, resamples: int, length: int) -> np.ndarray:
+    """How often each of `length` things is drawn, over `length`: (resamples, length) float64."""
+    # Counting draws takes a tenth of the time of drawing the counts (Generator.multinomial).
+    places = random.integers(0, length, (resamples, length))
+    places += np.arange(resamples)[:, None] * length
+    counts = np.bincount(places.ravel(), minlength=resamples * length)
+    return counts.reshape(resamples, length) / length
