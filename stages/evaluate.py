@@ -36,10 +36,11 @@ def evaluate(
 ) -> None:
     """Judge runs on the fakes of stores, at each mask's own size.
 
-    Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over pictures,
-    for each run and generator; of several, also the matrix of IoU with the means in domain (ID) and
-    out of domain (OOD). Writes per_image.csv and summary.json into each run's folder; the same
-    command again judges anew. All runs and stores are checked before the first is judged.
+    Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over pictures
+    with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix
+    of IoU with the means in domain (ID) and out of domain (OOD), and of runs that differ in their
+    seed only the mean over seeds. Writes per_image.csv and summary.json into each run's folder; the
+    same command again judges anew. All runs and stores are checked before the first is judged.
     """
     from declip_pipeline.devices import choose_device
     from declip_pipeline.reports.matrix import format_matrix_text
@@ -49,7 +50,10 @@ def evaluate(
         iou_matrix,
         plan_evaluations,
     )
+    from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
+    from declip_pipeline.sweeps.seed_groups import seed_groups
     from declip_pipeline.training.run_folder import RunFolder
+    from stages.figures_texts import figures_lines, seeds_text
     from stages.screen import progress, remark, result
 
     chosen = choose_device(device.value)
@@ -81,23 +85,13 @@ def evaluate(
             )
         evaluations.append(evaluation)
         result(f"{run.path.name} on {store.dataset}, {split}: {evaluation.folder}")
-        for name, figures in evaluation.figures.items():
-            result(_figures_line(name, figures))
-            if figures["images_without_fake"]:
-                remark(
-                    f"{name}: {figures['images_without_fake']} pictures without a fake pixel "
-                    "are left out of the means"
-                )
+        for line in figures_lines(evaluation.figures, evaluation.overall):
+            result(line)
+    for group in seed_groups(evaluations):
+        if len(group) > 1:
+            result(seeds_text(group, split))
     values, rows, columns = iou_matrix(evaluations)
     if values.size > 1:
-        result(f"\nIoU (percent), {split} split\n{format_matrix_text(values, rows, columns)}")
-
-
-def _figures_line(name: str, figures: dict[str, float | int | None]) -> str:
-    if figures["iou"] is None:
-        return f"  {name}: no picture with a fake pixel"
-    return (
-        f"  {name}: IoU {figures['iou']:.2f}, F1 best {figures['f1_best']:.4f}, "
-        f"F1 at 0.5 {figures['f1_fixed']:.4f}, AP {figures['ap']:.4f} "
-        f"({figures['images']} pictures)"
-    )
+        intervals = matrix_intervals(evaluations)
+        matrix = format_matrix_text(values, rows, columns, intervals=intervals)
+        result(f"\nIoU (percent), {split} split\n{matrix}")

@@ -20,7 +20,10 @@ METRICS = ("iou", "f1_best", "f1_fixed", "ap")
 @dataclass(frozen=True)
 class ImageResult:
     """One picture's figures: `iou` in percent, `f1_best`, `f1_fixed` and `ap` in [0, 1], `score`
-    the mean of its map. `has_fake` is False for a picture without a fake pixel."""
+    the mean of its map, `fake_share` the share of its pixels that are called fake at 0.5.
+
+    `has_fake` is False for a picture without a fake pixel, whose false alarms `score` and
+    `fake_share` are all that there is to judge."""
 
     id: str
     split: str
@@ -31,6 +34,7 @@ class ImageResult:
     f1_fixed: float
     ap: float
     score: float
+    fake_share: float
 
 
 def evaluate_localization(
@@ -74,6 +78,7 @@ def _judged(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[int, I
     figures = {name: values.tolist() for name, values in localization_metrics(maps, masks).items()}
     fakes = has_fake(masks).tolist()
     scores = maps.mean(dim=(1, 2)).tolist()
+    called = (maps > 0.5).double().mean(dim=(1, 2)).tolist()
     return {
         row: ImageResult(
             id=store.samples[row]["id"],
@@ -81,6 +86,7 @@ def _judged(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[int, I
             generator=store.samples[row]["generator"],
             has_fake=fakes[place],
             score=scores[place],
+            fake_share=called[place],
             **{name: figures[name][place] for name in METRICS},
         )
         for place, row in enumerate(rows.tolist())

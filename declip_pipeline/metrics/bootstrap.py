@@ -104,14 +104,20 @@ def bootstrap_interval(
 
 
 def resampled_means(
-    groups: Sequence[np.ndarray], *, resamples: int = RESAMPLES, seed: int = 0
+    groups: Sequence[np.ndarray],
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    seeds_alike: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Means of resamples, (groups, resamples) float64, for intervals of what is made of means.
 
     groups: each as in `mean_interval`, all of the same pictures in the same order, such as the
     metrics of a run or runs to compare. One resample takes the same pictures for all groups, and
     seeds of each group's own. NaN with fewer than two pictures. `seed`: give another one to other
-    pictures, so that their resamples are independent.
+    pictures, so that their resamples are independent. `seeds_alike`: a number for each group; those
+    with the same one take the same seeds, in this call and in others (the same runs on other
+    pictures).
     Raises: InputError for other shapes.
     """
     kept = _of_same_pictures(groups)
@@ -136,6 +142,8 @@ def resampled_means(
         own = by_seed[first : first + len(group)]
         first += len(group)
         if len(group) > 1:
+            alike = (seed, number) if seeds_alike is None else (seeds_alike[number],)
+            random = generator(0, "bootstrap of seeds", *alike)
             own = own * _drawn_shares(random, resamples, len(group)).T
         means[number] = own.sum(axis=0)
     return means

@@ -53,15 +53,32 @@ def matrix_means(
 
 
 def matrix_summary(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column], decimals: int = 1
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[Column],
+    decimals: int = 1,
+    intervals: Sequence[tuple[float, float]] = (),
 ) -> str:
-    """Both means in one line, with the number of cells they are taken over."""
+    """Both means in one line, with the number of cells they are taken over.
+
+    intervals: of the ID and of the OOD mean, (low, high) each, NaN where there is none.
+    """
     matrix = checked_matrix(values, rows, columns)
     same = in_domain(rows, columns)
+    shown = [interval_text(*interval, decimals) for interval in intervals] or ["", ""]
     return ", ".join(
-        f"{name} {_number(_mean(cells), decimals)} ({_count(cells)})"
-        for name, cells in (("ID", matrix[same]), ("OOD", matrix[~same]))
+        f"{name} {_number(_mean(cells), decimals)}{interval} ({_count(cells)})"
+        for name, cells, interval in zip(
+            ("ID", "OOD"), (matrix[same], matrix[~same]), shown, strict=True
+        )
     )
+
+
+def interval_text(low: float | None, high: float | None, decimals: int) -> str:
+    """An interval as it stands behind its mean, " [49.8, 52.3]"; nothing where there is none."""
+    if low is None or high is None or np.isnan(low):
+        return ""
+    return f" [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def format_matrix_markdown(
@@ -82,9 +99,16 @@ def format_matrix_markdown(
 
 
 def format_matrix_text(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column], decimals: int = 1
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[Column],
+    decimals: int = 1,
+    intervals: Sequence[tuple[float, float]] = (),
 ) -> str:
-    """The matrix as aligned plain text for a terminal, with both means in the last line."""
+    """The matrix as aligned plain text for a terminal, with both means in the last line.
+
+    intervals: as `matrix_summary` takes them.
+    """
     table = [["test \\ train", *map(column_name, columns)]]
     cells = _cells(values, rows, columns, decimals)
     table += [[name, *texts] for name, texts in zip(rows, cells, strict=True)]
@@ -96,7 +120,8 @@ def format_matrix_text(
         )
         for line in table
     ]
-    return "\n".join([*lines, matrix_summary(values, rows, columns, decimals)]) + "\n"
+    summary = matrix_summary(values, rows, columns, decimals, intervals)
+    return "\n".join([*lines, summary]) + "\n"
 
 
 def _cells(

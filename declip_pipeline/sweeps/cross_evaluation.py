@@ -1,27 +1,28 @@
 """Runs against test sets: each run's figures, and the train x test matrix."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from declip_pipeline.atomic_files import write_json, write_text
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.evaluation.figures import Figures, figures_with_intervals
 from declip_pipeline.evaluation.localization import (
     ImageResult,
     by_generator,
     evaluate_localization,
-    mean_figures,
 )
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs, inputs_like
-from declip_pipeline.fingerprint import sha256_of_json
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.fingerprint import sha256_of_file, sha256_of_json
 from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.evaluation_files import (
+    evaluation_folder,
+    read_results,
+    write_evaluation,
+)
 from declip_pipeline.training.run_folder import RunFolder
 
 
@@ -30,15 +31,20 @@ class Evaluation:
     """One run on one store: where its files are, and mean figures by generator
     of the test set, results by picture.
 
-    `trained_on` is the generators that the run learned, sorted.
+    `trained_on` is the generators that the run learned, sorted; `overall` the figures of all
+    pictures; `dataset` the store's; `kind` is the same for runs that differ in their `seed` only.
     """
 
     run: Path
     store: str
     folder: Path
     trained_on: tuple[str, ...]
-    figures: dict[str, dict[str, float | int | None]]
+    figures: dict[str, Figures]
     results: list[ImageResult]
+    overall: Figures = field(default_factory=dict)
+    dataset: str = ""
+    kind: str = ""
+    seed: int | None = None
 
 
 def evaluate_run(
@@ -50,11 +56,13 @@ def evaluate_run(
     beside: Sequence[Store] = (),
     device: torch.device,
     batch_size: int = 64,
+    reuse: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
     """Judge a finished run on the fakes of a store's split, all or those of `generators`.
 
-    `beside` are stores of the same pictures for a decoder of several backbones.
+    `beside` are stores of the same pictures for a decoder of several backbones. With `reuse`, the
+    results of an earlier evaluation of the same weights on the same stores are taken.
     Writes `per_image.csv` and `summary.json` into the run's folder, under
     `evaluations/DATASET-SPLIT-IDENTITY`; a part of the store's generators has a folder of its own,
     `DATASET-SPLIT-GENERATORS-IDENTITY`. Raises `IdentityMismatchError` naming the field when the
@@ -64,40 +72,64 @@ def evaluate_run(
     config = run.config()
     decoder, features = run.best_decoder()
     inputs = _inputs_of(run, features, store, beside)
-    decoder.to(device)
-    results = evaluate_localization(
-        decoder,
-        store,
-        inputs.sources,
-        store.fake_rows(split, generators),
-        device=device,
-        batch_size=batch_size,
-        progress=progress,
+    rows = store.fake_rows(split, generators)
+    folder = run.path / "evaluations" / evaluation_folder(store, split, generators)
+    made_from = {
+        "store": store.identity.sha256,
+        "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
+        "checkpoint_sha256": sha256_of_file(run.best_checkpoint),
+        "split": split,
+        "generators": sorted(set(store.generators if generators is None else generators)),
+    }
+    results = read_results(folder, made_from) if reuse else None
+    if results is None or [one.id for one in results] != [store.samples[n]["id"] for n in rows]:
+        results = evaluate_localization(
+            decoder.to(device),
+            store,
+            inputs.sources,
+            rows,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    named = by_generator(results)
+    figures = {name: figures_with_intervals([some]) for name, some in named.items()}
+    overall = next(iter(figures.values())) if len(named) == 1 else figures_with_intervals([results])
+    about = {
+        "dataset": store.dataset,
+        "view": store.identity.view,
+        "trained_on": config["train_on"],
+    }
+    figured = {"overall": overall, "by_generator": figures}
+    write_evaluation(folder, results, made_from, about | figured)
+    return Evaluation(
+        run=run.path,
+        store=store.location,
+        folder=folder,
+        trained_on=tuple(config["train_on"]),
+        figures=figures,
+        results=results,
+        overall=overall,
+        dataset=store.dataset,
+        kind=run_kind(config),
+        seed=config.get("seed"),
     )
-    folder = run.path / "evaluations" / _folder(store, split, generators)
-    figures = {name: mean_figures(some) for name, some in by_generator(results).items()}
-    write_text(folder / "per_image.csv", _as_csv(results))
-    write_json(
-        folder / "summary.json",
-        {
-            "store": store.identity.sha256,
-            "dataset": store.dataset,
-            "split": split,
-            "generators": sorted(set(store.generators if generators is None else generators)),
-            "trained_on": config["train_on"],
-            "overall": mean_figures(results),
-            "by_generator": figures,
-        },
-    )
-    learned = tuple(config["train_on"])
-    return Evaluation(run.path, store.location, folder, learned, figures, results)
+
+
+def run_kind(config: dict[str, Any]) -> str:
+    """What runs have in common that differ in their seed only: the SHA-256 of all else."""
+    apart = ("seed", "run_sha256")
+    return sha256_of_json({key: value for key, value in config.items() if key not in apart})
 
 
 def pooled(evaluations: Sequence[Evaluation]) -> Evaluation:
     """Evaluations of one run on several stores as one, on all of their pictures."""
+    if len(evaluations) == 1:
+        return evaluations[0]
     results = [result for evaluation in evaluations for result in evaluation.results]
-    figures = {name: mean_figures(some) for name, some in by_generator(results).items()}
-    return replace(evaluations[0], results=results, figures=figures)
+    figures = {name: figures_with_intervals([some]) for name, some in by_generator(results).items()}
+    overall = figures_with_intervals([results])
+    return replace(evaluations[0], results=results, figures=figures, overall=overall)
 
 
 def plan_evaluations(
@@ -164,23 +196,7 @@ def iou_matrix(
     return values, rows, columns
 
 
-def _folder(store: Store, split: str, generators: Sequence[str] | None) -> str:
-    dataset, names = folder_name(store.dataset), sorted(set(generators or ()))
-    if generators is None or names == store.generators:
-        return f"{dataset}-{split}-{store.identity.sha256[:16]}"
-    identity = sha256_of_json([store.identity.sha256, names])
-    return f"{dataset}-{split}-{folder_name('+'.join(names))}-{identity[:16]}"
-
-
 def _inputs_of(
     run: RunFolder, features: dict[str, Any], store: Store, beside: Sequence[Store]
 ) -> DecoderInputs:
     return inputs_like(features, store, beside, decoder=f"the run {run.path}")
-
-
-def _as_csv(results: Sequence[ImageResult]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, [field.name for field in fields(ImageResult)])
-    writer.writeheader()
-    writer.writerows(asdict(result) for result in results)
-    return text.getvalue()

@@ -48,6 +48,7 @@ def test_results_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
         for name, value in localization_metrics(maps, masks).items():
             assert getattr(result, name) == pytest.approx(value.item(), abs=1e-6)
         assert result.score == pytest.approx(maps.mean().item(), abs=1e-6)
+        assert result.fake_share == pytest.approx((maps > 0.5).double().mean().item(), abs=1e-6)
 
 
 def test_validation_iou_is_the_mean_over_pictures(tiny_store, decoder, cpu):
@@ -77,7 +78,7 @@ def test_maps_are_sigmoid_then_resize():
 
 
 def image(generator, iou, has_fake=True):
-    return ImageResult("id", "test", generator, has_fake, iou, 0.5, 0.25, 0.75, 0.1)
+    return ImageResult("id", "test", generator, has_fake, iou, 0.5, 0.25, 0.75, 0.1, 0.2)
 
 
 def test_pictures_without_a_fake_pixel_are_counted_apart():

@@ -59,6 +59,15 @@ def test_a_mean_of_no_cells_is_nan():
     assert matrix_summary(np.array([[7.0]]), ["a"], ["a"]) == "ID 7.0 (1 cell), OOD - (0 cells)"
 
 
+def test_means_have_their_intervals_where_there_are_some():
+    values, names = np.array([[10.0, 20.0], [30.0, 40.0]]), ["a", "b"]
+    intervals = [(12.34, 30.0), (NAN, NAN)]
+    summary = matrix_summary(values, names, names, intervals=intervals)
+    assert summary == "ID 25.0 [12.3, 30.0] (2 cells), OOD 25.0 (2 cells)"
+    text = format_matrix_text(values, names, names, intervals=intervals)
+    assert text.splitlines()[-1] == summary
+
+
 def test_markdown():
     text = format_matrix_markdown(
         np.array([[81.25, NAN], [3.0, 60.04]]), ["a", "b|c"], ["a", "b|c"]

@@ -17,6 +17,7 @@ from declip_pipeline.sweeps.cross_evaluation import (
     iou_matrix,
     plan_evaluations,
     pooled,
+    run_kind,
 )
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
@@ -45,7 +46,28 @@ def test_an_evaluation_leaves_a_table_and_a_summary(run, tiny_store, cpu):
     summary = json.loads((evaluation.folder / "summary.json").read_text())
     assert summary["by_generator"] == evaluation.figures
     assert summary["overall"]["images"] == 4
+    assert summary["overall"] == evaluation.overall == evaluation.figures["noisy"]
+    assert summary["overall"]["iou_low"] <= mean <= summary["overall"]["iou_high"]
     assert summary["store"] == tiny_store.identity.sha256
+    assert summary["inputs"] == [tiny_store.identity.sha256]
+
+
+def test_an_evaluation_of_the_same_weights_is_taken_when_asked(run, tiny_store, cpu, monkeypatch):
+    judge = partial(evaluate_run, run, tiny_store, split="valid", device=cpu)
+    first = judge()
+    judging = "declip_pipeline.sweeps.cross_evaluation.evaluate_localization"
+    monkeypatch.setattr(judging, lambda *arguments, **options: pytest.fail("judged anew"))
+    assert judge(reuse=True) == first
+    summary = first.folder / "summary.json"
+    summary.write_text(summary.read_text().replace('"checkpoint_sha256": "', '"x": "'))
+    with pytest.raises(pytest.fail.Exception, match="judged anew"):
+        judge(reuse=True)
+
+
+def test_runs_of_a_kind_differ_in_their_seed_only(run):
+    config = run.config()
+    assert run_kind(config | {"seed": 7, "run_sha256": "0"}) == run_kind(config)
+    assert run_kind(config | {"learning_rate": 1.0}) != run_kind(config)
 
 
 @pytest.fixture

@@ -1,0 +1,76 @@
+"""What an evaluation leaves in its run's folder, and reads again where it is still true."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from declip_pipeline.atomic_files import write_json, write_text
+from declip_pipeline.evaluation.localization import ImageResult
+from declip_pipeline.fingerprint import sha256_of_bytes, sha256_of_json
+from declip_pipeline.folder_names import folder_name
+from declip_pipeline.store.reader import Store
+
+PER_IMAGE = "per_image.csv"
+SUMMARY = "summary.json"
+
+
+def evaluation_folder(store: Store, split: str, generators: Sequence[str] | None) -> str:
+    """Its name: DATASET-SPLIT-IDENTITY, or with GENERATORS for a part of the store's."""
+    dataset, names = folder_name(store.dataset), sorted(set(generators or ()))
+    if generators is None or names == store.generators:
+        return f"{dataset}-{split}-{store.identity.sha256[:16]}"
+    identity = sha256_of_json([store.identity.sha256, names])
+    return f"{dataset}-{split}-{folder_name('+'.join(names))}-{identity[:16]}"
+
+
+def write_evaluation(
+    folder: Path, results: Sequence[ImageResult], made_from: dict[str, Any], summary: dict[str, Any]
+) -> None:
+    """Write `per_image.csv` and `summary.json`.
+
+    `made_from` is all that the results follow from, as plain JSON; `read_results` asks for it.
+    """
+    table = _as_csv(results)
+    write_text(folder / PER_IMAGE, table)
+    digest = sha256_of_bytes(table.encode())
+    write_json(folder / SUMMARY, {**made_from, "per_image_sha256": digest, **summary})
+
+
+def read_results(folder: Path, made_from: dict[str, Any]) -> list[ImageResult] | None:
+    """The results that were written there, or None unless they follow from the same.
+
+    A table that another program changed, or that is not of the summary beside it, is not read.
+    """
+    try:
+        summary = json.loads((folder / SUMMARY).read_bytes())
+        table = (folder / PER_IMAGE).read_bytes()
+        same = all(summary.get(name) == value for name, value in made_from.items())
+        if not same or summary.get("per_image_sha256") != sha256_of_bytes(table):
+            return None
+        return [_result(row) for row in csv.DictReader(io.StringIO(table.decode(), newline=""))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _as_csv(results: Sequence[ImageResult]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(ImageResult)])
+    writer.writeheader()
+    writer.writerows(asdict(result) for result in results)
+    return text.getvalue()
+
+
+def _result(row: dict[str, str]) -> ImageResult:
+    words = {"id", "split", "generator", "has_fake"}
+    numbers = {f.name: float(row[f.name]) for f in fields(ImageResult) if f.name not in words}
+    return ImageResult(
+        id=row["id"],
+        split=row["split"],
+        generator=row["generator"],
+        has_fake={"True": True, "False": False}[row["has_fake"]],
+        **numbers,
+    )

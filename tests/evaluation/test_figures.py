@@ -1,0 +1,56 @@
+"""Mean figures with intervals: over pictures, over seeds, and pictures without a fake pixel."""
+
+import numpy as np
+import pytest
+
+from declip_pipeline.evaluation.figures import figures_with_intervals
+from declip_pipeline.evaluation.localization import METRICS, ImageResult
+from declip_pipeline.metrics.bootstrap import mean_interval
+
+
+def image(number, iou, has_fake=True, fake_share=0.2):
+    return ImageResult(
+        f"p{number}", "test", "ldm", has_fake, iou, iou / 100, iou / 200, 0.75, 0.1, fake_share
+    )
+
+
+def images(ious):
+    return [image(number, iou) for number, iou in enumerate(ious)]
+
+
+def test_every_mean_has_the_interval_of_its_pictures():
+    ious = [10.0, 40.0, 90.0, 70.0]
+    figures = figures_with_intervals([images(ious)])
+    assert (figures["images"], figures["images_without_fake"]) == (4, 0)
+    assert figures["iou"] == 52.5
+    low, high = mean_interval(np.array(ious))
+    assert (figures["iou_low"], figures["iou_high"]) == pytest.approx((low, high))
+    assert figures["f1_best_low"] == pytest.approx(low / 100)
+    assert (figures["ap_low"], figures["ap_high"]) == (0.75, 0.75)
+    assert "iou_spread" not in figures
+    assert figures["score_without_fake"] is None
+
+
+def test_over_seeds_the_mean_has_a_spread_and_an_interval_of_both():
+    runs = [images([20.0, 30.0, 40.0]), images([40.0, 50.0, 60.0])]
+    figures = figures_with_intervals(runs)
+    assert figures["images"] == 3
+    assert figures["iou"] == 40
+    assert figures["iou_spread"] == pytest.approx(np.sqrt(200))
+    assert figures["iou_low"] < 25 and figures["iou_high"] > 55
+
+
+def test_pictures_without_a_fake_pixel_are_reported_apart():
+    clean = [image(5, 0.0, False, 0.4), image(6, 0.0, False, 0.0)]
+    figures = figures_with_intervals([[*images([10.0, 20.0]), *clean]])
+    assert (figures["images"], figures["images_without_fake"]) == (2, 2)
+    assert figures["iou"] == 15
+    assert figures["fake_share_without_fake"] == 0.2
+    assert figures["score_without_fake"] == 0.1
+
+
+def test_there_is_no_interval_of_one_picture_and_no_mean_of_none():
+    one = figures_with_intervals([images([10.0])])
+    assert (one["iou"], one["iou_low"], one["iou_high"]) == (10.0, None, None)
+    none = figures_with_intervals([[image(5, 0.0, False)]])
+    assert all(none[f"{name}{end}"] is None for name in METRICS for end in ("", "_low", "_high"))
