@@ -16,6 +16,7 @@ from declip_pipeline import __version__
 from declip_pipeline.errors import DeclipError, InputError
 from stages.ablate import ablate
 from stages.cache.app import app as cache_app
+from stages.compare import compare
 from stages.data.app import app as data_app
 from stages.demo import demo
 from stages.evaluate import evaluate
@@ -65,15 +66,8 @@ def program(
 
 
 for command in (
-    extract,
-    train,
-    ablate,
-    evaluate,
-    predict,
-    reproduce,
-    import_checkpoint,
-    export,
-    demo,
+    *(extract, train, ablate, evaluate, compare, predict),
+    *(reproduce, import_checkpoint, export, demo),
 ):
     app.command()(command)
 app.add_typer(cache_app)

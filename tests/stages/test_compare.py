@@ -1,0 +1,93 @@
+"""`declip-pipe compare`, and evaluations over seeds, as the user sees them."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+TRAINING = ("--decoder-type", "linear", "--epochs", 2, "--batch-size", 4)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_store, tmp_path_factory):
+    """Three seeds of layer1."""
+    import torch
+
+    from declip_pipeline.training.localization_run import localization_run
+    from declip_pipeline.training.recipe import Recipe
+    from declip_pipeline.training.training_data import TrainingData
+
+    data = TrainingData([tiny_store], device=torch.device("cpu"))
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        localization_run(
+            data,
+            folder,
+            layer="layer1",
+            recipe=Recipe("linear", epochs=2, batch_size=4, learning_rate=1e-2, seed=seed),
+        ).path
+        for seed in range(3)
+    ]
+
+
+def test_evaluate_takes_seeds_together(program, runs, tiny_store):
+    outcome = program("evaluate", *runs, "--on", tiny_store.location)
+    assert outcome.code == 0, outcome.err
+    text = outcome.out[outcome.out.index("over 3 seeds") :]
+    title, line = text.splitlines()[:2]
+    assert title == "over 3 seeds (0, 1, 2)"
+    assert "linear_layer1_all on noisy, test, over 3 seeds" in outcome.out
+    found = re.search(r"noisy: IoU ([\d.]+) ± ([\d.]+) \[([\d.]+), ([\d.]+)\], F1 best", line)
+    assert found is not None, line
+    mean, spread, low, high = map(float, found.groups())
+    assert spread > 0
+    each = [float(one) for one in re.findall(r"noisy: IoU ([\d.]+) \[", outcome.out)]
+    assert len(each) == 3
+    assert mean == pytest.approx(sum(each) / 3, abs=0.01)
+    assert low <= mean <= high
+
+
+def test_compare_prints_paired_differences_and_takes_what_is_there(
+    program, runs, tiny_store, monkeypatch
+):
+    command = ("compare", runs[0], runs[1], "--on", tiny_store.location)
+    outcome = program(*command)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[:3] == [f"A: {runs[0]}", f"B: {runs[1]}", "test split"]
+    assert lines[3].split("  ")[0] == "generator"
+    assert [line.split()[:2] for line in lines[4:]] == [["noisy", "4"]] * 4
+    iou = re.fullmatch(
+        r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)", lines[4]
+    )
+    assert iou is not None, lines[4]
+    first, second, difference, low, high, p_value = map(float, iou.groups())
+    assert difference == pytest.approx(first - second, abs=0.011)
+    assert low <= difference <= high
+    assert 0 < p_value <= 1
+    judging = "declip_pipeline.sweeps.cross_evaluation.evaluate_localization"
+    monkeypatch.setattr(judging, lambda *arguments, **options: pytest.fail("judged anew"))
+    assert program(*command).out == outcome.out
+
+
+def test_compare_takes_seeds_on_a_side(program, runs, tiny_run, tiny_store):
+    outcome = program(
+        *("compare", f"{runs[0]},{runs[1]}", tiny_run, "--on", tiny_store.location),
+        *("--split", "valid", "--generators", "noisy"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.splitlines()[:3] == [
+        *(f"A: {runs[0]}, {runs[1]}", f"B: {tiny_run}", "valid split")
+    ]
+
+
+def test_compare_refuses_in_a_line(refused, runs, tiny_store, tmp_path):
+    on = ("--on", tiny_store.location)
+    assert "have the same weights" in refused("compare", runs[0], runs[0], *on)
+    line = refused("compare", runs[0], runs[1], "--on", tmp_path / "none", code=1)
+    assert "does not exist and is not a feature store" in line
+    assert "is not a run" in refused("compare", runs[0], tmp_path / "none", *on)
+    assert "has an empty item" in refused("compare", f"{runs[0]},", runs[1], *on)
+    line = refused("compare", runs[0], runs[1], *on, "--split", "tset")
+    assert "unknown split in" in line and "did you mean 'test'" in line
+    assert not list(Path(runs[0]).glob("evaluations/*tset*"))

@@ -1,0 +1,137 @@
+"""Runs on the same pictures: which stores each takes, what pairs pictures, what is refused."""
+
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from declip_pipeline.errors import IdentityMismatchError, InputError
+from declip_pipeline.evaluation.localization import METRICS, ImageResult
+from declip_pipeline.metrics.bootstrap import paired_difference
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.cross_evaluation import evaluate_run
+from declip_pipeline.sweeps.run_comparison import (
+    compared_means,
+    plan_comparison,
+    results_by_picture,
+)
+from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.training_data import TrainingData
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_store, tmp_path_factory):
+    data = TrainingData([tiny_store], device=torch.device("cpu"))
+    folder = tmp_path_factory.mktemp("runs")
+
+    def train(layer="layer1", seed=0):
+        recipe = Recipe("linear", epochs=1, batch_size=4, seed=seed)
+        return localization_run(data, folder, layer=layer, recipe=recipe)
+
+    return train
+
+
+@pytest.fixture
+def changed(tiny_store):
+    """The tiny store with another identity, or without some layers."""
+
+    def change(layers=None, **fields):
+        store = Store(tiny_store.location)
+        if layers is not None:
+            store.layers = {name: store.layers[name] for name in layers}
+        store.identity = replace(store.identity, **fields)
+        return store
+
+    return change
+
+
+def result(number, generator, iou, has_fake=True):
+    name = f"{generator}{number}"
+    return ImageResult(name, "test", generator, has_fake, iou, iou / 100, 0.5, 0.5, 0.5, 0.1)
+
+
+def by_picture(**ious):
+    return {
+        (f"{name}{number}", "i", "m"): result(number, name, iou)
+        for name, values in ious.items()
+        for number, iou in enumerate(values)
+    }
+
+
+def test_differences_are_of_the_same_pictures_by_generator_and_overall():
+    ours, theirs = [60.0, 70.0, 90.0], [50.0, 55.0, 85.0]
+    rows = compared_means(
+        [by_picture(lama=[10.0, 30.0], ldm=ours)], [by_picture(ldm=theirs, lama=[20.0, 20.0])]
+    )
+    assert [(row.generator, row.metric) for row in rows] == [
+        (name, metric) for name in ("lama", "ldm", "overall") for metric in METRICS
+    ]
+    ldm = rows[4]
+    assert (ldm.images, ldm.difference.value) == pytest.approx((3, 10))
+    assert (ldm.first, ldm.second) == pytest.approx((220 / 3, 190 / 3))
+    assert ldm.difference == paired_difference(np.array(ours), np.array(theirs))
+    assert rows[8].images == 5
+    assert rows[8].difference.value == pytest.approx(30 / 5)
+
+
+def test_pictures_that_one_run_lacks_or_without_a_fake_are_left_out():
+    first = by_picture(ldm=[60.0, 70.0, 90.0])
+    first["clean", "i", "m"] = result(9, "ldm", 0.0, has_fake=False)
+    second = by_picture(ldm=[50.0, 50.0]) | {("clean", "i", "m"): result(9, "ldm", 0.0, False)}
+    rows = compared_means([first], [second])
+    assert [row.generator for row in rows] == ["ldm"] * 4
+    assert (rows[0].images, rows[0].difference.value) == (2, 15.0)
+    with pytest.raises(InputError, match="judged for both: 4 of the first run, 1 of the second, n"):
+        compared_means([first], [{("ldm0", "another", "m"): result(0, "ldm", 1.0)}])
+
+
+def test_a_side_may_have_several_seeds():
+    seeds = [by_picture(ldm=[60.0, 70.0]), by_picture(ldm=[80.0, 90.0])]
+    rows = compared_means(seeds, [by_picture(ldm=[50.0, 50.0])])
+    assert rows[0].first == 75 and rows[0].difference.value == 25
+    assert rows[0].difference.interval == pytest.approx((10, 40))
+
+
+def test_each_run_takes_the_store_of_its_features(trained, changed, tiny_store):
+    one, other = trained(), trained(layer="layer2")
+    first, second = changed(layers=["layer1"]), changed(layers=["layer0", "layer2"])
+    plan = plan_comparison([one], [other], [second, first], split="test")
+    assert [(run, store) for run, store, *_ in plan] == [(one, first), (other, second)]
+    # Where several hold the same pictures the first does.
+    plan = plan_comparison([one], [other], [tiny_store, first, second], split="test")
+    assert [(run, store) for run, store, *_ in plan] == [(one, tiny_store), (other, tiny_store)]
+
+
+def test_results_are_paired_by_id_and_content(trained, tiny_store, cpu):
+    found = evaluate_run(trained(), tiny_store, split="test", device=cpu).results
+    named = results_by_picture(tiny_store, found)
+    assert list(named.values()) == found
+    row = tiny_store.fake_rows("test")[0]
+    sample = tiny_store.samples[row]
+    assert next(iter(named)) == (sample["id"], sample["image_sha256"], sample["mask_sha256"])
+
+
+def test_what_cannot_be_compared_is_refused(trained, changed, tiny_store, tmp_path):
+    one, other = trained(), trained(layer="layer2")
+    plan = partial(plan_comparison, split="test")
+    with pytest.raises(InputError, match="have the same weights; expected two different runs"):
+        plan([one], [one], [tiny_store])
+    with pytest.raises(InputError, match="differ in more than their seed; expected one run, or ru"):
+        plan([one, other], [trained(seed=1)], [tiny_store])
+    assert len(plan([one, trained(seed=1)], [other], [tiny_store])) == 3
+    with pytest.raises(InputError, match="stores of 2 views, blur-1, clean; expected one, or pict"):
+        plan([one], [other], [tiny_store, changed(view="blur-1")])
+    foreign = changed(weights_sha256="0" * 64)
+    with pytest.raises(IdentityMismatchError, match="^weights_sha256 differs: the run"):
+        plan([one], [other], [foreign])
+    with pytest.raises(IdentityMismatchError, match="none of the 2 stores has the features of the"):
+        plan([one], [other], [foreign, changed(layers=["layer1"])])
+    with pytest.raises(InputError, match="unknown generator in the stores 'ldm'"):
+        plan([one], [other], [tiny_store], generators=["ldm"])
+    unfinished = type(one)(tmp_path / "run")
+    unfinished.begin(one.config(), one.config()["run_sha256"])
+    with pytest.raises(InputError, match="is not finished; run the same"):
+        plan([one], [unfinished], [tiny_store])
