@@ -31,6 +31,13 @@ def evaluate(
             "Default: all of the store."
         ),
     ] = None,
+    views: Annotated[
+        str | None,
+        typer.Option(
+            help="Judge robustness on other views of each STORE's pictures, stored beside it by "
+            "`extract --views`: such as jpeg:90,jpeg:70,blur:1.0,resize:0.5,noise:5, or all.",
+        ),
+    ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -41,6 +48,9 @@ def evaluate(
     of IoU with the means in domain (ID) and out of domain (OOD), and of runs that differ in their
     seed only the mean over seeds. Writes per_image.csv and summary.json into each run's folder; the
     same command again judges anew. All runs and stores are checked before the first is judged.
+
+    With --views, prints IoU by view instead, and writes robustness.csv and robustness.png into the
+    folder of the clean evaluation.
     """
     from declip_pipeline.devices import choose_device
     from declip_pipeline.reports.matrix import format_matrix_text
@@ -54,13 +64,26 @@ def evaluate(
     from declip_pipeline.sweeps.seed_groups import seed_groups
     from declip_pipeline.training.run_folder import RunFolder
     from stages.figures_texts import figures_lines, seeds_text
+    from stages.robustness import judge_views
     from stages.screen import progress, remark, result
 
     chosen = choose_device(device.value)
     stores = [Store(path) for path in on]
     others = [Store(path) for path in beside or []]
+    judged = [RunFolder(path) for path in runs]
+    if views is not None:
+        judge_views(
+            judged,
+            stores,
+            views,
+            split=split,
+            generators=comma_separated(generators),
+            beside=others,
+            options={"device": chosen, "batch_size": batch_size},
+        )
+        return
     plan = plan_evaluations(
-        [RunFolder(path) for path in runs],
+        judged,
         stores,
         split=split,
         generators=comma_separated(generators),

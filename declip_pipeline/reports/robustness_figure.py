@@ -1,0 +1,104 @@
+"""IoU against the strength of what was done to the pictures, a panel for each kind of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
+
+# Inches.
+PANEL, GAP, LEFT, HEIGHT = 2.7, 0.3, 0.7, 4.2
+
+Point = tuple[float, float, float]
+"""IoU in percent and both ends of its interval; NaN for what there is not."""
+
+
+@dataclass(frozen=True)
+class RobustnessPanel:
+    """One kind of change: `title`, and from left to right the `strengths` as they are shown.
+
+    `lines` maps names to a point for each strength; all panels have the same names.
+    """
+
+    title: str
+    strengths: Sequence[str]
+    lines: Mapping[str, Sequence[Point]]
+
+
+def draw_robustness(panels: Sequence[RobustnessPanel], path: Path, title: str) -> None:
+    """Draw IoU by strength as a PNG: panels side by side, on a fixed axis from 0 to 100.
+
+    A band around each line is its interval. Strengths stand at equal distances.
+    Raises: InputError without a panel, and when lines and strengths do not fit.
+    """
+    if not panels:
+        raise InputError("no panel to draw; expected at least one kind of change")
+    names = list(panels[0].lines)
+    for panel in panels:
+        _check(panel, names)
+    width = LEFT + len(panels) * (PANEL + GAP)
+    figure = new_figure(width, HEIGHT)
+    for place, panel in enumerate(panels):
+        left = (LEFT + place * (PANEL + GAP)) / width
+        axes = figure.add_axes((left, 0.16, PANEL / width, 0.62))
+        positions = np.arange(len(panel.strengths))
+        for index, (name, points) in enumerate(panel.lines.items()):
+            colour = COLOURS[index % len(COLOURS)]
+            marker = MARKERS[index % len(MARKERS)]
+            values, low, high = np.asarray(points, dtype=np.float64).T
+            axes.fill_between(positions, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(
+                positions,
+                values,
+                color=colour,
+                marker=marker,
+                label=name,
+                linewidth=1.8,
+                clip_on=False,
+            )
+        axes.set_ylim(0, 100)
+        axes.set_xlim(-0.25, len(positions) - 0.75)
+        axes.set_yticks(range(0, 101, 20), None if place == 0 else [""] * 6)
+        axes.set_xticks(positions, panel.strengths)
+        axes.set_xlabel(panel.title, fontsize=11, color=INK)
+        axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(QUIET_INK)
+        if place == 0:
+            axes.set_ylabel("IoU (percent)", fontsize=11, color=INK)
+            handles, labels = axes.get_legend_handles_labels()
+    start = LEFT / width
+    figure.text(start, 0.93, title, fontsize=13, fontweight="bold", color=INK, ha="left")
+    # Above the panels, so that it hides no point whatever the values are.
+    figure.legend(
+        handles,
+        labels,
+        loc="lower left",
+        bbox_to_anchor=(start - 0.01, 0.81),
+        ncols=min(len(names), max(2, 2 * len(panels))),
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+    )
+    save_figure(figure, path)
+
+
+def _check(panel: RobustnessPanel, names: Sequence[str]) -> None:
+    if not panel.strengths or not names or list(panel.lines) != list(names):
+        raise InputError(
+            f"panel {panel.title!r} has {len(panel.strengths)} strengths and the lines "
+            f"{', '.join(panel.lines) or 'none'}; expected at least one strength and the lines "
+            f"{', '.join(names) or 'of at least one name'}"
+        )
+    for name, points in panel.lines.items():
+        if len(points) != len(panel.strengths):
+            raise InputError(
+                f"line {name!r} of panel {panel.title!r} has {len(points)} points; expected one "
+                f"for each of the {len(panel.strengths)} strengths"
+            )

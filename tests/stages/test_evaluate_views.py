@@ -1,0 +1,65 @@
+"""`declip-pipe evaluate --views`: a decoder of clean pictures on other views of them."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from declip_pipeline.store.reader import Store
+
+VIEWS = "clean,jpeg:60,jpeg:20,blur:2"
+
+
+@pytest.fixture
+def stores(program, shared_dataset, tiny_arch, tmp_path):
+    command = ("extract", shared_dataset, *tiny_arch, "--layers", "layer1", "--split", "test")
+    outcome = program(*command, "--cache", tmp_path / "cache", "--views", VIEWS)
+    assert outcome.code == 0, outcome.err
+    return outcome.out.split()
+
+
+def test_robustness_is_a_table_a_file_and_a_figure(program, stores, tiny_run):
+    outcome = program("evaluate", tiny_run, "--on", stores[0], "--views", "jpeg:20,blur:2")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0].endswith(" on noisy, test: IoU (percent) by view")
+    assert [line.split()[0] for line in lines[1:-1]] == ["view", "clean", "jpeg:20", "blur:2"]
+    assert all(re.search(r"\d [ ]*\[[\d.]+, [\d.]+\]$", line) for line in lines[2:-1]), lines
+    figure = Path(outcome.last_line)
+    with Image.open(figure) as picture:
+        assert picture.width > 600
+    with (figure.parent / "robustness.csv").open(newline="") as file:
+        rows = {row["view"]: row for row in csv.DictReader(file)}
+    assert list(rows) == ["clean", "jpeg:20", "blur:2"]
+    # Each is what the view's own store gives.
+    alone = program("evaluate", tiny_run, "--on", stores[2]).out
+    assert f"IoU {float(rows['jpeg:20']['iou']):.2f} [" in alone
+    assert rows["jpeg:20"]["iou"] != rows["clean"]["iou"]
+    clean = program("evaluate", tiny_run, "--on", stores[0]).out
+    assert f"IoU {float(rows['clean']['iou']):.2f} [" in clean
+    everything = program("evaluate", tiny_run, "--on", stores[0], "--views", "all").out
+    assert [line.split()[0] for line in everything.splitlines()[2:-1]] == [
+        *("clean", "jpeg:60", "jpeg:20", "blur:2")
+    ]
+
+
+def test_what_cannot_be_judged_is_refused_and_how_to_make_it_named(
+    program, refused, stores, tiny_run
+):
+    evaluation = ("evaluate", tiny_run, "--on")
+    assert "'sepia' is not known" in refused(*evaluation, stores[0], "--views", "sepia:1")
+    assert "expected the clean store" in refused(*evaluation, stores[1], "--views", "all")
+    assert "has an empty item" in refused(*evaluation, stores[0], "--views", "jpeg:60,")
+    line = refused(*evaluation, stores[0], "--views", "all", "--generators", "ldm")
+    assert "unknown generator in the stores 'ldm'" in line
+    line = refused("evaluate", tiny_run, "--on", stores[0], "--views", "jpeg:60,noise:9")
+    assert "no complete store of the view noise:9 beside" in line
+    command = re.search(r"`declip-pipe (.*)`", line)
+    assert command is not None
+    made = program(*command[1].split())
+    assert made.code == 0, made.err
+    assert Store(made.last_line).identity.view == "noise-9"
+    outcome = program("evaluate", tiny_run, "--on", stores[0], "--views", "jpeg:60,noise:9")
+    assert outcome.code == 0, outcome.err
