@@ -63,3 +63,28 @@ def test_what_cannot_be_judged_is_refused_and_how_to_make_it_named(
     assert Store(made.last_line).identity.view == "noise-9"
     outcome = program("evaluate", tiny_run, "--on", stores[0], "--views", "jpeg:60,noise:9")
     assert outcome.code == 0, outcome.err
+
+
+def test_a_decoder_of_several_stores_sees_the_same_view_in_each(
+    program, refused, shared_dataset, tiny_arch, tmp_path
+):
+    def extract(layer, cache, views):
+        command = ("extract", shared_dataset, *tiny_arch, "--layers", layer, "--views", views)
+        return program(*command, "--cache", tmp_path / cache).out.split()
+
+    one, one_blurred = extract("layer1", "one", "clean,blur:2")
+    (other,) = extract("layer2", "other", "clean")
+    run = program(
+        *("train", one, "--feature-layer", "layer1", "--beside", f"{other}:layer2"),
+        *("--decoder-type", "linear", "--epochs", 1, "--batch-size", 8, "-o", tmp_path / "runs"),
+    ).last_line
+    judging = ("evaluate", run, "--on", one, "--beside", other, "--views", "blur:2")
+    line = refused(*judging)
+    assert f"no complete store of the view blur:2 beside {other}; make it" in line
+    (other_blurred,) = extract("layer2", "other", "blur:2")
+    outcome = program(*judging)
+    assert outcome.code == 0, outcome.err
+    with (Path(outcome.last_line).parent / "robustness.csv").open(newline="") as file:
+        ious = {row["view"]: float(row["iou"]) for row in csv.DictReader(file)}
+    alone = program("evaluate", run, "--on", one_blurred, "--beside", other_blurred).out
+    assert f"IoU {ious['blur:2']:.2f} [" in alone
