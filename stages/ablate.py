@@ -90,8 +90,9 @@ def ablate(
 
     Each layer, training set and seed is a run, as `train` makes them, and found again by it. They
     are judged on the test split: in domain on the generators that they learned, out of domain on
-    the others. Prints IoU (percent) by layer with its standard deviation over seeds; the last line
-    of stdout is the figure, with ablation.csv and the runs' results.csv beside it.
+    the others. Prints IoU (percent) by layer with its standard deviation over seeds and its 95%
+    bootstrap interval over pictures and seeds; the last line of stdout is the figure, with
+    ablation.csv and the runs' results.csv beside it.
     """
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.ablation import layer_scores, write_scores
@@ -183,18 +184,20 @@ def _table(scores: "Sequence[LayerScore]") -> str:
     layers = list(dict.fromkeys(score.layer for score in scores))
     cell = {(score.layer, score.domain): _shown(score) for score in scores}
     width = max(len(name) for name in ["layer", *layers])
-    lines = [f"{'layer':{width}}" + "".join(f"{name:>18}" for name in domains)]
+    lines = [f"{'layer':{width}}" + "".join(f"{name:>29}" for name in domains)]
     for layer in layers:
-        cells = "".join(f"{cell[layer, domain]:>18}" for domain in domains)
+        cells = "".join(f"{cell[layer, domain]:>29}" for domain in domains)
         lines.append(f"{layer:{width}}{cells}")
     return "\n".join(lines)
 
 
 def _shown(score: "LayerScore") -> str:
+    from declip_pipeline.reports.matrix import interval_text
+
     if not score.ious:
         return "-"
     spread = f" ± {score.spread:.2f}" if len(score.ious) > 1 else ""
-    return f"{score.mean:.2f}{spread}"
+    return f"{score.mean:.2f}{spread}{interval_text(*score.interval, 1)}"
 
 
 def _draw(scores: "Sequence[LayerScore]", path: Path, decoder_type: str, seeds: int) -> None:

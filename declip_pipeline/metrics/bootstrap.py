@@ -23,6 +23,9 @@ class Interval(NamedTuple):
     high: float
 
 
+NO_INTERVAL = Interval(float("nan"), float("nan"))
+
+
 class Difference(NamedTuple):
     """A mean less another one on the same pictures, its interval, and a two-sided p-value."""
 
@@ -60,7 +63,7 @@ def paired_difference(
     """
     kept = _of_same_pictures([first, second])
     if not kept[0].shape[1]:
-        return Difference(float("nan"), Interval(float("nan"), float("nan")), float("nan"))
+        return Difference(float("nan"), NO_INTERVAL, float("nan"))
     means = resampled_means(kept, resamples=resamples, seed=seed)
     differences = means[0] - means[1]
     value = float(kept[0].mean() - kept[1].mean())
@@ -92,7 +95,7 @@ def bootstrap_interval(
     if strata is not None:
         groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
     if length < 2:
-        return Interval(float("nan"), float("nan"))
+        return NO_INTERVAL
     random = generator(seed, "bootstrap")
     found = np.empty(resamples)
     for number in range(resamples):
@@ -156,7 +159,7 @@ def percentile_interval(resampled: np.ndarray) -> Interval:
     """
     usable = resampled[~np.isnan(resampled)]
     if 2 * len(usable) <= len(resampled):
-        return Interval(float("nan"), float("nan"))
+        return NO_INTERVAL
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(usable, [tail, 1 - tail]).tolist()
     return Interval(low, high)

@@ -8,8 +8,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from declip_pipeline.atomic_files import write_text
+from declip_pipeline.metrics.bootstrap import NO_INTERVAL, Interval
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
 from declip_pipeline.sweeps.grid import CellResult
+from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
 
@@ -19,12 +21,14 @@ class LayerScore:
     """IoU in percent of one layer in one domain, a value for each seed (none without such a test).
 
     A seed's value is the mean over its training sets and the generators of the test: those that
-    were learned (in domain), or those that were not.
+    were learned (in domain), or those that were not. `interval` is the bootstrap's of their mean,
+    over pictures and seeds.
     """
 
     layer: str
     domain: str
     ious: tuple[float, ...]
+    interval: Interval = NO_INTERVAL
 
     @property
     def mean(self) -> float:
@@ -47,27 +51,29 @@ def layer_scores(
     """
     scores = []
     for layer in dict.fromkeys(result.layer for result in results):
-        for domain in (IN_DOMAIN, OUT_OF_DOMAIN):
+        own = [(row, evaluations[row.run]) for row in results if row.layer == layer and row.run]
+        intervals = matrix_intervals([evaluation for _, evaluation in own])
+        for domain, interval in zip((IN_DOMAIN, OUT_OF_DOMAIN), intervals, strict=True):
             by_seed: dict[int, list[float]] = {}
-            for result in results:
-                if result.layer != layer or result.run is None:
-                    continue
-                evaluation = evaluations[result.run]
+            for result, evaluation in own:
                 for generator, figures in evaluation.figures.items():
                     iou = figures["iou"]
                     learned = generator in evaluation.trained_on
                     if iou is not None and learned == (domain == IN_DOMAIN):
                         by_seed.setdefault(result.seed, []).append(iou)
             means = tuple(fmean(ious) for ious in by_seed.values())
-            scores.append(LayerScore(layer, domain, means))
+            scores.append(LayerScore(layer, domain, means, interval))
     return scores
 
 
 def write_scores(path: Path, scores: Sequence[LayerScore]) -> None:
-    """Write a CSV file of layer, domain, mean, spread and number of seeds, whole or not at all."""
+    """Write a CSV file of layer, domain, mean, spread, seeds and interval, whole or not at all."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(["layer", "domain", "mean_iou", "standard_deviation", "seeds"])
+    writer.writerow(
+        ["layer", "domain", "mean_iou", "standard_deviation", "seeds", "mean_low", "mean_high"]
+    )
     for score in scores:
-        writer.writerow([score.layer, score.domain, score.mean, score.spread, len(score.ious)])
+        values = score.mean, score.spread, len(score.ious), *score.interval
+        writer.writerow([score.layer, score.domain, *values])
     write_text(path, content.getvalue())

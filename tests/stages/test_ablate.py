@@ -25,6 +25,8 @@ def test_every_layer_is_trained_and_judged(program, tiny_store, tmp_path):
         rows = [row for row in csv.DictReader(file) if row["domain"] == "in domain"]
     assert [row["layer"] for row in rows] == ["layer0", "layer1", "layer2"]
     assert {row["seeds"] for row in rows} == {"2"}
+    for row in rows:
+        assert float(row["mean_low"]) <= float(row["mean_iou"]) <= float(row["mean_high"])
     lines = outcome.out.splitlines()
     assert lines[0].split() == ["layer", "in", "domain", "out", "of", "domain"]
     # There is one generator: nothing is out of its domain.
@@ -34,6 +36,8 @@ def test_every_layer_is_trained_and_judged(program, tiny_store, tmp_path):
             f"{float(row['mean_iou']):.2f}",
             "±",
             f"{float(row['standard_deviation']):.2f}",
+            f"[{float(row['mean_low']):.1f},",
+            f"{float(row['mean_high']):.1f}]",
             "-",
         ]
     with (figure.parent / "results.csv").open(newline="") as file:

@@ -74,10 +74,9 @@ def test_a_decoder_of_several_stores_sees_the_same_view_in_each(
 
     one, one_blurred = extract("layer1", "one", "clean,blur:2")
     (other,) = extract("layer2", "other", "clean")
-    run = program(
-        *("train", one, "--feature-layer", "layer1", "--beside", f"{other}:layer2"),
-        *("--decoder-type", "linear", "--epochs", 1, "--batch-size", 8, "-o", tmp_path / "runs"),
-    ).last_line
+    training = ("train", one, "--feature-layer", "layer1", "--decoder-type", "linear")
+    training += ("--epochs", 1, "--batch-size", 8, "-o", tmp_path / "runs")
+    run = program(*training, "--beside", f"{other}:layer2").last_line
     judging = ("evaluate", run, "--on", one, "--beside", other, "--views", "blur:2")
     line = refused(*judging)
     assert f"no complete store of the view blur:2 beside {other}; make it" in line
@@ -88,3 +87,9 @@ def test_a_decoder_of_several_stores_sees_the_same_view_in_each(
         ious = {row["view"]: float(row["iou"]) for row in csv.DictReader(file)}
     alone = program("evaluate", run, "--on", one_blurred, "--beside", other_blurred).out
     assert f"IoU {ious['blur:2']:.2f} [" in alone
+
+    # Each run of a comparison takes the stores that it was trained on.
+    plain = program(*training).last_line
+    compared = program("compare", run, plain, "--on", one, "--on", other)
+    assert compared.code == 0, compared.err
+    assert "noisy           4  IoU" in compared.out

@@ -2,10 +2,14 @@
 
 import csv
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from declip_pipeline.evaluation.localization import ImageResult
+from declip_pipeline.metrics.bootstrap import mean_interval
 from declip_pipeline.sweeps.ablation import layer_scores, write_scores
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
 from declip_pipeline.sweeps.grid import CellResult
@@ -16,6 +20,18 @@ def row(layer, seed, learned, ious, state="finished"):
     result = CellResult(layer, "linear", seed, 1e-3, learned, state, run=run)
     figures = {name: {"iou": iou} for name, iou in ious.items()}
     return result, Evaluation(Path(str(run)), "store", Path("folder"), (learned,), figures, [])
+
+
+def test_a_score_has_the_interval_of_its_cells():
+    result, evaluation = row("layer0", 0, "ldm", {"ldm": 60.0, "lama": 10.0})
+    images = [
+        ImageResult(f"p{n}", "test", "ldm", True, iou, 0.5, 0.5, 0.5, 0.5, 0.1)
+        for n, iou in enumerate([40.0, 60.0, 80.0])
+    ]
+    judged = replace(evaluation, results=images)
+    learned, others = layer_scores([result], {result.run: judged})
+    assert learned.interval == mean_interval(np.array([40.0, 60.0, 80.0])) == (40, 80)
+    assert np.isnan(others.interval).all(), "no picture of lama"
 
 
 def test_scores_are_means_by_domain_and_spreads_by_seed(tmp_path):
@@ -46,5 +62,7 @@ def test_scores_are_means_by_domain_and_spreads_by_seed(tmp_path):
         "mean_iou": "55.0",
         "standard_deviation": str(math.sqrt(50)),
         "seeds": "2",
+        "mean_low": "nan",
+        "mean_high": "nan",
     }
     assert [entry["seeds"] for entry in rows] == ["2", "2", "1", "0"]
