@@ -164,6 +164,7 @@ def ablate(
                         split=split,
                         beside=others,
                         device=trainer.data.device,
+                        reuse=True,
                     )
                     for store in judged
                 ]

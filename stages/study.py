@@ -11,6 +11,7 @@ import typer
 from declip_pipeline.atomic_files import write_text
 from declip_pipeline.devices import choose_device
 from declip_pipeline.errors import InputError
+from declip_pipeline.evaluation.figure_table import FigureTable
 from declip_pipeline.reports.beside_published import (
     Published,
     beside_csv,
@@ -24,9 +25,10 @@ from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, pl
 from declip_pipeline.sweeps.study_table import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
-    StudyTable,
+    domain_intervals,
     domain_table,
     generator_table,
+    judged_runs,
 )
 from declip_pipeline.training.run_folder import RunFolder
 from stages.own_commands import OwnCommand
@@ -98,29 +100,47 @@ class Study:
                 tell(number, len(plan))
                 evaluations.append(
                     evaluate_run(
-                        run, store, split=asked.split, generators=generators, device=device
+                        run,
+                        store,
+                        split=asked.split,
+                        generators=generators,
+                        device=device,
+                        reuse=True,
                     )
                 )
             tell(len(plan), len(plan))
         return evaluations
 
-    def _table(self, evaluations: Sequence[Evaluation]) -> StudyTable:
+    def _tables(self, evaluations: Sequence[Evaluation]) -> list[tuple[FigureTable, Published]]:
+        """The study's table, and below a matrix its means; each with what was published."""
         rows, metric = self.settings.table.rows, self.settings.table.metric
-        if rows == "generator":
-            return generator_table(evaluations, metric)
-        key = {"layer": "layer", "decoder": "decoder_type"}[rows]
-        named = {one.run: str(RunFolder(one.run).config()[key]) for one in evaluations}
-        return domain_table(evaluations, metric, lambda one: named[one.run], rows)
+        published = self.settings.published
+        figures = published.figures if published else {}
+        judged = judged_runs(evaluations, metric)
+        if rows != "generator":
+            key = {"layer": "layer", "decoder": "decoder_type"}[rows]
+            row_of = {one.run: str(RunFolder(one.run).config()[key]) for one in evaluations}
+            intervals = domain_intervals(evaluations, metric, row_of)
+            return [(domain_table(judged, rows, row_of, intervals), figures)]
+        row_of = {one.run: OURS for one in evaluations}
+        intervals = domain_intervals(evaluations, metric, row_of)
+        means = domain_table(judged, "mean over cells", row_of, intervals)
+        others = published.others if published else {}
+        below = FigureTable(means.corner, (*means.rows, *others), means.columns, means.cells)
+        known = {OURS: published.means, **others} if published else {}
+        return [
+            (generator_table(judged), figures),
+            (below, {row: dict(columns.items()) for row, columns in known.items()}),
+        ]
 
     def _report(self, evaluations: Sequence[Evaluation]) -> Path:
-        """Print the table and write it as Markdown, CSV and a figure; returns the first's path."""
+        """Print the tables and write them as Markdown, CSV and a figure; returns the first's path.
+
+        Raises `InputError` when no picture could be judged.
+        """
         settings, published = self.settings, self.settings.published
-        table = self._table(evaluations)
-        tables: list[tuple[StudyTable, Published]] = [
-            (table, published.figures if published else {})
-        ]
-        if settings.table.rows == "generator":
-            tables.append(self._means(evaluations))
+        tables = self._tables(evaluations)
+        table = tables[0][0]
         if not np.isfinite(table.values).any():
             raise InputError(
                 f"no picture of {', '.join(settings.test.data)} has a fake pixel; there is no "
@@ -128,37 +148,23 @@ class Study:
             )
         decimals = 1 if settings.table.metric == "iou" else 4
         title = f"{settings.title}: {METRIC_NAMES[settings.table.metric]}"
-        key = f"ours (published, difference); published: {published.source}" if published else ""
+        about = "ours, with its bootstrap interval of 95%"
+        if published:
+            about += f" (published, difference); published: {published.source}"
         texts = [
-            form(one.corner, one.rows, one.columns, one.values, figures, decimals)
-            for form in (beside_text, beside_markdown)
-            for one, figures in tables
+            # A matrix with intervals is wider than a terminal.
+            beside_text(one, theirs, decimals, with_intervals=one is not table or len(tables) < 2)
+            for one, theirs in tables
         ]
-        half = len(tables)
-        result("\n".join([title, *filter(None, [key]), "", *texts[:half]]))
-        figure = self._draw(table)
-        write_text(
-            self.out / "table.csv",
-            beside_csv([(one.rows, one.columns, one.values, theirs) for one, theirs in tables]),
-        )
+        result("\n".join([title, about, "", *texts]))
         page = self.out / "table.md"
-        parts = [f"# {title}\n", f"{key}\n" if key else "", *texts[half:], f"![]({figure})\n"]
-        write_text(page, "\n".join(filter(None, parts)))
+        pages = [beside_markdown(one, theirs, decimals) for one, theirs in tables]
+        figure = self._draw(table)
+        write_text(page, "\n".join([f"# {title}\n", f"{about}\n", *pages, f"![]({figure})\n"]))
+        write_text(self.out / "table.csv", beside_csv(tables))
         return page
 
-    def _means(self, evaluations: Sequence[Evaluation]) -> tuple[StudyTable, Published]:
-        """The means in domain and out of domain, and below them what others reached."""
-        published = self.settings.published
-        ours = domain_table(evaluations, self.settings.table.metric, lambda one: OURS, "")
-        others = published.others if published else {}
-        values = np.vstack([ours.values, np.full((len(others), 2), np.nan)])
-        figures = {OURS: dict(published.means), **others} if published else {}
-        return (
-            StudyTable("mean over cells", (OURS, *others), ours.columns, values),
-            {row: dict(columns.items()) for row, columns in figures.items()},
-        )
-
-    def _draw(self, table: StudyTable) -> str:
+    def _draw(self, table: FigureTable) -> str:
         name = "table.png"
         percent = table.values * (1 if self.settings.table.metric == "iou" else 100)
         if self.settings.table.rows == "generator":

@@ -18,8 +18,12 @@ from declip_pipeline.sweeps.cross_evaluation import Evaluation
 _Group = tuple[tuple[str, ...], str, str]
 
 
-def matrix_intervals(evaluations: Sequence[Evaluation]) -> tuple[Interval, Interval]:
+def matrix_intervals(
+    evaluations: Sequence[Evaluation], metric: str = "iou"
+) -> tuple[Interval, Interval]:
     """The intervals of the means that `matrix_means` gives of `iou_matrix`: of ID and of OOD.
+
+    `metric` is one of METRICS.
 
     Pictures are resampled within each cell. Cells of the same pictures (a row of the matrix) take
     the same ones; runs that differ in their seed only are resampled too, the same ones in all cells
@@ -32,15 +36,16 @@ def matrix_intervals(evaluations: Sequence[Evaluation]) -> tuple[Interval, Inter
                 (name, one)
                 for one in evaluations
                 for name, figures in one.figures.items()
-                if figures["iou"] is not None and (name in one.trained_on) == learned
-            ]
+                if figures[metric] is not None and (name in one.trained_on) == learned
+            ],
+            metric,
         )
         for learned in (True, False)
     ]
     return in_domain, out_of_domain
 
 
-def _interval_of_cells(members: Sequence[tuple[str, Evaluation]]) -> Interval:
+def _interval_of_cells(members: Sequence[tuple[str, Evaluation]], metric: str) -> Interval:
     per_cell = Counter((name, one.trained_on) for name, one in members)
     # By the pictures of a row, the values of each group of runs that differ in their seed.
     rows: dict[tuple[str, str, tuple[str, ...]], dict[_Group, list[list[float]]]] = {}
@@ -48,7 +53,9 @@ def _interval_of_cells(members: Sequence[tuple[str, Evaluation]]) -> Interval:
         judged = [result for result in one.results if result.generator == name and result.has_fake]
         pictures = (name, one.dataset, tuple(result.id for result in judged))
         group = (one.trained_on, one.kind, one.store)
-        rows.setdefault(pictures, {}).setdefault(group, []).append([one.iou for one in judged])
+        rows.setdefault(pictures, {}).setdefault(group, []).append(
+            [getattr(result, metric) for result in judged]
+        )
     total: np.ndarray = np.zeros(RESAMPLES) if rows else np.full(1, np.nan)
     for (name, dataset, _), groups in rows.items():
         means = resampled_means(

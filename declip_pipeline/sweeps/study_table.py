@@ -1,83 +1,108 @@
 """A study's figures as a table: by generator, layer, decoder or whatever its runs differ in."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from pathlib import Path
 
-import numpy as np
-
+from declip_pipeline.evaluation.figure_table import Figure, FigureTable, averaged
+from declip_pipeline.evaluation.figures import Figures
+from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
+from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
+from declip_pipeline.sweeps.seed_groups import figures_over_seeds, seed_groups
 
 IN_DOMAIN, OUT_OF_DOMAIN = "ID", "OOD"
+TESTED_AND_TRAINED = "tested on \\ trained on"
 
 
 @dataclass(frozen=True)
-class StudyTable:
-    """`values` (R, C) float64 for the names of its rows and columns, NaN where there is none."""
+class Judged:
+    """A run, or runs that differ in their seed, on a store: a figure for each generator."""
 
-    corner: str
-    rows: tuple[str, ...]
-    columns: tuple[str, ...]
-    values: np.ndarray
-
-    def value(self, row: str, column: str) -> float:
-        """One cell; NaN where the table has no such row or column."""
-        if row not in self.rows or column not in self.columns:
-            return float("nan")
-        return float(self.values[self.rows.index(row), self.columns.index(column)])
+    run: Path
+    trained_on: tuple[str, ...]
+    figures: Mapping[str, Figure]
 
 
-def generator_table(evaluations: Sequence[Evaluation], metric: str) -> StudyTable:
+def judged_runs(evaluations: Sequence[Evaluation], metric: str) -> list[Judged]:
+    """One metric of evaluations, runs that differ in their seed taken together."""
+    found = []
+    for group in seed_groups(evaluations):
+        figures, _ = (group[0].figures, None) if len(group) == 1 else figures_over_seeds(group)
+        named = {name: _figure(some, metric) for name, some in figures.items()}
+        judged = {name: figure for name, figure in named.items() if figure is not None}
+        found.append(Judged(group[0].run, group[0].trained_on, judged))
+    return found
+
+
+def generator_table(judged: Sequence[Judged]) -> FigureTable:
     """Rows: the generators tested on; columns: what each run learned ("ldm", "lama+ldm").
 
-    Several runs or stores of a cell are averaged. Generators that were learned come first, in the
-    order of the columns.
+    Several kinds of runs, or stores, of a cell are averaged. Generators that were learned come
+    first, in the order of the columns.
     """
-    cells: dict[tuple[str, str], list[float]] = {}
-    for evaluation in evaluations:
-        for generator, figures in evaluation.figures.items():
-            value = figures[metric]
-            if value is not None:
-                column = "+".join(evaluation.trained_on)
-                cells.setdefault((generator, column), []).append(value)
-    columns = ["+".join(evaluation.trained_on) for evaluation in evaluations]
-    tested = [generator for evaluation in evaluations for generator in evaluation.figures]
+    cells: dict[tuple[str, str], list[Figure]] = {}
+    for one in judged:
+        for generator, figure in one.figures.items():
+            cells.setdefault((generator, "+".join(one.trained_on)), []).append(figure)
+    columns = ["+".join(one.trained_on) for one in judged]
+    tested = [generator for one in judged for generator in one.figures]
     rows = [*(column for column in columns if column in tested), *tested]
-    return _table("tested on \\ trained on", rows, columns, cells)
+    return _table(TESTED_AND_TRAINED, rows, columns, cells)
 
 
 def domain_table(
-    evaluations: Sequence[Evaluation],
-    metric: str,
-    row_of: Callable[[Evaluation], str],
+    judged: Sequence[Judged],
     corner: str,
-) -> StudyTable:
+    row_of: Mapping[Path, str],
+    intervals: Mapping[str, tuple[Interval, Interval]],
+) -> FigureTable:
     """Rows: what `row_of` says of a run; columns: the means in domain and out of domain.
 
     In domain are the generators that a run learned. A mean is one over cells: a run's figure on a
-    generator, however many pictures that has (DeCLIP, section 4).
+    generator, however many pictures that has (DeCLIP, section 4). `intervals` are those of a row's
+    two means.
     """
-    cells: dict[tuple[str, str], list[float]] = {}
-    for evaluation in evaluations:
-        for generator, figures in evaluation.figures.items():
-            value = figures[metric]
-            if value is not None:
-                learned = generator in evaluation.trained_on
-                column = IN_DOMAIN if learned else OUT_OF_DOMAIN
-                cells.setdefault((row_of(evaluation), column), []).append(value)
-    rows = [row_of(evaluation) for evaluation in evaluations]
-    return _table(corner, rows, [IN_DOMAIN, OUT_OF_DOMAIN], cells)
+    cells: dict[tuple[str, str], list[Figure]] = {}
+    for one in judged:
+        for generator, figure in one.figures.items():
+            column = IN_DOMAIN if generator in one.trained_on else OUT_OF_DOMAIN
+            cells.setdefault((row_of[one.run], column), []).append(figure)
+    table = _table(corner, [row_of[one.run] for one in judged], [IN_DOMAIN, OUT_OF_DOMAIN], cells)
+    means = {
+        (row, column): Figure(
+            figure.value,
+            intervals[row][table.columns.index(column)] if row in intervals else Figure().interval,
+        )
+        for (row, column), figure in table.cells.items()
+    }
+    return FigureTable(corner, table.rows, table.columns, means)
+
+
+def domain_intervals(
+    evaluations: Sequence[Evaluation], metric: str, row_of: Mapping[Path, str]
+) -> dict[str, tuple[Interval, Interval]]:
+    """The intervals of a row's mean in domain and of that out of domain."""
+    rows = dict.fromkeys(row_of[one.run] for one in evaluations)
+    return {
+        row: matrix_intervals([one for one in evaluations if row_of[one.run] == row], metric)
+        for row in rows
+    }
+
+
+def _figure(figures: Figures, metric: str) -> Figure | None:
+    value, *ends = (figures[name] for name in (metric, f"{metric}_low", f"{metric}_high"))
+    if value is None:
+        return None
+    low, high = (float("nan") if end is None else end for end in ends)
+    return Figure(value, Interval(low, high))
 
 
 def _table(
     corner: str,
     rows: Sequence[str],
     columns: Sequence[str],
-    cells: dict[tuple[str, str], list[float]],
-) -> StudyTable:
-    rows, columns = tuple(dict.fromkeys(rows)), tuple(dict.fromkeys(columns))
-    values = [
-        [fmean(cells[row, column]) if (row, column) in cells else np.nan for column in columns]
-        for row in rows
-    ]
-    return StudyTable(corner, rows, columns, np.array(values).reshape(len(rows), len(columns)))
+    cells: Mapping[tuple[str, str], Sequence[Figure]],
+) -> FigureTable:
+    figures = {place: averaged(some) for place, some in cells.items()}
+    return FigureTable(corner, tuple(dict.fromkeys(rows)), tuple(dict.fromkeys(columns)), figures)

@@ -1,0 +1,44 @@
+"""Figures beside the published ones: text, Markdown and CSV."""
+
+from declip_pipeline.evaluation.figure_table import Figure, FigureTable
+from declip_pipeline.metrics.bootstrap import Interval
+from declip_pipeline.reports.beside_published import beside_csv, beside_markdown, beside_text
+
+TABLE = FigureTable(
+    "test \\ train",
+    ("ldm", "a|b"),
+    ("ldm", "lama"),
+    {
+        ("ldm", "ldm"): Figure(50.24, Interval(48.0, 52.06)),
+        ("ldm", "lama"): Figure(20.0),
+        ("a|b", "ldm"): Figure(1.0, Interval(0.5, 1.5)),
+    },
+)
+PUBLISHED = {"ldm": {"ldm": 51.1}, "a|b": {"lama": 73.85, "none": 1.0}}
+
+
+def test_a_cell_is_ours_then_theirs_and_the_difference():
+    text = beside_text(TABLE, PUBLISHED, 1, with_intervals=False)
+    assert text.splitlines() == [
+        "test \\ train  ldm                lama",
+        "ldm           50.2 (51.1, -0.9)  20.0",
+        "a|b           1.0                - (73.85)",
+    ]
+
+
+def test_intervals_stand_behind_ours():
+    text = beside_text(TABLE, PUBLISHED, 1, with_intervals=True)
+    assert "50.2 [48.0, 52.1] (51.1, -0.9)" in text
+    assert beside_markdown(TABLE, PUBLISHED, 1).splitlines() == [
+        "| test \\ train | ldm | lama |",
+        "| --- | ---: | ---: |",
+        "| ldm | 50.2 [48.0, 52.1] (51.1, -0.9) | 20.0 |",
+        "| a\\|b | 1.0 [0.5, 1.5] | - (73.85) |",
+    ]
+
+
+def test_the_file_has_a_row_for_each_cell():
+    lines = beside_csv([(TABLE, {"ldm": {"ldm": 50.0}})]).splitlines()
+    assert lines[0] == "row,column,ours,low,high,published,difference"
+    assert lines[1].startswith("ldm,ldm,50.24,48.0,52.06,50.0,0.24")
+    assert lines[2:] == ["ldm,lama,20.0,,,,", "a|b,ldm,1.0,0.5,1.5,,", "a|b,lama,,,,,"]
