@@ -17,6 +17,7 @@ OPENAI_NAMES = (
 )
 FROM_FILE = "CLIP:from-file"
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
+PIXELS = "pixels"
 
 
 def known_architectures() -> list[str]:
@@ -27,6 +28,7 @@ def known_architectures() -> list[str]:
         "ViT-L/14,RN50 (a fusion)",
         "ARCH/TAG (open_clip, as ViT-B-32/laion2b_s34b_b79k)",
         "timm:NAME or timm:NAME.TAG (as timm:vit_small_patch14_dinov2.lvd142m)",
+        f"{PIXELS}:299 (the picture itself, of any side, for patch-forensics)",
         f"{FROM_FILE} (OpenAI layout, with --weights)",
     ]
 

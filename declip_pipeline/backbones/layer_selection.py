@@ -1,4 +1,4 @@
-"""Layers as a user writes them: "all", "layer8,layer20", "0-23"."""
+"""Layers as a user writes them: "all", "layer8,layer20", "0-23", "pixels"."""
 
 import re
 from collections.abc import Sequence
@@ -29,6 +29,8 @@ def select_layers(text: str, known: Sequence[str]) -> list[str]:
 def _layers_of_item(item: str, known: Sequence[str]) -> list[str]:
     if item == "all":
         return list(known)
+    if item in known:
+        return [item]
     match = re.fullmatch(r"(?:layer)?([0-9]+)(?:-(?:layer)?([0-9]+))?", item)
     if match is None:
         raise UnknownNameError("layer", item, known)

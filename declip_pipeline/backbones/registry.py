@@ -7,6 +7,7 @@ from declip_pipeline.backbones.architecture_names import (
     EFFICIENTNET_LITE0,
     FROM_FILE,
     OPENAI_NAMES,
+    PIXELS,
     known_architectures,
     unknown_architecture,
 )
@@ -21,9 +22,9 @@ def open_backbone(arch: str, *, weights: Sequence[str] = (), device: str = "cpu"
     """Open a backbone by name, frozen, on `device`.
 
     `arch` is a paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", open_clip's
-    "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "CLIP:from-file", or several of these separated by
-    commas, which are fused. A backbone's own `name` opens it again. `weights` holds nothing, or
-    one entry for each comma part: a file, or "random:SEED".
+    "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file", or several of these
+    separated by commas, which are fused. A backbone's own `name` opens it again. `weights` holds
+    nothing, or one entry for each comma part: a file, or "random:SEED".
     Raises `UnknownNameError` for a name, `WeightsError` for weights, `InputError` for the rest.
     """
     names = [name.strip() for name in arch.split(",")]
@@ -45,6 +46,10 @@ def _open_part(text: str, weights: str | None) -> Backbone:
         from declip_pipeline.backbones.efficientnet_lite0 import open_efficientnet_lite0
 
         return open_efficientnet_lite0(weights)
+    if name.partition(":")[0] == PIXELS:
+        from declip_pipeline.backbones.pixels import open_pixels
+
+        return open_pixels(name, weights)
     if name.startswith("timm:"):
         from declip_pipeline.backbones.timm_backbones import open_timm
 

@@ -31,7 +31,10 @@ def test_known_architectures_are_few_and_cover_every_kind() -> None:
     assert len(known) < 20
     assert {"efficientnet-lite0", "CLIP:ViT-L/14", "CLIP:RN50"} <= set(known)
     text = " ".join(known)
-    assert all(kind in text for kind in ("ViT-L/14,RN50", "ARCH/TAG", "timm:NAME", "from-file"))
+    assert all(
+        kind in text
+        for kind in ("ViT-L/14,RN50", "ARCH/TAG", "timm:NAME", "pixels:299", "from-file")
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ RESNET = ["layer1", "layer2", "layer3", "layer4"]
         ("22-23,3,layer1", VIT, ["layer1", "layer3", "layer22", "layer23"]),
         ("3-3", RESNET, ["layer3"]),
         ("2,all", RESNET, RESNET),
+        ("pixels", ["pixels"], ["pixels"]),
     ],
 )
 def test_selects_in_order_of_depth(text: str, known: list[str], expected: list[str]) -> None:
