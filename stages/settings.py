@@ -41,7 +41,8 @@ class GridSettings(Settings):
     batch_size: int | None = Field(None, ge=1)
     micro_batch_size: int | None = Field(None, ge=1)
     patience: int | None = Field(None, ge=1)
-    initialization: Literal["paper", "pytorch"] | None = None
+    initialization: Literal["paper", "pytorch", "imagenet"] | None = None
+    initial_weights: str | None = None
     precision: Literal["auto", "float32", "bfloat16"] | None = None
 
     def as_options(self) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from stages.training_options import (
     FusionOption,
     Initialization,
     InitializationOption,
+    InitialWeightsOption,
     MicroBatchOption,
     PatienceOption,
     PrecisionOption,
@@ -67,8 +68,9 @@ def train(
         typer.Option(
             "--decoder-type",
             "--decoders",
-            help="linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches) or "
-            "probe-pca-64; several are a grid.",
+            help="linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches), "
+            "probe-pca-64, or patch-forensics (on a store of --arch pixels:299); several are a "
+            "grid.",
         ),
     ] = "conv-20",
     train_on: Annotated[
@@ -82,6 +84,7 @@ def train(
     fusion: FusionOption = Fusion.concat,
     widths: WidthsOption = None,
     initialization: InitializationOption = Initialization.paper,
+    initial_weights: InitialWeightsOption = None,
     epochs: EpochsOption = 400,
     batch_size: StepOption = 64,
     micro_batch_size: MicroBatchOption = None,
@@ -158,6 +161,8 @@ def train(
             decoder_type=decoder_types[0],
             widths=widths_of(widths),
             initialization=initialization.value,
+            # As workers elsewhere find it.
+            initial_weights=str(initial_weights.absolute()) if initial_weights else None,
             epochs=epochs,
             batch_size=batch_size,
             micro_batch_size=micro_batch_size,

@@ -18,6 +18,7 @@ class Initialization(StrEnum):
 
     paper = "paper"
     pytorch = "pytorch"
+    imagenet = "imagenet"
 
 
 class Fusion(StrEnum):
@@ -44,7 +45,17 @@ WidthsOption = Annotated[
 ]
 InitializationOption = Annotated[
     Initialization,
-    typer.Option(help="Initial weights: the paper's N(0, 0.02), or PyTorch's own."),
+    typer.Option(
+        help="Initial weights: as published, N(0, 0.02); PyTorch's own (as published for "
+        "patch-forensics); or, for patch-forensics, ImageNet's."
+    ),
+]
+InitialWeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Those for --initialization imagenet: timm's legacy_xception. Default: downloaded.",
+    ),
 ]
 EpochsOption = Annotated[
     int, typer.Option(min=1, help="Most epochs; the schedule mostly stops before.")

@@ -5,9 +5,11 @@ import textwrap
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TypeVar
 
 import huggingface_hub
+import torch
 from huggingface_hub import constants
 
 from declip_pipeline.errors import WeightsError
@@ -29,25 +31,46 @@ def from_hub(name: str, fetch: Callable[[], Fetched]) -> Fetched:
     once beforehand. Its log and warnings stay off the screen.
     Raises `WeightsError` with the ways out when the weights cannot be had.
     """
-    unreachable = _why_unreachable()
+    unreachable = _why_unreachable(constants.ENDPOINT)
     with _quiet(), _offline(unreachable is not None):
         try:
             return fetch()
         except Exception as error:  # the hub's, the network's and the disk's errors share no class
-            reason = unreachable or (str(error).strip() or type(error).__name__).splitlines()[0]
-            reason = textwrap.shorten(reason, 200, placeholder=" ...")
-            raise WeightsError(
-                f"cannot download the weights of {name} ({reason}); {WAYS_OUT}"
-            ) from error
+            reason = unreachable or str(error).strip() or type(error).__name__
+            raise _cannot_download(name, reason, WAYS_OUT) from error
 
 
-def _why_unreachable() -> str | None:
-    """One short request to the hub; None when it answers, whatever it answers."""
+def download(name: str, url: str, path: Path, *, ways_out: str) -> None:
+    """Fetch a file that lies elsewhere than on the hub to `path`; one that is there is left.
+
+    It appears whole or not at all. Raises `WeightsError` with `ways_out` when it cannot be had.
+    """
+    if path.is_file():
+        return
+    with _quiet():
+        reason = _why_unreachable(url)
+        if reason is None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(url, str(path), progress=False)
+            except Exception as error:  # the network's and the disk's errors share no class
+                reason = str(error).strip() or type(error).__name__
+    if reason is not None:
+        raise _cannot_download(name, reason, ways_out)
+
+
+def _cannot_download(name: str, reason: str, ways_out: str) -> WeightsError:
+    shortened = textwrap.shorten(reason.splitlines()[0], 200, placeholder=" ...")
+    return WeightsError(f"cannot download the weights of {name} ({shortened}); {ways_out}")
+
+
+def _why_unreachable(url: str) -> str | None:
+    """One short request; None when there is an answer, whatever it is."""
     with _quiet():
         try:
-            huggingface_hub.get_session().head(constants.ENDPOINT, timeout=PROBE_SECONDS)
+            huggingface_hub.get_session().head(url, timeout=PROBE_SECONDS)
         except Exception as error:  # offline mode, no route, no name, no certificate, no proxy
-            return f"no answer from {constants.ENDPOINT}: {error}".splitlines()[0]
+            return f"no answer from {url}: {error}".splitlines()[0]
     return None
 
 

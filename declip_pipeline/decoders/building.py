@@ -11,7 +11,8 @@ from declip_pipeline.decoders.linear import LinearDecoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feature_shape import FeatureShape
 
-DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20")
+PATCH_FORENSICS = "patch-forensics"
+DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20", PATCH_FORENSICS)
 
 WIDEST = 4096
 """Most channels of a stage; a 5x5 convolution between two such takes 1.7 GB."""
@@ -29,7 +30,8 @@ def build_decoder(
 
     Of several shapes, it joins the features by `fusion` first; see `FeatureFusion`.
 
-    `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4 up to 96.
+    `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4 up to 96;
+    `patch-forensics` is for the layer of `--arch pixels:SIDE` alone.
     `widths` are the channels of a conv decoder's four stages, 512, 256, 128, 64 where not given.
     `output_size` is the side of the map in pixels.
 
@@ -62,6 +64,11 @@ def build_decoder(
         )
     if decoder_type == "linear":
         return LinearDecoder(shape, output_size)
+    if decoder_type == PATCH_FORENSICS:
+        # timm takes seconds to import.
+        from declip_pipeline.decoders.patch_forensics import PatchForensicsDecoder
+
+        return PatchForensicsDecoder(shape, output_size)
     return AttentionDecoder(shape, output_size)
 
 

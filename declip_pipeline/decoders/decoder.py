@@ -19,6 +19,9 @@ class Decoder(nn.Module, ABC):
     Raises `InputError` for features of another shape.
     """
 
+    # Standard deviation of its initial weights as published; None where they are PyTorch's own.
+    published_deviation: float | None = 0.02
+
     def __init__(self, decoder_type: str, shape: FeatureShape, output_size: int) -> None:
         super().__init__()
         self.decoder_type = decoder_type
@@ -77,11 +80,11 @@ class Decoder(nn.Module, ABC):
 
 
 class PositionDecoder(Decoder):
-    """A decoder that gives one logit for each position, and enlarges them at the very end."""
+    """A decoder that gives a grid of logits, mostly one a position, and enlarges it at the end."""
 
     @abstractmethod
     def position_logits(self, features: Tensor) -> Tensor:
-        """Logits (N, height, width) of features whose shape and dtype are right."""
+        """Logits (N, rows, columns) of features whose shape and dtype are right."""
 
     def decode(self, features: Tensor) -> Tensor:
         """Logits (N, output_size, output_size)."""

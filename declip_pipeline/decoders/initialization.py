@@ -11,15 +11,14 @@ from declip_pipeline.seeding import derived_seed
 
 InitializationScheme = Literal["paper", "pytorch"]
 
-PAPER_STANDARD_DEVIATION = 0.02
-
 
 def initialize(decoder: Decoder, scheme: InitializationScheme, seed: int) -> None:
     """Draw all parameters of `decoder` anew, in place, and reset its running statistics.
 
     "pytorch" gives PyTorch's own defaults. "paper" gives them too, then draws every weight (the
     projections of attention and the scales of BatchNorm and LayerNorm included) from N(0, 0.02);
-    biases keep PyTorch's values: zero in BatchNorm, LayerNorm and attention, uniform elsewhere.
+    biases keep PyTorch's values: zero in BatchNorm, LayerNorm and attention, uniform elsewhere. Of
+    a decoder from another paper, "paper" are that one's weights: Patch Forensics has PyTorch's.
 
     The draw is made on the CPU, whatever the decoder's device, and leaves the global random state
     as it was.
@@ -38,10 +37,10 @@ def initialize(decoder: Decoder, scheme: InitializationScheme, seed: int) -> Non
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.default_generator.manual_seed(derived_seed(seed, "decoder", "initialization"))
         decoder.apply(_draw_defaults)
-        if scheme == "paper":
+        if scheme == "paper" and decoder.published_deviation is not None:
             for name, parameter in decoder.named_parameters():
                 if name.endswith("weight"):
-                    nn.init.normal_(parameter, 0.0, PAPER_STANDARD_DEVIATION)
+                    nn.init.normal_(parameter, 0.0, decoder.published_deviation)
     decoder.to(device)
 
 

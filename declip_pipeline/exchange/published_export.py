@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from declip_pipeline.decoders.building import PATCH_FORENSICS
 from declip_pipeline.errors import InputError
 from declip_pipeline.exchange.published_file import write_published
 from declip_pipeline.store.identity import parts_of
@@ -15,7 +16,7 @@ def export_published(run: RunFolder, path: Path) -> None:
     """Write the decoder of a finished run to `path` in the published format, its weights exactly.
 
     Raises `InputError` when the run is not finished, or the format cannot hold its decoder: of
-    several backbones or layers, or with maps of another size.
+    several backbones or layers, with maps of another size, or of no published type.
     """
     summary = run.summary()
     config = run.config()
@@ -25,6 +26,11 @@ def export_published(run: RunFolder, path: Path) -> None:
         names = ", ".join(f"{part['layer']} of {part['backbone']}" for part in parts)
         raise InputError(
             f"{run.path} joins {names}; a published checkpoint names one layer of one backbone; "
+            "export it with --onnx"
+        )
+    if decoder.decoder_type == PATCH_FORENSICS:
+        raise InputError(
+            f"{run.path} is of {PATCH_FORENSICS}, which the published format does not have; "
             "export it with --onnx"
         )
     if decoder.output_size != OUTPUT_SIZE:

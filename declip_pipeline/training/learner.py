@@ -105,7 +105,7 @@ class GradientLearner(Learner):
         device: torch.device,
     ) -> None:
         decoder = build_decoder(recipe.decoder_type, shapes, fusion=fusion, widths=recipe.widths)
-        initialize(decoder, recipe.initialization, recipe.seed)
+        self.initialize(decoder, recipe)
         # Convolutions are faster on this layout on CPUs and GPUs alike; other layers ignore it.
         decoder.to(device).to(memory_format=torch.channels_last)
         self.decoder = decoder
@@ -116,7 +116,16 @@ class GradientLearner(Learner):
             self.threads = torch.get_num_threads()
         self._device = device
         self._precision = recipe.precision
-        self._loss = torch.compile(training_loss) if recipe.compile else training_loss
+        self._loss = torch.compile(self.loss) if recipe.compile else self.loss
+
+    def loss(self, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
+        """What it makes small: a mean over the piece."""
+        return training_loss(self.decoder, inputs, targets)
+
+    def initialize(self, decoder: Decoder, recipe: Recipe) -> None:
+        """Give a new decoder its initial weights."""
+        assert recipe.initialization != "imagenet", "others have no such weights"
+        initialize(decoder, recipe.initialization, recipe.seed)
 
     def begin_epoch(self, learning_rate: float) -> None:
         """Get ready to learn at a rate."""
@@ -128,7 +137,7 @@ class GradientLearner(Learner):
         """A piece's loss, and the gradients that it adds to its batch's."""
         with exact_float32(self._device):
             with self._autocast():
-                loss = self._loss(self.decoder, inputs, targets)
+                loss = self._loss(inputs, targets)
             return loss.detach(), torch.autograd.grad(loss * share, self._parameters)
 
     def accumulate(self, computed: Any) -> Tensor:
@@ -178,7 +187,7 @@ def training_loss(decoder: Decoder, inputs: Sequence[Tensor], targets: Tensor) -
 
 
 def make_optimizer(decoder: Decoder, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW, betas 0.9 and 0.999, no weight decay: the reference's."""
+    """AdamW, betas 0.9 and 0.999, no weight decay: the reference's; so it is Adam as well."""
     return torch.optim.AdamW(
         decoder.parameters(), lr=learning_rate, betas=(0.9, 0.999), weight_decay=0.0, fused=True
     )

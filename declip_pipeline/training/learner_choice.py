@@ -4,7 +4,12 @@ from collections.abc import Sequence
 
 import torch
 
-from declip_pipeline.decoders.building import DECODER_TYPES, build_decoder, is_decoder_type
+from declip_pipeline.decoders.building import (
+    DECODER_TYPES,
+    PATCH_FORENSICS,
+    build_decoder,
+    is_decoder_type,
+)
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.errors import InputError, UnknownNameError
@@ -23,6 +28,11 @@ def learner_of(
         from declip_pipeline.training.probe_learner import ProbeLearner
 
         return ProbeLearner(recipe, shapes, fusion, device)
+    if recipe.decoder_type == PATCH_FORENSICS:
+        # And so does timm.
+        from declip_pipeline.training.patch_forensics_learner import PatchForensicsLearner
+
+        return PatchForensicsLearner(recipe, shapes, fusion, device)
     return GradientLearner(recipe, shapes, fusion, device)
 
 
@@ -30,13 +40,23 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
     """The decoder that a training by a recipe ends with: of a probe, a linear one.
 
     Raises `UnknownNameError` for a type that is neither a decoder's nor a probe's, `InputError` for
-    what does not fit it.
+    what does not fit it, `WeightsError` for initial weights that do not, or cannot be had.
     """
     name = recipe.decoder_type
+    if not is_probe(name) and not is_decoder_type(name):
+        raise UnknownNameError("decoder type", name, (*DECODER_TYPES, *PROBE_TYPES))
+    if recipe.initialization == "imagenet" and name != PATCH_FORENSICS:
+        raise InputError(
+            f"--initialization imagenet for {name}, of which there are no such weights; expected "
+            f"{PATCH_FORENSICS}, or --initialization paper or pytorch"
+        )
     if not is_probe(name):
-        if not is_decoder_type(name):
-            raise UnknownNameError("decoder type", name, (*DECODER_TYPES, *PROBE_TYPES))
-        return build_decoder(name, shapes, fusion=fusion, widths=recipe.widths)
+        decoder = build_decoder(name, shapes, fusion=fusion, widths=recipe.widths)
+        if recipe.initialization == "imagenet":
+            from declip_pipeline.training.imagenet_weights import imagenet_tensors
+
+            imagenet_tensors(decoder.get_submodule("trunk"), recipe.initial_weights)
+        return decoder
     if recipe.widths is not None:
         raise InputError(
             f"{name} got widths {list(recipe.widths)}, expected none; "

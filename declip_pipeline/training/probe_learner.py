@@ -16,6 +16,7 @@ from declip_pipeline.errors import TrainingError
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.seeding import derived_seed
 from declip_pipeline.training.learner import LookingLearner
+from declip_pipeline.training.patch_labels import patch_labels
 from declip_pipeline.training.patch_projection import PatchMoments, PatchProjection
 from declip_pipeline.training.probe_type import probe_components
 from declip_pipeline.training.recipe import Recipe
@@ -159,16 +160,3 @@ def patch_features(decoder: Decoder, inputs: Sequence[Tensor]) -> Tensor:
     """
     tokens = decoder.without_prefix(decoder.tokens(decoder.joined(*inputs)))
     return tokens.reshape(-1, decoder.shape.channels)
-
-
-def patch_labels(targets: Tensor, shape: FeatureShape) -> Tensor:
-    """Targets (N, 256, 256) as labels of patches (N * height * width,), int64.
-
-    1 where the mean over the patch's area is above 0.5. Where 256 is not a multiple of the patches,
-    the areas of neighbours overlap by a pixel.
-    """
-    # As the whole numbers 0..255 that they were: their sums are exact, so that areas that are just
-    # half fake, which outlines along patches make, are so on every device.
-    levels = (targets * 255).round()[:, None]
-    means = F.adaptive_avg_pool2d(levels, (shape.height, shape.width))
-    return (means > 127.5).long().flatten()

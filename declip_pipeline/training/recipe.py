@@ -9,6 +9,7 @@ import torch
 
 from declip_pipeline.decoders.initialization import InitializationScheme
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.fingerprint import sha256_of_file
 from declip_pipeline.training.probe_type import is_probe
 
 Precision = Literal["float32", "bfloat16"]
@@ -18,6 +19,8 @@ Precision = Literal["float32", "bfloat16"]
 class Recipe:
     """Options of a training; the defaults are the paper's.
 
+    `initialization` "imagenet" is for `patch-forensics`; `initial_weights` is a file of them, None
+    takes the downloaded ones.
     `widths` are a conv decoder's. `batch_size` pictures are a step, `micro_batch_size` of them are
     computed at once (all where None), their gradients added up: for less memory, and BatchNorm
     sees so many. `precision` is that of the decoder's forward and backward pass; weights, loss and
@@ -26,7 +29,8 @@ class Recipe:
 
     decoder_type: str
     widths: tuple[int, ...] | None = None
-    initialization: InitializationScheme = "paper"
+    initialization: InitializationScheme | Literal["imagenet"] = "paper"
+    initial_weights: str | None = None
     seed: int = 0
     epochs: int = 400
     batch_size: int = 64
@@ -39,6 +43,18 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
             raise UnknownNameError("precision", self.precision, ("auto", *get_args(Precision)))
+        if self.initial_weights is not None:
+            if self.initialization != "imagenet":
+                raise InputError(
+                    f"initial weights {self.initial_weights} for --initialization "
+                    f"{self.initialization}, which draws them; take --initialization imagenet, or "
+                    "leave them out"
+                )
+            if not Path(self.initial_weights).is_file():
+                raise InputError(
+                    f"initial weights {self.initial_weights}: no such file; expected one of timm's "
+                    "legacy_xception, or leave them out to download them"
+                )
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
             raise InputError(
                 f"a micro batch of {self.micro_batch_size} pictures is larger than the batch of "
@@ -46,8 +62,12 @@ class Recipe:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """The recipe as plain JSON values."""
-        return asdict(self) | {"widths": list(self.widths) if self.widths else None}
+        """The recipe as plain JSON values; a file of initial weights by its hash."""
+        values = asdict(self) | {"widths": list(self.widths) if self.widths else None}
+        file = values.pop("initial_weights")
+        if file is None:
+            return values
+        return values | {"initial_weights_sha256": sha256_of_file(Path(file))}
 
 
 def choose_precision(

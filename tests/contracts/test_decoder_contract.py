@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from declip_pipeline.decoders import DECODER_TYPES, Decoder, build_decoder, initialize
+from declip_pipeline.decoders.building import PATCH_FORENSICS
 from declip_pipeline.errors import InputError
 from declip_pipeline.feature_shape import FeatureShape
 
@@ -24,14 +25,27 @@ SHAPES = {
     "lite0 layer4": FeatureShape(320, 7, 7),
     "resnet layer1": FeatureShape(32, 56, 56),
 }
+# What a decoder that is a whole network sees.
+PIXELS = {
+    "pixels": FeatureShape(3, 64, 64),
+    "pixels, not square": FeatureShape(3, 75, 48),
+}
 SMALL = ("tokens", "tokens of 16x16", "registers", "lite0 layer2", "lite0 layer4")
 
 
 def cases(names: tuple[str, ...]) -> list:
-    """Every type of decoder with every shape of these names, and linear on ViT-L/14's tokens."""
-    pairs = [(kind, name) for kind in DECODER_TYPES for name in names]
+    """Every type of decoder with every shape of these names, and linear on ViT-L/14's tokens.
+
+    The type that sees pixels has shapes of its own.
+    """
+    shapes = {name: SHAPES[name] for name in names}
+    pairs = [
+        (kind, name, shape)
+        for kind in DECODER_TYPES
+        for name, shape in (PIXELS if kind == PATCH_FORENSICS else shapes).items()
+    ]
     large = pytest.param("linear", FeatureShape(1024, 16, 16, 1), id="linear, ViT-L/14")
-    return [pytest.param(kind, SHAPES[name], id=f"{kind}, {name}") for kind, name in pairs] + [
+    return [pytest.param(kind, shape, id=f"{kind}, {name}") for kind, name, shape in pairs] + [
         large
     ]
 
@@ -192,6 +206,6 @@ def test_features_of_another_shape_are_refused(decoder_type: str, shape: Feature
 
 @pytest.mark.parametrize("decoder_type", DECODER_TYPES)
 def test_integers_are_refused(decoder_type: str) -> None:
-    shape = SHAPES["tokens"]
+    shape = PIXELS["pixels"] if decoder_type == PATCH_FORENSICS else SHAPES["tokens"]
     with pytest.raises(InputError, match=r"dtype torch\.int8, expected floating point"):
         build(decoder_type, shape)(torch.zeros(2, *shape.array_shape, dtype=torch.int8))

@@ -28,8 +28,10 @@ def test_parameter_counts_are_the_papers(
     assert round(count / 1e6, 2) == millions
 
 
-def test_the_five_types() -> None:
-    assert DECODER_TYPES == ("linear", "attention", "conv-4", "conv-12", "conv-20")
+def test_the_papers_five_types_and_the_baseline() -> None:
+    *five, baseline = DECODER_TYPES
+    assert five == ["linear", "attention", "conv-4", "conv-12", "conv-20"]
+    assert baseline == "patch-forensics"
 
 
 def test_conv_n_takes_any_multiple_of_four() -> None:
@@ -46,7 +48,9 @@ def test_unknown_type_lists_the_known_ones(decoder_type: str) -> None:
     with pytest.raises(UnknownNameError) as caught:
         build_decoder(decoder_type, TINY)
     assert str(caught.value).startswith(f"unknown decoder type {decoder_type!r}; ")
-    assert str(caught.value).endswith("known: linear, attention, conv-4, conv-12, conv-20")
+    assert str(caught.value).endswith(
+        "known: linear, attention, conv-4, conv-12, conv-20, patch-forensics"
+    )
 
 
 @pytest.mark.parametrize("decoder_type", ["linear", "attention"])

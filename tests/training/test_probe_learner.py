@@ -244,7 +244,9 @@ def test_what_a_probe_cannot_be_is_refused(tiny_store, tmp_path):
     with pytest.raises(InputError, match="weights of a weighted sum of 2 .*take --fusion concat"):
         decoder_of(recipe(), [GRID, GRID], "weighted")
     for wrong in ("probe-pca-0", "probe-pca", "probe-pca-04", "prob"):
-        with pytest.raises(UnknownNameError, match="known: linear, .*conv-20, probe, probe-pca-64"):
+        with pytest.raises(
+            UnknownNameError, match="known: linear, .*patch-.*, probe, probe-pca-64"
+        ):
             run(tiny_store, tmp_path, wrong)
     assert list(tmp_path.iterdir()) == []
 
