@@ -45,9 +45,10 @@ def evaluate(
 
     Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over pictures
     with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix
-    of IoU with the means in domain (ID) and out of domain (OOD), and of runs that differ in their
-    seed only the mean over seeds. Writes per_image.csv and summary.json into each run's folder; the
-    same command again judges anew. All runs and stores are checked before the first is judged.
+    of IoU with the means in domain (ID) and out of domain (OOD), one for each decoder and its
+    features, and of runs that differ in their seed only the mean over seeds. Writes per_image.csv
+    and summary.json into each run's folder; the same command again judges anew. All runs and stores
+    are checked before the first is judged.
 
     With --views, prints IoU by view instead, and writes robustness.csv and robustness.png into the
     folder of the clean evaluation.
@@ -56,6 +57,7 @@ def evaluate(
     from declip_pipeline.reports.matrix import format_matrix_text
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.cross_evaluation import (
+        by_method,
         evaluate_run,
         iou_matrix,
         plan_evaluations,
@@ -113,8 +115,10 @@ def evaluate(
     for group in seed_groups(evaluations):
         if len(group) > 1:
             result(seeds_text(group, split))
-    values, rows, columns = iou_matrix(evaluations)
-    if values.size > 1:
-        intervals = matrix_intervals(evaluations)
-        matrix = format_matrix_text(values, rows, columns, intervals=intervals)
-        result(f"\nIoU (percent), {split} split\n{matrix}")
+    methods = by_method(evaluations)
+    for method, some in methods.items():
+        values, rows, columns = iou_matrix(some)
+        of = f", {method}" if len(methods) > 1 else ""
+        if values.size > 1:
+            matrix = format_matrix_text(values, rows, columns, intervals=matrix_intervals(some))
+            result(f"\nIoU (percent), {split} split{of}\n{matrix.rstrip()}")

@@ -17,6 +17,7 @@ from declip_pipeline.evaluation.localization import (
 )
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs, inputs_like
 from declip_pipeline.fingerprint import sha256_of_file, sha256_of_json
+from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.evaluation_files import (
     evaluation_folder,
@@ -32,7 +33,8 @@ class Evaluation:
     of the test set, results by picture.
 
     `trained_on` is the generators that the run learned, sorted; `overall` the figures of all
-    pictures; `dataset` the store's; `kind` is the same for runs that differ in their `seed` only.
+    pictures; `dataset` the store's; `method` the run's decoder and features, as "conv-4 on layer3
+    of efficientnet-lite0"; `kind` is the same for runs that differ in their `seed` only.
     """
 
     run: Path
@@ -43,6 +45,7 @@ class Evaluation:
     results: list[ImageResult]
     overall: Figures = field(default_factory=dict)
     dataset: str = ""
+    method: str = ""
     kind: str = ""
     seed: int | None = None
 
@@ -102,6 +105,9 @@ def evaluate_run(
     }
     figured = {"overall": overall, "by_generator": figures}
     write_evaluation(folder, results, made_from, about | figured)
+    method = f"{config['decoder_type']} on " + " + ".join(
+        f"{part['layer']} of {part['backbone']}" for part in parts_of(features)
+    )
     return Evaluation(
         run=run.path,
         store=store.location,
@@ -111,6 +117,7 @@ def evaluate_run(
         results=results,
         overall=overall,
         dataset=store.dataset,
+        method=method,
         kind=run_kind(config),
         seed=config.get("seed"),
     )
@@ -172,6 +179,14 @@ def plan_evaluations(
         for store, _ in chosen:
             _inputs_of(run, features, store, beside)
     return [(run, store, own) for run in runs for store, own in chosen]
+
+
+def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
+    """Evaluations grouped by method: a matrix is of one."""
+    groups: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        groups.setdefault(evaluation.method, []).append(evaluation)
+    return groups
 
 
 def iou_matrix(

@@ -122,6 +122,18 @@ def test_a_dolos_tree_gives_the_matrix_of_its_generators(program, tiny_arch, tmp
     for place, expected in ((1, on_diagonal), (4, off)):
         assert float(found[place]) == pytest.approx(expected, abs=0.11)
         assert float(found[place + 1]) <= float(found[place]) <= float(found[place + 2])
+    probe = program(
+        *("train", store, "--feature-layer", "layer1", "--decoder-type", "probe"),
+        *("--epochs", 1, "--batch-size", 1, "-o", tmp_path / "runs"),
+    ).last_line
+    # Runs of another kind have a matrix of their own, in no mean with these.
+    printed = program("evaluate", *runs, probe, "--on", store).out.splitlines()
+    backbone = Store(Path(store)).identity.backbone
+    first, second = [line for line in printed if line.startswith("IoU (percent)")]
+    assert first == f"IoU (percent), test split, linear on layer1 of {backbone}"
+    assert second == f"IoU (percent), test split, probe on layer1 of {backbone}"
+    assert printed[printed.index(first) + 1 :][:4] == lines[-4:]
+    assert printed[printed.index(second) + 1].split() == ["test", "\\", "train", "lama+ldm"]
 
 
 MODES = {

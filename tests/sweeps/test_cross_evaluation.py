@@ -13,6 +13,7 @@ from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import (
     Evaluation,
+    by_method,
     evaluate_run,
     iou_matrix,
     plan_evaluations,
@@ -128,9 +129,9 @@ def test_an_unfinished_run_is_refused(run, tiny_store, cpu, tmp_path):
         evaluate_run(folder, tiny_store, split="test", device=cpu)
 
 
-def evaluation(trained_on, **figures):
+def evaluation(trained_on, method="conv-4 on layer1", **figures):
     named = {name.replace("_", "-"): {"iou": iou} for name, iou in figures.items()}
-    return Evaluation(Path(), Path(), Path(), trained_on, named, [])
+    return Evaluation(Path(), Path(), Path(), trained_on, named, [], method)
 
 
 def test_the_matrix_has_tests_as_rows_and_trainings_as_columns():
@@ -144,6 +145,18 @@ def test_the_matrix_has_tests_as_rows_and_trainings_as_columns():
     assert rows == ["lama", "ldm", "repaint"]
     assert columns == [("lama", "ldm"), ("ldm",)]
     np.testing.assert_array_equal(values, [[90, 20], [15, 80], [np.nan, np.nan]])
+
+
+def test_a_matrix_is_of_one_method(run, tiny_store, cpu):
+    both = [evaluation(("ldm",), "probe on layer1", ldm=20.0), evaluation(("ldm",), ldm=80.0)]
+    groups = by_method([*both, both[0]])
+    assert {name: len(some) for name, some in groups.items()} == {
+        "probe on layer1": 2,
+        "conv-4 on layer1": 1,
+    }
+    assert iou_matrix(groups["probe on layer1"])[0] == 20
+    judged = evaluate_run(run, tiny_store, split="test", device=cpu)
+    assert judged.method == f"linear on layer1 of {tiny_store.identity.backbone}"
 
 
 def test_evaluations_of_several_stores_are_pooled(run, tiny_store, cpu):
