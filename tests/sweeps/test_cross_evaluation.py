@@ -131,7 +131,7 @@ def test_an_unfinished_run_is_refused(run, tiny_store, cpu, tmp_path):
 
 def evaluation(trained_on, method="conv-4 on layer1", **figures):
     named = {name.replace("_", "-"): {"iou": iou} for name, iou in figures.items()}
-    return Evaluation(Path(), Path(), Path(), trained_on, named, [], method)
+    return Evaluation(Path(), Path(), Path(), trained_on, named, [], method=method)
 
 
 def test_the_matrix_has_tests_as_rows_and_trainings_as_columns():
