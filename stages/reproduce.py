@@ -35,7 +35,8 @@ def reproduce(
         typer.Option(
             "--set",
             metavar="SECTION.KEY=VALUE",
-            help="Change a value of the study: extract.dtype=int8, train.epochs=20; repeatable.",
+            help="Change an option of its extractions (extract.dtype=int8), trainings "
+            "(train.epochs=20) or of one of its stores (dolos.generators=[ldm]); repeatable.",
         ),
     ] = None,
     weights: WeightsOption = None,
@@ -65,7 +66,7 @@ def reproduce(
     packaged = packaged_config(str(config).removeprefix("configs/"))
     config = packaged if packaged.is_file() and not config.exists() else config
     settings = read_study(config, changes or [])
-    places = _places(data, list(settings.data))
+    places = _places(data, settings.datasets)
 
     from stages.screen import result
     from stages.study import Study

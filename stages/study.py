@@ -61,38 +61,43 @@ class Study:
 
     def check(self) -> None:
         """Refuse options that some step would refuse, before the first one is taken."""
-        for name in self.settings.data:
+        for name in self.settings.stores:
             self._extract(name)
         for number in range(len(self.settings.train)):
             self._train(number, {})
 
     def run(self) -> Path:
         """Do all of it, or what is not done yet; returns the path of the table."""
-        stores = {name: self._extract(name).run() for name in self.settings.data}
+        stores = {name: self._extract(name).run() for name in self.settings.stores}
         runs: list[Path] = []
         for number in range(len(self.settings.train)):
             runs += self._train(number, stores).run()
-        evaluations = self._judge(
-            [RunFolder(path) for path in dict.fromkeys(runs)],
-            [Store(place) for name in self.settings.test.data for place in stores[name]],
+        on, beside = (
+            [Store(place) for name in names for place in stores[name]]
+            for names in (self.settings.test.stores, self.settings.test.beside)
         )
-        return self._report(evaluations)
+        return self._report(self._judge([RunFolder(path) for path in runs], on, beside))
 
     def _extract(self, name: str) -> OwnCommand:
-        options = {**self.settings.extract, **self.settings.data[name], **self.extract_options}
-        where = f"{self.config}, extract"
-        return OwnCommand(self.context, "extract", [str(self.data[name])], options, where)
+        step = self.settings.stores[name]
+        options = {**self.settings.extract, **step.options, **self.extract_options}
+        where = f"{self.config}, stores.{name}"
+        return OwnCommand(self.context, "extract", [str(self.data[step.data])], options, where)
 
     def _train(self, number: int, stores: dict[str, list[str]]) -> OwnCommand:
         step = self.settings.train[number]
-        places = [place for name in step.data for place in stores.get(name, [STORE])]
+        places = [place for name in step.stores for place in stores.get(name, [STORE])]
         options = {**step.options, **self.train_options}
         where = f"{self.config}, train[{number}]"
         return OwnCommand(self.context, "train", places, options, where)
 
-    def _judge(self, runs: Sequence[RunFolder], stores: Sequence[Store]) -> list[Evaluation]:
+    def _judge(
+        self, runs: Sequence[RunFolder], stores: Sequence[Store], beside: Sequence[Store]
+    ) -> list[Evaluation]:
         asked = self.settings.test
-        plan = plan_evaluations(runs, stores, split=asked.split, generators=asked.generators)
+        plan = plan_evaluations(
+            runs, stores, split=asked.split, generators=asked.generators, beside=beside
+        )
         device = choose_device(self.device)
         evaluations = []
         with progress("judging", "runs") as tell:
@@ -104,6 +109,7 @@ class Study:
                         store,
                         split=asked.split,
                         generators=generators,
+                        beside=beside,
                         device=device,
                         reuse=True,
                     )
@@ -143,7 +149,7 @@ class Study:
         table = tables[0][0]
         if not np.isfinite(table.values).any():
             raise InputError(
-                f"no picture of {', '.join(settings.test.data)} has a fake pixel; there is no "
+                f"no picture of {', '.join(settings.test.stores)} has a fake pixel; there is no "
                 "figure to compare"
             )
         decimals = 1 if settings.table.metric == "iou" else 4

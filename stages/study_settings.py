@@ -13,17 +13,25 @@ Options = dict[str, Any]
 """Options of a command by name, as in `{layers: [layer20], batch_size: 64}`."""
 
 
-class TrainingStep(Settings):
-    """One `declip-pipe train`: the datasets whose stores it takes, and its options."""
+class ExtractionStep(Settings):
+    """One `declip-pipe extract`: the dataset by name, and its options beside those of all."""
 
-    data: list[str] = Field(min_length=1)
+    data: str
+    options: Options = Field(default_factory=dict)
+
+
+class TrainingStep(Settings):
+    """One `declip-pipe train`: the stores that it takes, by name, and its options."""
+
+    stores: list[str] = Field(min_length=1)
     options: Options
 
 
 class TestStep(Settings):
-    """What all runs are judged on."""
+    """What all runs are judged on; `beside` are stores of the same pictures for other backbones."""
 
-    data: list[str] = Field(min_length=1)
+    stores: list[str] = Field(min_length=1)
+    beside: list[str] = Field(default_factory=list)
     split: str = "test"
     generators: list[str] | None = None
 
@@ -50,21 +58,28 @@ class PublishedSettings(Settings):
 class StudySettings(Settings):
     """A table of a paper: what to extract, train and judge, and what was published.
 
-    `data` are the datasets by name, each with the options of `extract` that are its own.
+    `extract` are options of `declip-pipe extract` for all of `stores`, which are by name.
     """
 
     title: str
-    data: dict[str, Options] = Field(min_length=1)
     extract: Options
+    stores: dict[str, ExtractionStep] = Field(min_length=1)
     train: list[TrainingStep] = Field(min_length=1)
     test: TestStep
     table: TableSettings
     published: PublishedSettings | None = None
 
+    @property
+    def datasets(self) -> list[str]:
+        """The datasets that have to be there."""
+        return list(dict.fromkeys(step.data for step in self.stores.values()))
+
 
 def read_study(path: Path, changes: list[str]) -> StudySettings:
-    """Read a study, with values changed: "extract.dtype=int8", "train.epochs=20" (of all steps).
+    """Read a study, with values changed.
 
+    A change is "extract.dtype=int8", of an option for all stores; "train.epochs=20", of all
+    trainings; or names a store, "dolos.generators=[ldm, lama]".
     Raises `InputError` naming the key that is wrong.
     """
     values = yaml_of(path)
@@ -80,22 +95,26 @@ def read_study(path: Path, changes: list[str]) -> StudySettings:
         for options in _changed(values, section, change):
             options[name] = value
     study = settings_of(path, values, StudySettings)
-    for name in [*study.test.data, *(name for step in study.train for name in step.data)]:
-        if name not in study.data:
-            raise UnknownNameError(f"dataset in {path}", name, study.data)
+    named = [*study.test.stores, *study.test.beside]
+    for name in [*named, *(name for step in study.train for name in step.stores)]:
+        if name not in study.stores:
+            raise UnknownNameError(f"store in {path}", name, study.stores)
     return study
 
 
 def _changed(values: Any, section: str, change: str) -> list[Options]:
     """The options that a change is for."""
-    if section == "train":
-        steps = values.get("train") or []
-        found = [step.get("options") for step in steps if isinstance(step, dict)]
-    elif section in ("extract", "test", "table"):
+    stores = values.get("stores")
+    stores = stores if isinstance(stores, dict) else {}
+    steps = values.get("train") if section == "train" else [stores.get(section)]
+    found = [
+        step.setdefault("options", {})
+        for step in (steps if isinstance(steps, list) else [])
+        if isinstance(step, dict)
+    ]
+    if section in ("extract", "test", "table"):
         found = [values.get(section)]
-    elif section in (values.get("data") or {}):
-        found = [values["data"][section]]
-    else:
-        known = ("extract", "train", "test", "table", *(values.get("data") or {}))
+    elif section != "train" and section not in stores:
+        known = ("extract", "train", "test", "table", *stores)
         raise UnknownNameError(f"section of --set {change!r}", section, known)
     return [options for options in found if isinstance(options, dict)]

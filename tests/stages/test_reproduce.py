@@ -29,6 +29,16 @@ REHEARSALS = {
     "layers_rn50": (*RESNET, *NARROW),
     "decoders": (*VIT, *DEEP, *NARROW),
     "autosplice": (*VIT, *DEEP, *NARROW),
+    "baselines": (
+        "--set",
+        "dolos.arch=CLIP:from-file",
+        "--set",
+        f"dolos.weights={TINY_VIT}",
+        "--set",
+        "dolos.layers=layer3",
+        "--set",
+        "pixels.arch=pixels:64",
+    ),
 }
 
 
@@ -41,10 +51,12 @@ def place(tmp_path_factory):
     return root
 
 
-def rehearse(program, place, name, *more):
+def rehearse(program, place, config, *more):
+    config = config if isinstance(config, Path) else PAPER / f"{config}.yaml"
+    name = config.stem
     extra = ("--data", f"autosplice={place / 'AutoSplice'}") if name == "autosplice" else ()
     return program(
-        "reproduce", PAPER / f"{name}.yaml", "--data", f"dolos={place / 'dolos/celebahq'}", *extra,
+        "reproduce", config, "--data", f"dolos={place / 'dolos/celebahq'}", *extra,
         *REHEARSALS[name], *QUICK, "--cache", place / "cache", "--runs", place / "runs",
         "--out", place / "tables" / name, *more,
     )  # fmt: skip
@@ -136,6 +148,22 @@ def test_another_dataset_is_judged_at_each_quality(program, place):
     assert rows == ["autosplice-100", "autosplice-75", "autosplice-90", "ours"]
 
 
+def test_baselines_are_judged_as_all_others(program, place):
+    # Each of the two has its own layer.
+    config = yaml.safe_load((PAPER / "baselines.yaml").read_text())
+    config["train"][0]["options"]["layers"] = "layer3"
+    (study := place / "baselines.yaml").write_text(yaml.safe_dump(config))
+    outcome = rehearse(program, place, study)
+    assert outcome.code == 0, outcome
+    table = table_of(outcome)
+    assert list(table) == [
+        (decoder, domain) for decoder in ("probe", "patch-forensics") for domain in ("ID", "OOD")
+    ]
+    cell = table["patch-forensics", "OOD"]
+    assert cell["published"] == "20.4"
+    assert float(cell["difference"]) == pytest.approx(float(cell["ours"]) - 20.4)
+
+
 def test_the_same_command_again_finds_all_done(program, place):
     first = rehearse(program, place, "matrix_vit")
     again = rehearse(program, place, "matrix_vit")
@@ -166,13 +194,13 @@ def test_what_is_wrong_is_said_before_anything_is_done(refused, program, place, 
 
     assert "did you mean 'extract'" in line({"extracts": {}})
     assert "unknown option in" in (text := line({"extract": {"arhc": "x"}})) and "'arch'" in text
-    assert "extract: Missing option" in line({"extract": {}})
-    step = {"data": ["dolos"], "options": {"layers": "layer3", "epochs": "many"}}
+    assert "stores.dolos: Missing option" in line({"extract": {}})
+    step = {"stores": ["dolos"], "options": {"layers": "layer3", "epochs": "many"}}
     assert "train[0]: Invalid value for '--epochs': " in line({"train": [step]})
-    step = {"data": ["dolos"], "options": {"layers": "layer3", "tensorboard": "yes"}}
+    step = {"stores": ["dolos"], "options": {"layers": "layer3", "tensorboard": "yes"}}
     assert "tensorboard: found 'yes'; expected true or false" in line({"train": [step]})
-    step = {"data": ["dolo"], "options": {"layers": "layer3"}}
-    assert "unknown dataset in" in (text := line({"train": [step]})) and "'dolos'" in text
+    step = {"stores": ["dolo"], "options": {"layers": "layer3"}}
+    assert "unknown store in" in (text := line({"train": [step]})) and "'dolos'" in text
     assert "table.rows: found 'rows'" in line({"table": {"rows": "rows"}})
     assert "did you mean 'dolos'" in line(None, "--data", f"dolo={place}")
     assert "is not there; expected a dataset" in line(None, "--data", f"dolos={place / 'absent'}")
