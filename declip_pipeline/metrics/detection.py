@@ -41,6 +41,31 @@ def detection_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
+def area_under_roc(scores: Tensor, labels: Tensor) -> float:
+    """The chance that a fake picture's score is above a real one's, equal ones counted half.
+
+    scores, labels: as above. Returns: 0 to 1; NaN without a picture of either label.
+    Raises: InputError when shapes, devices, dtypes or values do not fit.
+    """
+    _check(scores, labels)
+    scores = scores.detach().double()
+    fake = scores[labels == 1]
+    real = scores[labels == 0].sort().values
+    if not len(fake) or not len(real):
+        return float("nan")
+    below, not_above = (torch.searchsorted(real, fake, right=right) for right in (False, True))
+    return float((below + not_above).double().mean() / (2 * len(real)))
+
+
+def accuracy_at(scores: Tensor, labels: Tensor, threshold: float) -> float:
+    """Percent of the pictures that are told right; fake is called what is at least `threshold`.
+
+    scores, labels: as above. Raises: InputError when shapes, devices, dtypes or values do not fit.
+    """
+    _check(scores, labels)
+    return float(((scores.detach().double() >= threshold) == (labels == 1)).double().mean() * 100)
+
+
 def _check(scores: Tensor, labels: Tensor) -> None:
     if scores.ndim != 1 or scores.shape != labels.shape or not len(scores):
         raise InputError(

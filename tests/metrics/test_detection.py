@@ -4,10 +4,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.metrics.detection import detection_metrics
+from declip_pipeline.metrics.detection import accuracy_at, area_under_roc, detection_metrics
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text())
 
@@ -30,6 +30,12 @@ def test_equals_scikit_learn_and_a_plain_search_with_ties(seed):
     assert measured["average_precision"] == pytest.approx(average_precision_score(labels, scores))
     accuracies = {t: ((scores >= t) == labels).mean() * 100 for t in scores}
     assert measured["accuracy_at_best"] == pytest.approx(max(accuracies.values()))
+    assert area_under_roc(torch.from_numpy(scores), torch.from_numpy(labels)) == pytest.approx(
+        roc_auc_score(labels, scores)
+    )
+    for threshold in (0.3, 0.5, 0.9):
+        accuracy = accuracy_at(torch.from_numpy(scores), torch.from_numpy(labels), threshold)
+        assert accuracy == pytest.approx(((scores >= threshold) == labels).mean() * 100)
     best = max(t for t, a in accuracies.items() if a == max(accuracies.values()))
     assert measured["best_threshold"] == best
 
@@ -41,6 +47,11 @@ def test_calling_nothing_fake_is_a_choice_where_it_alone_is_best():
     assert measured["best_threshold"] > scores[0].item()
     assert measured["average_precision"] == 0
     assert measured["accuracy_at_0_5"] == pytest.approx(200 / 3)
+
+
+def test_without_both_labels_there_is_no_curve():
+    for labels in (torch.zeros(3), torch.ones(3)):
+        assert np.isnan(area_under_roc(torch.tensor([0.9, 0.2, 0.1]), labels))
 
 
 def test_one_picture():
@@ -70,5 +81,6 @@ def test_one_picture():
     ],
 )
 def test_wrong_input_is_refused_in_words(scores, labels, message):
-    with pytest.raises(InputError, match=message):
-        detection_metrics(scores, labels)
+    for measure in (detection_metrics, area_under_roc, lambda *these: accuracy_at(*these, 0.5)):
+        with pytest.raises(InputError, match=message):
+            measure(scores, labels)
