@@ -1,4 +1,4 @@
-"""What the screen shows of a grid: IoU by layer and decoder, growing as runs end."""
+"""What the screen shows of a grid: scores by layer and decoder, growing as runs end."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 def grid_table(results: Sequence["CellResult"]) -> Table:
     """A row for each layer (and training set and learning rate, where there are several), a column
-    for each decoder: mean best validation IoU over seeds, their standard deviation, and how many of
-    them are done."""
+    for each decoder: mean best validation score over seeds, their standard deviation, and how many
+    of them are done."""
     shown = [
         name
         for name in ("train_on", "learning_rate", "layer")
@@ -39,7 +39,7 @@ def grid_table(results: Sequence["CellResult"]) -> Table:
 
 
 def _cell(results: Sequence["CellResult"]) -> str:
-    found = [r.best_valid_iou for r in results if r.best_valid_iou is not None]
+    found = [r.best_score for r in results if r.best_score is not None]
     text = f"{mean(found):.2f}" if found else "-"
     if len(found) > 1:
         text += f" ± {stdev(found):.2f}"
@@ -87,4 +87,5 @@ def _line(result: "CellResult") -> str:
     what += f" learning rate {result.learning_rate:g}"
     if result.state == "failed":
         return f"failed: {what}: {result.reason}"
-    return f"{what}: best validation IoU {result.best_valid_iou:.2f} in epoch {result.best_epoch}"
+    name = "IoU" if result.best_valid_ap is None else "AP"
+    return f"{what}: best validation {name} {result.best_score:.2f} in epoch {result.best_epoch}"

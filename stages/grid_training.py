@@ -81,7 +81,15 @@ def train_grid(
     """Train every cell, with a table on the screen; returns the grid's folder and rows."""
     folder = Path(trainer.job.runs, grid_name(trainer.job.identity(trainer.data), cells))
     with _training(trainer, cells, workers) as (run_groups, groups), live_grid() as tell:
-        return folder, Grid(cells, folder, run_groups, groups=groups, on_change=tell).run()
+        grid = Grid(
+            cells,
+            folder,
+            run_groups,
+            groups=groups,
+            score=trainer.job.recipe.score,
+            on_change=tell,
+        )
+        return folder, grid.run()
 
 
 @contextmanager

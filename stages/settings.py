@@ -35,6 +35,8 @@ class GridSettings(Settings):
     learning_rate: float | list[float] | None = None
     train_on: list[str | list[str]] | None = None
     widths: list[int] | None = None
+    detection: bool | None = None
+    pooling: Literal["mean", "max", "learned"] | None = None
     beside: list[str] | None = None
     fusion: Literal["concat", "weighted"] | None = None
     epochs: int | None = Field(None, ge=1)

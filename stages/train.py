@@ -18,6 +18,7 @@ from stages.training_options import (
     BesideOption,
     CompileOption,
     DaskOption,
+    DetectionOption,
     EpochsOption,
     Fusion,
     FusionOption,
@@ -26,6 +27,7 @@ from stages.training_options import (
     InitialWeightsOption,
     MicroBatchOption,
     PatienceOption,
+    PoolingOption,
     PrecisionOption,
     RunsOption,
     StepOption,
@@ -34,6 +36,7 @@ from stages.training_options import (
     WidthsOption,
     beside_of,
     learning_rates_of,
+    pooling_of,
     seeds_of,
     widths_of,
 )
@@ -80,6 +83,8 @@ def train(
             "set of a grid. Default: all together."
         ),
     ] = None,
+    detection: DetectionOption = False,
+    pooling: PoolingOption = None,
     beside: BesideOption = None,
     fusion: FusionOption = Fusion.concat,
     widths: WidthsOption = None,
@@ -130,6 +135,9 @@ def train(
 ) -> list[Path]:
     """Train decoders on the fakes of one or several stores, with the paper's schedule.
 
+    With --detection, on their fakes and all their real pictures, from labels of pictures: masks
+    are not looked at, fake and real pictures count the same however many there are of each.
+
     The last line of stdout is the run's folder. The same command again says that the run is
     finished; after an interruption it goes on with the next epoch.
 
@@ -168,6 +176,7 @@ def train(
             micro_batch_size=micro_batch_size,
             patience=patience,
             compile=compiled,
+            pooling=pooling_of(detection, pooling),
         ),
         precision=precision.value,
         beside=beside_of(beside),
@@ -196,6 +205,7 @@ def train(
 def _train_one(cell: "Cell", trainer: "GridTrainer") -> Path:
     """Train a single decoder, with a line an epoch; returns the run's folder."""
     from declip_pipeline.training.train import Epoch
+    from declip_pipeline.training.validation_score import SCORES, score_name
     from stages.screen import remark, result
 
     trained = 0
@@ -205,7 +215,7 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> Path:
         trained += 1
         remark(
             f"epoch {epoch.epoch}: loss {epoch.train_loss:.4f}, "
-            f"validation IoU {epoch.valid_iou:.2f}, "
+            f"validation {SCORES[epoch.score]} {epoch.valid_score:.2f}, "
             f"learning rate {epoch.learning_rate:.0e}, {epoch.seconds:.1f} s"
         )
 
@@ -215,11 +225,12 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> Path:
     summary = run.summary()
     if not trained:
         remark("the run is finished already, nothing to do")
+    name = score_name(summary, "best_valid_")
     remark(
-        f"best validation IoU {summary['best_valid_iou']:.2f} in epoch {summary['best_epoch']} "
-        f"of {summary['epochs']}"
+        f"best validation {SCORES[name]} {summary[f'best_valid_{name}']:.2f} in epoch "
+        f"{summary['best_epoch']} of {summary['epochs']}"
     )
-    for name, weight in summary.get("layer_weights", {}).items():
-        remark(f"weight of {name}: {weight:.3f}")
+    for layer, weight in summary.get("layer_weights", {}).items():
+        remark(f"weight of {layer}: {weight:.3f}")
     result(str(run.path))
     return run.path

@@ -28,6 +28,14 @@ class Fusion(StrEnum):
     weighted = "weighted"
 
 
+class PoolingChoice(StrEnum):
+    """How a map becomes one logit of its picture."""
+
+    mean = "mean"
+    max = "max"
+    learned = "learned"
+
+
 class TrainingPrecision(StrEnum):
     """How a decoder computes while it is trained."""
 
@@ -70,7 +78,7 @@ MicroBatchOption = Annotated[
     ),
 ]
 PatienceOption = Annotated[
-    int, typer.Option(min=1, help="Epochs without a better validation IoU that end a plateau.")
+    int, typer.Option(min=1, help="Epochs without a better validation score that end a plateau.")
 ]
 PrecisionOption = Annotated[
     TrainingPrecision,
@@ -84,6 +92,20 @@ CompileOption = Annotated[
     typer.Option(
         "--compile",
         help="Train with torch.compile: measured slower on a CPU (benchmarks/train.py --compile).",
+    ),
+]
+DetectionOption = Annotated[
+    bool,
+    typer.Option(
+        "--detection",
+        help="Learn which pictures are fake, from labels of fake and real ones, not from masks.",
+    ),
+]
+PoolingOption = Annotated[
+    PoolingChoice | None,
+    typer.Option(
+        help="With --detection, how a map becomes one logit: its mean (the paper's, the default), "
+        "its maximum, or learned between the two (log-mean-exp)."
     ),
 ]
 BesideOption = Annotated[
@@ -128,6 +150,16 @@ def beside_of(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
         if not store or not layer or "/" in layer:
             raise InputError(f"--beside {text!r}; expected STORE:LAYER, as in cache/...:layer3")
     return tuple((store, layer) for store, _, layer in pairs)
+
+
+def pooling_of(detection: bool, pooling: PoolingChoice | None) -> Any:
+    """The pooling of a training's recipe, None of localization. Raises `InputError`."""
+    if pooling is not None and not detection:
+        raise InputError(
+            f"--pooling {pooling.value} is for detection, which --detection asks for; "
+            "leave one out or add the other"
+        )
+    return (pooling or PoolingChoice.mean).value if detection else None
 
 
 def seeds_of(text: str) -> list[int]:

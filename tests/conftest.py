@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from made_dataset import write_dataset
+from made_dataset import write_dataset, write_mixed_dataset
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY_VIT = GOLDEN / "tiny_vit_openai.pt"
@@ -99,6 +99,26 @@ def store_in(shared_dataset, tiny_backbone, tmp_path_factory):
 def tiny_store(store_in):
     """The one in float16."""
     return store_in("float16")
+
+
+@pytest.fixture(scope="session")
+def mixed_store(tiny_backbone, tmp_path_factory):
+    """A complete store of fakes and real pictures, two layers of the tiny ViT."""
+    from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+    from declip_pipeline.extraction.extract import extract
+    from declip_pipeline.store.reader import Store
+
+    root = write_mixed_dataset(tmp_path_factory.mktemp("dataset") / "mixed")
+    manifest, sizes = open_checked_dataset(root)
+    extraction = extract(
+        manifest,
+        tiny_backbone,
+        layers=["layer1", "layer2"],
+        sizes=sizes,
+        root=tmp_path_factory.mktemp("cache"),
+        provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
+    )
+    return Store(extraction.location)
 
 
 @pytest.fixture

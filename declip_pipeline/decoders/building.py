@@ -8,6 +8,7 @@ from declip_pipeline.decoders.convolutional import PAPER_WIDTHS, ConvolutionalDe
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.fusion import FeatureFusion, FusionMode
 from declip_pipeline.decoders.linear import LinearDecoder
+from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feature_shape import FeatureShape
 
@@ -25,6 +26,7 @@ def build_decoder(
     fusion: FusionMode = "concat",
     widths: Sequence[int] | None = None,
     output_size: int = 256,
+    pooling: str | None = None,
 ) -> Decoder:
     """Build the decoder of a type for features of a shape, with PyTorch's own initial weights.
 
@@ -33,18 +35,24 @@ def build_decoder(
     `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4 up to 96;
     `patch-forensics` is for the layer of `--arch pixels:SIDE` alone.
     `widths` are the channels of a conv decoder's four stages, 512, 256, 128, 64 where not given.
-    `output_size` is the side of the map in pixels.
+    `output_size` is the side of the map in pixels. `pooling` is one of `PoolingName` for detection.
 
-    Raises `UnknownNameError` for another type or fusion, `InputError` for widths, a size or shapes
-    that do not fit.
+    Raises `UnknownNameError` for another type, fusion or pooling, `InputError` for widths, a size
+    or shapes that do not fit.
     """
-    if not isinstance(shape, FeatureShape):
-        if len(shape) == 1:
-            return build_decoder(decoder_type, shape[0], widths=widths, output_size=output_size)
-        joining = FeatureFusion(shape, fusion)
-        decoder = build_decoder(decoder_type, joining.shape, widths=widths, output_size=output_size)
-        decoder.fusion = joining
-        return decoder
+    shapes = [shape] if isinstance(shape, FeatureShape) else list(shape)
+    joining = FeatureFusion(shapes, fusion) if len(shapes) > 1 else None
+    joined = shapes[0] if joining is None else joining.shape
+    decoder = _build_for_one(decoder_type, joined, widths, output_size)
+    decoder.fusion = joining
+    if pooling is not None:
+        decoder.pooling = build_pooling(pooling)
+    return decoder
+
+
+def _build_for_one(
+    decoder_type: str, shape: FeatureShape, widths: Sequence[int] | None, output_size: int
+) -> Decoder:
     if type(output_size) is not int or output_size < 1:
         raise InputError(
             f"got output size {output_size}, expected a positive whole number of pixels, "

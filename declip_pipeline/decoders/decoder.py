@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from declip_pipeline.decoders.enlarging import enlarge
 from declip_pipeline.decoders.fusion import FeatureFusion
+from declip_pipeline.decoders.pooling import Pooling
 from declip_pipeline.errors import InputError
 from declip_pipeline.feature_shape import FeatureShape
 
@@ -17,6 +18,9 @@ class Decoder(nn.Module, ABC):
     `fusion`, with one such batch for each of `fusion.shapes`. Returns logits of "manipulated",
     (N, output_size, output_size), in the dtype of the weights (under autocast, in autocast's).
     Raises `InputError` for features of another shape.
+
+    `pooling` makes one logit of a map, where it was trained to tell pictures (detection), and is
+    None where it was trained to find pixels.
     """
 
     # Standard deviation of its initial weights as published; None where they are PyTorch's own.
@@ -28,6 +32,7 @@ class Decoder(nn.Module, ABC):
         self.shape = shape
         self.output_size = output_size
         self.fusion: FeatureFusion | None = None
+        self.pooling: Pooling | None = None
 
     @property
     def input_shapes(self) -> tuple[FeatureShape, ...]:

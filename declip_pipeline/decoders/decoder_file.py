@@ -30,6 +30,8 @@ def save_decoder(path: Path, decoder: Decoder, features: dict[str, Any]) -> None
         "fusion": "concat" if decoder.fusion is None else decoder.fusion.mode,
         "features": features,
     }
+    if decoder.pooling is not None:
+        about["pooling"] = decoder.pooling.name
     tensors = {name: value.contiguous() for name, value in decoder.state_dict().items()}
     write_bytes(path, save(tensors, {_METADATA: json.dumps(about, sort_keys=True)}))
 
@@ -51,6 +53,7 @@ def load_decoder(path: Path) -> tuple[Decoder, dict[str, Any]]:
             fusion=about.get("fusion", "concat"),
             widths=about["widths"],
             output_size=about["output_size"],
+            pooling=about.get("pooling"),
         )
         decoder.load_state_dict(weights)
     except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:

@@ -49,12 +49,15 @@ class Batch:
 
     @cached_property
     def targets(self) -> Tensor:
-        """(N, 256, 256) float32 on the device, 0 real .. 1 fake, soft along outlines."""
+        """(N, 256, 256) float32 on the device, 0 real .. 1 fake, soft along outlines.
+
+        Of a feed of labels (N,), 0 real or 1 fake.
+        """
         return self._targets_as_stored.float() / 255
 
     @cached_property
-    def masks(self) -> Tensor:
-        """(N, 256, 256) bool on the device, True where more than half of a target is fake."""
+    def truth(self) -> Tensor:
+        """`targets` as bool on the device, True where more than half of one is fake."""
         return self._targets_as_stored > 127
 
     def pieces(self, size: int) -> Iterator["Batch"]:

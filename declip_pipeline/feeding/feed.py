@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,9 @@ from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.tiers import TIERS, choose_tier
 from declip_pipeline.store.format import TARGET_SIZE
 from declip_pipeline.store.reader import Store
+
+TargetKind = Literal["masks", "labels"]
+"""What decoders learn from: which pixels are fake, or only which pictures."""
 
 
 class Feed:
@@ -33,6 +37,7 @@ class Feed:
         *,
         device: torch.device,
         tier: str = "auto",
+        targets: TargetKind = "masks",
     ) -> None:
         """`parts` are stores with the rows to take of each.
 
@@ -48,7 +53,7 @@ class Feed:
                 "no fake picture was chosen to be fed; expected at least one, check the split and "
                 "the generators"
             )
-        self.bytes = targets_bytes(self.parts) + sum(
+        self.bytes = targets_bytes(self.parts, targets) + sum(
             fed_bytes(self.parts, source) for source in self.sources
         )
         self.tier = choose_tier(self.bytes, device, tier)
@@ -56,7 +61,8 @@ class Feed:
         self._columns = {source: self._column(source) for source in self.sources}
         rows = [rows for _, rows in self.parts]
         stores = [store for store, _ in self.parts]
-        self._targets = self._column_of(stores, rows, _read_targets)
+        read = _read_targets if targets == "masks" else _read_labels
+        self._targets = self._column_of(stores, rows, read)
 
     def __len__(self) -> int:
         return int(self._first[-1])
@@ -147,9 +153,14 @@ def fed_bytes(parts: Sequence[tuple[Store, np.ndarray]], source: FeatureSource) 
     )
 
 
-def targets_bytes(parts: Sequence[tuple[Store, np.ndarray]]) -> int:
+def targets_bytes(parts: Sequence[tuple[Store, np.ndarray]], targets: TargetKind = "masks") -> int:
     """Bytes that the targets of these rows take."""
-    return sum(len(rows) for _, rows in parts) * TARGET_SIZE**2
+    return sum(len(rows) for _, rows in parts) * (TARGET_SIZE**2 if targets == "masks" else 1)
+
+
+def labels_as_targets(store: Store, rows: np.ndarray) -> Tensor:
+    """Labels of these rows in the numbers of stored masks: (N,) uint8, 255 = fake, 0 = real."""
+    return torch.from_numpy(store.labels[rows]).to(torch.uint8) * 255
 
 
 def _read_features(store: Store, rows: np.ndarray, layer: str, dtype: str) -> Callable[[], Stored]:
@@ -165,6 +176,10 @@ def _read_features(store: Store, rows: np.ndarray, layer: str, dtype: str) -> Ca
 def _read_targets(store: Store, rows: np.ndarray) -> Callable[[], Stored]:
     reading = store.begin_reading_targets(rows)
     return lambda: (torch.from_numpy(reading()),)
+
+
+def _read_labels(store: Store, rows: np.ndarray) -> Callable[[], Stored]:
+    return lambda: (labels_as_targets(store, rows),)
 
 
 def _as_features(dtype: str, rows: Part) -> Features:

@@ -107,6 +107,13 @@ class Store:
 
         Raises `UnknownNameError` for a split or generator that does not occur.
         """
+        return self._rows(split, generators, with_real=False)
+
+    def fake_and_real_rows(self, split: str, generators: Sequence[str] | None = None) -> np.ndarray:
+        """`fake_rows` and all usable real pictures of the split, together sorted by ids."""
+        return self._rows(split, generators, with_real=True)
+
+    def _rows(self, split: str, generators: Sequence[str] | None, with_real: bool) -> np.ndarray:
         if split not in self.splits:
             raise UnknownNameError(f"split in {self.location}", split, self.splits)
         wanted = self.generators if generators is None else generators
@@ -117,8 +124,7 @@ class Store:
             row
             for row, sample in enumerate(self.samples)
             if sample["split"] == split
-            and sample["label"]
-            and sample["generator"] in wanted
+            and (sample["generator"] in wanted if sample["label"] else with_real)
             and row not in self.failures
         ]
         return np.asarray(sorted(rows, key=lambda row: str(self.samples[row]["id"])), np.int64)

@@ -18,6 +18,7 @@ from declip_pipeline.errors import DeclipError, InputError, RunBusyError
 from declip_pipeline.fingerprint import sha256_of_json
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.train import Epoch
+from declip_pipeline.training.validation_score import ScoreName, score_name
 
 # Between two looks at runs that another process is at.
 BUSY_SECONDS = 2.0
@@ -65,7 +66,8 @@ State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
 class CellResult:
     """What is known of a cell: a row of the grid's table.
 
-    `best_valid_iou` is in percent. `reason` says why it failed. What is not known yet is None.
+    `best_valid_iou` (of detection `best_valid_ap`) is in percent. `reason` says why it failed. What
+    is not known yet is None.
     """
 
     layer: str
@@ -80,6 +82,12 @@ class CellResult:
     epochs: int | None = None
     seconds: float | None = None
     reason: str | None = None
+    best_valid_ap: float | None = None
+
+    @property
+    def best_score(self) -> float | None:
+        """The one of the two that is known."""
+        return self.best_valid_iou if self.best_valid_ap is None else self.best_valid_ap
 
 
 # A run's folder for each cell of a group, or why there is none.
@@ -87,7 +95,7 @@ Outcomes = Sequence[RunFolder | Exception]
 # Trains cells side by side, or finds them finished; is to tell the number of one among them and its
 # epochs.
 TrainCells = Callable[[Sequence[Cell], Callable[[int, Epoch], None]], Outcomes]
-# An epoch's number and its validation IoU in percent.
+# An epoch's number and its validation score in percent.
 EpochScore = tuple[int, float]
 
 
@@ -121,7 +129,7 @@ def one_after_another(train: TrainCells) -> RunGroups:
     ) -> Generator[tuple[list[int], Outcomes], None, None]:
         def train_group(group: list[int]) -> Outcomes:
             def on_epoch(place: int, epoch: Epoch) -> None:
-                learned(group[place], [(epoch.epoch, epoch.valid_iou)])
+                learned(group[place], [(epoch.epoch, epoch.valid_score)])
 
             return train([cells[number] for number in group], on_epoch)
 
@@ -152,16 +160,19 @@ class Grid:
         run_groups: RunGroups,
         *,
         groups: Sequence[Sequence[int]] | None = None,
+        score: ScoreName = "iou",
         on_change: Callable[[list[CellResult]], None] = lambda results: None,
     ) -> None:
         """`folder` is for the table; `on_change` is told all rows after each change and epoch.
 
         `groups` are the numbers of cells that are trained side by side, each by itself where None.
+        `score` is the name of what epochs are judged by.
         """
         self.cells = list(cells)
         self.folder = folder
         self._run_groups = run_groups
         self._groups = groups or [[number] for number in range(len(self.cells))]
+        self._score = score
         self._on_change = on_change
         self._results = [_row(cell, "waiting") for cell in self.cells]
         self._best: dict[int, EpochScore] = {}
@@ -193,9 +204,9 @@ class Grid:
         self._results[number] = _row(
             self.cells[number],
             "running",
-            best_valid_iou=best[1],
             best_epoch=best[0],
             epochs=epochs[-1][0],
+            **{f"best_valid_{self._score}": best[1]},
         )
         if time.monotonic() > self._written + TABLE_SECONDS:
             self._write()
@@ -233,7 +244,8 @@ def _result(cell: Cell, outcome: RunFolder | Exception) -> CellResult:
             summary = outcome.summary()
         except DeclipError as error:
             return _result(cell, error)
-        names = ("best_valid_iou", "best_epoch", "epochs", "seconds")
+        score = score_name(summary, "best_valid_")
+        names = (f"best_valid_{score}", "best_epoch", "epochs", "seconds")
         figures = {name: summary.get(name) for name in names}
         return _row(cell, "finished", run=str(outcome.path), **figures)
     kind = "" if isinstance(outcome, DeclipError) else f"{type(outcome).__name__}: "
@@ -262,6 +274,7 @@ def write_table(folder: Path, results: Sequence[CellResult]) -> None:
             ("epochs", pa.int64()),
             ("seconds", pa.float64()),
             ("reason", pa.string()),
+            ("best_valid_ap", pa.float64()),
         ]
     )
     table = pa.Table.from_pylist([asdict(result) for result in results], schema=schema)

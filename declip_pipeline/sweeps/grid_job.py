@@ -135,7 +135,7 @@ class GridTrainer:
         layers = list(dict.fromkeys(cells[number].layer for number in group))
         inputs = {layer: self.data.inputs(layer) for layer in layers}
         generators = cell.train_on or self.data.generators
-        parts = self.data.at_once(list(inputs.values()), generators)
+        parts = self.data.at_once(list(inputs.values()), generators, self.job.recipe.targets)
         return [
             [number for number in group if inputs[cells[number].layer] in part] for part in parts
         ]
@@ -159,7 +159,7 @@ class GridTrainer:
         for number, outcome in enumerate(outcomes):
             if isinstance(outcome, RunBusyError):
                 for record in runs[number].folder.epochs():
-                    on_epoch(number, Epoch(**record))
+                    on_epoch(number, Epoch.from_json(record))
         return [
             run.folder if error is None else error
             for run, error in zip(runs, outcomes, strict=True)

@@ -11,6 +11,7 @@ from declip_pipeline.errors import InputError, TrainingError
 from declip_pipeline.sweeps.grid import EpochScore, Outcomes
 from declip_pipeline.sweeps.worker_task import TrainedGroup
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.train import Epoch
 
 # Between two looks at how far the runs are.
 FOLLOW_SECONDS = 2.0
@@ -147,7 +148,8 @@ class GroupDispatch:
                 group.told[number] = len(records)
                 # Machines are taken away again and again; what gets on between is not to blame.
                 group.deaths = 0
-                self._learned(number, [(each["epoch"], each["valid_iou"]) for each in new])
+                epochs = [Epoch.from_json(record) for record in new]
+                self._learned(number, [(each.epoch, each.valid_score) for each in epochs])
 
     def _cancel(self, groups: Iterable[_Group]) -> None:
         if tasks := [group.task for group in groups]:

@@ -43,7 +43,8 @@ class Learner(ABC):
     def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
         """Compute what a piece that is `share` of its batch teaches; changes nothing else.
 
-        `inputs` are what the decoder is called with, `targets` (N, 256, 256) float32.
+        `inputs` are what the decoder is called with, `targets` (N, 256, 256) float32, or (N,) for
+        a decoder with a pooling.
         """
 
     @abstractmethod
@@ -104,7 +105,13 @@ class GradientLearner(Learner):
         fusion: FusionMode,
         device: torch.device,
     ) -> None:
-        decoder = build_decoder(recipe.decoder_type, shapes, fusion=fusion, widths=recipe.widths)
+        decoder = build_decoder(
+            recipe.decoder_type,
+            shapes,
+            fusion=fusion,
+            widths=recipe.widths,
+            pooling=recipe.pooling,
+        )
         self.initialize(decoder, recipe)
         # Convolutions are faster on this layout on CPUs and GPUs alike; other layers ignore it.
         decoder.to(device).to(memory_format=torch.channels_last)
@@ -178,7 +185,13 @@ class GradientLearner(Learner):
 
 
 def training_loss(decoder: Decoder, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """Binary cross-entropy with logits, mean over all pixels of the batch (DeCLIP, section 3)."""
+    """Binary cross-entropy with logits, mean over all pixels of the batch (DeCLIP, section 3).
+
+    Of a decoder with a pooling, mean over its pictures, fake and real ones counted alike.
+    """
+    if decoder.pooling is not None:
+        logits = decoder.pooling(decoder(*inputs).float())
+        return F.binary_cross_entropy_with_logits(logits.float(), targets)
     if isinstance(decoder, PositionDecoder):
         logits = decoder.position_logits(decoder.joined(*inputs))
         loss: Tensor = enlarged_cross_entropy(logits, targets)

@@ -51,12 +51,19 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
             f"{PATCH_FORENSICS}, or --initialization paper or pytorch"
         )
     if not is_probe(name):
-        decoder = build_decoder(name, shapes, fusion=fusion, widths=recipe.widths)
+        decoder = build_decoder(
+            name, shapes, fusion=fusion, widths=recipe.widths, pooling=recipe.pooling
+        )
         if recipe.initialization == "imagenet":
             from declip_pipeline.training.imagenet_weights import imagenet_tensors
 
             imagenet_tensors(decoder.get_submodule("trunk"), recipe.initial_weights)
         return decoder
+    if recipe.pooling is not None:
+        raise InputError(
+            f"{name} learns which patches are fake, from masks; detection learns from labels of "
+            "pictures, take another decoder such as linear"
+        )
     if recipe.widths is not None:
         raise InputError(
             f"{name} got widths {list(recipe.widths)}, expected none; "

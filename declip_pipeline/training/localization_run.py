@@ -41,6 +41,8 @@ def plan_run(
 ) -> PlannedRun:
     """Plan the training of a decoder on the fakes of the `train` split, judged on `valid`.
 
+    A recipe of detection takes the real pictures of both splits as well.
+
     `layer` names one layer or several to join ("layer8+layer14"); `train_on` the generators to
     learn, all of them where None. The run's folder under `runs` is named by what the run is, so the
     same call finds its finished or unfinished self again.
@@ -53,12 +55,13 @@ def plan_run(
     with torch.device("meta"):  # names and widths are checked, no memory is taken
         decoder_of(recipe, inputs.shapes, inputs.fusion)
     generators = tuple(sorted(set(train_on or data.generators)))
-    pictures = sum(len(rows) for _, rows in data.rows("train", generators))
-    data.rows("valid", generators)
+    pictures = sum(len(rows) for _, rows in data.rows("train", generators, recipe.targets))
+    data.rows("valid", generators, recipe.targets)
     if recipe.batch_size > pictures:
+        names = [*generators, "real"] if recipe.targets == "labels" else generators
         raise InputError(
             f"a batch of {recipe.batch_size} pictures is larger than the training split, which has "
-            f"{pictures} of {', '.join(generators)}; expected a part of it, take --batch-size "
+            f"{pictures} of {', '.join(names)}; expected a part of it, take --batch-size "
             f"{pictures} or less"
         )
     stores = {
@@ -74,8 +77,9 @@ def plan_run(
     }
     sha256 = sha256_of_json(identity)
     learned = "all" if train_on is None else folder_name("+".join(generators))
+    task = "" if recipe.pooling is None else f"detection-{recipe.pooling}_"
     name = (
-        f"{recipe.decoder_type}_{folder_name('+'.join(inputs.names))}_{learned}"
+        f"{task}{recipe.decoder_type}_{folder_name('+'.join(inputs.names))}_{learned}"
         f"_seed{recipe.seed}_{sha256[:12]}"
     )
     config = {
@@ -89,6 +93,8 @@ def plan_run(
             for source in inputs.sources
         ],
     }
+    if recipe.pooling is not None:
+        config["pictures"] = {split: data.counts(split, generators) for split in ("train", "valid")}
     return PlannedRun(RunFolder(runs / name), inputs, generators, recipe, config, sha256)
 
 
@@ -99,8 +105,8 @@ def train_runs(
 ) -> list[DeclipError | None]:
     """Train runs side by side, or finish what was interrupted; what is finished is left alone.
 
-    All have the same generators, seed and batch size. `on_epoch` is told the number of the run.
-    Returns for each None, or why it was not brought to its end: `RunBusyError` while another
+    All have the same task, generators, seed and batch size. `on_epoch` is told the number of the
+    run. Returns for each None, or why it was not brought to its end: `RunBusyError` while another
     process trains it, `TrainingError`, `InputError` for a damaged run.
     """
     outcomes: list[DeclipError | None] = [None] * len(runs)
@@ -122,8 +128,11 @@ def train_runs(
         if not trainings:
             return outcomes
         # Only now: who waits for other processes need not read what they train on.
+        first = runs[unfinished[0]]
         feeds = data.feeds(
-            [training.inputs for training in trainings.values()], runs[unfinished[0]].generators
+            [training.inputs for training in trainings.values()],
+            first.generators,
+            first.recipe.targets,
         )
         for threads in {one.learner.threads for one in trainings.values()}:
             some = [one for one in trainings.values() if one.learner.threads == threads]

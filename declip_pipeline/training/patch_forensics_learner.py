@@ -25,7 +25,12 @@ class PatchForensicsLearner(GradientLearner):
     """
 
     def loss(self, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """Binary cross-entropy with logits, mean over all patches of the batch."""
+        """Binary cross-entropy with logits, mean over all patches of the batch.
+
+        In detection, over its pictures.
+        """
+        if self.decoder.pooling is not None:
+            return super().loss(inputs, targets)
         return patch_cross_entropy(self.decoder, inputs, targets)
 
     def initialize(self, decoder: Decoder, recipe: Recipe) -> None:

@@ -13,7 +13,7 @@ FACTOR = 0.1
 class PlateauSchedule:
     """Decides after each epoch whether to go on, and at which learning rate.
 
-    An epoch counts against the patience unless its IoU (percent) beats the best of the present
+    An epoch counts against the patience unless its score (percent) beats the best of the present
     count by `FIRST_DELTA`. When the patience is used up, the learning rate falls to a tenth and a
     fresh count begins, with `LATER_DELTA` and without a memory of earlier bests, as in the
     reference. Training stops once the rate would fall below `minimum_learning_rate`.
@@ -29,10 +29,10 @@ class PlateauSchedule:
     delta: float = FIRST_DELTA
     stopped: bool = False
 
-    def after_epoch(self, iou: float) -> None:
-        """Take in an epoch's validation IoU, in percent."""
-        if iou > self.best_of_count + self.delta:
-            self.best_of_count = iou
+    def after_epoch(self, score: float) -> None:
+        """Take in an epoch's validation score (IoU, or AP of detection), in percent."""
+        if score > self.best_of_count + self.delta:
+            self.best_of_count = score
             self.epochs_without_gain = 0
             return
         self.epochs_without_gain += 1

@@ -8,9 +8,12 @@ from typing import Any, Literal, get_args
 import torch
 
 from declip_pipeline.decoders.initialization import InitializationScheme
+from declip_pipeline.decoders.pooling import PoolingName
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.feeding.feed import TargetKind
 from declip_pipeline.fingerprint import sha256_of_file
 from declip_pipeline.training.probe_type import is_probe
+from declip_pipeline.training.validation_score import ScoreName
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -24,7 +27,8 @@ class Recipe:
     `widths` are a conv decoder's. `batch_size` pictures are a step, `micro_batch_size` of them are
     computed at once (all where None), their gradients added up: for less memory, and BatchNorm
     sees so many. `precision` is that of the decoder's forward and backward pass; weights, loss and
-    optimizer are float32. `compile` uses `torch.compile`.
+    optimizer are float32. `compile` uses `torch.compile`. `pooling` makes it a training of
+    detection: on labels of pictures, whose logit is the pooled map; None is localization, on masks.
     """
 
     decoder_type: str
@@ -39,6 +43,7 @@ class Recipe:
     patience: int = 5
     precision: Precision = "float32"
     compile: bool = False
+    pooling: PoolingName | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -55,15 +60,33 @@ class Recipe:
                     f"initial weights {self.initial_weights}: no such file; expected one of timm's "
                     "legacy_xception, or leave them out to download them"
                 )
+        if self.pooling is not None and self.pooling not in get_args(PoolingName):
+            raise UnknownNameError("pooling", self.pooling, get_args(PoolingName))
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
             raise InputError(
                 f"a micro batch of {self.micro_batch_size} pictures is larger than the batch of "
                 f"{self.batch_size}; expected a part of it"
             )
 
+    @property
+    def targets(self) -> TargetKind:
+        """What it learns from."""
+        return "masks" if self.pooling is None else "labels"
+
+    @property
+    def score(self) -> ScoreName:
+        """What it is judged by after each epoch."""
+        return "iou" if self.pooling is None else "ap"
+
     def to_json(self) -> dict[str, Any]:
-        """The recipe as plain JSON values; a file of initial weights by its hash."""
+        """The recipe as plain JSON values; a file of initial weights by its hash.
+
+        `pooling` and initial weights only where there are any: what a run was named by before
+        there were such it still is.
+        """
         values = asdict(self) | {"widths": list(self.widths) if self.widths else None}
+        if self.pooling is None:
+            del values["pooling"]
         file = values.pop("initial_weights")
         if file is None:
             return values

@@ -21,18 +21,19 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import InputError, OutputExistsError, RunBusyError
 from declip_pipeline.store.local_storage import LocalStorage
+from declip_pipeline.training.validation_score import score_name
 
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
 # What others read out of a run's files, with its type.
 _CONFIG = {"train_on": list, "inputs": list, "run_sha256": str}
 # An imported run does not know how its training went.
-_SUMMARY = {"best_valid_iou": float | None, "best_epoch": int | None, "epochs": int | None}
-_RECORD = {"epoch": int, "train_loss": float, "valid_iou": float, "seconds": float}
+_SUMMARY = {"best_epoch": int | None, "epochs": int | None}
+_RECORD = {"epoch": int, "train_loss": float, "seconds": float}
 _STATE = {
     "learner": dict,
     "schedule": dict,
-    "best_iou": float,
+    "best_score": float,
     "best_epoch": int,
     "epoch": int,
 }
@@ -46,7 +47,7 @@ class RunFolder:
 
     @property
     def best_checkpoint(self) -> Path:
-        """The decoder with the best validation IoU, as safetensors."""
+        """The decoder with the best validation score, as safetensors."""
         return self.path / "checkpoint_best.safetensors"
 
     @property
@@ -114,10 +115,10 @@ class RunFolder:
             )
         path = self.path / "summary.json"
         with self._reading(path.name, path):
-            return _checked(json.loads(path.read_bytes()), _SUMMARY)
+            return _checked(json.loads(path.read_bytes()), _SUMMARY, {"best_valid_": float | None})
 
     def best_decoder(self) -> tuple[Decoder, dict[str, Any]]:
-        """The decoder with the best validation IoU and the identity of its features.
+        """The decoder with the best validation score and the identity of its features.
 
         Raises `InputError` when its file is missing or damaged.
         """
@@ -146,6 +147,9 @@ class RunFolder:
             return None
         with self._reading(path.name, self.path):
             state = torch.load(path, map_location="cpu", weights_only=True)
+            if isinstance(state, dict) and "best_iou" in state:
+                # What was trained before there was another score.
+                state["best_score"] = state.pop("best_iou")
             state = _checked(state, _STATE)
         self.best_decoder()
         if len(self.epochs()) < state["epoch"]:
@@ -160,7 +164,7 @@ class RunFolder:
             return []
         with self._reading(path.name, self.path):
             lines = path.read_bytes().decode().splitlines()
-            return [_checked(json.loads(line), _RECORD) for line in lines]
+            return [_checked(json.loads(line), _RECORD, {"valid_": float}) for line in lines]
 
     def record_epochs(self, records: list[dict[str, Any]]) -> None:
         """Write `metrics.jsonl` anew, whole or not at all."""
@@ -188,11 +192,17 @@ class RunFolder:
             ) from error
 
 
-def _checked(found: Any, expected: Mapping[str, Any]) -> dict[str, Any]:
-    """`found` if it is a mapping with the expected keys, each of its type; else a `ValueError`."""
+def _checked(
+    found: Any, expected: Mapping[str, Any], score: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """`found` if it is a mapping with the expected keys, each of its type; else a `ValueError`.
+
+    `score` is the type of a score, whose key, but for its name, is given.
+    """
     if not isinstance(found, dict):
         raise ValueError(f"keys and values expected, found {type(found).__name__}")
-    for key, kind in expected.items():
+    scores = {f"{key}{score_name(found, key)}": kind for key, kind in (score or {}).items()}
+    for key, kind in {**scores, **expected}.items():
         if key not in found:
             raise ValueError(f"{key} is missing")
         if not isinstance(found[key], kind):

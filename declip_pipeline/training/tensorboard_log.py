@@ -30,7 +30,7 @@ def require_tensorboard() -> None:
 
 @contextmanager
 def tensorboard_log() -> Iterator[Log]:
-    """Yields what writes loss, IoU (percent) and learning rate into `RUN/tensorboard`.
+    """Yields what writes loss, score (percent) and learning rate into `RUN/tensorboard`.
 
     Raises `InputError` where TensorBoard is not installed.
     """
@@ -46,7 +46,8 @@ def tensorboard_log() -> Iterator[Log]:
                 folder = str(run.path / "tensorboard")
                 opened[run] = SummaryWriter(folder, purge_step=epoch.epoch)
                 writers.callback(opened[run].close)
-            for name in ("train_loss", "valid_iou", "learning_rate"):
-                opened[run].add_scalar(name, getattr(epoch, name), epoch.epoch)
+            record = epoch.to_json()
+            for name in ("train_loss", f"valid_{epoch.score}", "learning_rate"):
+                opened[run].add_scalar(name, record[name], epoch.epoch)
 
         yield log

@@ -3,7 +3,7 @@ decoders side by side."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from declip_pipeline.core_threads import MapParts, mapping_parts
 from declip_pipeline.decoders.decoder_file import save_decoder
 from declip_pipeline.devices import is_out_of_memory
 from declip_pipeline.errors import DeclipError, TrainingError
-from declip_pipeline.evaluation.validation import Judged, validation_ious
+from declip_pipeline.evaluation.validation import VALIDATIONS, Judged
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
 from declip_pipeline.seeding import permutation
@@ -22,6 +22,7 @@ from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.validation_score import ScoreName, score_name
 
 # Pictures of a step that an error names.
 SHOWN_IDS = 8
@@ -29,16 +30,34 @@ SHOWN_IDS = 8
 
 @dataclass(frozen=True)
 class Epoch:
-    """One epoch's figures: mean training loss, validation IoU in percent, seconds.
+    """One epoch's figures: mean training loss, validation score in percent, seconds.
 
     Of decoders trained side by side, each has its share of the seconds.
     """
 
     epoch: int
     train_loss: float
-    valid_iou: float
+    valid_score: float
     learning_rate: float
     seconds: float
+    score: ScoreName = "iou"
+
+    def to_json(self) -> dict[str, Any]:
+        """A record of `metrics.jsonl`, which calls the score by its name."""
+        return {
+            "epoch": self.epoch,
+            "train_loss": self.train_loss,
+            f"valid_{self.score}": self.valid_score,
+            "learning_rate": self.learning_rate,
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> "Epoch":
+        """The inverse of `to_json`."""
+        values = dict(record)
+        name = score_name(values)
+        return cls(valid_score=values.pop(f"valid_{name}"), score=name, **values)
 
 
 class Training:
@@ -63,12 +82,12 @@ class Training:
         self.epoch = 0
         self._on_epoch = on_epoch
         self._schedule = PlateauSchedule(recipe.learning_rate, recipe.patience)
-        self._best_iou, self._best_epoch = -1.0, 0
+        self._best_score, self._best_epoch = -1.0, 0
         state = run.load_state()
         if state is not None:
             learner.load_state(state["learner"])
             self._schedule = PlateauSchedule(**state["schedule"])
-            self._best_iou, self._best_epoch = state["best_iou"], state["best_epoch"]
+            self._best_score, self._best_epoch = state["best_score"], state["best_epoch"]
             self.epoch = state["epoch"]
         self._records = run.epochs()[: self.epoch]
         # Of each step, of each of its pieces.
@@ -127,20 +146,21 @@ class Training:
         learner = self.learner
         return Judged(learner.decoder, learner.logits, self.inputs.sources, learner.piece_size)
 
-    def end_epoch(self, loss: float, iou: float, seconds: float) -> None:
+    def end_epoch(self, loss: float, score: float, seconds: float) -> None:
         """Take in how the epoch went, and keep the state."""
-        ended = Epoch(self.epoch, loss, iou, self._schedule.learning_rate, seconds)
-        self._schedule.after_epoch(iou)
-        if iou > self._best_iou:
-            self._best_iou, self._best_epoch = iou, self.epoch
+        rate = self._schedule.learning_rate
+        ended = Epoch(self.epoch, loss, score, rate, seconds, self.recipe.score)
+        self._schedule.after_epoch(score)
+        if score > self._best_score:
+            self._best_score, self._best_epoch = score, self.epoch
             save_decoder(self.run.best_checkpoint, self.learner.decoder, self.inputs.features)
-        self._records.append(vars(ended))
+        self._records.append(ended.to_json())
         self.run.record_epochs(self._records)
         self.run.save_state(
             {
                 "learner": self.learner.state(),
                 "schedule": self._schedule.to_state(),
-                "best_iou": self._best_iou,
+                "best_score": self._best_score,
                 "best_epoch": self._best_epoch,
                 "epoch": self.epoch,
             }
@@ -151,7 +171,7 @@ class Training:
         """Write the summary: the run is finished."""
         best, _ = self.run.best_decoder()
         summary = {
-            "best_valid_iou": self._best_iou,
+            f"best_valid_{self.recipe.score}": self._best_score,
             "best_epoch": self._best_epoch,
             "epochs": self.epoch,
             "stopped_by": "schedule" if self._schedule.stopped else "epochs",
@@ -172,10 +192,10 @@ def train_side_by_side(
 ) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
-    All have the seed and the batch size of the first, and compute in threads as it does. The order
-    of samples depends on (seed, epoch) alone, so that a resumed training ends as an undisturbed one
-    does, and one in company as one by itself. A training that cannot go on is given up with its
-    `error`, the last good state is kept, and the others go on.
+    All have the task, seed and batch size of the first, and compute in threads as it does. The
+    order of samples depends on (seed, epoch) alone, so that a resumed training ends as an
+    undisturbed one does, and one in company as one by itself. A training that cannot go on is given
+    up with its `error`, the last good state is kept, and the others go on.
     Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
     """
     while unfinished := [training for training in trainings if not training.is_done]:
@@ -202,7 +222,8 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             losses = _finite_losses(together, train_feed, order, sizes)
             good = [training for training in together if training.error is None]
             judged = [training.judged() for training in good]
-            ious = validation_ious(judged, valid_feed, recipe.batch_size, map_pieces)
+            validate = VALIDATIONS[recipe.score]
+            scores = validate(judged, valid_feed, recipe.batch_size, map_pieces)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
@@ -213,8 +234,8 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             "--batch-size"
         ) from error
     seconds = (time.perf_counter() - started) / len(together)
-    for training, loss, iou in zip(good, losses, ious, strict=True):
-        training.end_epoch(loss, iou, seconds)
+    for training, loss, score in zip(good, losses, scores, strict=True):
+        training.end_epoch(loss, score, seconds)
 
 
 def _looked(together: Sequence[Training], feed: BatchFeed) -> list[Training]:

@@ -12,13 +12,16 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
 from declip_pipeline.feeding.decoder_inputs import JOIN, DecoderInputs, joined_inputs
 from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.feeding.feed import Feed, fed_bytes, targets_bytes
+from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_bytes
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
 # Targets of one read.
 ROWS_AT_ONCE = 256
+
+# A split, its generators, and what is learned from them.
+_RowsKey = tuple[str, tuple[str, ...], TargetKind]
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,16 @@ class _KeptFeeds:
 
     sources: tuple[FeatureSource, ...]
     generators: tuple[str, ...]
+    targets: TargetKind
     is_resident: bool
     train: BatchFeed
     valid: BatchFeed
 
-    def serves(self, sources: Sequence[FeatureSource], generators: Sequence[str]) -> bool:
+    def serves(
+        self, sources: Sequence[FeatureSource], generators: Sequence[str], targets: TargetKind
+    ) -> bool:
         """Whether they give these; more layers, where they lie in memory, cost nothing."""
-        if self.generators != tuple(generators):
+        if (self.generators, self.targets) != (tuple(generators), targets):
             return False
         is_more = self.is_resident and set(sources) <= set(self.sources)
         return self.sources == tuple(sources) or is_more
@@ -73,7 +79,7 @@ class TrainingData:
         self._tier = tier
         self._notice = notice
         self._sources: dict[str, FeatureSource] = {}
-        self._rows: dict[tuple[str, tuple[str, ...]], list[tuple[Store, np.ndarray]]] = {}
+        self._rows: dict[_RowsKey, list[tuple[Store, np.ndarray]]] = {}
         self._kept: _KeptFeeds | None = None
         self._backbones = RecordedBackbones(device)
 
@@ -93,46 +99,89 @@ class TrainingData:
         return joined_inputs(self.stores, [*own, *self._beside], self._fusion)
 
     def feeds(
-        self, inputs: Sequence[DecoderInputs], generators: Sequence[str]
+        self,
+        inputs: Sequence[DecoderInputs],
+        generators: Sequence[str],
+        targets: TargetKind = "masks",
     ) -> tuple[BatchFeed, BatchFeed]:
-        """Feeds of the splits `train` and `valid`.
+        """Feeds of the splits `train` and `valid`, of the rows that `rows` gives.
 
         Raises `InputError` for want of pictures; without a cache, what `UncachedFeed` does.
         """
         sources = tuple(dict.fromkeys(source for one in inputs for source in one.sources))
         kept = self._kept
-        if kept is not None and kept.serves(sources, generators):
+        if kept is not None and kept.serves(sources, generators, targets):
             return kept.train, kept.valid
         self._kept = kept = None  # its memory goes before more is taken
-        train_rows, valid_rows = (self.rows(split, generators) for split in ("train", "valid"))
-        train, valid = (self._feed(rows, sources) for rows in (train_rows, valid_rows))
+        train, valid = (
+            self._feed(self.rows(split, generators, targets), sources, targets)
+            for split in ("train", "valid")
+        )
         is_resident = all(isinstance(f, Feed) and f.tier != "stream" for f in (train, valid))
-        self._kept = _KeptFeeds(sources, tuple(generators), is_resident, train, valid)
+        self._kept = _KeptFeeds(sources, tuple(generators), targets, is_resident, train, valid)
         self._notice(train.description)
+        if targets == "labels":
+            counts = {split: self.counts(split, generators) for split in ("train", "valid")}
+            said = [
+                f"{split} {count['fake']} fake and {count['real']} real"
+                for split, count in counts.items()
+            ]
+            self._notice(f"pictures, each counted the same: {', '.join(said)}")
         return train, valid
 
     def _feed(
-        self, parts: Sequence[tuple[Store, np.ndarray]], sources: Sequence[FeatureSource]
+        self,
+        parts: Sequence[tuple[Store, np.ndarray]],
+        sources: Sequence[FeatureSource],
+        targets: TargetKind,
     ) -> BatchFeed:
         if self.uncached:
-            return UncachedFeed(parts, sources, device=self.device, backbones=self._backbones)
-        return Feed(parts, sources, device=self.device, tier=self._tier)
+            return UncachedFeed(
+                parts, sources, device=self.device, backbones=self._backbones, targets=targets
+            )
+        return Feed(parts, sources, device=self.device, tier=self._tier, targets=targets)
 
-    def rows(self, split: str, generators: Sequence[str]) -> list[tuple[Store, np.ndarray]]:
+    def rows(
+        self, split: str, generators: Sequence[str], targets: TargetKind = "masks"
+    ) -> list[tuple[Store, np.ndarray]]:
         """The fakes of one split; each store gives those of the generators that it has.
 
-        A store may lack the split where another has it: augmented views are of `train` alone.
-        Raises `InputError` for a split that none has, or without a fake of these generators, and
-        for a training split without a fake pixel, `UnknownNameError` for a generator that is not
-        there.
+        To learn labels, all of its real pictures as well. A store may lack the split where another
+        has it: augmented views are of `train` alone.
+        Raises `InputError` for a split that none has, or without a fake of these generators (or,
+        for labels, without a real picture), and for a training split without a fake pixel,
+        `UnknownNameError` for a generator that is not there.
         """
-        key = split, tuple(generators)
+        key = split, tuple(generators), targets
         if key not in self._rows:
             found = self._find_rows(split, generators)
-            if split == "train":
+            if targets == "labels":
+                found = self._with_real(split, found, generators)
+            elif split == "train":
                 _require_fake_pixels(found)
             self._rows[key] = found
         return self._rows[key]
+
+    def counts(self, split: str, generators: Sequence[str]) -> dict[str, int]:
+        """How many `fake` and `real` pictures a split has to learn labels from."""
+        parts = self.rows(split, generators, "labels")
+        fakes = sum(int(store.labels[rows].sum()) for store, rows in parts)
+        return {"fake": fakes, "real": sum(len(rows) for _, rows in parts) - fakes}
+
+    def _with_real(
+        self, split: str, parts: Sequence[tuple[Store, np.ndarray]], generators: Sequence[str]
+    ) -> list[tuple[Store, np.ndarray]]:
+        found = []
+        for store, _ in parts:
+            names = [name for name in generators if name in store.generators]
+            found.append((store, store.fake_and_real_rows(split, names)))
+        if all(bool(store.labels[rows].all()) for store, rows in found):
+            raise InputError(
+                f"no real picture in split {split!r} of "
+                f"{', '.join(store.location for store, _ in found)}; detection learns to tell real "
+                "pictures from fakes, extract a data set that has both"
+            )
+        return found
 
     def _find_rows(self, split: str, generators: Sequence[str]) -> list[tuple[Store, np.ndarray]]:
         for name in generators:
@@ -160,7 +209,10 @@ class TrainingData:
         return parts
 
     def at_once(
-        self, inputs: Sequence[DecoderInputs], generators: Sequence[str]
+        self,
+        inputs: Sequence[DecoderInputs],
+        generators: Sequence[str],
+        targets: TargetKind = "masks",
     ) -> list[list[DecoderInputs]]:
         """These inputs in groups, each as many as the fast tier keeps together.
 
@@ -168,8 +220,10 @@ class TrainingData:
         """
         if self.uncached:
             return [list(inputs)]
-        parts = [part for split in ("train", "valid") for part in self.rows(split, generators)]
-        room = fast_bytes(self.device) - targets_bytes(parts)
+        parts = [
+            part for split in ("train", "valid") for part in self.rows(split, generators, targets)
+        ]
+        room = fast_bytes(self.device) - targets_bytes(parts, targets)
         groups: list[list[DecoderInputs]] = []
         streamed: list[DecoderInputs] = []
         left = 0

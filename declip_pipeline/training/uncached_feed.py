@@ -20,6 +20,7 @@ from declip_pipeline.feature_dtype import StoredFeatures, to_device
 from declip_pipeline.feeding.batch import Batch, Features
 from declip_pipeline.feeding.column import in_place, read_ahead
 from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.feed import TargetKind, labels_as_targets
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store.reader import Store
 
@@ -73,6 +74,7 @@ class UncachedFeed:
         *,
         device: torch.device,
         backbones: RecordedBackbones,
+        targets: TargetKind = "masks",
     ) -> None:
         """`parts` are stores with the rows to take of each, in order.
 
@@ -86,6 +88,11 @@ class UncachedFeed:
         self._ids = [
             str(store.samples[row]["id"]) for store, rows in parts for row in rows.tolist()
         ]
+        self._labels = (
+            torch.cat([labels_as_targets(store, rows) for store, rows in parts])
+            if targets == "labels"
+            else None
+        )
         # Layers of the same backbone are computed together, whichever store names them.
         together: dict[tuple[Backbone, ...], list[FeatureSource]] = {}
         for source in dict.fromkeys(sources):
@@ -126,7 +133,11 @@ class UncachedFeed:
                     with torch_threads(self._torch_threads):
                         features |= view.features(positions, [picture for picture, _ in shown])
                 # All views have the same masks.
-                targets = torch.from_numpy(np.stack([target for _, target in shown]))
+                targets = (
+                    torch.from_numpy(np.stack([target for _, target in shown]))
+                    if self._labels is None
+                    else self._labels[torch.from_numpy(positions)]
+                )
                 yield Batch(positions, self.device, features, targets.__getitem__)
         finally:
             threads.shutdown(cancel_futures=True)

@@ -75,17 +75,25 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tiny_store, tmp_path, cpu)
     assert json.loads((folder.path / "environment.json").read_text())["libraries"]["torch"]
 
 
-@pytest.mark.parametrize("stop_after", [1, 2, 3])
-def test_resumed_at_any_epoch_it_ends_the_same(tiny_store, tmp_path, stop_after):
-    undisturbed = run(tiny_store, tmp_path / "one")
+@pytest.mark.parametrize(
+    ("stop_after", "pooling"),
+    [(1, None), (2, None), (3, None), (1, "mean"), (2, "max"), (3, "learned")],
+)
+def test_resumed_at_any_epoch_it_ends_the_same(
+    tiny_store, mixed_store, tmp_path, stop_after, pooling
+):
+    store, options = tiny_store, {}
+    if pooling is not None:
+        store, options = mixed_store, {"pooling": pooling, "decoder_type": "linear", "widths": None}
+    undisturbed = run(store, tmp_path / "one", **options)
 
     def interrupt(epoch):
         if epoch.epoch == stop_after:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(tiny_store, tmp_path / "two", on_epoch=interrupt)
-    resumed = run(tiny_store, tmp_path / "two")
+        run(store, tmp_path / "two", on_epoch=interrupt, **options)
+    resumed = run(store, tmp_path / "two", **options)
     assert resumed.path.name == undisturbed.path.name
     assert without_seconds(resumed) == without_seconds(undisturbed)
     assert resumed.best_checkpoint.read_bytes() == undisturbed.best_checkpoint.read_bytes()

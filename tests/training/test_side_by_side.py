@@ -1,5 +1,7 @@
 """Decoders trained side by side, in parts, in bfloat16 or compiled are those trained alone."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,12 @@ CPU = torch.device("cpu")
 LINEAR = Recipe("linear", epochs=3, batch_size=3, learning_rate=1e-2)
 CONV = Recipe("conv-4", widths=(8, 8, 4, 4), epochs=2, batch_size=3, initialization="pytorch")
 ALL = [(layer, recipe) for layer in ("layer0", "layer1") for recipe in (LINEAR, CONV)]
+DETECTION = [
+    ("layer1", replace(LINEAR, pooling="mean")),
+    ("layer1", replace(CONV, pooling="max")),
+    ("layer2", replace(LINEAR, pooling="learned")),
+    ("layer2", replace(LINEAR, pooling="max", epochs=2)),
+]
 
 
 def plans(store, runs, some=ALL, tier="auto"):
@@ -38,13 +46,16 @@ def assert_same(runs, others):
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
-@pytest.mark.parametrize("tier", ["memory", "stream"])
-def test_side_by_side_is_as_alone(tiny_store, tmp_path, tier):
-    data, together = plans(tiny_store, tmp_path / "together", tier=tier)
+@pytest.mark.parametrize(
+    ("tier", "detection"), [("memory", False), ("stream", False), ("memory", True)]
+)
+def test_side_by_side_is_as_alone(tiny_store, mixed_store, tmp_path, tier, detection):
+    store, some = (mixed_store, DETECTION) if detection else (tiny_store, ALL)
+    data, together = plans(store, tmp_path / "together", some, tier)
     told = []
     assert train_runs(data, together, lambda number, epoch: told.append(number)) == [None] * 4
     assert sorted(told) == [0, 0, 0, 1, 1, 2, 2, 2, 3, 3]
-    data, alone = plans(tiny_store, tmp_path / "alone")
+    data, alone = plans(store, tmp_path / "alone", some)
     for run in alone:
         assert train_runs(data, [run]) == [None]
     assert_same(together, alone)
