@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from declip_pipeline.errors import InputError
 from stages.options import Device, DeviceOption, comma_separated
 
 
@@ -38,6 +39,14 @@ def evaluate(
             "`extract --views`: such as jpeg:90,jpeg:70,blur:1.0,resize:0.5,noise:5, or all.",
         ),
     ] = None,
+    detection: Annotated[
+        bool,
+        typer.Option(
+            "--detection",
+            help="Judge how runs, of detection or of localization, tell fake pictures from the "
+            "real ones of the split; thresholds are chosen on the split valid.",
+        ),
+    ] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
     device: DeviceOption = Device.auto,
 ) -> None:
@@ -52,7 +61,14 @@ def evaluate(
 
     With --views, prints IoU by view instead, and writes robustness.csv and robustness.png into the
     folder of the clean evaluation.
+
+    With --detection: AP and AUC (0 to 1) and accuracies (percent) of two scores, the mean of a
+    map's probabilities and the sigmoid of its mean logit, for each generator against the real
+    pictures, at 0.5 and at the threshold that is best for it on the split valid; in detection.csv
+    and detection.json.
     """
+    if detection and views is not None:
+        raise InputError("--views judges maps, --detection whole pictures; leave one out")
     from declip_pipeline.devices import choose_device
     from declip_pipeline.reports.matrix import format_matrix_text
     from declip_pipeline.store.reader import Store
@@ -65,6 +81,7 @@ def evaluate(
     from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
     from declip_pipeline.sweeps.seed_groups import seed_groups
     from declip_pipeline.training.run_folder import RunFolder
+    from stages.evaluate_detection import judge_detection, remark_weak_maps
     from stages.figures_texts import figures_lines, seeds_text
     from stages.robustness import judge_views
     from stages.screen import progress, remark, result
@@ -73,6 +90,17 @@ def evaluate(
     stores = [Store(path) for path in on]
     others = [Store(path) for path in beside or []]
     judged = [RunFolder(path) for path in runs]
+    if detection:
+        judge_detection(
+            judged,
+            stores,
+            beside=others,
+            split=split,
+            generators=comma_separated(generators),
+            batch_size=batch_size,
+            device=chosen,
+        )
+        return
     if views is not None:
         judge_views(
             judged,
@@ -91,6 +119,7 @@ def evaluate(
         generators=comma_separated(generators),
         beside=others,
     )
+    remark_weak_maps(judged)
     judged_on = {store.location for _, store, _ in plan}
     for store in stores:
         if store.location not in judged_on:

@@ -94,7 +94,8 @@ def predict(
                 remark(f"failed: {path}: {error}")
                 rows[name] = Prediction(str(path), "failed", reason=str(error))
             else:
-                rows[name] = results.add(name, picture, predictor.map(picture), threshold)
+                found, score = predictor.map_and_score(picture)
+                rows[name] = results.add(name, picture, found, score, threshold)
             tell(len(rows), len(pictures))
     results.finish([rows[name] for name in pictures])
     failed = sum(row.status != "ok" for row in rows.values())

@@ -58,6 +58,14 @@ class Predictor:
 
         `image` is HWC uint8 RGB; returns HW float32 in [0, 1] of the same height and width.
         """
+        return self.map_and_score(image)[0]
+
+    def map_and_score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
+        """`map`, and a score of the whole picture in [0, 1], higher = more likely fake.
+
+        The score is the mean of the map; of a decoder that was trained for detection, the sigmoid
+        of its pooled logit.
+        """
         computed: dict[Backbone, dict[str, torch.Tensor]] = {}
         for backbone, _, _ in self._inputs:
             if backbone not in computed:
@@ -72,7 +80,11 @@ class Predictor:
                 for backbone, layer, dtype in self._inputs
             ]
             logits = self._decoder(*inputs)
-            return probability_maps(logits, *image.shape[:2])[0].cpu().numpy()
+            found = probability_maps(logits, *image.shape[:2])[0].cpu().numpy()
+            if self._decoder.pooling is None:
+                return found, float(found.mean(dtype=np.float64))
+            pooled = self._decoder.pooling(logits.float()).double()
+            return found, float(pooled.sigmoid()[0])
 
 
 def _picture(image: np.ndarray, backbone: Backbone) -> torch.Tensor:

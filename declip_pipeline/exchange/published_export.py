@@ -16,7 +16,8 @@ def export_published(run: RunFolder, path: Path) -> None:
     """Write the decoder of a finished run to `path` in the published format, its weights exactly.
 
     Raises `InputError` when the run is not finished, or the format cannot hold its decoder: of
-    several backbones or layers, with maps of another size, or of no published type.
+    several backbones or layers, with maps of another size, of no published type, or with a learned
+    pooling.
     """
     summary = run.summary()
     config = run.config()
@@ -37,6 +38,11 @@ def export_published(run: RunFolder, path: Path) -> None:
         raise InputError(
             f"{run.path} gives maps of {decoder.output_size} pixels; a published checkpoint's have "
             f"{OUTPUT_SIZE}; export it with --onnx"
+        )
+    if decoder.pooling is not None and list(decoder.pooling.parameters()):
+        raise InputError(
+            f"{run.path} learned how to pool its maps into scores, which a published checkpoint "
+            "does not hold; train with --pooling mean, or export its maps with --onnx"
         )
     imported = config.get("imported") or {}
     steps = imported.get("total_steps")

@@ -15,7 +15,7 @@ from declip_pipeline.reports.overlay import overlay
 
 @dataclass(frozen=True)
 class Prediction:
-    """A row of predictions.csv; `score` (mean of the map, 0 to 1), `fake_share` (share of pixels
+    """A row of predictions.csv; `score` (of the picture, 0 to 1), `fake_share` (share of pixels
     above the threshold) and the files are empty for a picture that failed, `reason` for others."""
 
     image: str
@@ -40,16 +40,21 @@ def files_of(name: str) -> dict[str, str]:
 
 
 def write_prediction(
-    out: Path, name: str, image: str, picture: np.ndarray, heat_map: np.ndarray, threshold: float
+    out: Path,
+    name: str,
+    image: str,
+    picture: np.ndarray,
+    heat_map: np.ndarray,
+    score: float,
+    threshold: float,
 ) -> Prediction:
     """Write NAME_mask.png, NAME_map.npz and NAME_overlay.png below `out`; returns the table's row.
 
     `picture` HWC uint8 RGB, `heat_map` HW float32 in [0, 1]. The mask is 8-bit grey at the
     picture's size, 255 where the map is above `threshold`. The .npz has `map` (HW float32),
-    `score` (mean of the map) and `imgsize` (height, width).
+    `score` and `imgsize` (height, width).
     """
     fake = heat_map > threshold
-    score = float(heat_map.mean(dtype=np.float64))
     files = files_of(name)
     mask = Image.fromarray(fake.astype(np.uint8) * np.uint8(255))
     write_with(out / files["mask"], mask.save)

@@ -78,13 +78,13 @@ class PredictionFolder:
         write_text(self.path / LEDGER, "".join(lines))
 
     def add(
-        self, name: str, picture: np.ndarray, heat_map: np.ndarray, threshold: float
+        self, name: str, picture: np.ndarray, heat_map: np.ndarray, score: float, threshold: float
     ) -> Prediction:
         """Write a picture's files, as `write_prediction` does, and note that it is done."""
         image = self.pictures[name]
         about = {"name": name, "image": str(image.absolute())}
         self._note(about)
-        row = write_prediction(self.path, name, str(image), picture, heat_map, threshold)
+        row = write_prediction(self.path, name, str(image), picture, heat_map, score, threshold)
         self._note({**about, "stamp": self._stamps[name], "row": asdict(row)})
         return row
 

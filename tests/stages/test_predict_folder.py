@@ -27,13 +27,13 @@ def pictures(shared_dataset, tmp_path) -> Path:
 def counted(monkeypatch) -> list[int]:
     """Grows by one with each picture that is predicted."""
     calls: list[int] = []
-    real = Predictor.map
+    real = Predictor.map_and_score
 
     def map_and_count(self, image):
         calls.append(1)
         return real(self, image)
 
-    monkeypatch.setattr(Predictor, "map", map_and_count)
+    monkeypatch.setattr(Predictor, "map_and_score", map_and_count)
     return calls
 
 
@@ -52,7 +52,7 @@ class TestGoingOn:
     ):
         command = ("predict", tiny_run, "-i", pictures, "-o")
         assert program(*command, tmp_path / "one").code == 0
-        counting = Predictor.map
+        counting = Predictor.map_and_score
 
         def interrupted(self, image):
             if len(counted) == 5:
@@ -60,7 +60,7 @@ class TestGoingOn:
             return counting(self, image)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Predictor, "map", interrupted)
+            patch.setattr(Predictor, "map_and_score", interrupted)
             assert program(*command, tmp_path / "two").code == 1
         ledger = tmp_path / "two" / "predictions.jsonl"
         ledger.write_bytes(ledger.read_bytes() + b'{"name": "to')
