@@ -1,9 +1,10 @@
 """What `declip-pipe reproduce` does, step by step; heavy imports stand here."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import typer
@@ -12,6 +13,7 @@ from declip_pipeline.atomic_files import write_text
 from declip_pipeline.devices import choose_device
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.figure_table import FigureTable
+from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.reports.beside_published import (
     Published,
     beside_csv,
@@ -21,10 +23,13 @@ from declip_pipeline.reports.beside_published import (
 from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
 from declip_pipeline.reports.matrix_figure import draw_matrix
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, plan_evaluations
+from declip_pipeline.sweeps.cross_evaluation import evaluate_run, plan_evaluations
+from declip_pipeline.sweeps.detection_evaluation import evaluate_detection, plan_detections
 from declip_pipeline.sweeps.study_table import (
     IN_DOMAIN,
     OUT_OF_DOMAIN,
+    Judged,
+    detected_runs,
     domain_intervals,
     domain_table,
     generator_table,
@@ -40,10 +45,15 @@ METRIC_NAMES = {
     "f1_best": "F1 at the best threshold of each picture",
     "f1_fixed": "F1 at 0.5",
     "ap": "AP of pixels",
+    "detection_ap": "AP of whole pictures",
+    "detection_auc": "AUC of whole pictures",
 }
+DETECTION = "detection_"
 # What a store is in a command line that is checked before there is one.
 STORE = "STORE"
 OURS = "ours"
+
+Judgement = TypeVar("Judgement")
 
 
 @dataclass
@@ -76,7 +86,7 @@ class Study:
             [Store(place) for name in names for place in stores[name]]
             for names in (self.settings.test.stores, self.settings.test.beside)
         )
-        return self._report(self._judge([RunFolder(path) for path in runs], on, beside))
+        return self._report(self._tables([RunFolder(path) for path in runs], on, beside))
 
     def _extract(self, name: str) -> OwnCommand:
         step = self.settings.stores[name]
@@ -91,45 +101,18 @@ class Study:
         where = f"{self.config}, train[{number}]"
         return OwnCommand(self.context, "train", places, options, where)
 
-    def _judge(
+    def _tables(
         self, runs: Sequence[RunFolder], stores: Sequence[Store], beside: Sequence[Store]
-    ) -> list[Evaluation]:
-        asked = self.settings.test
-        plan = plan_evaluations(
-            runs, stores, split=asked.split, generators=asked.generators, beside=beside
-        )
-        device = choose_device(self.device)
-        evaluations = []
-        with progress("judging", "runs") as tell:
-            for number, (run, store, generators) in enumerate(plan):
-                tell(number, len(plan))
-                evaluations.append(
-                    evaluate_run(
-                        run,
-                        store,
-                        split=asked.split,
-                        generators=generators,
-                        beside=beside,
-                        device=device,
-                        reuse=True,
-                    )
-                )
-            tell(len(plan), len(plan))
-        return evaluations
-
-    def _tables(self, evaluations: Sequence[Evaluation]) -> list[tuple[FigureTable, Published]]:
+    ) -> list[tuple[FigureTable, Published]]:
         """The study's table, and below a matrix its means; each with what was published."""
-        rows, metric = self.settings.table.rows, self.settings.table.metric
+        rows = self.settings.table.rows
         published = self.settings.published
         figures = published.figures if published else {}
-        judged = judged_runs(evaluations, metric)
-        if rows != "generator":
-            key = {"layer": "layer", "decoder": "decoder_type"}[rows]
-            row_of = {one.run: str(RunFolder(one.run).config()[key]) for one in evaluations}
-            intervals = domain_intervals(evaluations, metric, row_of)
+        key = {"generator": None, "layer": "layer", "decoder": "decoder_type"}[rows]
+        row_of = {run.path: OURS if key is None else str(run.config()[key]) for run in runs}
+        judged, intervals = self._judge(runs, stores, beside, row_of)
+        if key is not None:
             return [(domain_table(judged, rows, row_of, intervals), figures)]
-        row_of = {one.run: OURS for one in evaluations}
-        intervals = domain_intervals(evaluations, metric, row_of)
         means = domain_table(judged, "mean over cells", row_of, intervals)
         others = published.others if published else {}
         below = FigureTable(means.corner, (*means.rows, *others), means.columns, means.cells)
@@ -139,13 +122,50 @@ class Study:
             (below, {row: dict(columns.items()) for row, columns in known.items()}),
         ]
 
-    def _report(self, evaluations: Sequence[Evaluation]) -> Path:
+    def _judge(
+        self,
+        runs: Sequence[RunFolder],
+        stores: Sequence[Store],
+        beside: Sequence[Store],
+        row_of: dict[Path, str],
+    ) -> tuple[list[Judged], dict[str, tuple[Interval, Interval]]]:
+        """Every run on every store, and the intervals of the means of rows, where there are."""
+        metric, asked = self.settings.table.metric, self.settings.test
+        with_what: dict[str, Any] = {
+            "split": asked.split,
+            "generators": asked.generators,
+            "beside": beside,
+        }
+        if metric.startswith(DETECTION):
+            plan = plan_detections(runs, stores, **with_what)
+            detections = self._all_of(plan, beside, evaluate_detection)
+            return detected_runs(detections, metric.removeprefix(DETECTION)), {}
+        plan = plan_evaluations(runs, stores, **with_what)
+        evaluations = self._all_of(plan, beside, partial(evaluate_run, reuse=True))
+        return judged_runs(evaluations, metric), domain_intervals(evaluations, metric, row_of)
+
+    def _all_of(
+        self,
+        plan: Sequence[tuple[RunFolder, Store, list[str] | None]],
+        beside: Sequence[Store],
+        evaluate: Callable[..., Judgement],
+    ) -> list[Judgement]:
+        options = {"beside": beside, "device": choose_device(self.device)}
+        found = []
+        with progress("judging", "runs") as tell:
+            for number, (run, store, generators) in enumerate(plan):
+                tell(number, len(plan))
+                split = self.settings.test.split
+                found.append(evaluate(run, store, split=split, generators=generators, **options))
+            tell(len(plan), len(plan))
+        return found
+
+    def _report(self, tables: Sequence[tuple[FigureTable, Published]]) -> Path:
         """Print the tables and write them as Markdown, CSV and a figure; returns the first's path.
 
         Raises `InputError` when no picture could be judged.
         """
         settings, published = self.settings, self.settings.published
-        tables = self._tables(evaluations)
         table = tables[0][0]
         if not np.isfinite(table.values).any():
             raise InputError(

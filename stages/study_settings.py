@@ -39,11 +39,12 @@ class TestStep(Settings):
 class TableSettings(Settings):
     """What the rows of the table are, and which metric its figures are.
 
-    Of rows that are generators, columns are what runs learned, otherwise ID and OOD.
+    Of rows that are generators, columns are what runs learned, otherwise ID and OOD. `detection_ap`
+    and `detection_auc` are of whole pictures, by their mean sigmoid.
     """
 
     rows: Literal["generator", "layer", "decoder"]
-    metric: Literal["iou", "f1_best", "f1_fixed", "ap"] = "iou"
+    metric: Literal["iou", "f1_best", "f1_fixed", "ap", "detection_ap", "detection_auc"] = "iou"
 
 
 class PublishedSettings(Settings):

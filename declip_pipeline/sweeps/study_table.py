@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from declip_pipeline.evaluation.detection import MEAN_SIGMOID
 from declip_pipeline.evaluation.figure_table import Figure, FigureTable, averaged
 from declip_pipeline.evaluation.figures import Figures
 from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
+from declip_pipeline.sweeps.detection_evaluation import DetectionEvaluation
 from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
 from declip_pipeline.sweeps.seed_groups import figures_over_seeds, seed_groups
 
@@ -33,6 +35,22 @@ def judged_runs(evaluations: Sequence[Evaluation], metric: str) -> list[Judged]:
         judged = {name: figure for name, figure in named.items() if figure is not None}
         found.append(Judged(group[0].run, group[0].trained_on, judged))
     return found
+
+
+def detected_runs(evaluations: Sequence[DetectionEvaluation], metric: str) -> list[Judged]:
+    """`ap` or `auc` of the mean sigmoid, each generator's fakes against all real pictures."""
+    return [
+        Judged(
+            one.run,
+            one.trained_on,
+            {
+                name: Figure(found[metric], Interval(*found[f"{metric}_interval"]))
+                for name, scores in one.by_generator.items()
+                for found in [scores[MEAN_SIGMOID]]
+            },
+        )
+        for one in evaluations
+    ]
 
 
 def generator_table(judged: Sequence[Judged]) -> FigureTable:

@@ -29,6 +29,7 @@ REHEARSALS = {
     "layers_rn50": (*RESNET, *NARROW),
     "decoders": (*VIT, *DEEP, *NARROW),
     "autosplice": (*VIT, *DEEP, *NARROW),
+    "detection": (*VIT, *DEEP),
     "baselines": (
         "--set",
         "dolos.arch=CLIP:from-file",
@@ -146,6 +147,18 @@ def test_another_dataset_is_judged_at_each_quality(program, place):
     assert outcome.code == 0, outcome
     rows = list(dict.fromkeys(row for row, _ in table_of(outcome)))
     assert rows == ["autosplice-100", "autosplice-75", "autosplice-90", "ours"]
+
+
+def test_detection_is_of_whole_pictures(program, place):
+    outcome = rehearse(program, place, "detection")
+    assert outcome.code == 0, outcome
+    table = table_of(outcome)
+    assert list(table)[:16] == [(row, column) for row in GENERATORS for column in GENERATORS]
+    for cell in list(table.values())[:16]:
+        # Of four fakes among eight pictures.
+        assert 0 < float(cell["low"]) <= float(cell["ours"]) <= float(cell["high"]) <= 1
+    assert "AP of whole pictures" in outcome.out
+    assert Path(outcome.last_line).with_name("table.png").is_file()
 
 
 def test_baselines_are_judged_as_all_others(program, place):
