@@ -28,6 +28,7 @@ from declip_pipeline.reports.matrix import format_matrix_text
 from declip_pipeline.reports.matrix_figure import draw_matrix
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, iou_matrix
+from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
@@ -83,6 +84,7 @@ class DemoStudy:
         remark(f"best pairing by validation IoU: {pairing}")
         evaluations = self._cross_test(store, best_decoder, best_layer)
         matrix, rows, columns = iou_matrix(evaluations)
+        intervals = matrix_intervals(evaluations)
         pictures = {
             "Rows: tested on; columns: trained on.": self.out / "matrix.png",
             "IoU by layer.": self.out / "layers.png",
@@ -117,13 +119,14 @@ class DemoStudy:
             matrix=matrix,
             row_names=rows,
             column_names=columns,
+            mean_intervals=intervals,
             layer_names=list(store.layers),
             layer_series=curves,
             images=pictures,
             timings=self.seconds,
             commands=[f"declip-pipe demo --seed {self.seed} -o {self.out}"],
         )
-        result(format_matrix_text(matrix, rows, columns))
+        result(format_matrix_text(matrix, rows, columns, intervals=intervals))
         remark(", ".join(f"{step} {seconds:.0f} s" for step, seconds in self.seconds.items()))
         return report
 

@@ -21,6 +21,7 @@ def write_demo_report(
     matrix: np.ndarray,
     row_names: Sequence[str],
     column_names: Sequence[Column],
+    mean_intervals: Sequence[tuple[float, float]],
     layer_names: Sequence[str],
     layer_series: Mapping[str, Sequence[float]],
     images: Mapping[str, Path],
@@ -30,8 +31,9 @@ def write_demo_report(
     """Write the demo's report, whole or not at all.
 
     done: what was done, one sentence an entry. matrix: (R, C) IoU in percent, NaN where missing;
-    row_names: tested on; column_names: trained on. layer_series: decoder to IoU in percent for
-    each of `layer_names`. images: caption to an existing file, linked relative to `path`.
+    row_names: tested on; column_names: trained on; mean_intervals: of the ID and of the OOD mean,
+    (low, high) in percent. layer_series: decoder to IoU in percent for each of `layer_names`.
+    images: caption to an existing file, linked relative to `path`.
     timings: step to seconds. commands: as typed in a shell.
     Raises: InputError when names and values do not fit, or an image is not there.
     """
@@ -41,7 +43,7 @@ def write_demo_report(
         "## What was done\n\n" + "\n".join(f"- {sentence}" for sentence in done),
         "## IoU across generators, percent\n\n"
         + format_matrix_markdown(matrix, row_names, column_names)
-        + f"\n{matrix_summary(matrix, row_names, column_names)}. "
+        + f"\n{matrix_summary(matrix, row_names, column_names, intervals=mean_intervals)}. "
         "ID (bold): tested on a generator it was trained on; OOD: on another.",
         "## IoU over layers, percent\n\n" + _layer_table(layer_names, layer_series),
         "## Pictures\n\n" + "\n\n".join(_image(c, file, path) for c, file in images.items()),

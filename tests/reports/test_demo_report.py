@@ -19,7 +19,7 @@ EXPECTED = """\
 | telea | **80.0** | 20.0 |
 | copy | - | **70.0** |
 
-ID 75.0 (2 cells), OOD 20.0 (1 of 2 cells). ID (bold): tested on a generator it was trained on; \
+ID 75.0 [73.0, 77.5] (2 cells), OOD 20.0 (1 of 2 cells). ID (bold): tested on a generator it was trained on; \
 OOD: on another.
 
 ## IoU over layers, percent
@@ -68,6 +68,7 @@ def arguments(tmp_path):
         "matrix": np.array([[80.0, 20.0], [np.nan, 70.0]]),
         "row_names": ["telea", "copy"],
         "column_names": ["telea", "copy"],
+        "mean_intervals": [(73.0, 77.5), (np.nan, np.nan)],
         "layer_names": ["stage0", "stage1"],
         "layer_series": {"linear": [10.0, 30.0], "conv-4": [60.0, float("nan")]},
         "images": dict(zip(["The matrix", "A sheet"], files, strict=True)),
