@@ -19,8 +19,8 @@ EXPECTED = """\
 | telea | **80.0** | 20.0 |
 | copy | - | **70.0** |
 
-ID 75.0 [73.0, 77.5] (2 cells), OOD 20.0 (1 of 2 cells). ID (bold): tested on a generator it was trained on; \
-OOD: on another.
+ID 75.0 [73.0, 77.5] (2 cells), OOD 20.0 (1 of 2 cells). ID (bold): \
+tested on a generator it was trained on; OOD: on another.
 
 ## IoU over layers, percent
 
