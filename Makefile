@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/declip-pipe demo -o demo-output
 
 test: .venv/installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

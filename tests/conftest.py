@@ -1,7 +1,9 @@
 """What many tests need: a small dataset, a tiny backbone, a store of them, and the program."""
 
 import importlib.util
+import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +12,11 @@ from types import ModuleType
 import pytest
 import torch
 from made_dataset import write_dataset, write_mixed_dataset
+
+# Networks this small gain nothing from threads, and lose much where cores are shared: the tests'
+# own processes are as many as there are cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of programs that tests start
+torch.set_num_threads(1)
 
 GOLDEN = Path(__file__).parent / "golden"
 TINY_VIT = GOLDEN / "tiny_vit_openai.pt"
@@ -119,6 +126,14 @@ def mixed_store(tiny_backbone, tmp_path_factory):
         provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
     )
     return Store(extraction.location)
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Lets torch compute with two threads, for what is shared out to them."""
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -7,13 +7,7 @@ import torch
 
 from declip_pipeline.core_threads import mapping_parts
 
-
-@pytest.fixture(autouse=True)
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("two_threads")
 
 
 def test_results_keep_the_order_and_each_part_has_one_core():

@@ -1,7 +1,6 @@
 """What every decoder obeys, on every kind of layer a backbone has."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 import torch
@@ -67,18 +66,6 @@ def build(decoder_type: str, shape: FeatureShape, output_size: int = 64) -> Deco
         if parameter.ndim > 1:
             torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu", generator=generator)
     return decoder
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks this small gain nothing from threads, and lose much where cores are shared.
-
-    Measured on two busy cores: this file takes 8 s with one thread and above 50 s with two.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def random_features(shape: FeatureShape, count: int = 2) -> torch.Tensor:

@@ -108,14 +108,6 @@ def test_a_batch_equals_its_images_one_by_one(monkeypatch, pixels):
         assert values.tolist() == [one[name].item() for one in one_by_one]
 
 
-@pytest.fixture
-def two_threads():
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_pictures_shared_out_to_threads_give_the_same(monkeypatch, two_threads):
     maps, masks = random_batch(5, 31, 29, levels=40)
     together = localization_metrics(maps, masks)

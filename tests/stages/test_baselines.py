@@ -5,18 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-import torch
 
 QUICK = ("--epochs", 3, "--batch-size", 4, "--lr", "1e-2", "--initialization", "pytorch")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small gain nothing from threads, and lose much where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -41,7 +31,7 @@ def rows_of(text):
     for line in text.splitlines():
         if match := re.match(r"(\S+) on noisy, test: ", line):
             run = match[1]
-        if match := re.match(r"  noisy: IoU ([\d.]+), F1 best .*\(4 pictures\)", line):
+        if match := re.match(r"  noisy: IoU ([\d.]+) \[.*\], F1 best .*\(4 pictures\)", line):
             found[run.split("_")[0]] = float(match[1])
     return found
 

@@ -25,15 +25,6 @@ CPU = torch.device("cpu")
 SHAPE = FeatureShape(3, 64, 64)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Networks this small gain nothing from threads, and lose much where cores are shared."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def pixel_store(shared_dataset, tmp_path_factory):
     """The shared dataset's pixels, 64x64."""

@@ -13,6 +13,8 @@ from declip_pipeline.training.localization_run import plan_run, train_runs
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.training_data import TrainingData
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 CPU = torch.device("cpu")
 LINEAR = Recipe("linear", epochs=3, batch_size=3, learning_rate=1e-2)
 CONV = Recipe("conv-4", widths=(8, 8, 4, 4), epochs=2, batch_size=3, initialization="pytorch")
