@@ -75,6 +75,7 @@ def evaluate(
     from declip_pipeline.sweeps.cross_evaluation import (
         by_method,
         evaluate_run,
+        has_mixed_cells,
         iou_matrix,
         plan_evaluations,
     )
@@ -148,6 +149,11 @@ def evaluate(
     for method, some in methods.items():
         values, rows, columns = iou_matrix(some)
         of = f", {method}" if len(methods) > 1 else ""
+        if has_mixed_cells(some):
+            remark(
+                f"{method}: runs that differ in more than their seed share a cell of the matrix, "
+                "which is their mean; judge them apart"
+            )
         if values.size > 1:
             matrix = format_matrix_text(values, rows, columns, intervals=matrix_intervals(some))
             result(f"\nIoU (percent), {split} split{of}\n{matrix.rstrip()}")

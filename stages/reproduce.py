@@ -14,6 +14,7 @@ from stages.options import (
     WeightsOption,
     require_folder,
 )
+from stages.settings import packaged_config
 from stages.training_options import DaskOption, RunsOption
 
 
@@ -57,14 +58,11 @@ def reproduce(
     behind ours, with the difference. The last line of stdout is table.md, with table.csv and
     table.png beside it.
     """
-    from stages.settings import packaged_config
     from stages.study_settings import read_study
 
     folder = out or Path("tables") / config.stem
     require_folder(folder, "--out")
-    # Those of configs/ ship with the program.
-    packaged = packaged_config(str(config).removeprefix("configs/"))
-    config = packaged if packaged.is_file() and not config.exists() else config
+    config = _study_file(config)
     settings = read_study(config, changes or [])
     places = _places(data, settings.datasets)
 
@@ -78,6 +76,7 @@ def reproduce(
         context=context,
         config=config,
         settings=settings,
+        changes=changes or [],
         data=places,
         out=folder,
         extract_options={
@@ -90,6 +89,17 @@ def reproduce(
     )
     study.check()
     result(str(study.run()))
+
+
+def _study_file(path: Path) -> Path:
+    """The file of a study; those of configs/paper ship with the program."""
+    if path.exists():
+        return path
+    folder = packaged_config("paper")
+    packaged = {f"configs/paper/{file.name}": file for file in sorted(folder.glob("*.yaml"))}
+    if str(path) not in packaged:
+        raise UnknownNameError("study", str(path), packaged)
+    return packaged[str(path)]
 
 
 def _places(texts: list[str], names: list[str]) -> dict[str, Path]:

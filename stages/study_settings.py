@@ -1,13 +1,15 @@
 """Settings of a study that `declip-pipe reproduce` carries out."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import Field
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from stages.settings import Settings, settings_of, yaml_of
+
+Domain = Annotated[str, Field(pattern="^(ID|OOD)$")]
 
 Options = dict[str, Any]
 """Options of a command by name, as in `{layers: [layer20], batch_size: 64}`."""
@@ -52,8 +54,8 @@ class PublishedSettings(Settings):
 
     source: str
     figures: dict[str, dict[str, float]] = Field(default_factory=dict)
-    means: dict[Literal["ID", "OOD"], float] = Field(default_factory=dict)
-    others: dict[str, dict[Literal["ID", "OOD"], float]] = Field(default_factory=dict)
+    means: dict[Domain, float] = Field(default_factory=dict)
+    others: dict[str, dict[Domain, float]] = Field(default_factory=dict)
 
 
 class StudySettings(Settings):
@@ -79,14 +81,17 @@ class StudySettings(Settings):
 def read_study(path: Path, changes: list[str]) -> StudySettings:
     """Read a study, with values changed.
 
-    A change is "extract.dtype=int8", of an option for all stores; "train.epochs=20", of all
-    trainings; or names a store, "dolos.generators=[ldm, lama]".
+    A change is "title=..."; "extract.dtype=int8", of an option for all stores; "train.epochs=20",
+    of all trainings; or names a store, "dolos.generators=[ldm, lama]".
     Raises `InputError` naming the key that is wrong.
     """
     values = yaml_of(path)
     for change in changes:
         key, equals, text = change.partition("=")
         section, dot, name = key.partition(".")
+        if key == "title" and equals:
+            values["title"] = text
+            continue
         if not (equals and dot and name):
             raise InputError(f"--set {change!r}; expected SECTION.KEY=VALUE, as in train.epochs=20")
         try:

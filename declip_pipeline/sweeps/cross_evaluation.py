@@ -105,9 +105,6 @@ def evaluate_run(
     }
     figured = {"overall": overall, "by_generator": figures}
     write_evaluation(folder, results, made_from, about | figured)
-    method = f"{config['decoder_type']} on " + " + ".join(
-        f"{part['layer']} of {part['backbone']}" for part in parts_of(features)
-    )
     return Evaluation(
         run=run.path,
         store=store.location,
@@ -117,10 +114,18 @@ def evaluate_run(
         results=results,
         overall=overall,
         dataset=store.dataset,
-        method=method,
+        method=_method(config, features),
         kind=run_kind(config),
         seed=config.get("seed"),
     )
+
+
+def _method(config: dict[str, Any], features: dict[str, Any]) -> str:
+    """A run's decoder and features in words, and its task where that is detection."""
+    layers = " + ".join(f"{part['layer']} of {part['backbone']}" for part in parts_of(features))
+    pooling = config.get("pooling")
+    task = "" if pooling is None else f", detection by {pooling}"
+    return f"{config['decoder_type']} on {layers}{task}"
 
 
 def run_kind(config: dict[str, Any]) -> str:
@@ -149,12 +154,30 @@ def plan_evaluations(
 ) -> list[tuple[RunFolder, Store, list[str] | None]]:
     """Check every run against every store, before the first is judged.
 
-    Returns what to call `evaluate_run` with. Each store gives those of the named generators that it
-    has; one that has none of them is left out.
+    Returns what to call `evaluate_run` with, for each of the `judged_stores`.
 
-    Raises `UnknownNameError` for a split, or a generator of no store, `InputError` for a run that
-    is not finished or damaged and a store without a fake to judge on, `IdentityMismatchError`
-    naming the field in which features differ.
+    Raises what that does, `InputError` for a run that is not finished or damaged, and
+    `IdentityMismatchError` naming the field in which features differ.
+    """
+    chosen = judged_stores(stores, split=split, generators=generators)
+    for run in runs:
+        run.summary()
+        run.config()
+        _, features = run.best_decoder()
+        for store, _ in chosen:
+            _inputs_of(run, features, store, beside)
+    return [(run, store, own) for run in runs for store, own in chosen]
+
+
+def judged_stores(
+    stores: Sequence[Store], *, split: str, generators: Sequence[str] | None = None
+) -> list[tuple[Store, list[str] | None]]:
+    """The stores that runs can be judged on, each with those of the named generators that it has.
+
+    One that has none of them is left out.
+
+    Raises `UnknownNameError` for a split, or a generator of no store, and `InputError` for a store
+    without a fake to judge on.
     """
     known = sorted({name for store in stores for name in store.generators})
     for name in generators or ():
@@ -172,13 +195,7 @@ def plan_evaluations(
                 f"split {split!r} of {store.location}; expected at least one"
             )
         chosen.append((store, own))
-    for run in runs:
-        run.summary()
-        run.config()
-        _, features = run.best_decoder()
-        for store, _ in chosen:
-            _inputs_of(run, features, store, beside)
-    return [(run, store, own) for run in runs for store, own in chosen]
+    return chosen
 
 
 def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
@@ -187,6 +204,14 @@ def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     for evaluation in evaluations:
         groups.setdefault(evaluation.method, []).append(evaluation)
     return groups
+
+
+def has_mixed_cells(evaluations: Sequence[Evaluation]) -> bool:
+    """Whether a cell of the matrix is of runs that differ in more than their seed."""
+    kinds: dict[tuple[tuple[str, ...], str], set[str]] = {}
+    for one in evaluations:
+        kinds.setdefault((one.trained_on, one.store), set()).add(one.kind)
+    return any(len(some) > 1 for some in kinds.values())
 
 
 def iou_matrix(

@@ -69,21 +69,29 @@ def plan_detections(
         )
     plan = plan_evaluations(runs, stores, split=split, generators=generators, beside=beside)
     for store, own in {store.location: (store, own) for _, store, own in plan}.values():
-        if VALID not in store.splits:
-            raise InputError(
-                f"{store.location} has the split{'s' if len(store.splits) > 1 else ''} "
-                f"{', '.join(store.splits)}; thresholds of detection are chosen on {VALID}, "
-                "extract with it"
-            )
-        for name in (split, VALID):
-            labels = store.labels[store.fake_and_real_rows(name, own)]
-            fake, real = int((labels == 1).sum()), int((labels == 0).sum())
-            if not fake or not real:
-                raise InputError(
-                    f"split {name!r} of {store.location} has {fake} fake and {real} real pictures; "
-                    "detection is judged on both, expected at least one of each"
-                )
+        require_both_classes(store, own, split)
     return plan
+
+
+def require_both_classes(store: Store, generators: Sequence[str] | None, split: str) -> None:
+    """Refuse a store that lacks fake or real pictures to judge on, or to choose thresholds on.
+
+    Raises `InputError`.
+    """
+    if VALID not in store.splits:
+        raise InputError(
+            f"{store.location} has the split{'s' if len(store.splits) > 1 else ''} "
+            f"{', '.join(store.splits)}; thresholds of detection are chosen on {VALID}, "
+            "extract with it"
+        )
+    for name in (split, VALID):
+        labels = store.labels[store.fake_and_real_rows(name, generators)]
+        fake, real = int((labels == 1).sum()), int((labels == 0).sum())
+        if not fake or not real:
+            raise InputError(
+                f"split {name!r} of {store.location} has {fake} fake and {real} real pictures; "
+                "detection is judged on both, expected at least one of each"
+            )
 
 
 def evaluate_detection(

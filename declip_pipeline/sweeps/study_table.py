@@ -1,5 +1,6 @@
 """A study's figures as a table: by generator, layer, decoder or whatever its runs differ in."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,13 +8,14 @@ from pathlib import Path
 from declip_pipeline.evaluation.detection import MEAN_SIGMOID
 from declip_pipeline.evaluation.figure_table import Figure, FigureTable, averaged
 from declip_pipeline.evaluation.figures import Figures
-from declip_pipeline.metrics.bootstrap import Interval
+from declip_pipeline.metrics.bootstrap import NO_INTERVAL, Interval
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
 from declip_pipeline.sweeps.detection_evaluation import DetectionEvaluation
 from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
 from declip_pipeline.sweeps.seed_groups import figures_over_seeds, seed_groups
 
 IN_DOMAIN, OUT_OF_DOMAIN = "ID", "OOD"
+NONE = (NO_INTERVAL, NO_INTERVAL)
 TESTED_AND_TRAINED = "tested on \\ trained on"
 
 
@@ -27,10 +29,10 @@ class Judged:
 
 
 def judged_runs(evaluations: Sequence[Evaluation], metric: str) -> list[Judged]:
-    """One metric of evaluations, runs that differ in their seed taken together."""
+    """One metric of evaluations in percent, runs that differ in their seed taken together."""
     found = []
     for group in seed_groups(evaluations):
-        figures, _ = (group[0].figures, None) if len(group) == 1 else figures_over_seeds(group)
+        figures = group[0].figures if len(group) == 1 else figures_over_seeds(group)[0]
         named = {name: _figure(some, metric) for name, some in figures.items()}
         judged = {name: figure for name, figure in named.items() if figure is not None}
         found.append(Judged(group[0].run, group[0].trained_on, judged))
@@ -38,13 +40,13 @@ def judged_runs(evaluations: Sequence[Evaluation], metric: str) -> list[Judged]:
 
 
 def detected_runs(evaluations: Sequence[DetectionEvaluation], metric: str) -> list[Judged]:
-    """`ap` or `auc` of the mean sigmoid, each generator's fakes against all real pictures."""
+    """`ap` or `auc` of the mean sigmoid in percent, a generator's fakes against all real ones."""
     return [
         Judged(
             one.run,
             one.trained_on,
             {
-                name: Figure(found[metric], Interval(*found[f"{metric}_interval"]))
+                name: _in_percent(found[metric], *found[f"{metric}_interval"])
                 for name, scores in one.by_generator.items()
                 for found in [scores[MEAN_SIGMOID]]
             },
@@ -57,14 +59,14 @@ def generator_table(judged: Sequence[Judged]) -> FigureTable:
     """Rows: the generators tested on; columns: what each run learned ("ldm", "lama+ldm").
 
     Several kinds of runs, or stores, of a cell are averaged. Generators that were learned come
-    first, in the order of the columns.
+    first, in the order of the columns, then others, "b-9" before "b-10".
     """
     cells: dict[tuple[str, str], list[Figure]] = {}
     for one in judged:
         for generator, figure in one.figures.items():
             cells.setdefault((generator, "+".join(one.trained_on)), []).append(figure)
     columns = ["+".join(one.trained_on) for one in judged]
-    tested = [generator for one in judged for generator in one.figures]
+    tested = sorted({generator for one in judged for generator in one.figures}, key=_natural)
     rows = [*(column for column in columns if column in tested), *tested]
     return _table(TESTED_AND_TRAINED, rows, columns, cells)
 
@@ -89,8 +91,7 @@ def domain_table(
     table = _table(corner, [row_of[one.run] for one in judged], [IN_DOMAIN, OUT_OF_DOMAIN], cells)
     means = {
         (row, column): Figure(
-            figure.value,
-            intervals[row][table.columns.index(column)] if row in intervals else Figure().interval,
+            figure.value, dict(zip(table.columns, intervals.get(row, NONE), strict=True))[column]
         )
         for (row, column), figure in table.cells.items()
     }
@@ -100,20 +101,40 @@ def domain_table(
 def domain_intervals(
     evaluations: Sequence[Evaluation], metric: str, row_of: Mapping[Path, str]
 ) -> dict[str, tuple[Interval, Interval]]:
-    """The intervals of a row's mean in domain and of that out of domain."""
-    rows = dict.fromkeys(row_of[one.run] for one in evaluations)
-    return {
-        row: matrix_intervals([one for one in evaluations if row_of[one.run] == row], metric)
-        for row in rows
-    }
+    """The intervals of a row's mean in domain and of that out of domain, in percent."""
+    found = {}
+    for row in dict.fromkeys(row_of[one.run] for one in evaluations):
+        own = [one for one in evaluations if row_of[one.run] == row]
+        inside, outside = matrix_intervals(own, metric)
+        found[row] = (_scaled(inside, metric), _scaled(outside, metric))
+    return found
 
 
 def _figure(figures: Figures, metric: str) -> Figure | None:
-    value, *ends = (figures[name] for name in (metric, f"{metric}_low", f"{metric}_high"))
+    value, low, high = (figures[name] for name in (metric, f"{metric}_low", f"{metric}_high"))
     if value is None:
         return None
-    low, high = (float("nan") if end is None else end for end in ends)
-    return Figure(value, Interval(low, high))
+    ends = Interval(*(float("nan") if end is None else end for end in (low, high)))
+    return Figure(_share(metric) * value, _scaled(ends, metric))
+
+
+def _in_percent(value: float, low: float, high: float) -> Figure:
+    return Figure(100 * value, Interval(100 * low, 100 * high))
+
+
+def _scaled(interval: Interval, metric: str) -> Interval:
+    return Interval(*(_share(metric) * end for end in interval))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+def _share(metric: str) -> int:
+    """What makes percent of a metric: IoU is that already."""
+    return 1 if metric == "iou" else 100
 
 
 def _table(

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from declip_pipeline.sweeps.cross_evaluation import (
     Evaluation,
     by_method,
     evaluate_run,
+    has_mixed_cells,
     iou_matrix,
     plan_evaluations,
     pooled,
@@ -132,6 +134,12 @@ def test_an_unfinished_run_is_refused(run, tiny_store, cpu, tmp_path):
 def evaluation(trained_on, method="conv-4 on layer1", **figures):
     named = {name.replace("_", "-"): {"iou": iou} for name, iou in figures.items()}
     return Evaluation(Path(), Path(), Path(), trained_on, named, [], method=method)
+
+
+def test_runs_of_other_settings_in_a_cell_are_told():
+    seeds = [replace(evaluation(("ldm",), ldm=80.0), kind="a", seed=seed) for seed in (0, 1)]
+    assert not has_mixed_cells([*seeds, replace(evaluation(("lama",), ldm=1.0), kind="b")])
+    assert has_mixed_cells([*seeds, replace(seeds[0], kind="b")])
 
 
 def test_the_matrix_has_tests_as_rows_and_trainings_as_columns():

@@ -1,0 +1,64 @@
+"""Means in domain and out of domain, with their intervals, over layers or decoders."""
+
+from pathlib import Path
+
+import numpy as np
+
+from declip_pipeline.evaluation.figure_table import FigureTable
+from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
+
+# Of the way to the next row: what stands side by side hides nothing.
+APART = 0.12
+
+
+def draw_domains(table: FigureTable, path: Path, title: str, unit: str, *, connected: bool) -> None:
+    """Draw the columns of a table over its rows as a PNG, on a fixed axis from 0 to 100.
+
+    A figure in percent is a mark, its interval a bar through it. `unit` is written at the axis.
+    `connected`: rows have an order, as layers do, and marks are joined by lines.
+    """
+    count = len(table.rows)
+    figure = new_figure(min(11.0, max(5.5, 0.55 * count + 2)), 4.2)
+    axes = figure.add_axes((0.1, 0.16, 0.87, 0.68))
+    for number, column in enumerate(table.columns):
+        cells = [table.cell(row, column) for row in table.rows]
+        values = np.array([cell.value for cell in cells])
+        ends = np.array([cell.interval for cell in cells], dtype=np.float64).reshape(count, 2)
+        places = np.arange(count) + APART * (number - (len(table.columns) - 1) / 2)
+        axes.errorbar(
+            places,
+            values,
+            yerr=np.abs(np.nan_to_num(ends - values[:, None])).T,
+            color=COLOURS[number % len(COLOURS)],
+            marker=MARKERS[number % len(MARKERS)],
+            linestyle="-" if connected else "none",
+            linewidth=1.4,
+            elinewidth=1.2,
+            capsize=3,
+            label=column,
+        )
+    axes.set_ylim(0, 100)
+    axes.set_yticks(range(0, 101, 20))
+    axes.set_xlim(-0.5, count - 0.5)
+    axes.set_xticks(range(count), table.rows)
+    if max(map(len, table.rows)) * count > 90:
+        for label in axes.get_xticklabels():
+            label.set(rotation=45, ha="right", rotation_mode="anchor")
+    axes.set_xlabel(table.corner, fontsize=11, color=INK)
+    axes.set_ylabel(unit, fontsize=11, color=INK)
+    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(QUIET_INK)
+    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=32)
+    axes.legend(
+        loc="lower left",
+        bbox_to_anchor=(-0.01, 1.0),
+        ncols=len(table.columns),
+        frameon=False,
+        fontsize=10,
+        labelcolor=INK,
+    )
+    save_figure(figure, path)
