@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -255,6 +255,7 @@ class _Work:
     provenance: dict[str, Any]
     times: "StageTimes"
     workers: "ShardWorkers | None"
+    said: set[str] = field(default_factory=set)
 
     def estimate(self, pictures: "Manifest", view: "View") -> None:
         """Say what the view's store would take."""
@@ -263,6 +264,8 @@ class _Work:
         from stages.screen import result
 
         plan = plan_store(pictures, self.backbone, **self._arguments(pictures, view))
+        for problem in plan.problems:
+            self._say_once(f"problem: {problem}")
         estimate = estimate_extraction(plan, self.backbone, batch_size=self.batch_size)
         result(price_text(plan, estimate))
 
@@ -282,7 +285,7 @@ class _Work:
                 provenance=self.provenance,
                 batch_size=self.batch_size,
                 progress=tell,
-                notice=remark,
+                notice=self._say_once,
                 times=self.times,
                 workers=self.workers,
             )
@@ -294,6 +297,14 @@ class _Work:
             remark(f"failed: {extraction.samples[row]['image']}: {reason}")
         result(extraction.location)
         return extraction.location, len(extraction.failures)
+
+    def _say_once(self, line: str) -> None:
+        """A remark that views have in common, at the first of them."""
+        from stages.screen import remark
+
+        if line not in self.said:
+            self.said.add(line)
+            remark(line)
 
     def _arguments(self, pictures: "Manifest", view: "View") -> dict[str, Any]:
         import numpy as np

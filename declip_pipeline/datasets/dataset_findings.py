@@ -55,17 +55,27 @@ def size_text(size: Size) -> str:
     return f"{size[1]}x{size[0]}"
 
 
-def _judge_unpaired(manifest: Manifest, findings: Findings, is_allowed: bool) -> None:
+def unpaired_files_and_folders(manifest: Manifest) -> tuple[list[str], list[str]]:
+    """What has no partner: single files, and folders of pictures that have no masks at all."""
     folders = [path for path in manifest.unpaired if (manifest.root / path).is_dir()]
-    files = [path for path in manifest.unpaired if path not in folders]
+    return [path for path in manifest.unpaired if path not in folders], folders
+
+
+def wholly_generated_text(folders: Sequence[str]) -> str:
+    """One line on folders without masks, at least one."""
+    return (
+        f"{count_and_names('folder', folders)} of wholly generated pictures, without masks, "
+        "left out"
+    )
+
+
+def _judge_unpaired(manifest: Manifest, findings: Findings, is_allowed: bool) -> None:
+    files, folders = unpaired_files_and_folders(manifest)
     if files:
         text = f"{count_and_names('file', files)} without a partner"
         (findings.notes if is_allowed else findings.problems).append(text)
     if folders:
-        findings.notes.append(
-            f"{count_and_names('folder', folders)} of wholly generated pictures, without masks, "
-            "left out"
-        )
+        findings.notes.append(wholly_generated_text(folders))
 
 
 def _judge_splits(manifest: Manifest, findings: Findings) -> None:
@@ -142,8 +152,8 @@ def _judge_masks(
         return
     count = f"{len(shares)} mask{'s' if len(shares) > 1 else ''}"
     empty, full = shares.count(0.0), shares.count(1.0)
-    colour, other = ("white", "black") if manifest.fake_is_white else ("black", "white")
     if empty + full == len(shares):
+        colour = "white" if manifest.fake_is_white else "black"
         findings.problems.append(
             f"{source} {generator}: none of its {count} has both fake and real pixels, reading "
             f"{colour} as fake and grey values from 128 as white"
@@ -152,13 +162,30 @@ def _judge_masks(
     if empty:
         findings.notes.append(f"{source} {generator}: {empty} of {count} have no fake pixel")
     is_proved = any(sum(votes(compared.get(group, ()))) for group in groups)
-    mean = sum(shares) / len(shares)
-    if mean > 0.5 and not is_proved and not polarity_is_given:
-        findings.problems.append(
-            f"{source} {generator}: its {count} call {100 * mean:.1f}% of the pixels fake, and no "
-            f"real pictures tell whether that is so; if {other} marks fake pixels pass --polarity "
-            f"{other}-is-fake, if not, --polarity {colour}-is-fake"
+    if not is_proved and not polarity_is_given:
+        findings.problems += large_share_problems(
+            source, generator, shares, masks=len(shares), fake_is_white=manifest.fake_is_white
         )
+
+
+def large_share_problems(
+    source: str, generator: str, shares: Sequence[float], *, masks: int, fake_is_white: bool
+) -> list[str]:
+    """One line if masks that no real pictures prove call most of the pixels fake.
+
+    `shares` are those of fake pixels, 0..1, in some or all of the generator's `masks`.
+    """
+    mean = sum(shares) / max(1, len(shares))
+    if mean <= 0.5:
+        return []
+    colour, other = ("white", "black") if fake_is_white else ("black", "white")
+    some = "its " if len(shares) == masks else f"{len(shares)} of its "
+    count = f"{some}{masks} mask{'s' if masks > 1 else ''}"
+    return [
+        f"{source} {generator}: {count} call {100 * mean:.1f}% of the pixels fake, and no "
+        f"real pictures tell whether that is so; if {other} marks fake pixels pass --polarity "
+        f"{other}-is-fake, if not, --polarity {colour}-is-fake"
+    ]
 
 
 def _judge_sizes(survey: Survey, findings: Findings) -> None:
@@ -182,16 +209,23 @@ def sizes_text(sizes: Sequence[Size]) -> str:
     return f"{len(ordered)} sizes, {size_text(ordered[0])} to {size_text(ordered[-1])}"
 
 
-def _judge_duplicates(duplicates: Duplicates, findings: Findings) -> None:
+def duplicate_problems(duplicates: Duplicates) -> list[str]:
+    """One line on pictures of both labels, and one on those that are in several splits."""
+    problems = []
     if duplicates.across_labels:
-        findings.problems.append(
+        problems.append(
             f"{_pairs(duplicates.across_labels)}: the same content is real here and fake there"
         )
     if duplicates.across_splits:
-        findings.problems.append(
+        problems.append(
             f"{_pairs(duplicates.across_splits)}: the same content is in several splits, so what "
             "is tested on was learned"
         )
+    return problems
+
+
+def _judge_duplicates(duplicates: Duplicates, findings: Findings) -> None:
+    findings.problems += duplicate_problems(duplicates)
     if duplicates.within_split:
         findings.notes.append(f"{_pairs(duplicates.within_split)}: the same content in one split")
 

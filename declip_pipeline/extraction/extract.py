@@ -83,6 +83,8 @@ def extract(
             max_megapixels=max_megapixels,
             overwrite=overwrite,
         )
+    for problem in plan.problems:
+        notice(f"problem: {problem}")
     if workers is not None:
         workers.require_sight(root, manifest.root, _some_files(plan.samples))
     if overwrite:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.datasets.dataset_findings import duplicate_problems
+from declip_pipeline.datasets.duplicates import find_duplicates
 from declip_pipeline.datasets.manifest import Manifest, Sample
 from declip_pipeline.extraction.reuse import find_earlier_stores, order_after
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
@@ -26,8 +28,8 @@ class StorePlan:
     `samples` are the manifest's rows as plain JSON in the order of a new store's rows, `sizes`
     (N, 2) int32 their pictures' height and width in pixels, `layers` names to shapes, `earlier` the
     stores to take from what they have. `overwrite` says that what is there already does not count.
-    `read` gives a sample's picture and masks, or why it has
-    none.
+    `read` gives a sample's picture and masks, or why it has none. `problems` are lines on pictures
+    that are learned from and tested on, or fake and real.
     """
 
     location: str
@@ -40,6 +42,7 @@ class StorePlan:
     earlier: list[Store]
     overwrite: bool
     read: Callable[[Sample], ReadSample | str]
+    problems: list[str]
 
 
 def plan_store(
@@ -97,4 +100,5 @@ def plan_store(
             preprocessing=backbone.preprocessing,
             max_megapixels=max_megapixels,
         ),
+        problems=duplicate_problems(find_duplicates(manifest, hashes)),
     )

@@ -1,0 +1,45 @@
+"""What `extract` says of a data set that would spoil a result, in the words of `data check`."""
+
+from pathlib import Path
+
+import pytest
+from published_trees import write_coco_sd, write_dolos
+
+
+@pytest.fixture
+def said(program, tiny_arch, tmp_path):
+    """Extracts one layer with the tiny ViT; returns the lines of stderr."""
+
+    def run(data: Path, *options: object) -> list[str]:
+        cache = ("--cache", tmp_path / "cache")
+        outcome = program("extract", data, *tiny_arch, "--layers", "layer0", *cache, *options)
+        assert outcome.code == 0, outcome
+        return outcome.err.splitlines()
+
+    return run
+
+
+def problems(lines: list[str]) -> list[str]:
+    return [line for line in lines if line.startswith("problem: ")]
+
+
+def test_a_picture_that_is_learned_and_tested_is_remarked_once(program, said, tmp_path):
+    data = write_coco_sd(tmp_path / "coco-sd")
+    learned = data / "images/train/000000000000.jpg"
+    (data / "images/test/000000000200.jpg").write_bytes(learned.read_bytes())
+    line = (
+        "problem: 1 duplicate (images/test/000000000200.jpg = images/train/000000000000.jpg): the "
+        "same content is in several splits, so what is tested on was learned"
+    )
+    assert problems(said(data, "--views", "clean,jpeg:70")) == [line]
+    assert problems(said(data, "--dry-run")) == [line]
+    assert problems(said(data, "--split", "test")) == []
+    assert line in program("data", "check", data).out.splitlines()
+
+
+def test_a_fake_that_is_a_real_picture_is_remarked(said, tmp_path):
+    data = write_dolos(tmp_path / "dolos", count=1)
+    real = data / "celebahq/real/test/20000.png"
+    (data / "celebahq/fake/ldm/images/test/20000.png").write_bytes(real.read_bytes())
+    (line,) = problems(said(data, "--generators", "ldm,real"))
+    assert line.endswith("the same content is real here and fake there")
