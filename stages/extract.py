@@ -21,7 +21,7 @@ from stages.dataset_options import (
     fake_is_white,
     percents,
 )
-from stages.extraction_texts import price_text, profile_text
+from stages.extraction_texts import left_out_lines, price_text, profile_text
 from stages.options import (
     CacheOption,
     Device,
@@ -192,9 +192,10 @@ def extract(
         splits=comma_separated(split),
         generators=comma_separated(generators),
         max_megapixels=max_megapixels,
+        notice=remark,
     )
-    for path in manifest.unpaired:
-        remark(f"left out, no partner: {path}")
+    for line in left_out_lines(manifest):
+        remark(line)
     with _workers(dask, scheduler, arch, weights or [], device.value) as workers:
         # With workers, this process only says what theirs must be.
         computing_on = choose_device(device.value if workers is None else "cpu")

@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -38,6 +39,8 @@ class Comparison:
     verdict: Verdict
 
 
+Item = TypeVar("Item")
+
 Compared = Mapping[Group, Sequence[Comparison]]
 """The fakes of each group that were compared."""
 
@@ -63,7 +66,7 @@ def compare_with_real(
         if sample.label == FAKE and scene_of(sample) in real_of:
             pair = sample, real_of[scene_of(sample)]
             pairs_of.setdefault(group_of(sample), []).append(pair)
-    pairs = [pair for found in pairs_of.values() for pair in _spread(found, most_per_group)]
+    pairs = [pair for found in pairs_of.values() for pair in spread(found, most_per_group)]
 
     def compare(pair: tuple[Sample, Sample]) -> Verdict | None:
         fake, real = pair
@@ -144,7 +147,8 @@ def polarity_problems(manifest: Manifest, compared: Compared) -> list[str]:
     ]
 
 
-def _spread(pairs: Sequence[tuple[Sample, Sample]], most: int) -> Sequence[tuple[Sample, Sample]]:
-    if len(pairs) <= most:
-        return pairs
-    return [pairs[number * len(pairs) // most] for number in range(most)]
+def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
+    """At most so many of the items, spread evenly over them."""
+    if len(items) <= most:
+        return items
+    return [items[number * len(items) // most] for number in range(most)]

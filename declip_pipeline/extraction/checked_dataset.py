@@ -1,5 +1,7 @@
 """A dataset fit to be extracted: listed, paired, checked for sizes and polarity."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -7,15 +9,24 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.datasets.checks import check_polarity, check_sizes
-from declip_pipeline.datasets.counterparts import compare_with_real, polarity_problems
+from declip_pipeline.datasets.counterparts import (
+    Compared,
+    compare_with_real,
+    polarity_problems,
+    spread,
+    votes,
+)
+from declip_pipeline.datasets.dataset_findings import large_share_problems
 from declip_pipeline.datasets.layouts import AUTO, open_dataset, recognise_layout, scene_of
 from declip_pipeline.datasets.manifest import FAKE, REAL, Manifest
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_image, image_size
 from declip_pipeline.images.masks import decode_mask
 
 COMPARED_PER_GROUP = 8
 """Fakes of each generator and split whose polarity is held against real pictures."""
+MASKS_PER_GENERATOR = 50
+"""Masks of each generator whose share of fake pixels is looked at where nothing else can tell."""
 
 
 def open_checked_dataset(
@@ -29,14 +40,16 @@ def open_checked_dataset(
     splits: list[str] | None = None,
     generators: list[str] | None = None,
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+    notice: Callable[[str], None] = lambda line: None,
 ) -> tuple[Manifest, np.ndarray]:
     """Open a dataset, keep the splits and generators asked for, and check it.
 
     Returns the manifest and its pictures' sizes, (N, 2) int32, height and width in pixels. A
     mask of more than `max_megapixels` is not decoded for the check of polarity. Where
     `fake_is_white` is not said, some fakes of each generator and split are also compared with the
-    real pictures that they were made from. Raises `InputError` for all that would spoil a store:
-    see `open_dataset`, `datasets.checks` and `datasets.counterparts`.
+    real pictures that they were made from; of a generator whose fakes cannot be, `notice` is told
+    in a line where some masks call most of the pixels fake. Raises `InputError` for all that would
+    spoil a store: see `open_dataset`, `datasets.checks` and `datasets.counterparts`.
     """
     whole = open_dataset(
         path,
@@ -64,4 +77,37 @@ def open_checked_dataset(
         )
         for problem in polarity_problems(manifest, compared):
             raise InputError(f"{problem}; this is not checked where --polarity is passed")
+        for problem in _large_shares(manifest, compared, read_mask):
+            notice(f"problem: {problem}")
     return manifest, sizes
+
+
+def _large_shares(
+    manifest: Manifest, compared: Compared, read_mask: Callable[[Path], np.ndarray]
+) -> list[str]:
+    """A line for each generator that nothing proves and whose masks call most pixels fake."""
+    proved = {(g.source, g.generator) for g, found in compared.items() if sum(votes(found))}
+    masks: dict[tuple[str, str], list[Path]] = {}
+    for sample in manifest.samples:
+        of = sample.source, sample.generator
+        if sample.mask is not None and of not in proved:
+            masks.setdefault(of, []).append(manifest.root / sample.mask)
+
+    def share(mask: Path) -> float | None:
+        try:
+            return float(read_mask(mask).mean())
+        except ImageError:
+            return None
+
+    problems = []
+    with ThreadPoolExecutor() as threads:
+        for (source, generator), paths in sorted(masks.items()):
+            shares = list(threads.map(share, spread(paths, MASKS_PER_GENERATOR)))
+            problems += large_share_problems(
+                source,
+                generator,
+                [one for one in shares if one is not None],
+                masks=len(paths),
+                fake_is_white=manifest.fake_is_white,
+            )
+    return problems

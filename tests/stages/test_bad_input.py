@@ -161,7 +161,7 @@ def test_the_check_of_masks_keeps_to_the_largest_picture(program, extraction, da
 
     monkeypatch.setattr(checked_dataset, "decode_mask", decode)
     assert program(*extraction(dataset, "--max-megapixels", 1.5)).code == 0
-    assert decoded == [1.5]
+    assert set(decoded) == {1.5}
 
 
 def test_pictures_all_unusable_leave_no_store(refused, extraction, dataset, tmp_path):

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
-from published_trees import write_coco_sd, write_dolos
+from published_trees import flip, write_coco_sd, write_dolos
+
+from declip_pipeline.extraction import checked_dataset
 
 
 @pytest.fixture
@@ -43,3 +45,40 @@ def test_a_fake_that_is_a_real_picture_is_remarked(said, tmp_path):
     (data / "celebahq/fake/ldm/images/test/20000.png").write_bytes(real.read_bytes())
     (line,) = problems(said(data, "--generators", "ldm,real"))
     assert line.endswith("the same content is real here and fake there")
+
+
+def test_masks_that_call_most_of_the_pixels_fake_are_remarked_until_it_is_said(
+    program, said, tmp_path
+):
+    data = write_coco_sd(tmp_path / "coco-sd")
+    assert problems(said(data)) == []
+    flip(data / "masks")
+    line = (
+        "problem: coco-sd coco-sd: its 6 masks call 79.2% of the pixels fake, and no real pictures "
+        "tell whether that is so; if black marks fake pixels pass --polarity black-is-fake, if "
+        "not, --polarity white-is-fake"
+    )
+    assert problems(said(data)) == [line]
+    assert line in program("data", "check", data).out.splitlines()
+    assert problems(said(data, "--polarity", "white-is-fake")) == []
+    assert problems(said(data, "--polarity", "black-is-fake")) == []
+
+
+def test_of_many_masks_some_are_looked_at(monkeypatch, tmp_path):
+    monkeypatch.setattr(checked_dataset, "MASKS_PER_GENERATOR", 2)
+    data = write_coco_sd(tmp_path / "coco-sd")
+    flip(data / "masks")
+    lines: list[str] = []
+    checked_dataset.open_checked_dataset(data, notice=lines.append)
+    (line,) = lines
+    assert line.startswith("problem: coco-sd coco-sd: 2 of its 6 masks call 79.2% of the pixels")
+
+
+def test_folders_of_wholly_generated_pictures_are_no_files_without_a_partner(said, tmp_path):
+    data = write_dolos(tmp_path / "dolos", count=1, sources=("celebahq", "ffhq"))
+    lines = said(data, "--generators", "lama")
+    assert lines[0] == (
+        "2 folders (celebahq/fake/p2, ffhq/fake/p2) of wholly generated pictures, without masks, "
+        "left out"
+    )
+    assert not any("no partner" in line for line in lines)
