@@ -65,6 +65,7 @@ def predict(
     from declip_pipeline.reports.prediction_folder import PredictionFolder
     from declip_pipeline.store.identity import parts_of
     from declip_pipeline.training.run_folder import RunFolder
+    from stages.evaluate_detection import remark_weak_maps
     from stages.screen import progress, remark, result
 
     folder = RunFolder(run)
@@ -78,6 +79,7 @@ def predict(
     dtypes = [each["dtype"] for each in config["inputs"]]
     predictor = Predictor(opened, decoder.to(chosen), features, dtypes=dtypes)
     results.start()
+    remark_weak_maps([folder])
     rows = dict(results.done)
     if len(rows) == len(pictures):
         remark("all pictures are predicted already, nothing to do (--overwrite does it again)")

@@ -51,7 +51,12 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     assert outcome.err.count("labels of pictures: its maps are weakly supervised") == 1
     assert "ldm: IoU " in outcome.out
     # A prediction's score is the pooled one, its map what it was.
-    table = Path(program("predict", run, "-i", picture, "-o", tmp_path / "out").last_line)
+    outcome = program("predict", run, "-i", picture, "-o", tmp_path / "out")
+    weakly = "was trained for detection, on labels of pictures: its maps are weakly supervised"
+    assert f"{run} {weakly}" in outcome.err
+    of_masks = program("predict", masks, "-i", picture, "-o", tmp_path / "of masks")
+    assert weakly not in of_masks.err
+    table = Path(outcome.last_line)
     with table.open(newline="") as file:
         (row,) = csv.DictReader(file)
     import numpy as np
