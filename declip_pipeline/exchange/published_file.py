@@ -15,6 +15,7 @@ from torch import Tensor
 
 from declip_pipeline.atomic_files import write_bytes
 from declip_pipeline.errors import InputError
+from declip_pipeline.exchange.pickled_code import code_asked_for
 
 EXPECTED = (
     "expected a DeCLIP checkpoint (.pth): a dict of model, optimizer, total_steps, feature_layer "
@@ -125,13 +126,19 @@ def _content(path: Path) -> Any:
     except PermissionError:
         raise
     except Exception as error:  # the reader raises a dozen unrelated classes on damaged files
-        asked = re.search(r"GLOBAL (\S+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and asked:
+        asked = None
+        if isinstance(error, pickle.UnpicklingError):
+            named = re.search(r"GLOBAL (\S+)", str(error))
+            # Of protocols other than torch's own it is the protocol that the reader stumbles on.
+            asked = named[1] if named else code_asked_for(path)
+        if asked:
             raise InputError(
-                f"{path} asks to run {asked[1]} when it is loaded; refused, nothing of it was run; "
+                f"{path} asks to run {asked} when it is loaded; refused, nothing of it was run; "
                 "expected tensors and plain values alone"
             ) from error
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        lines = (str(error).strip() or type(error).__name__).splitlines()
+        # Torch begins with what changed in a version of its own.
+        first_line = next((line for line in lines if line.startswith("Unsupported")), lines[0])
         reason = textwrap.shorten(first_line, 120, placeholder=" ...")
         raise InputError(f"{path} cannot be read as a checkpoint ({reason}); {EXPECTED}") from error
 

@@ -101,6 +101,30 @@ def test_a_malicious_pickle_is_refused_and_nothing_is_run(tmp_path, kind):
     assert target.exists()
 
 
+@pytest.mark.parametrize("form", ["plain", "torch"])
+@pytest.mark.parametrize("protocol", range(6))
+def test_what_a_pickle_asks_for_is_named_in_every_protocol(tmp_path, form, protocol):
+    target = tmp_path / "executed"
+    path = tmp_path / "bad.pth"
+    content = {"model": {}, "again": ["posix", "system"], "feature_layer": Bomb(target)}
+    if form == "plain":
+        path.write_bytes(pickle.dumps(content, protocol=protocol))
+    else:
+        torch.save(content | {"model": LINEAR}, path, pickle_protocol=protocol)
+    assert refusal(path) == (
+        f"{path} asks to run {os.name}.system when it is loaded; refused, nothing of it was run; "
+        "expected tensors and plain values alone"
+    )
+    assert not target.exists()
+
+
+def test_tensors_alone_in_another_protocol_ask_for_nothing(tmp_path):
+    path = saved(tmp_path / "newer.pth", {"model": LINEAR}, pickle_protocol=4)
+    assert refusal(path).startswith(
+        f"{path} cannot be read as a checkpoint (Unsupported operand 149); expected a DeCLIP"
+    )
+
+
 def test_other_files_are_no_checkpoints(tmp_path):
     assert "no such file; expected a DeCLIP checkpoint" in refusal(tmp_path / "absent.pth")
     assert "a folder; expected" in refusal(tmp_path)
