@@ -63,7 +63,10 @@ def stated(option: str | None, found: str | None, what: str, path: Path) -> str 
 
 
 def decoder_type_of(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """The type of the decoder with these tensors. Raises `InputError` when it is of none."""
+    """The type of the decoder with these tensors.
+
+    Raises `InputError` when it is of none, with what the nearest type has or lacks.
+    """
     first = tensors.get("fc.0.weight")
     if any(name.startswith("att1.") for name in tensors):
         return "attention"
@@ -71,11 +74,47 @@ def decoder_type_of(tensors: Mapping[str, Tensor], path: Path) -> str:
         return "linear"
     depth = sum(tensors[name].ndim == 4 for name in tensors if name.startswith("fc.")) - 1
     if first is None or depth < 4 or depth % 4:
+        names = list(tensors)
+        found = ", ".join(names[:5]) + (", ..." if names[5:] else "")
         raise InputError(
-            f"{path}: its tensors ({', '.join(list(tensors)[:5])}, ...) are those of no known "
-            "decoder; expected linear, attention or conv-N; a --decoder-type says what is missing"
+            _nearest_type(tensors, path)
+            or f"{path}: its tensors ({found}) are those of no known decoder; expected linear, "
+            "attention or conv-N"
         )
     return f"conv-{depth}"
+
+
+def _nearest_type(tensors: Mapping[str, Tensor], path: Path) -> str | None:
+    """What a decoder that looks like one of a known type lacks and has besides; None if none does.
+
+    By names alone: most of those of the type and of the tensors must be the same.
+    """
+    given = set(filter(is_weight, tensors))
+    convolutions = sum(value.ndim == 4 for value in tensors.values())
+    stages = min(convolutions // 4, 23)
+    depths = sorted({4, 12, 20, 4 * stages, 4 * stages + 4} - {0})
+    # Names differ with the layer, too: decoders of a ResNet's first ones leave out upsamplings.
+    shapes = [PUBLISHED[VIT]["layer0"], *PUBLISHED[RESNET].values()]
+    names = {
+        (kind, number): set(filter(is_weight, empty_decoder(kind, shape, {}).state_dict()))
+        for kind in ("linear", "attention", *(f"conv-{depth}" for depth in depths))
+        for number, shape in enumerate(shapes)
+        if not shape.is_grid or kind.startswith("conv-")
+    }
+    nearest = min(names, key=lambda place: len(names[place] ^ given))
+    own = names[nearest]
+    if len(own ^ given) > len(own & given):
+        return None
+    faults = {"missing": sorted(own - given), "unexpected": sorted(given - own)}
+    texts = [
+        f"{what}: {', '.join(some[:3])}" + (f" and {len(some) - 3} more" if some[3:] else "")
+        for what, some in faults.items()
+        if some
+    ]
+    return (
+        f"{path}: its tensors look like those of a {nearest[0]} decoder; {'; '.join(texts)}; give "
+        "a complete checkpoint"
+    )
 
 
 def empty_decoder(decoder_type: str, shape: FeatureShape, tensors: Mapping[str, Tensor]) -> Decoder:

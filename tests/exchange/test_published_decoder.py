@@ -133,7 +133,41 @@ def test_a_layer_that_no_backbone_has_is_refused():
 
 def test_tensors_of_no_decoder_are_refused():
     tensors = {"fc.1.weight": torch.empty(3)}
-    with pytest.raises(InputError, match=r"\(fc.1.weight, ...\) are those of no known decoder"):
+    with pytest.raises(
+        InputError, match=r"its tensors \(fc.1.weight\) are those of no known decoder"
+    ):
+        decoder_type_of(tensors, Path("a.pth"))
+
+
+@pytest.mark.parametrize(
+    ("case", "lost", "words"),
+    [
+        ("ViT-L/14|layer20|linear", ["fc.0.weight"], "linear decoder; missing: fc.0.weight"),
+        ("ViT-L/14|layer20|conv-4", ["fc.8.weight"], "conv-4 decoder; missing: fc.8.weight"),
+        ("ViT-L/14|layer20|conv-12", ["fc.3.weight"], "conv-12 decoder; missing: fc.3.weight"),
+        ("RN50|layer1|conv-4", ["fc.0.weight"], "conv-4 decoder; missing: fc.0.weight"),
+        (
+            "ViT-L/14|layer20|conv-20",
+            ["fc.0.weight", "fc.0.bias", "fc.1.weight", "fc.1.bias"],
+            "conv-20 decoder; missing: fc.0.bias, fc.0.weight, fc.1.bias and 1 more",
+        ),
+    ],
+)
+def test_of_an_incomplete_decoder_it_is_said_what_it_looks_like(case, lost, words):
+    tensors = checkpoint_of(case).decoder
+    for name in lost:
+        del tensors[name]
+    with pytest.raises(InputError) as caught:
+        decoder_type_of(tensors, Path("a.pth"))
+    assert str(caught.value) == (
+        f"a.pth: its tensors look like those of a {words}; give a complete checkpoint"
+    )
+
+
+def test_what_a_decoder_has_besides_is_said_too():
+    tensors = checkpoint_of("ViT-L/14|layer20|conv-4").decoder
+    tensors["fc.99.weight"] = torch.empty(1, 1, 5, 5, device="meta")
+    with pytest.raises(InputError, match=r"a conv-4 decoder; unexpected: fc.99.weight; give a"):
         decoder_type_of(tensors, Path("a.pth"))
 
 
