@@ -50,15 +50,16 @@ def read_listed(
         root = Path(os.path.commonpath([str(Path(path).parent) for path in absolute.values()]))
     relative = {path: Path(place).relative_to(root).as_posix() for path, place in absolute.items()}
     missing = {path for path, place in absolute.items() if not Path(place).is_file()}
-    if missing and not allow_unpaired:
+    kept = [entry for entry in listed if not missing & {entry.image, entry.mask}]
+    if missing and not (kept and allow_unpaired):
+        way_out = (
+            "pass --allow-unpaired to leave these out"
+            if kept
+            else f"none of its {len(listed)} samples has its files"
+        )
         raise InputError(
             f"{file} lists {count_and_names('file', sorted(missing))} that cannot be found; paths "
-            "are relative to the list's own folder, pass --allow-unpaired to leave these out"
-        )
-    kept = [entry for entry in listed if not missing & {entry.image, entry.mask}]
-    if not kept:
-        raise InputError(
-            f"none of the {len(listed)} samples of {file} has its files; see its paths"
+            f"are relative to the list's own folder, {way_out}"
         )
     _refuse_twice(file, [relative[entry.image] for entry in kept])
     ids = unique_ids([relative[entry.image] for entry in kept])

@@ -89,8 +89,17 @@ def test_files_that_are_not_there(files: Path) -> None:
     manifest = open_dataset(path, allow_unpaired=True)
     assert [s.id for s in manifest.samples] == ["fakes/a"]
     assert manifest.unpaired == ("fakes/b.png",)
-    message = f"none of the 1 samples of {path} has its files; see its paths"
-    assert error(json_of(files, entries[1:]), allow_unpaired=True) == message
+
+
+def test_a_list_of_which_nothing_is_there_names_what_it_lists(files: Path) -> None:
+    path = json_of(files, [[f"fakes/{number}.png", "Negative"] for number in range(10)])
+    names = ", ".join(f"fakes/{number}.png" for number in range(5))
+    message = (
+        f"{path} lists 10 files ({names} and 5 more) that cannot be found; paths are relative to "
+        "the list's own folder, none of its 10 samples has its files"
+    )
+    assert error(path) == message
+    assert error(path, allow_unpaired=True) == message
 
 
 def test_a_picture_listed_twice(files: Path) -> None:

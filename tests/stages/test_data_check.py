@@ -294,6 +294,13 @@ def test_lists_are_checked_too(program, tmp_path):
     assert outcome.out.startswith("all: layout csv, 6 pictures; white is fake, as in layout csv")
 
 
+def test_a_list_of_files_that_are_not_there_is_refused_with_their_names(refused, tmp_path):
+    (tmp_path / "list.json").write_text('[["a.png", "b.png"], ["c.png", "Negative"]]')
+    assert "lists 3 files (a.png, b.png, c.png) that cannot be found; paths" in refused(
+        "data", "check", tmp_path / "list.json"
+    )
+
+
 def test_every_layout_of_the_library_can_be_chosen():
     from declip_pipeline.datasets.layouts import LAYOUTS
     from stages.dataset_options import Layout
