@@ -13,6 +13,7 @@ from rich.progress import (
     Task,
     TextColumn,
 )
+from rich.table import Column
 from rich.text import Text
 
 # Names of pictures and runs are shown to the letter: no colours, markup or emoji made of them.
@@ -29,11 +30,15 @@ def result(text: str) -> None:
     print(text, flush=True)
 
 
+# Of the description of a bar, where the console is narrow; what stands beside it on a wide one.
+LONGEST_NAME, BESIDE_IT = 40, 60
+
+
 class _Rate(ProgressColumn):
     """Pictures (or whatever is counted) per second."""
 
     def __init__(self, unit: str) -> None:
-        super().__init__()
+        super().__init__(Column(no_wrap=True))
         self._unit = unit
 
     def render(self, task: Task) -> Text:
@@ -55,19 +60,28 @@ class _TimeLeft(ProgressColumn):
         return Text(str(timedelta(seconds=round(task.elapsed if task.finished else left))))
 
 
+def _shortened(name: str) -> str:
+    most = max(LONGEST_NAME, console.width - BESIDE_IT)
+    if len(name) <= most:
+        return name
+    kept = most - len("...")
+    return f"{name[: kept - kept // 2]}...{name[-(kept // 2) :]}"
+
+
 @contextmanager
 def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and time left; yields a function to tell done and total.
 
     On a terminal the bar is drawn live; elsewhere (a log file) its last state alone is written.
-    Nothing is drawn before there is something to tell.
+    Nothing is drawn before there is something to tell. It takes one line: of a name that is too
+    long for it the middle is left out.
     """
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
-        MofNCompleteColumn(),
+        MofNCompleteColumn(table_column=Column(no_wrap=True)),
         _Rate(unit),
-        _TimeLeft(),
+        _TimeLeft(Column(no_wrap=True)),
         console=console,
     )
     task = None
@@ -76,7 +90,7 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
         nonlocal task
         if task is None:
             # What an earlier run did is there from the start, and not part of this one's rate.
-            task = bar.add_task(what, total=total, completed=done, initial=done)
+            task = bar.add_task(_shortened(what), total=total, completed=done, initial=done)
             bar.start()
         bar.update(task, completed=done, total=total)
 

@@ -1,6 +1,8 @@
 """Names are shown to the letter, whatever they look like."""
 
-from stages.screen import progress, remark
+import pytest
+
+from stages.screen import console, progress, remark
 
 ODD = "runs/[bold]x[/] :smile: [/x] {task}"
 
@@ -14,3 +16,26 @@ def test_a_bar_is_named_to_the_letter(capsys):
     with progress(ODD) as tell:
         tell(1, 1)
     assert ODD in capsys.readouterr().err
+
+
+LONG = "conv-20_layer20_" + "repaint-p2-9k+" * 5 + "ldm_0123456789ab on celebahq"
+
+
+@pytest.mark.parametrize(("total", "unit"), [(9, "images"), (12345, "pictures")])
+@pytest.mark.parametrize("name", ["judging", "x" * 40, LONG])
+def test_a_bar_takes_one_line(capsys, monkeypatch, name, total, unit):
+    monkeypatch.setattr(console, "_width", 80)
+    with progress(name, unit) as tell:
+        tell(0, total)
+        tell(total, total)
+    line, end = capsys.readouterr().err.rstrip(" ").split("\n")
+    assert end == ""
+    assert len(line) <= 80
+
+
+def test_of_a_long_name_both_ends_are_shown(capsys, monkeypatch):
+    for width, shown in ((80, "conv-20_layer20_rep...6789ab on celebahq "), (300, f"{LONG} ")):
+        monkeypatch.setattr(console, "_width", width)
+        with progress(LONG) as tell:
+            tell(1, 2)
+        assert capsys.readouterr().err.startswith(shown)
