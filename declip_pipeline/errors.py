@@ -35,6 +35,10 @@ class WeightsError(DeclipError):
     """Backbone weights are missing, unreadable, or belong to another architecture."""
 
 
+class DownloadError(WeightsError):
+    """Weights that are not here cannot be fetched; the message ends with the ways out."""
+
+
 class StoreError(DeclipError):
     """A feature store is missing, incomplete, damaged, or of another format version."""
 

@@ -34,7 +34,7 @@ from stages.options import (
     comma_separated,
     require_folder,
 )
-from stages.run_backbones import recorded_weights
+from stages.run_backbones import open_chosen_backbone, recorded_weights
 
 # Typer makes the choices out of it.
 Dtype = StrEnum("Dtype", {name: name for name in FEATURE_DTYPES})  # type: ignore[misc]
@@ -164,7 +164,6 @@ def extract(
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
     from declip_pipeline.backbones.layer_selection import select_layers
-    from declip_pipeline.backbones.registry import open_backbone
     from declip_pipeline.devices import choose_device
     from declip_pipeline.extraction.checked_dataset import open_checked_dataset
     from declip_pipeline.extraction.stage_times import StageTimes
@@ -202,7 +201,7 @@ def extract(
         kind = computing_on.type if workers is None else workers.device_kind()
         if precision is Precision.auto:
             precision = Precision.bfloat16 if kind == "cuda" else Precision.float32
-        backbone = open_backbone(arch, weights=weights or (), device=str(computing_on))
+        backbone = open_chosen_backbone(arch, weights, str(computing_on))
         backbone.in_precision(precision.value)
         if compile_backbone:
             backbone.compile()

@@ -1,9 +1,9 @@
-"""The backbones of a run: how their weights are recorded, and opened again."""
+"""Backbones that a user chose, and those of a run: how weights are recorded, and opened again."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from declip_pipeline.errors import WeightsError
+from declip_pipeline.errors import DownloadError, WeightsError
 
 if TYPE_CHECKING:
     from declip_pipeline.backbones.contract import Backbone
@@ -12,6 +12,18 @@ if TYPE_CHECKING:
 def recorded_weights(weights: list[str]) -> list[str]:
     """Weights as a later command finds them from any folder."""
     return [text if text.startswith("random:") else str(Path(text).absolute()) for text in weights]
+
+
+def open_chosen_backbone(arch: str, weights: list[str] | None, device: str) -> "Backbone":
+    """The backbone of `--arch`, where any other would do, too."""
+    from declip_pipeline.backbones.registry import open_backbone
+
+    try:
+        return open_backbone(arch, weights=weights or (), device=device)
+    except DownloadError as error:
+        raise WeightsError(
+            f"{error}, or take --arch efficientnet-lite0, whose weights are installed"
+        ) from error
 
 
 def open_backbones(

@@ -12,13 +12,12 @@ import huggingface_hub
 import torch
 from huggingface_hub import constants
 
-from declip_pipeline.errors import WeightsError
+from declip_pipeline.errors import DownloadError
 
 PROBE_SECONDS = 5.0
 WAYS_OUT = (
     "connect to the internet once, or give --weights FILE (an OpenAI .pt, TorchScript archive or "
-    "state dict; an open_clip .safetensors or .bin; a timm state dict), or take "
-    "--arch efficientnet-lite0, whose weights are installed"
+    "state dict; an open_clip .safetensors or .bin; a timm state dict)"
 )
 
 Fetched = TypeVar("Fetched")
@@ -29,7 +28,7 @@ def from_hub(name: str, fetch: Callable[[], Fetched]) -> Fetched:
 
     The client retries an unreachable hub for 47 s a model (huggingface_hub 2.4), so it is asked
     once beforehand. Its log and warnings stay off the screen.
-    Raises `WeightsError` with the ways out when the weights cannot be had.
+    Raises `DownloadError` with the ways out when the weights cannot be had.
     """
     unreachable = _why_unreachable(constants.ENDPOINT)
     with _quiet(), _offline(unreachable is not None):
@@ -43,7 +42,7 @@ def from_hub(name: str, fetch: Callable[[], Fetched]) -> Fetched:
 def download(name: str, url: str, path: Path, *, ways_out: str) -> None:
     """Fetch a file that lies elsewhere than on the hub to `path`; one that is there is left.
 
-    It appears whole or not at all. Raises `WeightsError` with `ways_out` when it cannot be had.
+    It appears whole or not at all. Raises `DownloadError` with `ways_out` when it cannot be had.
     """
     if path.is_file():
         return
@@ -59,9 +58,9 @@ def download(name: str, url: str, path: Path, *, ways_out: str) -> None:
         raise _cannot_download(name, reason, ways_out)
 
 
-def _cannot_download(name: str, reason: str, ways_out: str) -> WeightsError:
+def _cannot_download(name: str, reason: str, ways_out: str) -> DownloadError:
     shortened = textwrap.shorten(reason.splitlines()[0], 200, placeholder=" ...")
-    return WeightsError(f"cannot download the weights of {name} ({shortened}); {ways_out}")
+    return DownloadError(f"cannot download the weights of {name} ({shortened}); {ways_out}")
 
 
 def _why_unreachable(url: str) -> str | None:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import constants
 
+from declip_pipeline.backbones import hub
 from declip_pipeline.decoders import build_decoder, initialize
 from declip_pipeline.feature_shape import FeatureShape
 from declip_pipeline.training.run_folder import RunFolder
@@ -144,3 +146,19 @@ def test_a_run_of_several_layers_is_refused(refused, tiny_store, tmp_path, cpu):
     assert "joins layer1 of CLIP:from-file, layer2 of CLIP:from-file" in text
     assert "names one layer of one backbone; export it with --onnx" in text
     assert not file.exists()
+
+
+def test_without_a_network_each_command_names_its_own_ways_out(
+    refused, shared_dataset, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(hub, "_why_unreachable", lambda url: "no route")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    file = tmp_path / "ViT_layer20_linear_ldm.pth"
+    torch.save({"model": build_decoder("linear", FeatureShape(1024, 16, 16, 1)).state_dict()}, file)
+    text = refused("import-checkpoint", file, "-o", tmp_path / "runs", code=1)
+    assert text.startswith("cannot download the weights of CLIP:ViT-L/14 (no route); connect to")
+    assert ", or give --weights FILE (an OpenAI .pt" in text
+    assert text.endswith("a timm state dict)")
+    text = refused("extract", shared_dataset, "--arch", "RN50", "--cache", tmp_path, code=1)
+    assert text.startswith("cannot download the weights of CLIP:RN50 (no route); connect to")
+    assert text.endswith(", or take --arch efficientnet-lite0, whose weights are installed")
