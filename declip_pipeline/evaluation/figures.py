@@ -6,7 +6,7 @@ from statistics import fmean, stdev
 import numpy as np
 
 from declip_pipeline.evaluation.localization import METRICS, ImageResult, mean_figures
-from declip_pipeline.metrics.bootstrap import percentile_interval, resampled_means
+from declip_pipeline.metrics.bootstrap import Interval, percentile_interval, resampled_means
 
 Figures = dict[str, float | int | None]
 """What `figures_with_intervals` returns; plain JSON values."""
@@ -34,7 +34,7 @@ def figures_with_intervals(runs: Sequence[Sequence[ImageResult]]) -> Figures:
     for number, name in enumerate(METRICS):
         found = [float(value) for one in means if (value := one[name]) is not None]
         figures[name] = fmean(found) if found else None
-        low, high = percentile_interval(resampled[number]) if found else (np.nan, np.nan)
+        low, high = interval_of(resampled[number], name) if found else (np.nan, np.nan)
         figures[f"{name}_low"], figures[f"{name}_high"] = _or_none(low), _or_none(high)
         if len(runs) > 1:
             figures[f"{name}_spread"] = stdev(found) if found else None
@@ -43,6 +43,14 @@ def figures_with_intervals(runs: Sequence[Sequence[ImageResult]]) -> Figures:
         values = [getattr(result, name) for result in real]
         figures[f"{name}_without_fake"] = fmean(values) if values else None
     return figures
+
+
+def interval_of(resampled: np.ndarray, metric: str) -> Interval:
+    """The interval of resampled means of one of METRICS, cut where no mean can be."""
+    low, high = percentile_interval(resampled)
+    highest = 100.0 if metric == "iou" else 1.0
+    # Those of two seeds are wide; a NaN stays one.
+    return Interval(*np.clip([low, high], 0.0, highest).tolist())
 
 
 def metric_values(runs: Sequence[Sequence[ImageResult]]) -> list[np.ndarray]:

@@ -1,10 +1,13 @@
 """How far a mean would move with other pictures and other seeds: bootstrap intervals of 95%."""
 
 from collections.abc import Callable, Sequence
+from math import sqrt
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy.special import stdtrit
 
 from declip_pipeline.core_threads import torch_threads
 from declip_pipeline.errors import InputError
@@ -44,8 +47,11 @@ def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int =
     two pictures there is no interval: (NaN, NaN).
     Raises: InputError for another shape.
     Source: the percentile interval, Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-    chapter 13; seeds and pictures are resampled independently of one another, the pigeonhole
-    bootstrap (Owen, Annals of Applied Statistics 1, 2007), which errs towards wide intervals.
+    chapter 13. Seeds are resampled by themselves, and what they deviate adds to what pictures do:
+    two-way, after the pigeonhole bootstrap (Owen, Annals of Applied Statistics 1, 2007), with the
+    seeds' part widened for how few there are (`_widening`). What a seed does to single pictures
+    counts in both parts, so an interval over seeds errs towards a wide one; of two or three seeds
+    it is as wide as two or three values leave it.
     """
     return percentile_interval(resampled_means([values], resamples=resamples, seed=seed)[0])
 
@@ -129,9 +135,10 @@ def resampled_means(
     pictures = kept[0].shape[1]
     if pictures < 2:
         return np.full((len(kept), resamples), np.nan)
-    every = np.concatenate(kept)
     # In an order of their own, pictures in another order give the same resamples.
-    every = every[:, np.lexsort(every)]
+    order = np.lexsort(np.concatenate(kept))
+    kept = [group[:, order] for group in kept]
+    every = np.concatenate(kept)
     random = generator(seed, "bootstrap")
     at_once = max(1, DRAWS_AT_ONCE // pictures)
     parts = []
@@ -147,11 +154,12 @@ def resampled_means(
     for number, group in enumerate(kept):
         own = by_seed[first : first + len(group)]
         first += len(group)
+        means[number] = own.mean(axis=0)
         if len(group) > 1:
             alike = (seed, number) if seeds_alike is None else (seeds_alike[number],)
             random = generator(0, "bootstrap of seeds", *alike)
-            own = own * _drawn_shares(random, resamples, len(group)).T
-        means[number] = own.sum(axis=0)
+            drawn = _drawn_shares(random, resamples, len(group)) - 1 / len(group)
+            means[number] += _widening(len(group)) * (drawn @ group.mean(axis=1))
     return means
 
 
@@ -186,6 +194,19 @@ def _of_same_pictures(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
         raise InputError(f"values have shapes {shapes}; expected the same pictures in all of them")
     judged = ~np.isnan(np.concatenate(found)).any(axis=0)
     return [group[:, judged] for group in found]
+
+
+def _widening(seeds: int) -> float:
+    """What makes resamples of so few seeds deviate as Student's t says their mean does.
+
+    The variance of drawn means lacks a factor of (S - 1) / S, and their percentiles are those of a
+    normal distribution where t with S - 1 degrees of freedom has longer tails. Unwidened intervals
+    of 200 pictures held the truth 65% of the time with 2 seeds, 81% with 3 and 90% with 5.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    return float(
+        sqrt(seeds / (seeds - 1)) * stdtrit(seeds - 1, 1 - tail) / NormalDist().inv_cdf(1 - tail)
+    )
 
 
 def _drawn_shares(random: np.random.Generator, resamples: int, length: int) -> np.ndarray:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from declip_pipeline.evaluation.figures import interval_of
 from declip_pipeline.metrics.bootstrap import (
     RESAMPLES,
     Interval,
-    percentile_interval,
     resampled_means,
 )
 from declip_pipeline.seeding import derived_seed
@@ -65,4 +65,4 @@ def _interval_of_cells(members: Sequence[tuple[str, Evaluation]], metric: str) -
         )
         for mean, (group, values) in zip(means, groups.items(), strict=True):
             total = total + mean * len(values) / (per_cell[name, group[0]] * len(per_cell))
-    return percentile_interval(total)
+    return interval_of(total, metric)

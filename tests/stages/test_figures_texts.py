@@ -36,6 +36,6 @@ def test_what_is_not_there_is_not_shown():
 
 
 def test_over_seeds_the_spread_stands_beside_the_mean():
-    found = figures([image(0, 40.0), image(1, 40.0)], [image(0, 60.0), image(1, 60.0)])
+    found = figures([image(0, 49.0), image(1, 49.0)], [image(0, 51.0), image(1, 51.0)])
     (line,) = figures_lines({"ldm": found}, found)
-    assert line.startswith("  ldm: IoU 50.00 ± 14.14 [40.0, 60.0], F1 best 0.9000 ± 0.0000 [0.900")
+    assert line.startswith("  ldm: IoU 50.00 ± 1.41 [40.8, 59.2], F1 best 0.9000 ± 0.0000 [0.900")
