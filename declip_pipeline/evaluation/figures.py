@@ -5,7 +5,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from declip_pipeline.evaluation.localization import METRICS, ImageResult, mean_figures
+from declip_pipeline.evaluation.localization import METRICS, ImageResult, mean_figures, scenes_of
 from declip_pipeline.metrics.bootstrap import Interval, percentile_interval, resampled_means
 
 Figures = dict[str, float | int | None]
@@ -14,6 +14,8 @@ Figures = dict[str, float | int | None]
 
 def figures_with_intervals(runs: Sequence[Sequence[ImageResult]]) -> Figures:
     """Means over pictures with bootstrap intervals of 95%, over seeds too where there are several.
+
+    Resampled are scenes: what was forged of one photograph is drawn together.
 
     runs: for each seed its results, of the same pictures in the same order. `iou` is in percent,
     the other metrics in [0, 1], over the pictures that have a fake pixel; each with `_low` and
@@ -30,7 +32,10 @@ def figures_with_intervals(runs: Sequence[Sequence[ImageResult]]) -> Figures:
     judged = metric_values(runs)
     if judged[0].shape[1]:
         # The same pictures and the same seeds for all metrics: it is one resample of the test.
-        resampled = resampled_means(judged, seeds_alike=[0] * len(METRICS))
+        names = scenes_of(result for result in runs[0] if result.has_fake)
+        resampled = resampled_means(
+            judged, scenes=[names] * len(METRICS), seeds_alike=[0] * len(METRICS)
+        )
     for number, name in enumerate(METRICS):
         found = [float(value) for one in means if (value := one[name]) is not None]
         figures[name] = fmean(found) if found else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from declip_pipeline.datasets.scenes import scene_of_stored
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.devices import exact_float32
 from declip_pipeline.evaluation.maps import probability_maps
@@ -23,7 +24,8 @@ class ImageResult:
     the mean of its map, `fake_share` the share of its pixels that are called fake at 0.5.
 
     `has_fake` is False for a picture without a fake pixel, whose false alarms `score` and
-    `fake_share` are all that there is to judge."""
+    `fake_share` are all that there is to judge. `scene` is what it shows, as `scene_of_stored` has
+    it; empty for a scene of its own."""
 
     id: str
     split: str
@@ -35,6 +37,7 @@ class ImageResult:
     ap: float
     score: float
     fake_share: float
+    scene: str = ""
 
 
 def evaluate_localization(
@@ -87,6 +90,7 @@ def _judged(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[int, I
             has_fake=fakes[place],
             score=scores[place],
             fake_share=called[place],
+            scene=scene_of_stored(store.samples[row]),
             **{name: figures[name][place] for name in METRICS},
         )
         for place, row in enumerate(rows.tolist())
@@ -105,6 +109,11 @@ def mean_figures(results: Iterable[ImageResult]) -> dict[str, float | int | None
         for name in METRICS
     }
     return {"images": len(judged), "images_without_fake": len(every) - len(judged), **means}
+
+
+def scenes_of(results: Iterable[ImageResult]) -> np.ndarray:
+    """The scene of each result, (pictures,) str: what bootstraps draw."""
+    return np.array([result.scene or result.id for result in results], dtype=np.str_)
 
 
 def by_generator(results: Sequence[ImageResult]) -> dict[str, list[ImageResult]]:

@@ -39,40 +39,57 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def mean_interval(values: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0) -> Interval:
+def mean_interval(
+    values: np.ndarray,
+    *,
+    scenes: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
     """The interval of the mean of `values`, of pictures or of pictures under several seeds.
 
     values: (pictures,), or (seeds, pictures) with the same picture in each column. Pictures that
-    are NaN under any seed are left out. The order of the pictures does not matter. Of fewer than
-    two pictures there is no interval: (NaN, NaN).
+    are NaN under any seed are left out. The order of the pictures does not matter. scenes:
+    (pictures,), what each shows; all pictures of a scene are drawn together, since they tell the
+    same. None: each is a scene of its own. Of fewer than two scenes there is no interval:
+    (NaN, NaN).
     Raises: InputError for another shape.
     Source: the percentile interval, Efron and Tibshirani, An Introduction to the Bootstrap (1993),
-    chapter 13. Seeds are resampled by themselves, and what they deviate adds to what pictures do:
-    two-way, after the pigeonhole bootstrap (Owen, Annals of Applied Statistics 1, 2007), with the
-    seeds' part widened for how few there are (`_widening`). What a seed does to single pictures
-    counts in both parts, so an interval over seeds errs towards a wide one; of two or three seeds
-    it is as wide as two or three values leave it.
+    chapter 13; drawing whole groups, Davison and Hinkley, Bootstrap Methods and their Application
+    (1997), section 3.8. Seeds are resampled by themselves, and what they deviate adds to what
+    pictures do: two-way, after the pigeonhole bootstrap (Owen, Annals of Applied Statistics 1,
+    2007), with the seeds' part widened for how few there are (`_widening`). What a seed does to
+    single pictures counts in both parts, so an interval over seeds errs towards a wide one; of two
+    or three seeds it is as wide as two or three values leave it.
     """
-    return percentile_interval(resampled_means([values], resamples=resamples, seed=seed)[0])
+    groups = None if scenes is None else [scenes]
+    means = resampled_means([values], scenes=groups, resamples=resamples, seed=seed)
+    return percentile_interval(means[0])
 
 
 def paired_difference(
-    first: np.ndarray, second: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+    first: np.ndarray,
+    second: np.ndarray,
+    *,
+    scenes: np.ndarray | None = None,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Difference:
     """The mean of `first` less that of `second`, both of the same pictures.
 
-    first, second: as in `mean_interval`, with the same picture in each column of both; each may
-    have several seeds of its own. Each resample takes the same pictures for both, so what makes a
-    picture hard for both drops out. The p-value is twice the smaller share of resamples on one side
-    of zero (itself included on both), between 2 / (resamples + 1) and 1.
+    first, second, scenes: as in `mean_interval`, with the same picture in each column of both; each
+    may have several seeds of its own. Each resample takes the same pictures for both, so what makes
+    a picture hard for both drops out. The p-value is twice the smaller share of resamples on one
+    side of zero (itself included on both), between 2 / (resamples + 1) and 1.
     Raises: InputError for other shapes.
     Source: as `mean_interval`; the p-value by counting, Davison and Hinkley, Bootstrap Methods and
     their Application (1997), section 4.2.
     """
-    kept = _of_same_pictures([first, second])
-    if not kept[0].shape[1]:
+    kept, judged = _of_same_pictures([first, second])
+    if not judged.any():
         return Difference(float("nan"), NO_INTERVAL, float("nan"))
-    means = resampled_means(kept, resamples=resamples, seed=seed)
+    groups = None if scenes is None else [scenes[judged]] * 2
+    means = resampled_means(kept, scenes=groups, resamples=resamples, seed=seed)
     differences = means[0] - means[1]
     value = float(kept[0].mean() - kept[1].mean())
     return Difference(value, percentile_interval(differences), two_sided_p_value(differences))
@@ -117,49 +134,51 @@ def bootstrap_interval(
 def resampled_means(
     groups: Sequence[np.ndarray],
     *,
+    scenes: Sequence[np.ndarray] | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
     seeds_alike: Sequence[int] | None = None,
 ) -> np.ndarray:
     """Means of resamples, (groups, resamples) float64, for intervals of what is made of means.
 
-    groups: each as in `mean_interval`, all of the same pictures in the same order, such as the
-    metrics of a run or runs to compare. One resample takes the same pictures for all groups, and
-    seeds of each group's own. NaN with fewer than two pictures. `seed`: give another one to other
-    pictures, so that their resamples are independent. `seeds_alike`: a number for each group; those
-    with the same one take the same seeds, in this call and in others (the same runs on other
+    groups: each as in `mean_interval`. One resample takes the same scenes for all groups, and seeds
+    of each group's own. scenes: for each group its pictures' (pictures,), names of one type; the
+    groups may then be of different pictures, such as the forgeries of several generators, and those
+    of one scene are drawn together. None: all groups are of the same pictures in the same order,
+    such as the metrics of a run or runs to compare, each a scene of its own. NaN for a group with
+    fewer than two scenes, and in resamples that draw none of a group. `seed`: give another one to
+    other scenes, so that their resamples are independent. `seeds_alike`: a number for each group;
+    those with the same one take the same seeds, in this call and in others (the same runs on other
     pictures).
     Raises: InputError for other shapes.
     """
-    kept = _of_same_pictures(groups)
-    pictures = kept[0].shape[1]
-    if pictures < 2:
-        return np.full((len(kept), resamples), np.nan)
-    # In an order of their own, pictures in another order give the same resamples.
-    order = np.lexsort(np.concatenate(kept))
-    kept = [group[:, order] for group in kept]
-    every = np.concatenate(kept)
-    random = generator(seed, "bootstrap")
-    at_once = max(1, DRAWS_AT_ONCE // pictures)
-    parts = []
-    # So few rows are not worth sharing out: numpy's BLAS, with a thread a core, took 18 s for four
-    # rows of 9,000 pictures where other programs used the cores too, one thread takes 0.3 s.
-    with torch_threads(1):
-        for start in range(0, resamples, at_once):
-            shares = _drawn_shares(random, min(at_once, resamples - start), pictures)
-            parts.append(torch.from_numpy(every) @ torch.from_numpy(shares).T)
-    by_seed = torch.cat(parts, dim=1).numpy()
-    means = np.empty((len(kept), resamples))
+    if scenes is None:
+        kept, _ = _of_same_pictures(groups)
+        # In an order of their own, pictures in another order give the same resamples.
+        order = np.lexsort(np.concatenate(kept))
+        kept = [group[:, order] for group in kept]
+        sums = kept
+        counts = np.ones((len(kept), len(order)))
+    else:
+        kept, sums, counts = _summed_by_scene(groups, scenes)
+    drawn = _drawn_sums(np.concatenate([*sums, counts]), resamples, generator(seed, "bootstrap"))
+    drawn_counts = drawn[len(drawn) - len(kept) :]
+    means = np.full((len(kept), resamples), np.nan)
     first = 0
     for number, group in enumerate(kept):
-        own = by_seed[first : first + len(group)]
+        own = drawn[first : first + len(group)].mean(axis=0)
         first += len(group)
-        means[number] = own.mean(axis=0)
+        if np.count_nonzero(counts[number]) < 2:
+            continue
+        any_drawn = drawn_counts[number] > 0
+        np.divide(own, drawn_counts[number], out=means[number], where=any_drawn)
         if len(group) > 1:
             alike = (seed, number) if seeds_alike is None else (seeds_alike[number],)
             random = generator(0, "bootstrap of seeds", *alike)
-            drawn = _drawn_shares(random, resamples, len(group)) - 1 / len(group)
-            means[number] += _widening(len(group)) * (drawn @ group.mean(axis=1))
+            shares = _draw_counts(random, resamples, len(group)) / len(group) - 1 / len(group)
+            # In the order of scenes, so that the last bits do not depend on that of pictures.
+            of_seeds = sums[number].sum(axis=1) / counts[number].sum()
+            means[number] += _widening(len(group)) * (shares @ of_seeds)
     return means
 
 
@@ -184,16 +203,71 @@ def two_sided_p_value(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * (smaller + 1) / (len(differences) + 1)))
 
 
-def _of_same_pictures(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Each as (seeds, pictures) float64, without the pictures that are NaN in any of them."""
+def _as_seeds(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Each as (seeds, pictures) float64."""
     found = [np.atleast_2d(np.asarray(group, dtype=np.float64)) for group in groups]
     shapes = [group.shape for group in found]
     if not found or any(len(shape) != 2 or not shape[0] for shape in shapes):
         raise InputError(f"values have shapes {shapes}; expected (pictures,) or (seeds, pictures)")
+    return found
+
+
+def _of_same_pictures(groups: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Each as (seeds, pictures), without the pictures that are NaN in any, and which are kept."""
+    found = _as_seeds(groups)
+    shapes = [group.shape for group in found]
     if len({shape[1] for shape in shapes}) != 1:
         raise InputError(f"values have shapes {shapes}; expected the same pictures in all of them")
     judged = ~np.isnan(np.concatenate(found)).any(axis=0)
-    return [group[:, judged] for group in found]
+    return [group[:, judged] for group in found], judged
+
+
+def _summed_by_scene(
+    groups: Sequence[np.ndarray], scenes: Sequence[np.ndarray]
+) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
+    """Each group without its NaN, its sums (seeds, scenes), and all counts (groups, scenes).
+
+    Scenes are all that occur, sorted, so that the same ones are drawn whatever the groups are.
+    """
+    found = _as_seeds(groups)
+    lengths = [group.shape[1] for group in found]
+    if [len(names) for names in scenes] != lengths:
+        raise InputError(
+            f"groups have {lengths} pictures and {[len(names) for names in scenes]} scenes; "
+            "expected one scene for each picture"
+        )
+    judged = [~np.isnan(group).any(axis=0) for group in found]
+    kept = [group[:, mask] for group, mask in zip(found, judged, strict=True)]
+    names = [np.asarray(some)[mask] for some, mask in zip(scenes, judged, strict=True)]
+    every, places = np.unique(np.concatenate(names), return_inverse=True)
+    of_group = np.split(places, np.cumsum([len(some) for some in names])[:-1])
+    sums, counts = [], []
+    for group, own in zip(kept, of_group, strict=True):
+        # Within a scene in an order of their own, as above.
+        sums.append(np.stack([_sums(own, values, len(every)) for values in group]))
+        counts.append(np.bincount(own, minlength=len(every)))
+    return kept, sums, np.array(counts, dtype=np.float64)
+
+
+def _drawn_sums(rows: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
+    """Sums of `rows` (n, scenes) over as many drawn scenes, for each resample: (n, resamples)."""
+    length = rows.shape[1]
+    if not length:
+        return np.zeros((len(rows), resamples))
+    at_once = max(1, DRAWS_AT_ONCE // length)
+    parts = []
+    # So few rows are not worth sharing out: numpy's BLAS, with a thread a core, took 18 s for four
+    # rows of 9,000 pictures where other programs used the cores too, one thread takes 0.3 s.
+    with torch_threads(1):
+        for start in range(0, resamples, at_once):
+            counts = _draw_counts(random, min(at_once, resamples - start), length)
+            parts.append(torch.from_numpy(rows) @ torch.from_numpy(counts).T)
+    return torch.cat(parts, dim=1).numpy()
+
+
+def _sums(places: np.ndarray, values: np.ndarray, length: int) -> np.ndarray:
+    order = np.lexsort((values, places))
+    return np.bincount(places[order], weights=values[order], minlength=length)
 
 
 def _widening(seeds: int) -> float:
@@ -209,10 +283,10 @@ def _widening(seeds: int) -> float:
     )
 
 
-def _drawn_shares(random: np.random.Generator, resamples: int, length: int) -> np.ndarray:
-    """How often each of `length` things is drawn, over `length`: (resamples, length) float64."""
+def _draw_counts(random: np.random.Generator, resamples: int, length: int) -> np.ndarray:
+    """How often each of `length` things is drawn: (resamples, length) float64."""
     # Counting draws takes a tenth of the time of drawing the counts (Generator.multinomial).
     places = random.integers(0, length, (resamples, length))
     places += np.arange(resamples)[:, None] * length
     counts = np.bincount(places.ravel(), minlength=resamples * length)
-    return counts.reshape(resamples, length) / length
+    return counts.reshape(resamples, length).astype(np.float64)

@@ -65,12 +65,13 @@ def _as_csv(results: Sequence[ImageResult]) -> str:
 
 
 def _result(row: dict[str, str]) -> ImageResult:
-    words = {"id", "split", "generator", "has_fake"}
+    words = {"id", "split", "generator", "has_fake", "scene"}
     numbers = {f.name: float(row[f.name]) for f in fields(ImageResult) if f.name not in words}
     return ImageResult(
         id=row["id"],
         split=row["split"],
         generator=row["generator"],
+        scene=row["scene"],
         has_fake={"True": True, "False": False}[row["has_fake"]],
         **numbers,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from declip_pipeline.evaluation.figures import interval_of
+from declip_pipeline.evaluation.localization import ImageResult, scenes_of
 from declip_pipeline.metrics.bootstrap import (
     RESAMPLES,
     Interval,
@@ -14,8 +15,8 @@ from declip_pipeline.metrics.bootstrap import (
 from declip_pipeline.seeding import derived_seed
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
 
-# What its runs were trained on, their kind, and the store.
-_Group = tuple[tuple[str, ...], str, str]
+# A generator and its pictures, what the runs were trained on, their kind, and the store.
+_Group = tuple[str, tuple[str, ...], tuple[str, ...], str, str]
 
 
 def matrix_intervals(
@@ -25,9 +26,10 @@ def matrix_intervals(
 
     `metric` is one of METRICS.
 
-    Pictures are resampled within each cell. Cells of the same pictures (a row of the matrix) take
-    the same ones; runs that differ in their seed only are resampled too, the same ones in all cells
-    of a column. (NaN, NaN) where a mean has no cell, or a cell fewer than two pictures.
+    Scenes are resampled, once for all cells of a dataset: a photograph that several generators
+    forged is drawn with all its forgeries, or with none. Runs that differ in their seed only are
+    resampled too, the same ones in all cells of a column. (NaN, NaN) where a mean has no cell, or a
+    cell fewer than two scenes.
     Source: the nonparametric bootstrap of a mean of means; see `metrics.bootstrap.mean_interval`.
     """
     in_domain, out_of_domain = [
@@ -47,22 +49,25 @@ def matrix_intervals(
 
 def _interval_of_cells(members: Sequence[tuple[str, Evaluation]], metric: str) -> Interval:
     per_cell = Counter((name, one.trained_on) for name, one in members)
-    # By the pictures of a row, the values of each group of runs that differ in their seed.
-    rows: dict[tuple[str, str, tuple[str, ...]], dict[_Group, list[list[float]]]] = {}
+    datasets: dict[str, dict[_Group, list[Sequence[ImageResult]]]] = {}
     for name, one in members:
         judged = [result for result in one.results if result.generator == name and result.has_fake]
-        pictures = (name, one.dataset, tuple(result.id for result in judged))
-        group = (one.trained_on, one.kind, one.store)
-        rows.setdefault(pictures, {}).setdefault(group, []).append(
-            [getattr(result, metric) for result in judged]
-        )
-    total: np.ndarray = np.zeros(RESAMPLES) if rows else np.full(1, np.nan)
-    for (name, dataset, _), groups in rows.items():
+        pictures = tuple(result.id for result in judged)
+        group = (name, pictures, one.trained_on, one.kind, one.store)
+        datasets.setdefault(one.dataset, {}).setdefault(group, []).append(judged)
+    total: np.ndarray = np.zeros(RESAMPLES) if members else np.full(1, np.nan)
+    for dataset, groups in datasets.items():
         means = resampled_means(
-            [np.array(values) for values in groups.values()],
-            seed=derived_seed(0, name, dataset),
-            seeds_alike=[derived_seed(0, "+".join(learned), kind) for learned, kind, _ in groups],
+            [
+                np.array([[getattr(result, metric) for result in run] for run in runs])
+                for runs in groups.values()
+            ],
+            scenes=[scenes_of(runs[0]) for runs in groups.values()],
+            seed=derived_seed(0, dataset),
+            seeds_alike=[
+                derived_seed(0, "+".join(learned), kind) for _, _, learned, kind, _ in groups
+            ],
         )
-        for mean, (group, values) in zip(means, groups.items(), strict=True):
-            total = total + mean * len(values) / (per_cell[name, group[0]] * len(per_cell))
+        for mean, ((name, _, learned, _, _), runs) in zip(means, groups.items(), strict=True):
+            total = total + mean * len(runs) / (per_cell[name, learned] * len(per_cell))
     return interval_of(total, metric)

@@ -6,7 +6,7 @@ from typing import Any
 
 from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.figures import metric_values
-from declip_pipeline.evaluation.localization import METRICS, ImageResult
+from declip_pipeline.evaluation.localization import METRICS, ImageResult, scenes_of
 from declip_pipeline.feeding.decoder_inputs import inputs_like
 from declip_pipeline.fingerprint import sha256_of_file
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
@@ -99,7 +99,8 @@ def compared_means(
     """Every metric's difference, by generator and, of several, overall.
 
     first, second: the results of a side's runs (seeds), by picture. Pictures that any run lacks,
-    and those without a fake pixel, are left out. Raises `InputError` when none is left.
+    and those without a fake pixel, are left out. Scenes are resampled, so that several forgeries of
+    one photograph count as one. Raises `InputError` when none is left.
     """
     shared = sorted(
         picture
@@ -123,8 +124,9 @@ def compared_means(
             metric_values([[run[picture] for picture in pictures] for run in side])
             for side in (first, second)
         ]
+        scenes = scenes_of(first[0][picture] for picture in pictures)
         for metric, ours, theirs in zip(METRICS, *sides, strict=True):
-            difference = paired_difference(ours, theirs)
+            difference = paired_difference(ours, theirs, scenes=scenes)
             means = float(ours.mean()), float(theirs.mean())
             found.append(ComparedMeans(name, metric, len(pictures), *means, difference))
     return found

@@ -90,11 +90,63 @@ def test_seeds_alone_give_the_interval_of_student():
     assert mean_interval(values) == pytest.approx(expected, abs=0.06)
 
 
+def test_copies_of_a_scene_tell_nothing_new():
+    values, scenes = drawn(2, 40), np.arange(40)
+    once = mean_interval(values, scenes=scenes)
+    assert mean_interval(np.tile(values, 3), scenes=np.tile(scenes, 3)) == pytest.approx(once)
+    assert once == pytest.approx(mean_interval(values), abs=0.02)
+    one, other = values + 0.1, drawn(40, seed=1)
+    there = paired_difference(one, other, scenes=scenes)
+    thrice = paired_difference(np.tile(one, 3), np.tile(other, 3), scenes=np.tile(scenes, 3))
+    assert thrice.interval == pytest.approx(there.interval)
+    assert thrice.p_value == there.p_value
+
+
+def test_scenes_of_several_pictures_have_their_exact_distribution():
+    """Two scenes, of one picture and of two: a mean over pictures, not over scenes."""
+    values, scenes = np.array([0.0, 3.0, 6.0]), np.array(["one", "two", "two"])
+    means = resampled_means([values], scenes=[scenes], resamples=20_000)[0]
+    for value, share in ((0.0, 0.25), (3.0, 0.5), (4.5, 0.25)):
+        assert np.isclose(means, value).mean() == pytest.approx(share, abs=0.02)
+
+
+def test_pooled_qualities_of_a_picture_hold_the_truth_as_often_as_one():
+    random, held, held_alone = np.random.default_rng(6), [], []
+    scenes = np.tile(np.arange(60), 3)
+    for number in range(400):
+        values = (random.normal(size=60) + 0.3 * random.normal(size=(3, 60))).ravel()
+        for found, groups in ((held, scenes), (held_alone, None)):
+            low, high = mean_interval(values, scenes=groups, resamples=400, seed=number)
+            found.append(low < 0 < high)
+    assert 0.91 < np.mean(held) < 0.975
+    assert np.mean(held_alone) < 0.8
+
+
+def test_groups_of_other_pictures_draw_their_scenes_together():
+    """What one gains of a scene the other loses, though each has pictures that the other lacks."""
+    shared = drawn(50)
+    first, second = np.append(shared, 0.0), np.append(0.0, -shared)
+    names = [str(number) for number in range(50)]
+    scenes = [np.array([*names, "alone"]), np.array(["other", *names])]
+    sums = resampled_means([first, second], scenes=scenes).sum(axis=0)
+    assert sums.std() < 0.03
+    assert resampled_means([first]).std() > 0.12
+    few = resampled_means([first, np.array([1.0])], scenes=[scenes[0], np.array(["1"])])
+    assert np.isnan(few[1]).all() and not np.isnan(few[0]).any()
+    rare = resampled_means([np.array([1.0, 3.0]), first], scenes=[np.array(["1", "2"]), scenes[0]])
+    assert 0.05 < np.isnan(rare[0]).mean() < 0.25
+    assert percentile_interval(rare[0]) == (1, 3)
+
+
 def test_the_order_of_pictures_does_not_matter_and_the_seed_is_fixed():
     values, order = drawn(3, 40), np.random.default_rng(1).permutation(40)
     assert mean_interval(values, resamples=500) == mean_interval(values[:, order], resamples=500)
     assert mean_interval(values, resamples=500) != mean_interval(values, resamples=500, seed=1)
     pair = drawn(40), drawn(40, seed=1)
+    scenes = np.arange(40) // 3
+    assert mean_interval(values, scenes=scenes) == mean_interval(
+        values[:, order], scenes=scenes[order]
+    )
     there, again = paired_difference(*pair), paired_difference(*(side[order] for side in pair))
     assert there[1:] == again[1:]
 
@@ -189,5 +241,7 @@ def test_shapes_must_fit():
         paired_difference(np.zeros(3), np.zeros(2))
     with pytest.raises(InputError, match=r"expected \(pictures,\) or \(seeds, pictures\)"):
         mean_interval(np.zeros((2, 2, 2)))
+    with pytest.raises(InputError, match=r"groups have \[3\] pictures and \[2\] scenes; expected"):
+        mean_interval(np.zeros(3), scenes=np.zeros(2))
     with pytest.raises(InputError, match=r"arrays have \[2, 3\] rows; expected one row for each"):
         bootstrap_interval(np.mean, np.zeros(3), strata=np.zeros(2))

@@ -9,7 +9,7 @@ from declip_pipeline.sweeps.evaluation_files import read_results, write_evaluati
 
 MADE_FROM = {"store": "a" * 64, "checkpoint_sha256": "b" * 64, "split": "test"}
 RESULTS = [
-    ImageResult("a, b\n", "test", "ldm", True, 1 / 3, 0.1, 1e-17, 1.0, 0.25, 0.0),
+    ImageResult("a, b\n", "test", "ldm", True, 1 / 3, 0.1, 1e-17, 1.0, 0.25, 0.0, "set/test/a"),
     ImageResult("c", "test", "lama", False, 0.0, float("nan"), 0.5, 0.5, 0.5, 1.0),
 ]
 

@@ -1,5 +1,6 @@
 """Intervals of ID and OOD means, and groups of runs that differ in their seed."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from declip_pipeline.evaluation.figures import figures_with_intervals
 from declip_pipeline.evaluation.localization import ImageResult, by_generator
 from declip_pipeline.metrics.bootstrap import mean_interval
 from declip_pipeline.reports.matrix import matrix_means
-from declip_pipeline.sweeps.cross_evaluation import Evaluation, iou_matrix
+from declip_pipeline.sweeps.cross_evaluation import Evaluation, iou_matrix, pooled
 from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
 from declip_pipeline.sweeps.seed_groups import figures_over_seeds, seed_groups
 
@@ -72,6 +73,31 @@ def test_no_interval_leaves_the_range_of_its_metric():
     figures, _ = figures_over_seeds(seeds)
     assert (figures["x"]["iou_low"], figures["x"]["iou_high"]) == (0, 100)
     assert (figures["x"]["ap_low"], figures["x"]["ap_high"]) == pytest.approx((0.5, 0.5))
+
+
+def forged(learned, scenes, seed=0, **ious):
+    """As `judged`, with the n-th picture of every generator made of the same photograph."""
+    found = judged(learned, seed=seed, **ious)
+    results = [
+        replace(result, scene=f"{scenes}/{result.id.removeprefix(result.generator)}")
+        for result in found.results
+    ]
+    return replace(found, results=results)
+
+
+def test_forgeries_of_one_photograph_are_drawn_together():
+    """Cells that are copies have the interval of one, in the matrix and where all are pooled."""
+    one = normal(50, 60, 3)
+    cells = dict.fromkeys(("lama", "ldm", "telea"), one)
+    alone, thrice = forged("x", "set", lama=one), forged("x", "set", **cells)
+    expected = matrix_intervals([alone])[1]
+    assert matrix_intervals([thrice])[1] == pytest.approx(expected)
+    overall = pooled([thrice, forged("x", "set", real=one)]).overall
+    interval = overall["iou_low"], overall["iou_high"]
+    assert interval == pytest.approx(mean_interval(one, scenes=np.arange(60)), abs=0.4)
+    apart = forged("x", "set", lama=one, ldm=normal(50, 60, 4), telea=normal(50, 60, 5))
+    low, high = matrix_intervals([apart])[1]
+    assert high - low < 0.7 * (expected.high - expected.low)
 
 
 def test_runs_of_different_kinds_are_not_resampled():

@@ -77,6 +77,18 @@ def test_differences_are_of_the_same_pictures_by_generator_and_overall():
     assert rows[8].difference.value == pytest.approx(30 / 5)
 
 
+def test_forgeries_of_one_photograph_count_as_one_overall():
+    def side(*ious):
+        found = by_picture(lama=ious, ldm=ious)
+        return {key: replace(one, scene=one.id[-1]) for key, one in found.items()}
+
+    rows = compared_means([side(60.0, 70.0, 90.0, 20.0)], [side(50.0, 55.0, 85.0, 30.0)])
+    alone, overall = rows[0].difference, rows[8].difference
+    assert rows[8].images == 8
+    assert overall.interval == pytest.approx(alone.interval)
+    assert overall.p_value == alone.p_value
+
+
 def test_pictures_that_one_run_lacks_or_without_a_fake_are_left_out():
     first = by_picture(ldm=[60.0, 70.0, 90.0])
     first["clean", "i", "m"] = result(9, "ldm", 0.0, has_fake=False)
