@@ -27,11 +27,15 @@ def seeds_text(group: "Sequence[Evaluation]", split: str) -> str:
     """What runs that differ in their seed only come to: mean ± standard deviation [interval]."""
     from declip_pipeline.sweeps.seed_groups import figures_over_seeds
 
+    return "\n".join([seeds_title(group, split), *figures_lines(*figures_over_seeds(group))])
+
+
+def seeds_title(group: "Sequence[Evaluation]", split: str) -> str:
+    """What runs that differ in their seed only are, and their seeds."""
     seeds = ", ".join(str(one.seed) for one in group)
     # A run's folder is named by what it is, then its seed and its hash.
     name = group[0].run.name.partition("_seed")[0]
-    title = f"{name} on {group[0].dataset}, {split}, over {len(group)} seeds ({seeds})"
-    return "\n".join([title, *figures_lines(*figures_over_seeds(group))])
+    return f"{name} on {group[0].dataset}, {split}, over {len(group)} seeds ({seeds})"
 
 
 def _lines(name: str, figures: "Figures") -> list[str]:

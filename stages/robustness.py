@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from stages.options import comma_separated
 
 if TYPE_CHECKING:
+    from declip_pipeline.evaluation.figures import Figures
     from declip_pipeline.images.views import View
     from declip_pipeline.reports.robustness_figure import RobustnessPanel
     from declip_pipeline.store.reader import Store
@@ -42,7 +43,12 @@ def judge_views(
     from declip_pipeline.images.views import parse_view
     from declip_pipeline.reports.robustness_figure import draw_robustness
     from declip_pipeline.sweeps.cross_evaluation import evaluate_run, plan_evaluations
-    from declip_pipeline.sweeps.robustness import open_views, view_text, write_robustness
+    from declip_pipeline.sweeps.robustness import (
+        named_figures,
+        open_views,
+        view_text,
+        write_robustness,
+    )
     from stages.screen import progress, result
 
     asked = None if views == ALL else [parse_view(text) for text in comma_separated(views) or []]
@@ -70,31 +76,49 @@ def judge_views(
         judged.setdefault((str(run.path), store.location), []).append((view, evaluation))
     for found in judged.values():
         clean = found[0][1]
+        table = views_table(
+            [(view, named_figures(one.figures, one.overall)) for view, one in found]
+        )
         name = f"{clean.run.name} on {clean.dataset}, {split}"
-        result(f"{name}: IoU (percent) by view\n{views_table(found)}")
+        result(f"{name}: IoU (percent) by view\n{table}")
         write_robustness(clean.folder / "robustness.csv", found)
         panels = panels_of(found)
         if panels:
             draw_robustness(panels, clean.folder / "robustness.png", name)
         result(str(clean.folder / ("robustness.png" if panels else "robustness.csv")))
+    for location in views_of:
+        _show_over_seeds([found for (_, own), found in judged.items() if own == location], split)
 
 
-def views_table(judged: Judged) -> str:
-    """A line for each view, a column for each generator, each mean with its interval."""
+def _show_over_seeds(judged: "Sequence[Judged]", split: str) -> None:
+    """A table for runs on the views of one store that differ in their seed only, of several."""
+    from declip_pipeline.sweeps.robustness import named_figures, views_over_seeds
+    from declip_pipeline.sweeps.seed_groups import figures_over_seeds
+    from stages.figures_texts import seeds_title
+    from stages.screen import result
+
+    for group in views_over_seeds(judged):
+        figured = [(view, named_figures(*figures_over_seeds(some))) for view, some in group]
+        title = seeds_title(group[0][1], split)
+        result(f"{title}: IoU (percent) by view\n{views_table(figured)}")
+
+
+def views_table(figured: "Sequence[tuple[View, Mapping[str, Figures]]]") -> str:
+    """A line for each view, a column for each generator: mean ± deviation of seeds [interval]."""
     from declip_pipeline.reports.matrix import interval_text
-    from declip_pipeline.sweeps.robustness import named_figures, view_text
+    from declip_pipeline.sweeps.robustness import view_text
     from stages.cache.table import format_table
 
-    names = list(named_figures(judged[0][1]))
     rows = []
-    for view, evaluation in judged:
+    for view, figures in figured:
         cells = []
-        for name in names:
-            found = named_figures(evaluation)[name]
+        for found in figures.values():
+            spread = found.get("iou_spread")
+            shown = "" if spread is None else f" ± {spread:.2f}"
             interval = interval_text(found["iou_low"], found["iou_high"], 1)
-            cells.append("-" if found["iou"] is None else f"{found['iou']:.2f}{interval}")
+            cells.append("-" if found["iou"] is None else f"{found['iou']:.2f}{shown}{interval}")
         rows.append([view_text(view), *cells])
-    return format_table(["view", *names], rows)
+    return format_table(["view", *figured[0][1]], rows)
 
 
 def panels_of(judged: Judged) -> "list[RobustnessPanel]":

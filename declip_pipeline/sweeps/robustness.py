@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import shlex
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from declip_pipeline.atomic_files import write_text
@@ -16,6 +16,7 @@ from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.view_stores import find_view_stores, folder_of
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
+from declip_pipeline.sweeps.seed_groups import seed_groups
 from declip_pipeline.training.run_folder import RunFolder
 
 OVERALL = "overall"
@@ -90,18 +91,37 @@ def write_robustness(path: Path, judged: Sequence[tuple[View, Evaluation]]) -> N
     writer.writerow(["view", "family", "strength", "generator", "images", *names])
     for view, evaluation in judged:
         family, strength = family_of(view) or ("", "")
-        for generator, figures in named_figures(evaluation).items():
+        for generator, figures in named_figures(evaluation.figures, evaluation.overall).items():
             values = ["" if figures[name] is None else figures[name] for name in names]
             about = [view_text(view), family, strength, generator, figures["images"]]
             writer.writerow([*about, *values])
     write_text(path, content.getvalue())
 
 
-def named_figures(evaluation: Evaluation) -> dict[str, Figures]:
+def named_figures(figures: Mapping[str, Figures], overall: Figures) -> dict[str, Figures]:
     """Figures by generator and, of several, of all pictures as "overall"."""
-    if len(evaluation.figures) == 1:
-        return evaluation.figures
-    return {**evaluation.figures, OVERALL: evaluation.overall}
+    return dict(figures) if len(figures) == 1 else {**figures, OVERALL: overall}
+
+
+def views_over_seeds(
+    judged: Iterable[Sequence[tuple[View, Evaluation]]],
+) -> list[list[tuple[View, list[Evaluation]]]]:
+    """Evaluations on views, those of runs that differ in their seed only together.
+
+    `judged` are those of one run each, all on the views of one store. What has one seed is left
+    out.
+    """
+    by_view: dict[View, list[Evaluation]] = {}
+    for found in judged:
+        for view, evaluation in found:
+            by_view.setdefault(view, []).append(evaluation)
+    # Of the same runs on the same pictures, so that they are in the same order in every view.
+    groups_of = [seed_groups(evaluations) for evaluations in by_view.values()]
+    return [
+        list(zip(by_view, groups, strict=True))
+        for groups in zip(*groups_of, strict=True)
+        if len(groups[0]) > 1
+    ]
 
 
 def _beside(store: Store, view: View) -> Store:

@@ -93,3 +93,29 @@ def test_a_decoder_of_several_stores_sees_the_same_view_in_each(
     compared = program("compare", run, plain, "--on", one, "--on", other)
     assert compared.code == 0, compared.err
     assert "noisy           4  IoU" in compared.out
+
+
+def test_runs_of_several_seeds_have_a_table_over_them(program, stores, tiny_store, tmp_path):
+    training = (
+        "train",
+        tiny_store.location,
+        "--feature-layer",
+        "layer1",
+        "--decoder-type",
+        "linear",
+    )
+    training += ("--epochs", 1, "--batch-size", 8, "-o", tmp_path / "runs")
+    one, two = (program(*training, "--seed", seed).last_line for seed in (1, 2))
+    other = program(*training, "--seed", 1, "--lr", "1e-2").last_line
+    outcome = program("evaluate", one, two, other, "--on", stores[0], "--views", "jpeg:20")
+    assert outcome.code == 0, outcome.err
+    *_, title, header, clean, jpeg = outcome.out.splitlines()
+    assert title.endswith(" on noisy, test, over 2 seeds (1, 2): IoU (percent) by view")
+    assert outcome.out.count("over 2 seeds") == 1
+    assert header.split() == ["view", "noisy"]
+    for line, store in ((clean, stores[0]), (jpeg, stores[2])):
+        judged = program("evaluate", one, two, "--on", store).out
+        mean = re.search(r"over 2 seeds \(1, 2\)\n  noisy: IoU (\S+ ± \S+ \[\S+ \S+\])", judged)
+        assert mean is not None
+        assert line.split(maxsplit=1)[1] == mean[1]
+    assert [clean.split()[0], jpeg.split()[0]] == ["clean", "jpeg:20"]
