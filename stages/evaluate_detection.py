@@ -80,6 +80,6 @@ def _line(name: str, figures: Figures) -> str:
     )
     return (
         f"    {name}: {ap}, {auc}, accuracy {figures['accuracy_at_0_5']:.2f} at 0.5, "
-        f"{figures['accuracy_at_threshold']:.2f} at {figures['threshold']:.4f} "
+        f"{figures['accuracy_at_threshold']:.2f} at {figures['threshold']:.8g} "
         f"({figures['fake']} fake, {figures['real']} real)"
     )

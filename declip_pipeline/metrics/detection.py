@@ -15,7 +15,9 @@ def detection_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     Returns: `average_precision`, 0 to 1 (0 without a fake picture); `accuracy_at_0_5`, percent;
     `best_threshold`, in the unit of the scores, and `accuracy_at_best`, percent, there. Tried are
     all scores, and the next number above the highest (calling nothing fake) where that alone does
-    better; of equally good thresholds the highest is given.
+    better; of equally good thresholds the highest is given. `threshold_between` is for other
+    pictures: halfway from there to the next lower score, since the score of the lowest fake that
+    was called right is at the edge of what is right here (the same where no score is lower).
     Raises: InputError when shapes, devices, dtypes or values do not fit.
     Source: DeCLIP, section 4 (image-level detection).
     """
@@ -37,6 +39,7 @@ def detection_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
         "average_precision": float(average_precision(found[None], ends[None])),
         "accuracy_at_0_5": float(((scores >= 0.5) == fake).double().mean() * 100),
         "best_threshold": float(thresholds[best]),
+        "threshold_between": _halfway_down(scores, float(thresholds[best])),
         "accuracy_at_best": float(correct[best].double() / len(scores) * 100),
     }
 
@@ -64,6 +67,16 @@ def accuracy_at(scores: Tensor, labels: Tensor, threshold: float) -> float:
     """
     _check(scores, labels)
     return float(((scores.detach().double() >= threshold) == (labels == 1)).double().mean() * 100)
+
+
+def _halfway_down(scores: Tensor, threshold: float) -> float:
+    """Between a threshold and the next lower score, itself above that one."""
+    lower = scores[scores < threshold]
+    if not len(lower) or threshold > float(scores.max()):
+        return threshold
+    next_lower = float(lower.max())
+    halfway = next_lower + (threshold - next_lower) / 2
+    return halfway if halfway > next_lower else threshold
 
 
 def _check(scores: Tensor, labels: Tensor) -> None:

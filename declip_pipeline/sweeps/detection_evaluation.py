@@ -36,7 +36,8 @@ class DetectionEvaluation:
     and `real` (pictures), `ap` and `auc` (0 to 1) with `ap_interval` and `auc_interval` (95%, over
     pictures, fake and real ones resampled apart), `accuracy_at_0_5` (percent),
     `accuracy_at_threshold` (percent) at the `threshold` that is best for the same generators on the
-    split `valid` (for all of them where it has none of a generator), and
+    split `valid` (for all of them where it has none of a generator; halfway to the next lower score
+    there, `threshold_between`), and
     `accuracy_at_best_of_test`, at the threshold that is best on the very pictures that are judged,
     which is how the reference reports it.
     """
@@ -171,7 +172,7 @@ def _figures(
 ) -> dict[str, Figures]:
     found = {}
     for name in names:
-        threshold = detection_metrics(*_tensors(valid, name))["best_threshold"]
+        threshold = detection_metrics(*_tensors(valid, name))["threshold_between"]
         scores, labels = _tensors(judged, name)
         measured = detection_metrics(scores, labels)
         intervals = detection_intervals(scores, labels)

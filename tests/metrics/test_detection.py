@@ -17,8 +17,11 @@ def test_equals_the_reference():
     measured = detection_metrics(
         torch.tensor(reference["scores"]), torch.tensor(reference["labels"])
     )
+    ours = measured.pop("threshold_between")
     assert measured == pytest.approx({name: reference[name] for name in measured}, abs=1e-9, rel=0)
     assert set(measured) == set(reference) - {"scores", "labels"}
+    lower = [score for score in reference["scores"] if score < measured["best_threshold"]]
+    assert ours == pytest.approx((max(lower) + measured["best_threshold"]) / 2)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -38,6 +41,34 @@ def test_equals_scikit_learn_and_a_plain_search_with_ties(seed):
         assert accuracy == pytest.approx(((scores >= threshold) == labels).mean() * 100)
     best = max(t for t, a in accuracies.items() if a == max(accuracies.values()))
     assert measured["best_threshold"] == best
+
+
+def test_a_threshold_for_other_pictures_lies_between_both_kinds():
+    """Scores of a decoder that tells all apart, in a narrow range: on the edge, the fakes of other
+    pictures, a little lower, would all be called real."""
+    valid = torch.tensor([0.49501, 0.49495, 0.49472, 0.49460], dtype=torch.float64)
+    labels = torch.tensor([1, 1, 0, 0])
+    measured = detection_metrics(valid, labels)
+    assert measured["best_threshold"] == pytest.approx(0.49495)
+    assert measured["threshold_between"] == pytest.approx(0.494835)
+    test = torch.tensor([0.49494, 0.49486, 0.49472, 0.49465], dtype=torch.float64)
+    assert accuracy_at(test, labels, measured["best_threshold"]) == 50
+    assert accuracy_at(test, labels, measured["threshold_between"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("scores", "labels"),
+    [
+        ([0.9, 0.2, 0.1], [0, 0, 0]),  # nothing is called fake
+        ([0.9, 0.2, 0.1], [1, 1, 1]),  # everything is
+        ([0.5, np.nextafter(0.5, 0)], [1, 0]),  # nothing lies between
+    ],
+)
+def test_where_nothing_lies_between_the_best_threshold_stays(scores, labels):
+    scores = torch.tensor(scores, dtype=torch.float64)
+    measured = detection_metrics(scores, torch.tensor(labels))
+    assert measured["threshold_between"] == measured["best_threshold"]
+    assert accuracy_at(scores, torch.tensor(labels), measured["threshold_between"]) == 100
 
 
 def test_calling_nothing_fake_is_a_choice_where_it_alone_is_best():
@@ -60,6 +91,7 @@ def test_one_picture():
         "average_precision": 1.0,
         "accuracy_at_0_5": 100.0,
         "best_threshold": 0.5,
+        "threshold_between": 0.5,
         "accuracy_at_best": 100.0,
     }
 

@@ -98,7 +98,7 @@ def test_figures_are_scikit_learns_and_thresholds_are_those_of_valid(train, mixe
         known = evaluation.by_generator[generator] if generator else evaluation.overall
         figures = known[score]
         chosen_on = map(torch.from_numpy, of("valid", generator))
-        best = detection_metrics(*chosen_on)["best_threshold"]
+        best = detection_metrics(*chosen_on)["threshold_between"]
         assert figures["threshold"] == best
         assert (figures["fake"], figures["real"]) == (4 if generator else 8, 5)
         assert figures["ap"] == pytest.approx(average_precision_score(labels, scores))
