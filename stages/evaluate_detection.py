@@ -7,7 +7,7 @@ import torch
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.detection_evaluation import (
     DetectionEvaluation,
-    Figures,
+    DetectionFigures,
     evaluate_detection,
     plan_detections,
 )
@@ -72,7 +72,7 @@ def _show(evaluation: DetectionEvaluation, what: str) -> None:
             result(_line("all", evaluation.overall[score]))
 
 
-def _line(name: str, figures: Figures) -> str:
+def _line(name: str, figures: DetectionFigures) -> str:
     ap, auc = (
         f"{key.upper()} {figures[key]:.4f} [{low:.4f}, {high:.4f}]"
         for key in ("ap", "auc")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from declip_pipeline.datasets.scenes import scene_of_stored
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.devices import exact_float32
 from declip_pipeline.feeding.feature_source import FeatureSource
@@ -18,13 +19,16 @@ MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 
 @dataclass(frozen=True)
 class PictureScores:
-    """One picture: `label` 1 fake, 0 real; `scores` by name, 0 to 1, higher = more likely fake."""
+    """One picture: `label` 1 fake, 0 real; `scores` by name, 0 to 1, higher = more likely fake.
+
+    `scene` is what it shows, as `scene_of_stored` has it."""
 
     id: str
     split: str
     generator: str
     label: int
     scores: dict[str, float]
+    scene: str
 
 
 def score_names(decoder: Decoder) -> tuple[str, ...]:
@@ -84,6 +88,7 @@ def score_rows(
             generator=store.samples[row]["generator"],
             label=int(store.labels[row]),
             scores=found[position],
+            scene=scene_of_stored(store.samples[row]),
         )
         for position, row in enumerate(rows.tolist())
     ]

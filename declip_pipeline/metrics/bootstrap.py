@@ -1,6 +1,6 @@
 """How far a mean would move with other pictures and other seeds: bootstrap intervals of 95%."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from math import sqrt
 from statistics import NormalDist
 from typing import NamedTuple
@@ -14,7 +14,7 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.seeding import generator
 
 RESAMPLES = 10_000
-# A statistic is called once for each resample, where means are one product for thousands.
+# A statistic is computed for each resample, where means are one product for thousands.
 RESAMPLES_OF_A_STATISTIC = 2_000
 CONFIDENCE = 0.95
 # Some 50 MB.
@@ -95,40 +95,45 @@ def paired_difference(
     return Difference(value, percentile_interval(differences), two_sided_p_value(differences))
 
 
-def bootstrap_interval(
-    statistic: Callable[..., float],
-    *arrays: np.ndarray,
+def resampled_counts(
+    scenes: np.ndarray,
+    *,
     strata: np.ndarray | None = None,
     resamples: int = RESAMPLES_OF_A_STATISTIC,
     seed: int = 0,
-) -> Interval:
-    """The interval of any statistic of pictures, such as AP of scores and labels.
+) -> Iterator[np.ndarray]:
+    """How often each picture is in each resample, for statistics that are no means, such as AP.
 
-    statistic: called with resampled `arrays`. arrays: each (pictures, ...), one row a picture.
-    strata: (pictures,), such as the labels: each of its values then keeps its number of pictures,
-    and no resample lacks a class. Resamples for which the statistic is NaN are left out; there is
-    no interval, (NaN, NaN), of fewer than two pictures or where half of the resamples are NaN.
-    The same rows in the same order give the same interval.
+    scenes: (pictures,), what each shows; pictures of a scene are drawn together. strata:
+    (pictures,), such as the labels: scenes that have the same of its values are drawn among
+    themselves, so that no resample lacks a class. Yields blocks (some, pictures) float64 of
+    `resamples` in all; none where there are fewer than two scenes, of which there is no interval.
+    The same pictures in the same order give the same resamples, and so do their scenes alone.
     Raises: InputError for arrays of several lengths.
     Source: as `mean_interval`.
     """
-    lengths = {len(array) for array in (*arrays, *([] if strata is None else [strata]))}
-    if len(lengths) != 1:
-        raise InputError(f"arrays have {sorted(lengths)} rows; expected one row for each picture")
-    length = lengths.pop()
-    groups = [np.arange(length)]
-    if strata is not None:
-        groups = [np.flatnonzero(strata == value) for value in np.unique(strata)]
-    if length < 2:
-        return NO_INTERVAL
-    random = generator(seed, "bootstrap")
-    found = np.empty(resamples)
-    for number in range(resamples):
-        rows = np.concatenate(
-            [group[random.integers(0, len(group), len(group))] for group in groups]
+    values = np.zeros(len(scenes)) if strata is None else strata
+    if len(values) != len(scenes):
+        raise InputError(
+            f"arrays have {sorted([len(values), len(scenes)])} rows; expected one row for each "
+            "picture"
         )
-        found[number] = statistic(*(array[rows] for array in arrays))
-    return percentile_interval(found)
+    names, scene_of = np.unique(scenes, return_inverse=True)
+    if len(names) < 2:
+        return
+    kinds, kind_of = np.unique(values, return_inverse=True)
+    has = np.zeros((len(names), len(kinds)), dtype=bool)
+    has[scene_of, kind_of] = True
+    _, stratum_of = np.unique(has, axis=0, return_inverse=True)
+    groups = [np.flatnonzero(stratum_of == number) for number in range(stratum_of.max() + 1)]
+    random = generator(seed, "bootstrap")
+    at_once = max(1, DRAWS_AT_ONCE // len(scenes))
+    for start in range(0, resamples, at_once):
+        some = min(at_once, resamples - start)
+        drawn = np.empty((some, len(names)))
+        for group in groups:
+            drawn[:, group] = _draw_counts(random, some, len(group))
+        yield drawn[:, scene_of]
 
 
 def resampled_means(
@@ -174,12 +179,21 @@ def resampled_means(
         np.divide(own, drawn_counts[number], out=means[number], where=any_drawn)
         if len(group) > 1:
             alike = (seed, number) if seeds_alike is None else (seeds_alike[number],)
-            random = generator(0, "bootstrap of seeds", *alike)
-            shares = _draw_counts(random, resamples, len(group)) / len(group) - 1 / len(group)
             # In the order of scenes, so that the last bits do not depend on that of pictures.
             of_seeds = sums[number].sum(axis=1) / counts[number].sum()
-            means[number] += _widening(len(group)) * (shares @ of_seeds)
+            means[number] += drawn_deviations(of_seeds, resamples, *alike)
     return means
+
+
+def drawn_deviations(of_seeds: np.ndarray, resamples: int, *alike: int) -> np.ndarray:
+    """How far the mean over drawn seeds lies from that over all, widened for how few they are.
+
+    of_seeds: (seeds,). `alike`: the same numbers draw the same seeds. Returns: (resamples,).
+    """
+    random = generator(0, "bootstrap of seeds", *alike)
+    shares = (_draw_counts(random, resamples, len(of_seeds)) - 1) / len(of_seeds)
+    deviations: np.ndarray = _widening(len(of_seeds)) * (shares @ of_seeds)
+    return deviations
 
 
 def percentile_interval(resampled: np.ndarray) -> Interval:

@@ -3,43 +3,68 @@
 import numpy as np
 from torch import Tensor
 
-from declip_pipeline.metrics.bootstrap import Interval, bootstrap_interval
+from declip_pipeline.metrics.bootstrap import (
+    NO_INTERVAL,
+    RESAMPLES_OF_A_STATISTIC,
+    Interval,
+    percentile_interval,
+    resampled_counts,
+)
 
-RESAMPLES = 2_000
 
+def detection_intervals(
+    scores: Tensor, labels: Tensor, scenes: np.ndarray | None = None
+) -> dict[str, Interval]:
+    """The 95% intervals, over scenes, of average precision (`ap`) and area under ROC (`auc`).
 
-def detection_intervals(scores: Tensor, labels: Tensor) -> dict[str, Interval]:
-    """The 95% intervals, over pictures, of average precision (`ap`) and area under ROC (`auc`).
-
-    scores, labels: as in `detection_metrics`, with pictures of both labels. Fake and real pictures
-    are resampled apart, so that every resample has as many of each.
-    Source: the percentile bootstrap of `bootstrap_interval`.
+    scores, labels: as in `detection_metrics`, with pictures of both labels. scenes: (N,), what each
+    shows, all its own where None. A scene is drawn with all its pictures, and scenes that have
+    fakes, real pictures or both are resampled apart, so that no resample lacks one of them.
+    Source: the percentile bootstrap of `metrics.bootstrap.mean_interval`.
     """
-    # Sorted once: a resample is then only counted, in 0.03 ms of 1,000 pictures.
-    ranks = np.unique(-scores.detach().double().cpu().numpy(), return_inverse=True)[1]
     fake = labels.cpu().numpy() == 1
-    statistics = {"ap": average_precision_of_ranks, "auc": area_under_roc_of_ranks}
-    return {
-        name: bootstrap_interval(statistic, ranks, fake, strata=fake, resamples=RESAMPLES)
-        for name, statistic in statistics.items()
-    }
+    curve = RankedPictures(scores.detach().double().cpu().numpy(), fake)
+    names = np.arange(len(fake)) if scenes is None else scenes
+    found = [
+        curve.ap_and_auc(counts)
+        for counts in resampled_counts(names, strata=fake, resamples=RESAMPLES_OF_A_STATISTIC)
+    ]
+    if not found:
+        return {"ap": NO_INTERVAL, "auc": NO_INTERVAL}
+    ap, auc = np.concatenate(found, axis=1)
+    return {"ap": percentile_interval(ap), "auc": percentile_interval(auc)}
 
 
-def average_precision_of_ranks(ranks: np.ndarray, fake: np.ndarray) -> float:
-    """Average precision, 0 to 1: ranks (N,) int64, 0 the most likely fake; fake (N,) bool."""
-    found, others = _counts(ranks, fake)
-    precision = found.cumsum() / np.maximum((found + others).cumsum(), 1)
-    return float((found * precision).sum() / found.sum())
+class RankedPictures:
+    """Pictures sorted once by their scores: a resample of them is then only counted.
+
+    scores: (N,) float64, higher = more likely fake; fake: (N,) bool.
+    """
+
+    def __init__(self, scores: np.ndarray, fake: np.ndarray) -> None:
+        self._order = np.argsort(-scores, kind="stable")
+        ordered = scores[self._order]
+        self._fake = fake[self._order]
+        # The last picture of each score: equal ones are called fake together.
+        self._ends = np.flatnonzero(np.append(ordered[1:] < ordered[:-1], True))
+
+    def ap_and_auc(self, counts: np.ndarray) -> np.ndarray:
+        """Average precision and area under ROC, (2, resamples) float64, 0 to 1.
+
+        counts: (resamples, N), how often each picture is there. NaN without one of either label.
+        """
+        drawn = counts[:, self._order]
+        called = drawn.cumsum(axis=1)[:, self._ends]
+        fake_called = (drawn * self._fake).cumsum(axis=1)[:, self._ends]
+        real_called = called - fake_called
+        fake = np.diff(fake_called, axis=1, prepend=0)
+        real_above = real_called - np.diff(real_called, axis=1, prepend=0) / 2
+        fakes, reals = fake_called[:, -1], real_called[:, -1]
+        ap = _share((fake * fake_called / np.maximum(called, 1)).sum(axis=1), fakes)
+        auc = 1 - _share((fake * real_above).sum(axis=1), fakes * reals)
+        return np.stack([np.where(reals > 0, ap, np.nan), auc])
 
 
-def area_under_roc_of_ranks(ranks: np.ndarray, fake: np.ndarray) -> float:
-    """Area under the ROC curve, 0 to 1; as above."""
-    found, others = _counts(ranks, fake)
-    real_above = others.cumsum() - others / 2
-    return float(1 - (found * real_above).sum() / (found.sum() * others.sum()))
-
-
-def _counts(ranks: np.ndarray, fake: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many fake and how many real pictures each rank has, from the first on."""
-    length = int(ranks.max()) + 1
-    return np.bincount(ranks[fake], minlength=length), np.bincount(ranks[~fake], minlength=length)
+def _share(part: np.ndarray, of: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = np.divide(part, of, out=np.full(len(part), np.nan), where=of > 0)
+    return shares

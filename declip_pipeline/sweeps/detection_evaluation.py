@@ -24,7 +24,8 @@ from declip_pipeline.training.run_folder import RunFolder
 # Where thresholds are chosen, whatever is judged.
 VALID = "valid"
 
-Figures = dict[str, Any]
+DetectionFigures = dict[str, Any]
+"""Plain JSON values of one score, as `DetectionEvaluation` has them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class DetectionEvaluation:
     `pooling` is what the run was trained with, None of a localization run. `overall` is of all
     pictures, `by_generator` of each generator's fakes against all real pictures. Figures: `fake`
     and `real` (pictures), `ap` and `auc` (0 to 1) with `ap_interval` and `auc_interval` (95%, over
-    pictures, fake and real ones resampled apart), `accuracy_at_0_5` (percent),
+    scenes), `accuracy_at_0_5` (percent),
     `accuracy_at_threshold` (percent) at the `threshold` that is best for the same generators on the
     split `valid` (for all of them where it has none of a generator; halfway to the next lower score
     there, `threshold_between`), and
@@ -46,8 +47,8 @@ class DetectionEvaluation:
     folder: Path
     trained_on: tuple[str, ...]
     pooling: str | None
-    overall: dict[str, Figures]
-    by_generator: dict[str, dict[str, Figures]]
+    overall: dict[str, DetectionFigures]
+    by_generator: dict[str, dict[str, DetectionFigures]]
 
 
 def plan_detections(
@@ -169,13 +170,14 @@ def _against_real(results: Sequence[PictureScores], generator: str) -> list[Pict
 
 def _figures(
     valid: Sequence[PictureScores], judged: Sequence[PictureScores], names: Sequence[str]
-) -> dict[str, Figures]:
+) -> dict[str, DetectionFigures]:
     found = {}
+    scenes = np.array([result.scene for result in judged], dtype=np.str_)
     for name in names:
         threshold = detection_metrics(*_tensors(valid, name))["threshold_between"]
         scores, labels = _tensors(judged, name)
         measured = detection_metrics(scores, labels)
-        intervals = detection_intervals(scores, labels)
+        intervals = detection_intervals(scores, labels, scenes)
         fake = int(labels.sum())
         found[name] = {
             "fake": fake,

@@ -10,10 +10,10 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.metrics.bootstrap import (
     Difference,
     Interval,
-    bootstrap_interval,
     mean_interval,
     paired_difference,
     percentile_interval,
+    resampled_counts,
     resampled_means,
     two_sided_p_value,
 )
@@ -164,7 +164,7 @@ def test_of_too_few_pictures_there_is_none():
     for values in ([], [3.0], [3.0, NAN]):
         assert np.isnan(mean_interval(np.asarray(values))).all()
     assert mean_interval(np.array([3.0, 3.0, NAN])) == (3.0, 3.0)
-    assert np.isnan(bootstrap_interval(np.mean, np.array([1.0]))).all()
+    assert not list(resampled_counts(np.array(["one", "one"])))
     one = paired_difference(np.array([3.0]), np.array([1.0]))
     assert one.value == 2 and np.isnan(one.interval).all() and np.isnan(one.p_value)
     assert np.isnan(paired_difference(np.array([]), np.array([])).value)
@@ -205,29 +205,32 @@ def test_sides_may_have_seeds_of_their_own():
     assert found.interval.low < found.value < found.interval.high
 
 
-def test_a_statistic_keeps_its_classes():
-    scores, labels = np.array([0.9, 0.8, 0.3, 0.1, 0.7, 0.2]), np.array([1, 1, 0, 0, 0, 1])
-    seen = []
+def test_resamples_keep_their_classes():
+    labels = np.array([1, 1, 0, 0, 0, 1])
+    (counts,) = resampled_counts(np.arange(6), strata=labels)
+    assert counts.shape == (2_000, 6)
+    assert set(counts[:, labels == 1].sum(axis=1)) == set(counts[:, labels == 0].sum(axis=1)) == {3}
+    (again,) = resampled_counts(np.arange(6), strata=labels)
+    assert (counts == again).all()
+    (without,) = resampled_counts(np.arange(6))
+    assert len(set(without[:, labels == 1].sum(axis=1))) > 3
+    # A scene of both kinds is neither's.
+    scenes = np.array(["a", "b", "a", "b", "c", "d"])
+    (joint,) = resampled_counts(scenes, strata=labels)
+    assert (joint[:, 0] == joint[:, 2]).all() and (joint[:, 1] == joint[:, 3]).all()
+    assert (joint[:, 0] + joint[:, 1] == 2).all() and (joint[:, 4:] == 1).all()
 
-    def share(scores, labels):
-        seen.append(int(labels.sum()))
-        return float((scores[labels == 1][:, None] > scores[labels == 0]).mean())
 
-    low, high = bootstrap_interval(share, scores, labels, strata=labels)
-    assert set(seen) == {3} and len(seen) == 2_000
-    assert low < share(scores, labels) <= high == 1.0
-    assert bootstrap_interval(share, scores, labels, strata=labels) == (low, high)
-    seen.clear()
-    bootstrap_interval(lambda s, y: share(s, y) if 0 < y.sum() < 6 else NAN, scores, labels)
-    assert len(set(seen)) > 3
-
-
-def test_a_statistic_is_that_of_scipy():
+def test_a_statistic_is_that_of_scipy(monkeypatch):
     values = np.random.default_rng(4).normal(size=60)
     theirs = stats.bootstrap(
         (values,), np.std, n_resamples=4_000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    ours = bootstrap_interval(lambda v: float(np.std(v)), values, resamples=4_000)
+    monkeypatch.setattr("declip_pipeline.metrics.bootstrap.DRAWS_AT_ONCE", 700 * 60)
+    counts = np.concatenate(list(resampled_counts(np.arange(60), resamples=4_000)))
+    assert len(counts) == 4_000
+    drawn = [np.std(np.repeat(values, row)) for row in counts.astype(int)]
+    ours = percentile_interval(np.array(drawn))
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
@@ -244,4 +247,4 @@ def test_shapes_must_fit():
     with pytest.raises(InputError, match=r"groups have \[3\] pictures and \[2\] scenes; expected"):
         mean_interval(np.zeros(3), scenes=np.zeros(2))
     with pytest.raises(InputError, match=r"arrays have \[2, 3\] rows; expected one row for each"):
-        bootstrap_interval(np.mean, np.zeros(3), strata=np.zeros(2))
+        next(resampled_counts(np.zeros(3), strata=np.zeros(2)))

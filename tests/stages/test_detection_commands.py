@@ -12,7 +12,7 @@ LINEAR = ("--feature-layer", "layer2", "--decoder-type", "linear")
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr("declip_pipeline.metrics.detection_intervals.RESAMPLES", 100)
+    monkeypatch.setattr("declip_pipeline.metrics.detection_intervals.RESAMPLES_OF_A_STATISTIC", 100)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ QUICK = {"initialization": "pytorch", "batch_size": 4, "learning_rate": 1e-2}
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(detection_intervals, "RESAMPLES", 100)
+    monkeypatch.setattr(detection_intervals, "RESAMPLES_OF_A_STATISTIC", 100)
 
 
 @pytest.fixture(scope="module")
