@@ -77,13 +77,7 @@ def evaluate_run(
     inputs = _inputs_of(run, features, store, beside)
     rows = store.fake_rows(split, generators)
     folder = run.path / "evaluations" / evaluation_folder(store, split, generators)
-    made_from = {
-        "store": store.identity.sha256,
-        "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
-        "checkpoint_sha256": sha256_of_file(run.best_checkpoint),
-        "split": split,
-        "generators": sorted(set(store.generators if generators is None else generators)),
-    }
+    made_from = evaluation_origin(run, store, inputs, split, generators)
     results = read_results(folder, made_from) if reuse else None
     if results is None or [one.id for one in results] != [store.samples[n]["id"] for n in rows]:
         results = evaluate_localization(
@@ -114,13 +108,30 @@ def evaluate_run(
         results=results,
         overall=overall,
         dataset=store.dataset,
-        method=_method(config, features),
+        method=run_method(config, features),
         kind=run_kind(config),
         seed=config.get("seed"),
     )
 
 
-def _method(config: dict[str, Any], features: dict[str, Any]) -> str:
+def evaluation_origin(
+    run: RunFolder,
+    store: Store,
+    inputs: DecoderInputs,
+    split: str,
+    generators: Sequence[str] | None,
+) -> dict[str, Any]:
+    """All that a run's results on a store follow from, as plain JSON."""
+    return {
+        "store": store.identity.sha256,
+        "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
+        "checkpoint_sha256": sha256_of_file(run.best_checkpoint),
+        "split": split,
+        "generators": sorted(set(store.generators if generators is None else generators)),
+    }
+
+
+def run_method(config: dict[str, Any], features: dict[str, Any]) -> str:
     """A run's decoder and features in words, and its task where that is detection."""
     layers = " + ".join(f"{part['layer']} of {part['backbone']}" for part in parts_of(features))
     pooling = config.get("pooling")

@@ -1,23 +1,26 @@
 """Runs judged on telling fake pictures from real ones."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from declip_pipeline.atomic_files import write_json, write_text
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.detection import PictureScores, score_names, score_rows
 from declip_pipeline.feeding.decoder_inputs import inputs_like
 from declip_pipeline.metrics.detection import accuracy_at, area_under_roc, detection_metrics
 from declip_pipeline.metrics.detection_intervals import detection_intervals
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import plan_evaluations
+from declip_pipeline.sweeps.cross_evaluation import (
+    evaluation_origin,
+    plan_evaluations,
+    run_kind,
+    run_method,
+)
+from declip_pipeline.sweeps.detection_files import read_scores, write_detection
 from declip_pipeline.sweeps.evaluation_files import evaluation_folder
 from declip_pipeline.training.run_folder import RunFolder
 
@@ -40,7 +43,8 @@ class DetectionEvaluation:
     split `valid` (for all of them where it has none of a generator; halfway to the next lower score
     there, `threshold_between`), and
     `accuracy_at_best_of_test`, at the threshold that is best on the very pictures that are judged,
-    which is how the reference reports it.
+    which is how the reference reports it. `results` are the pictures that are judged; `store`,
+    `dataset`, `method`, `kind` and `seed` are those of an `Evaluation`.
     """
 
     run: Path
@@ -49,6 +53,12 @@ class DetectionEvaluation:
     pooling: str | None
     overall: dict[str, DetectionFigures]
     by_generator: dict[str, dict[str, DetectionFigures]]
+    results: list[PictureScores] = field(default_factory=list)
+    store: str = ""
+    dataset: str = ""
+    method: str = ""
+    kind: str = ""
+    seed: int | None = None
 
 
 def plan_detections(
@@ -105,12 +115,14 @@ def evaluate_detection(
     beside: Sequence[Store] = (),
     device: torch.device,
     batch_size: int = 64,
+    reuse: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> DetectionEvaluation:
     """Judge a finished run, of detection or of localization, on the fakes and the real pictures of
     a store's split, with thresholds from its split `valid`.
 
-    Arguments as `plan_detections` lets them pass, and as `evaluate_run` takes them. Writes
+    Arguments as `plan_detections` lets them pass, and as `evaluate_run` takes them; with `reuse`
+    too, scores of the same weights on the same stores are taken and figures made anew. Writes
     `detection.csv` (scores of the pictures of both splits) and `detection.json` into the run's
     folder, under `evaluations/detection-...`.
     """
@@ -118,24 +130,30 @@ def evaluate_detection(
     config = run.config()
     decoder, features = run.best_decoder()
     inputs = inputs_like(features, store, beside, decoder=f"the run {run.path}")
-    decoder.to(device)
     rows = [store.fake_and_real_rows(name, generators) for name in (VALID, split)]
-    results = score_rows(
-        decoder,
-        store,
-        inputs.sources,
-        np.concatenate(rows),
-        device=device,
-        batch_size=batch_size,
-        progress=progress,
-    )
-    valid, judged = results[: len(rows[0])], results[len(rows[0]) :]
+    every = np.concatenate(rows)
     names = score_names(decoder)
+    folder = run.path / "evaluations" / f"detection-{evaluation_folder(store, split, generators)}"
+    made_from = {
+        **evaluation_origin(run, store, inputs, split, generators),
+        "thresholds_from": VALID,
+        "scores": list(names),
+    }
+    results = read_scores(folder, made_from) if reuse else None
+    if results is None or [one.id for one in results] != [store.samples[n]["id"] for n in every]:
+        results = score_rows(
+            decoder.to(device),
+            store,
+            inputs.sources,
+            every,
+            device=device,
+            batch_size=batch_size,
+            progress=progress,
+        )
+    valid, judged = results[: len(rows[0])], results[len(rows[0]) :]
     evaluation = DetectionEvaluation(
         run=run.path,
-        folder=run.path
-        / "evaluations"
-        / f"detection-{evaluation_folder(store, split, generators)}",
+        folder=folder,
         trained_on=tuple(config["train_on"]),
         pooling=None if decoder.pooling is None else decoder.pooling.name,
         overall=_figures(valid, judged, names),
@@ -143,22 +161,21 @@ def evaluate_detection(
             name: _figures(_against_real(valid, name), _against_real(judged, name), names)
             for name in sorted({result.generator for result in judged if result.label})
         },
+        results=judged,
+        store=store.location,
+        dataset=store.dataset,
+        method=run_method(config, features),
+        kind=run_kind(config),
+        seed=config.get("seed"),
     )
-    write_text(evaluation.folder / "detection.csv", _as_csv(results, names))
-    write_json(
-        evaluation.folder / "detection.json",
-        {
-            "store": store.identity.sha256,
-            "dataset": store.dataset,
-            "split": split,
-            "generators": sorted(set(store.generators if generators is None else generators)),
-            "trained_on": config["train_on"],
-            "pooling": evaluation.pooling,
-            "thresholds_from": VALID,
-            "overall": evaluation.overall,
-            "by_generator": evaluation.by_generator,
-        },
-    )
+    about = {
+        "dataset": store.dataset,
+        "trained_on": config["train_on"],
+        "pooling": evaluation.pooling,
+        "overall": evaluation.overall,
+        "by_generator": evaluation.by_generator,
+    }
+    write_detection(folder, results, made_from, about)
     return evaluation
 
 
@@ -198,13 +215,3 @@ def _tensors(results: Sequence[PictureScores], name: str) -> tuple[torch.Tensor,
     """A score of pictures (N,) float64, and their labels (N,)."""
     scores = torch.tensor([result.scores[name] for result in results], dtype=torch.float64)
     return scores, torch.tensor([result.label for result in results])
-
-
-def _as_csv(results: Sequence[PictureScores], names: Sequence[str]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["id", "split", "generator", "label", *names])
-    for result in results:
-        scores: list[Any] = [result.scores[name] for name in names]
-        writer.writerow([result.id, result.split, result.generator, result.label, *scores])
-    return text.getvalue()

@@ -14,8 +14,7 @@ from declip_pipeline.fingerprint import sha256_of_bytes, sha256_of_json
 from declip_pipeline.folder_names import folder_name
 from declip_pipeline.store.reader import Store
 
-PER_IMAGE = "per_image.csv"
-SUMMARY = "summary.json"
+FILES = "per_image.csv", "summary.json"
 
 
 def evaluation_folder(store: Store, split: str, generators: Sequence[str] | None) -> str:
@@ -34,26 +33,53 @@ def write_evaluation(
 
     `made_from` is all that the results follow from, as plain JSON; `read_results` asks for it.
     """
-    table = _as_csv(results)
-    write_text(folder / PER_IMAGE, table)
-    digest = sha256_of_bytes(table.encode())
-    write_json(folder / SUMMARY, {**made_from, "per_image_sha256": digest, **summary})
+    write_table(folder, FILES, _as_csv(results), made_from, summary)
 
 
 def read_results(folder: Path, made_from: dict[str, Any]) -> list[ImageResult] | None:
-    """The results that were written there, or None unless they follow from the same.
+    """The results that were written there, or None unless they follow from the same."""
+    rows = read_table(folder, FILES, made_from)
+    try:
+        return None if rows is None else [_result(row) for row in rows]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def write_table(
+    folder: Path,
+    files: tuple[str, str],
+    table: str,
+    made_from: dict[str, Any],
+    summary: dict[str, Any],
+) -> None:
+    """Write a table and the JSON beside it, by the names of `files`."""
+    table_file, summary_file = files
+    write_text(folder / table_file, table)
+    digest = sha256_of_bytes(table.encode())
+    write_json(folder / summary_file, {**made_from, _digest_key(table_file): digest, **summary})
+
+
+def read_table(
+    folder: Path, files: tuple[str, str], made_from: dict[str, Any]
+) -> list[dict[str, str]] | None:
+    """The rows of a table, or None unless they follow from the same.
 
     A table that another program changed, or that is not of the summary beside it, is not read.
     """
+    table_file, summary_file = files
     try:
-        summary = json.loads((folder / SUMMARY).read_bytes())
-        table = (folder / PER_IMAGE).read_bytes()
+        summary = json.loads((folder / summary_file).read_bytes())
+        table = (folder / table_file).read_bytes()
         same = all(summary.get(name) == value for name, value in made_from.items())
-        if not same or summary.get("per_image_sha256") != sha256_of_bytes(table):
+        if not same or summary.get(_digest_key(table_file)) != sha256_of_bytes(table):
             return None
-        return [_result(row) for row in csv.DictReader(io.StringIO(table.decode(), newline=""))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return list(csv.DictReader(io.StringIO(table.decode(), newline="")))
+    except (OSError, ValueError, AttributeError):
         return None
+
+
+def _digest_key(table_file: str) -> str:
+    return f"{Path(table_file).stem}_sha256"
 
 
 def _as_csv(results: Sequence[ImageResult]) -> str:

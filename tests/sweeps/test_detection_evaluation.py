@@ -12,6 +12,7 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.metrics import detection_intervals
 from declip_pipeline.metrics.detection import detection_metrics
 from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps import detection_evaluation
 from declip_pipeline.sweeps.detection_evaluation import evaluate_detection, plan_detections
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
@@ -53,7 +54,7 @@ def test_scores_are_those_of_the_maps(train, mixed_store, pooling):
     assert evaluation.pooling == pooling
     rows = table(evaluation)
     names = ["mean_sigmoid", "mean_logit"] + [pooling] * (pooling in ("max", "learned"))
-    assert list(rows[0]) == ["id", "split", "generator", "label", *names]
+    assert list(rows[0]) == ["id", "split", "generator", "scene", "label", *names]
     decoder, _ = run.best_decoder()
     numbers = {sample["id"]: row for row, sample in enumerate(mixed_store.samples)}
     assert len(rows) == 16 + 13
@@ -123,6 +124,31 @@ def test_localization_runs_detect_too_and_nothing_is_overwritten(train, mixed_st
     assert part.folder.name.startswith("detection-mixed-test-ldm-")
     assert list(part.by_generator) == ["ldm"]
     assert {row["generator"] for row in table(part)} == {"ldm", "real"}
+
+
+def test_scores_of_the_same_weights_and_store_are_taken(train, mixed_store, monkeypatch):
+    run = train(pooling="max", epochs=2)
+    options = {"split": "test", "device": CPU}
+    once = evaluate_detection(run, mixed_store, **options)
+    content = (once.folder / "detection.json").read_bytes()
+    judging = detection_evaluation.score_rows
+    judged = []
+    monkeypatch.setattr(
+        *(detection_evaluation, "score_rows"),
+        lambda *places, **options: judged.append(0) or judging(*places, **options),
+    )
+    again = evaluate_detection(run, mixed_store, reuse=True, **options)
+    assert again == once and not judged
+    assert (once.folder / "detection.json").read_bytes() == content
+    evaluate_detection(run, mixed_store, **options)
+    assert len(judged) == 1
+    evaluate_detection(train(pooling="max", epochs=3), mixed_store, reuse=True, **options)
+    evaluate_detection(run, mixed_store, reuse=True, generators=["ldm"], **options)
+    assert len(judged) == 3
+    table = once.folder / "detection.csv"
+    table.write_text(table.read_text().replace("real", "ldm", 1))
+    assert evaluate_detection(run, mixed_store, reuse=True, **options) == once
+    assert len(judged) == 4
 
 
 def test_a_generator_that_valid_lacks_takes_the_threshold_of_all(train, mixed_store):
