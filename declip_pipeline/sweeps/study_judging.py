@@ -79,7 +79,9 @@ def judge_study(
         return found
 
     if metric.startswith(DETECTION):
-        detections = all_of(plan_detections(runs, stores, **asked), evaluate_detection)
+        plan = plan_detections(runs, stores, **asked)
+        detections = all_of(plan, partial(evaluate_detection, reuse=True))
         return detected_runs(detections, metric.removeprefix(DETECTION)), {}
-    evaluations = all_of(plan_evaluations(runs, stores, **asked), partial(evaluate_run, reuse=True))
+    plan = plan_evaluations(runs, stores, **asked)
+    evaluations = all_of(plan, partial(evaluate_run, reuse=True))
     return judged_runs(evaluations, metric), domain_intervals(evaluations, metric, row_of)
