@@ -65,7 +65,7 @@ def evaluate(
     With --detection: AP and AUC (0 to 1) and accuracies (percent) of two scores, the mean of a
     map's probabilities and the sigmoid of its mean logit, for each generator against the real
     pictures, at 0.5 and at the threshold that is best for it on the split valid; in detection.csv
-    and detection.json.
+    and detection.json. Then means over seeds, ID and OOD, as above.
     """
     if detection and views is not None:
         raise InputError("--views judges maps, --detection whole pictures; leave one out")

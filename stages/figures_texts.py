@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from declip_pipeline.evaluation.figures import Figures
     from declip_pipeline.sweeps.cross_evaluation import Evaluation
+    from declip_pipeline.sweeps.detection_evaluation import DetectionEvaluation
 
 # Name, title, decimals of the mean, of its interval.
 _METRICS = (
@@ -27,15 +28,18 @@ def seeds_text(group: "Sequence[Evaluation]", split: str) -> str:
     """What runs that differ in their seed only come to: mean ± standard deviation [interval]."""
     from declip_pipeline.sweeps.seed_groups import figures_over_seeds
 
-    return "\n".join([seeds_title(group, split), *figures_lines(*figures_over_seeds(group))])
+    lines = figures_lines(*figures_over_seeds(group))
+    return "\n".join([seeds_title(group, split), *lines])
 
 
-def seeds_title(group: "Sequence[Evaluation]", split: str) -> str:
-    """What runs that differ in their seed only are, and their seeds."""
+def seeds_title(
+    group: "Sequence[Evaluation] | Sequence[DetectionEvaluation]", split: str, more: str = ""
+) -> str:
+    """What runs that differ in their seed only were judged on; `more` is said after the split."""
     seeds = ", ".join(str(one.seed) for one in group)
     # A run's folder is named by what it is, then its seed and its hash.
     name = group[0].run.name.partition("_seed")[0]
-    return f"{name} on {group[0].dataset}, {split}, over {len(group)} seeds ({seeds})"
+    return f"{name} on {group[0].dataset}, {split}{more}, over {len(group)} seeds ({seeds})"
 
 
 def _lines(name: str, figures: "Figures") -> list[str]:

@@ -45,8 +45,8 @@ class RankedPictures:
         self._order = np.argsort(-scores, kind="stable")
         ordered = scores[self._order]
         self._fake = fake[self._order]
-        # The last picture of each score: equal ones are called fake together.
-        self._ends = np.flatnonzero(np.append(ordered[1:] < ordered[:-1], True))
+        # The first picture of each score: equal ones are called fake together.
+        self._starts = np.flatnonzero(np.append(True, ordered[1:] < ordered[:-1]))
 
     def ap_and_auc(self, counts: np.ndarray) -> np.ndarray:
         """Average precision and area under ROC, (2, resamples) float64, 0 to 1.
@@ -54,14 +54,16 @@ class RankedPictures:
         counts: (resamples, N), how often each picture is there. NaN without one of either label.
         """
         drawn = counts[:, self._order]
-        called = drawn.cumsum(axis=1)[:, self._ends]
-        fake_called = (drawn * self._fake).cumsum(axis=1)[:, self._ends]
-        real_called = called - fake_called
-        fake = np.diff(fake_called, axis=1, prepend=0)
-        real_above = real_called - np.diff(real_called, axis=1, prepend=0) / 2
+        fake = drawn * self._fake
+        real = drawn - fake
+        if len(self._starts) < drawn.shape[1]:
+            fake, real = (np.add.reduceat(some, self._starts, axis=1) for some in (fake, real))
+        fake_called, real_called = fake.cumsum(axis=1), real.cumsum(axis=1)
+        precision = fake_called / np.maximum(fake_called + real_called, 1)
+        real_above = real_called - real / 2
         fakes, reals = fake_called[:, -1], real_called[:, -1]
-        ap = _share((fake * fake_called / np.maximum(called, 1)).sum(axis=1), fakes)
-        auc = 1 - _share((fake * real_above).sum(axis=1), fakes * reals)
+        ap = _share(np.einsum("nk,nk->n", fake, precision), fakes)
+        auc = 1 - _share(np.einsum("nk,nk->n", fake, real_above), fakes * reals)
         return np.stack([np.where(reals > 0, ap, np.nan), auc])
 
 

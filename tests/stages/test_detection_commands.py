@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,32 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     stored = np.load(table.parent / row["map"])
     assert float(row["score"]) == pytest.approx(float(stored["score"]))
     assert abs(float(row["score"]) - stored["map"].mean()) > 1e-3
+
+
+def test_seeds_are_taken_together_and_means_are_over_cells(program, mixed_store, tmp_path):
+    command = ("train", mixed_store.location, *LINEAR, *QUICK, "-o", tmp_path / "runs")
+    learned = ("--train-on", "ldm", "--detection", "--seeds", "0,1")
+    table = Path(program(*command, *learned).last_line)
+    with table.open(newline="") as file:
+        runs = [row["run"] for row in csv.DictReader(file)]
+    on = ("--on", mixed_store.location, "--detection")
+    outcome = program("evaluate", *runs, *on)
+    assert outcome.code == 0, outcome.err
+    text = outcome.out[outcome.out.index("linear_layer2_ldm on mixed, test, over 2 seeds (0, 1)") :]
+    lines = text.splitlines()
+    figure = r"[\d.]+ ± [\d.]+ \[[\d.]+, [\d.]+\]"
+    accuracy = r"[\d.]+ ± [\d.]+"
+    assert re.fullmatch(
+        f"    lama: AP {figure}, AUC {figure}, accuracy {accuracy} at 0.5, {accuracy} at "
+        r"thresholds from valid \(4 fake, 5 real\)",
+        lines[2],
+    ), lines[2]
+    place = lines.index("means over cells, test split, linear on layer2 of CLIP:from-file")
+    mean = r"[\d.]+ \[[\d.]+, [\d.]+\]"
+    for line, score in zip(lines[place + 1 :], ("mean_sigmoid", "mean_logit"), strict=True):
+        both = rf"AP {mean}, AUC {mean} \(1 cell\)"
+        assert re.fullmatch(f"  {score}: ID {both}; OOD {both}", line), line
+    assert ", over " not in program("evaluate", runs[0], *on).out
 
 
 def test_a_prediction_scores_as_an_evaluation_does(program, mixed_store, tmp_path):
