@@ -47,7 +47,8 @@ def compare(
 
     Prints for each generator, and for all, the means of IoU (percent), F1 and AP, their difference
     A - B with its interval of 95% and a two-sided p-value, from a bootstrap of the same pictures
-    for both (and of the seeds, where a side has several). Pictures are the same when id and content
+    for both (scenes are drawn, and seeds, where a side has several); p is not corrected for how
+    many there are. Pictures are the same when id and content
     are. What `evaluate` wrote of the same weights on the same store is taken; else it is judged.
     """
     from declip_pipeline.devices import choose_device
@@ -92,6 +93,8 @@ def compare(
     for name, side in (("A", first), ("B", second)):
         result(f"{name}: {', '.join(str(run.path) for run in side)}")
     result(f"{split} split\n{_table(rows)}")
+    count = sum(row.difference.p_value == row.difference.p_value for row in rows)
+    result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
     pictures = set.intersection(*(set(one) for one in found.values()))
     for run_path, one in found.items():
         if len(one) > len(pictures):
@@ -125,5 +128,5 @@ def _table(rows: "Sequence[ComparedMeans]") -> str:
                 p_value,
             ]
         )
-    header = ["generator", "images", "metric", "A", "B", "A - B", "95% interval", "p"]
+    header = ["generator", "pictures", "metric", "A", "B", "A - B", "95% interval", "p"]
     return format_table(header, cells)

@@ -55,8 +55,9 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[:3] == [f"A: {runs[0]}", f"B: {runs[1]}", "test split"]
-    assert lines[3].split("  ")[0] == "generator"
-    assert [line.split()[:2] for line in lines[4:]] == [["noisy", "4"]] * 4
+    assert lines[3].split()[:3] == ["generator", "pictures", "metric"]
+    assert lines[-1] == "p is not corrected for the 4 comparisons above; choose one beforehand"
+    assert [line.split()[:2] for line in lines[4:-1]] == [["noisy", "4"]] * 4
     iou = re.fullmatch(
         r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)", lines[4]
     )

@@ -92,7 +92,7 @@ def test_a_decoder_of_several_stores_sees_the_same_view_in_each(
     plain = program(*training).last_line
     compared = program("compare", run, plain, "--on", one, "--on", other)
     assert compared.code == 0, compared.err
-    assert "noisy           4  IoU" in compared.out
+    assert "noisy             4  IoU" in compared.out
 
 
 def test_runs_of_several_seeds_have_a_table_over_them(program, stores, tiny_store, tmp_path):
