@@ -23,6 +23,7 @@ from declip_pipeline.sweeps.detection_evaluation import (
 from declip_pipeline.sweeps.study_table import (
     Judged,
     detected_runs,
+    detection_domain_intervals,
     domain_intervals,
     judged_runs,
 )
@@ -62,7 +63,7 @@ def judge_study(
     """Judge every run on every store; what was judged before of the same weights is taken.
 
     `row_of` names the row of a table that a run is in. Returns the runs' figures in percent, and
-    for rows the intervals of their means in domain and out of domain, where there are any.
+    for rows the intervals of their means in domain and out of domain.
     `progress` is told runs done and in all.
     """
     asked: dict[str, Any] = {"split": split, "generators": generators, "beside": beside}
@@ -81,7 +82,8 @@ def judge_study(
     if metric.startswith(DETECTION):
         plan = plan_detections(runs, stores, **asked)
         detections = all_of(plan, partial(evaluate_detection, reuse=True))
-        return detected_runs(detections, metric.removeprefix(DETECTION)), {}
+        name = metric.removeprefix(DETECTION)
+        return detected_runs(detections, name), detection_domain_intervals(detections, name, row_of)
     plan = plan_evaluations(runs, stores, **asked)
     evaluations = all_of(plan, partial(evaluate_run, reuse=True))
     return judged_runs(evaluations, metric), domain_intervals(evaluations, metric, row_of)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from declip_pipeline.evaluation.detection import MEAN_SIGMOID
 from declip_pipeline.evaluation.figure_table import Figure, FigureTable, averaged
@@ -11,10 +12,16 @@ from declip_pipeline.evaluation.figures import Figures
 from declip_pipeline.metrics.bootstrap import NO_INTERVAL, Interval
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
 from declip_pipeline.sweeps.detection_evaluation import DetectionEvaluation
+from declip_pipeline.sweeps.detection_means import (
+    detection_matrix_intervals,
+    detection_over_seeds,
+)
 from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
 from declip_pipeline.sweeps.seed_groups import figures_over_seeds, seed_groups
 
 IN_DOMAIN, OUT_OF_DOMAIN = "ID", "OOD"
+AnyEvaluation = TypeVar("AnyEvaluation", Evaluation, DetectionEvaluation)
+
 NONE = (NO_INTERVAL, NO_INTERVAL)
 TESTED_AND_TRAINED = "tested on \\ trained on"
 
@@ -40,19 +47,22 @@ def judged_runs(evaluations: Sequence[Evaluation], metric: str) -> list[Judged]:
 
 
 def detected_runs(evaluations: Sequence[DetectionEvaluation], metric: str) -> list[Judged]:
-    """`ap` or `auc` of the mean sigmoid in percent, a generator's fakes against all real ones."""
-    return [
-        Judged(
-            one.run,
-            one.trained_on,
-            {
-                name: _in_percent(found[metric], *found[f"{metric}_interval"])
-                for name, scores in one.by_generator.items()
-                for found in [scores[MEAN_SIGMOID]]
-            },
-        )
-        for one in evaluations
-    ]
+    """`ap` or `auc` of the mean sigmoid in percent, a generator's fakes against all real ones.
+
+    Runs that differ in their seed are taken together.
+    """
+    found = []
+    for group in seed_groups(evaluations):
+        by_generator = group[0].by_generator if len(group) == 1 else detection_over_seeds(group)[0]
+        figures = {
+            name: Figure(
+                100 * scores[MEAN_SIGMOID][metric],
+                _scaled(Interval(*scores[MEAN_SIGMOID][f"{metric}_interval"]), metric),
+            )
+            for name, scores in by_generator.items()
+        }
+        found.append(Judged(group[0].run, group[0].trained_on, figures))
+    return found
 
 
 def generator_table(judged: Sequence[Judged]) -> FigureTable:
@@ -102,12 +112,34 @@ def domain_intervals(
     evaluations: Sequence[Evaluation], metric: str, row_of: Mapping[Path, str]
 ) -> dict[str, tuple[Interval, Interval]]:
     """The intervals of a row's mean in domain and of that out of domain, in percent."""
-    found = {}
-    for row in dict.fromkeys(row_of[one.run] for one in evaluations):
-        own = [one for one in evaluations if row_of[one.run] == row]
-        inside, outside = matrix_intervals(own, metric)
-        found[row] = (_scaled(inside, metric), _scaled(outside, metric))
-    return found
+    return {
+        row: _both_scaled(matrix_intervals(own, metric), metric)
+        for row, own in _by_row(evaluations, row_of).items()
+    }
+
+
+def detection_domain_intervals(
+    evaluations: Sequence[DetectionEvaluation], metric: str, row_of: Mapping[Path, str]
+) -> dict[str, tuple[Interval, Interval]]:
+    """The same of `ap` or `auc` of whole pictures."""
+    return {
+        row: _both_scaled(detection_matrix_intervals(own, metric), metric)
+        for row, own in _by_row(evaluations, row_of).items()
+    }
+
+
+def _by_row(
+    evaluations: Sequence[AnyEvaluation], row_of: Mapping[Path, str]
+) -> dict[str, list[AnyEvaluation]]:
+    rows: dict[str, list[AnyEvaluation]] = {}
+    for one in evaluations:
+        rows.setdefault(row_of[one.run], []).append(one)
+    return rows
+
+
+def _both_scaled(intervals: tuple[Interval, Interval], metric: str) -> tuple[Interval, Interval]:
+    inside, outside = intervals
+    return _scaled(inside, metric), _scaled(outside, metric)
 
 
 def _figure(figures: Figures, metric: str) -> Figure | None:
@@ -116,10 +148,6 @@ def _figure(figures: Figures, metric: str) -> Figure | None:
         return None
     ends = Interval(*(float("nan") if end is None else end for end in (low, high)))
     return Figure(_share(metric) * value, _scaled(ends, metric))
-
-
-def _in_percent(value: float, low: float, high: float) -> Figure:
-    return Figure(100 * value, Interval(100 * low, 100 * high))
 
 
 def _scaled(interval: Interval, metric: str) -> Interval:
