@@ -1,24 +1,15 @@
 """How far a mean would move with other pictures and other seeds: bootstrap intervals of 95%."""
 
-from collections.abc import Iterator, Sequence
-from math import sqrt
-from statistics import NormalDist
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from scipy.special import stdtrit
 
-from declip_pipeline.core_threads import torch_threads
 from declip_pipeline.errors import InputError
+from declip_pipeline.metrics.resampling import CONFIDENCE, drawn_deviations, drawn_sums
 from declip_pipeline.seeding import generator
 
 RESAMPLES = 10_000
-# A statistic is computed for each resample, where means are one product for thousands.
-RESAMPLES_OF_A_STATISTIC = 2_000
-CONFIDENCE = 0.95
-# Some 50 MB.
-DRAWS_AT_ONCE = 2**20
 
 
 class Interval(NamedTuple):
@@ -58,9 +49,9 @@ def mean_interval(
     chapter 13; drawing whole groups, Davison and Hinkley, Bootstrap Methods and their Application
     (1997), section 3.8. Seeds are resampled by themselves, and what they deviate adds to what
     pictures do: two-way, after the pigeonhole bootstrap (Owen, Annals of Applied Statistics 1,
-    2007), with the seeds' part widened for how few there are (`_widening`). What a seed does to
-    single pictures counts in both parts, so an interval over seeds errs towards a wide one; of two
-    or three seeds it is as wide as two or three values leave it.
+    2007), with the seeds' part widened for how few there are (`drawn_deviations`). What a seed does
+    to single pictures counts in both parts, so an interval over seeds errs towards a wide one; of
+    two or three seeds it is as wide as two or three values leave it.
     """
     groups = None if scenes is None else [scenes]
     means = resampled_means([values], scenes=groups, resamples=resamples, seed=seed)
@@ -95,47 +86,6 @@ def paired_difference(
     return Difference(value, percentile_interval(differences), two_sided_p_value(differences))
 
 
-def resampled_counts(
-    scenes: np.ndarray,
-    *,
-    strata: np.ndarray | None = None,
-    resamples: int = RESAMPLES_OF_A_STATISTIC,
-    seed: int = 0,
-) -> Iterator[np.ndarray]:
-    """How often each picture is in each resample, for statistics that are no means, such as AP.
-
-    scenes: (pictures,), what each shows; pictures of a scene are drawn together. strata:
-    (pictures,), such as the labels: scenes that have the same of its values are drawn among
-    themselves, so that no resample lacks a class. Yields blocks (some, pictures) float64 of
-    `resamples` in all; none where there are fewer than two scenes, of which there is no interval.
-    The same pictures in the same order give the same resamples, and so do their scenes alone.
-    Raises: InputError for arrays of several lengths.
-    Source: as `mean_interval`.
-    """
-    values = np.zeros(len(scenes)) if strata is None else strata
-    if len(values) != len(scenes):
-        raise InputError(
-            f"arrays have {sorted([len(values), len(scenes)])} rows; expected one row for each "
-            "picture"
-        )
-    names, scene_of = np.unique(scenes, return_inverse=True)
-    if len(names) < 2:
-        return
-    kinds, kind_of = np.unique(values, return_inverse=True)
-    has = np.zeros((len(names), len(kinds)), dtype=bool)
-    has[scene_of, kind_of] = True
-    _, stratum_of = np.unique(has, axis=0, return_inverse=True)
-    groups = [np.flatnonzero(stratum_of == number) for number in range(stratum_of.max() + 1)]
-    random = generator(seed, "bootstrap")
-    at_once = max(1, DRAWS_AT_ONCE // len(scenes))
-    for start in range(0, resamples, at_once):
-        some = min(at_once, resamples - start)
-        drawn = np.empty((some, len(names)))
-        for group in groups:
-            drawn[:, group] = _draw_counts(random, some, len(group))
-        yield drawn[:, scene_of]
-
-
 def resampled_means(
     groups: Sequence[np.ndarray],
     *,
@@ -166,7 +116,7 @@ def resampled_means(
         counts = np.ones((len(kept), len(order)))
     else:
         kept, sums, counts = _summed_by_scene(groups, scenes)
-    drawn = _drawn_sums(np.concatenate([*sums, counts]), resamples, generator(seed, "bootstrap"))
+    drawn = drawn_sums(np.concatenate([*sums, counts]), resamples, generator(seed, "bootstrap"))
     drawn_counts = drawn[len(drawn) - len(kept) :]
     means = np.full((len(kept), resamples), np.nan)
     first = 0
@@ -183,17 +133,6 @@ def resampled_means(
             of_seeds = sums[number].sum(axis=1) / counts[number].sum()
             means[number] += drawn_deviations(of_seeds, resamples, *alike)
     return means
-
-
-def drawn_deviations(of_seeds: np.ndarray, resamples: int, *alike: int) -> np.ndarray:
-    """How far the mean over drawn seeds lies from that over all, widened for how few they are.
-
-    of_seeds: (seeds,). `alike`: the same numbers draw the same seeds. Returns: (resamples,).
-    """
-    random = generator(0, "bootstrap of seeds", *alike)
-    shares = (_draw_counts(random, resamples, len(of_seeds)) - 1) / len(of_seeds)
-    deviations: np.ndarray = _widening(len(of_seeds)) * (shares @ of_seeds)
-    return deviations
 
 
 def percentile_interval(resampled: np.ndarray) -> Interval:
@@ -263,44 +202,6 @@ def _summed_by_scene(
     return kept, sums, np.array(counts, dtype=np.float64)
 
 
-def _drawn_sums(rows: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
-    """Sums of `rows` (n, scenes) over as many drawn scenes, for each resample: (n, resamples)."""
-    length = rows.shape[1]
-    if not length:
-        return np.zeros((len(rows), resamples))
-    at_once = max(1, DRAWS_AT_ONCE // length)
-    parts = []
-    # So few rows are not worth sharing out: numpy's BLAS, with a thread a core, took 18 s for four
-    # rows of 9,000 pictures where other programs used the cores too, one thread takes 0.3 s.
-    with torch_threads(1):
-        for start in range(0, resamples, at_once):
-            counts = _draw_counts(random, min(at_once, resamples - start), length)
-            parts.append(torch.from_numpy(rows) @ torch.from_numpy(counts).T)
-    return torch.cat(parts, dim=1).numpy()
-
-
 def _sums(places: np.ndarray, values: np.ndarray, length: int) -> np.ndarray:
     order = np.lexsort((values, places))
     return np.bincount(places[order], weights=values[order], minlength=length)
-
-
-def _widening(seeds: int) -> float:
-    """What makes resamples of so few seeds deviate as Student's t says their mean does.
-
-    The variance of drawn means lacks a factor of (S - 1) / S, and their percentiles are those of a
-    normal distribution where t with S - 1 degrees of freedom has longer tails. Unwidened intervals
-    of 200 pictures held the truth 65% of the time with 2 seeds, 81% with 3 and 90% with 5.
-    """
-    tail = (1 - CONFIDENCE) / 2
-    return float(
-        sqrt(seeds / (seeds - 1)) * stdtrit(seeds - 1, 1 - tail) / NormalDist().inv_cdf(1 - tail)
-    )
-
-
-def _draw_counts(random: np.random.Generator, resamples: int, length: int) -> np.ndarray:
-    """How often each of `length` things is drawn: (resamples, length) float64."""
-    # Counting draws takes a tenth of the time of drawing the counts (Generator.multinomial).
-    places = random.integers(0, length, (resamples, length))
-    places += np.arange(resamples)[:, None] * length
-    counts = np.bincount(places.ravel(), minlength=resamples * length)
-    return counts.reshape(resamples, length).astype(np.float64)

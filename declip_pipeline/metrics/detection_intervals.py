@@ -3,13 +3,8 @@
 import numpy as np
 from torch import Tensor
 
-from declip_pipeline.metrics.bootstrap import (
-    NO_INTERVAL,
-    RESAMPLES_OF_A_STATISTIC,
-    Interval,
-    percentile_interval,
-    resampled_counts,
-)
+from declip_pipeline.metrics.bootstrap import NO_INTERVAL, Interval, percentile_interval
+from declip_pipeline.metrics.resampling import RESAMPLES_OF_A_STATISTIC, resampled_counts
 
 
 def detection_intervals(

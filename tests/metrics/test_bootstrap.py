@@ -13,10 +13,10 @@ from declip_pipeline.metrics.bootstrap import (
     mean_interval,
     paired_difference,
     percentile_interval,
-    resampled_counts,
     resampled_means,
     two_sided_p_value,
 )
+from declip_pipeline.metrics.resampling import resampled_counts
 
 NAN = float("nan")
 
@@ -153,7 +153,7 @@ def test_the_order_of_pictures_does_not_matter_and_the_seed_is_fixed():
 
 def test_large_inputs_are_resampled_in_blocks(monkeypatch):
     values = drawn(30)
-    monkeypatch.setattr("declip_pipeline.metrics.bootstrap.DRAWS_AT_ONCE", 7 * 30)
+    monkeypatch.setattr("declip_pipeline.metrics.resampling.DRAWS_AT_ONCE", 7 * 30)
     means = resampled_means([values], resamples=2_000)[0]
     assert means.shape == (2_000,)
     assert means.mean() == pytest.approx(values.mean(), abs=0.02)
@@ -226,7 +226,7 @@ def test_a_statistic_is_that_of_scipy(monkeypatch):
     theirs = stats.bootstrap(
         (values,), np.std, n_resamples=4_000, method="percentile", rng=np.random.default_rng(0)
     ).confidence_interval
-    monkeypatch.setattr("declip_pipeline.metrics.bootstrap.DRAWS_AT_ONCE", 700 * 60)
+    monkeypatch.setattr("declip_pipeline.metrics.resampling.DRAWS_AT_ONCE", 700 * 60)
     counts = np.concatenate(list(resampled_counts(np.arange(60), resamples=4_000)))
     assert len(counts) == 4_000
     drawn = [np.std(np.repeat(values, row)) for row in counts.astype(int)]

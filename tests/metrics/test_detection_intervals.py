@@ -6,7 +6,8 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from declip_pipeline.metrics import detection_intervals as intervals
-from declip_pipeline.metrics.bootstrap import percentile_interval, resampled_counts
+from declip_pipeline.metrics.bootstrap import percentile_interval
+from declip_pipeline.metrics.resampling import resampled_counts
 
 
 @pytest.fixture
