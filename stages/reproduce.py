@@ -14,7 +14,6 @@ from stages.options import (
     WeightsOption,
     require_folder,
 )
-from stages.settings import packaged_config
 from stages.training_options import DaskOption, RunsOption
 
 
@@ -93,6 +92,8 @@ def reproduce(
 
 def _study_file(path: Path) -> Path:
     """The file of a study; those of configs/paper ship with the program."""
+    from stages.settings import packaged_config
+
     if path.exists():
         return path
     folder = packaged_config("paper")
