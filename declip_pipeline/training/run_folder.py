@@ -68,14 +68,15 @@ class RunFolder:
                 )
             text = yaml.safe_dump({**config, "run_sha256": sha256}, sort_keys=False)
             # Of processes that begin at once, the first one's file stays: it is what they lock.
-            if LocalStorage(self.path).create("config.yaml", text.encode()):
-                write_json(self.path / "environment.json", _environment())
+            LocalStorage(self.path).create("config.yaml", text.encode())
         if self.config().get("run_sha256") != sha256:
             raise OutputExistsError(f"{self.path} holds another run; name another output folder")
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """Be the only process that trains in the folder: the kernel lets go of what dies.
+
+        Who is so first leaves its environment.json.
 
         Raises `RunBusyError` at once when another one does.
         """
@@ -90,10 +91,13 @@ class RunFolder:
             except OSError:
                 pass  # some network file systems have no locks
             else:
-                # What another process was writing when it was killed. Its config.yaml was whole.
+                # What another process was writing when it was killed. All but config.yaml is
+                # written under the lock.
                 for left in self.path.glob(".*.partial*"):
                     if not left.name.startswith(".config"):
                         left.unlink(missing_ok=True)
+            if not (self.path / "environment.json").is_file():
+                write_json(self.path / "environment.json", _environment())
             yield
 
     def config(self) -> dict[str, Any]:

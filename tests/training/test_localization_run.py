@@ -257,3 +257,14 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
 def test_what_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a run; expected a folder that `declip-pipe tra"):
         RunFolder(tmp_path).summary()
+
+
+def test_all_but_the_config_is_written_under_the_lock(tmp_path):
+    # Who has the lock clears away what looks left over; it must be nobody's who is at work.
+    folder = RunFolder(tmp_path / "run")
+    folder.begin({"train_on": [], "inputs": []}, "0")
+    assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
+    left = folder.path / ".metrics.0123.partial.jsonl"
+    left.write_text("killed while writing")
+    with folder.exclusively():
+        assert (folder.path / "environment.json").is_file() and not left.exists()
