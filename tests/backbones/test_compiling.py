@@ -9,6 +9,12 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import DeclipError
 
 
+@pytest.fixture(autouse=True)
+def nothing_compiled_before():
+    """What other tests of the process compiled counts against a limit of recompilations."""
+    torch.compiler.reset()
+
+
 def pictures(count):
     random = np.random.default_rng(0)
     return torch.from_numpy(random.integers(0, 256, (count, 3, 224, 224), np.uint8))

@@ -85,7 +85,9 @@ def test_seeds_are_taken_together_and_means_are_over_cells(program, mixed_store,
         r"thresholds from valid \(4 fake, 5 real\)",
         lines[2],
     ), lines[2]
-    place = lines.index("means over cells, test split, linear on layer2 of CLIP:from-file")
+    place = lines.index(
+        "means over cells, test split, linear on layer2 of CLIP:from-file, detection by mean"
+    )
     mean = r"[\d.]+ \[[\d.]+, [\d.]+\]"
     for line, score in zip(lines[place + 1 :], ("mean_sigmoid", "mean_logit"), strict=True):
         both = rf"AP {mean}, AUC {mean} \(1 cell\)"
