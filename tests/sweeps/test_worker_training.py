@@ -145,6 +145,13 @@ def _what(row):
     return row.layer, row.seed, row.decoder_type
 
 
+def _checkpointed(records: Path) -> str:
+    """The epochs that a run need not train again: its records are written before its state."""
+    state = RunFolder(records.parent).load_state()
+    lines = records.read_text().splitlines(keepends=True)
+    return "".join(lines[: 0 if state is None else state["epoch"]])
+
+
 def test_a_killed_workers_runs_go_on_from_their_checkpoints(
     client, tiny_store, tmp_path, undisturbed
 ):
@@ -155,13 +162,13 @@ def test_a_killed_workers_runs_go_on_from_their_checkpoints(
     def kill_one(rows):
         # Once a run that is under way has epochs behind it.
         if not kept and any(row.state == "running" and row.epochs for row in rows):
-            kept.update({path: path.read_text() for path in tmp_path.glob("*/metrics.jsonl")})
+            kept.update({path: _checkpointed(path) for path in tmp_path.glob("*/metrics.jsonl")})
             at_work = [worker for worker, tasks in client.processing().items() if tasks]
             killed.append(pids[at_work[0]])
             os.kill(*killed, signal.SIGKILL)
 
     rows = run_by_workers(client, job_of(tiny_store, tmp_path), on_change=kill_one)
-    assert kept
+    assert any(kept.values())
     for path, epochs in kept.items():
         assert path.read_text().startswith(epochs), "these epochs were not trained again"
     assert content(rows) == content(undisturbed)
