@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.evaluation.figure_table import FigureTable
-from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import new_figure, save_figure
 from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
+from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
 
 # Of the way to the next row: what stands side by side hides nothing.
 APART = 0.12
@@ -38,27 +39,7 @@ def draw_domains(table: FigureTable, path: Path, title: str, unit: str, *, conne
             capsize=3,
             label=column,
         )
-    axes.set_ylim(0, 100)
-    axes.set_yticks(range(0, 101, 20))
     axes.set_xlim(-0.5, count - 0.5)
-    axes.set_xticks(range(count), table.rows)
-    if max(map(len, table.rows)) * count > 90:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_xlabel(table.corner, fontsize=11, color=INK)
-    axes.set_ylabel(unit, fontsize=11, color=INK)
-    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(QUIET_INK)
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=32)
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
-        ncols=len(table.columns),
-        frameon=False,
-        fontsize=10,
-        labelcolor=INK,
-    )
+    style_percent_axes(axes, table.rows, table.corner)
+    title_above(axes, title, unit, len(table.columns))
     save_figure(figure, path)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import new_figure, save_figure
+from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
 
 # Okabe and Ito's colours, told apart by colour-blind readers; the markers tell them apart in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -54,31 +55,9 @@ def draw_layer_curve(
             ring: dict[str, Any] = {"marker": "o", "markersize": 13, "markerfacecolor": "none"}
             axes.plot(best, heights[best], color=colour, clip_on=False, **ring)
 
-    axes.set_ylim(0, 100)
     axes.set_xlim(-0.3, n_layers - 0.7)
-    axes.set_yticks(range(0, 101, 20))
-    crowded = max(map(len, layer_names)) * n_layers > 90
-    axes.set_xticks(places, layer_names)
-    if crowded:
-        for label in axes.get_xticklabels():
-            label.set(rotation=45, ha="right", rotation_mode="anchor")
-    axes.set_xlabel("layer", fontsize=11, color=INK)
-    axes.set_ylabel("IoU (percent)", fontsize=11, color=INK)
-    axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(QUIET_INK)
-    axes.set_title(title, loc="left", fontsize=13, fontweight="bold", color=INK, pad=32)
-    # Above the plot, so that it hides no point whatever the values are.
-    axes.legend(
-        loc="lower left",
-        bbox_to_anchor=(-0.01, 1.0),
-        ncols=min(len(series), 5),
-        frameon=False,
-        fontsize=10,
-        labelcolor=INK,
-    )
+    style_percent_axes(axes, layer_names, "layer")
+    title_above(axes, title, "IoU (percent)", min(len(series), 5))
     save_figure(figure, path)
 
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import INK, new_figure, save_figure
 from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
+from declip_pipeline.reports.percent_axes import style_percent_axes
 
 # Inches.
 PANEL, GAP, LEFT, HEIGHT = 2.7, 0.3, 0.7, 4.2
@@ -60,16 +61,10 @@ def draw_robustness(panels: Sequence[RobustnessPanel], path: Path, title: str) -
                 linewidth=1.8,
                 clip_on=False,
             )
-        axes.set_ylim(0, 100)
         axes.set_xlim(-0.25, len(positions) - 0.75)
-        axes.set_yticks(range(0, 101, 20), None if place == 0 else [""] * 6)
-        axes.set_xticks(positions, panel.strengths)
-        axes.set_xlabel(panel.title, fontsize=11, color=INK)
-        axes.tick_params(length=0, labelsize=10, labelcolor=INK)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right", "left"]].set_visible(False)
-        axes.spines["bottom"].set_color(QUIET_INK)
+        style_percent_axes(axes, panel.strengths, panel.title)
+        if place:
+            axes.set_yticklabels([])
         if place == 0:
             axes.set_ylabel("IoU (percent)", fontsize=11, color=INK)
             handles, labels = axes.get_legend_handles_labels()
