@@ -84,8 +84,9 @@ def evaluate(
     from declip_pipeline.training.run_folder import RunFolder
     from stages.evaluate_detection import judge_detection, remark_weak_maps
     from stages.figures_texts import figures_lines, seeds_text
+    from stages.judging import judge_each
     from stages.robustness import judge_views
-    from stages.screen import progress, remark, result
+    from stages.screen import remark, result
 
     chosen = choose_device(device.value)
     stores = [Store(path) for path in on]
@@ -121,25 +122,18 @@ def evaluate(
         beside=others,
     )
     remark_weak_maps(judged)
-    judged_on = {store.location for _, store, _ in plan}
-    for store in stores:
-        if store.location not in judged_on:
-            remark(f"left out, has none of the generators {generators}: {store.location}")
     evaluations = []
-    for run, store, own in plan:
-        with progress(f"{run.path.name} on {store.dataset}") as tell:
-            evaluation = evaluate_run(
-                run,
-                store,
-                split=split,
-                generators=own,
-                beside=others,
-                device=chosen,
-                batch_size=batch_size,
-                progress=tell,
-            )
+    for name, evaluation in judge_each(
+        plan,
+        stores,
+        evaluate_run,
+        split=split,
+        beside=others,
+        device=chosen,
+        batch_size=batch_size,
+    ):
         evaluations.append(evaluation)
-        result(f"{run.path.name} on {store.dataset}, {split}: {evaluation.folder}")
+        result(f"{name}, {split}: {evaluation.folder}")
         for line in figures_lines(evaluation.figures, evaluation.overall):
             result(line)
     for group in seed_groups(evaluations):

@@ -21,7 +21,8 @@ from declip_pipeline.sweeps.detection_means import (
 from declip_pipeline.sweeps.seed_groups import seed_groups
 from declip_pipeline.training.run_folder import RunFolder
 from stages.figures_texts import seeds_title
-from stages.screen import progress, remark, result
+from stages.judging import judge_each
+from stages.screen import remark, result
 
 
 def judge_detection(
@@ -42,25 +43,18 @@ def judge_detection(
         generators=generators,
         beside=beside,
     )
-    judged_on = {store.location for _, store, _ in plan}
-    for store in stores:
-        if store.location not in judged_on:
-            remark(f"left out, has none of the generators that were named: {store.location}")
     evaluations = []
-    for run, store, own in plan:
-        with progress(f"{run.path.name} on {store.dataset}") as tell:
-            evaluation = evaluate_detection(
-                run,
-                store,
-                split=split,
-                generators=own,
-                beside=beside,
-                device=device,
-                batch_size=batch_size,
-                progress=tell,
-            )
+    for name, evaluation in judge_each(
+        plan,
+        stores,
+        evaluate_detection,
+        split=split,
+        beside=beside,
+        device=device,
+        batch_size=batch_size,
+    ):
         evaluations.append(evaluation)
-        result(f"{run.path.name} on {store.dataset}, {split}: {evaluation.folder}")
+        result(f"{name}, {split}: {evaluation.folder}")
         _show(evaluation.by_generator, evaluation.overall)
     for group in seed_groups(evaluations):
         if len(group) > 1:
