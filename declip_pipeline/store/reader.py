@@ -1,11 +1,14 @@
 """Reading a store: complete ones only, by row, from shards or from an HDF5 file."""
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.scenes import scene_of_stored
 from declip_pipeline.errors import StoreError, UnknownNameError
 from declip_pipeline.feature_dtype import StoredFeatures
 from declip_pipeline.feature_shape import FeatureShape
@@ -16,6 +19,8 @@ from declip_pipeline.store.identity import StoreIdentity, feature_identity, mani
 from declip_pipeline.store.row_source import RowSource
 from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.store.zarr_rows import ZarrRows
+
+_TEXTS = ("id", "image", "mask", "split", "generator", "source")
 
 
 class Store:
@@ -78,6 +83,21 @@ class Store:
             )
         self.sizes = self._whole(fmt.SIZES, (self.header.rows, 2), "<i4")
         self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.sizes)
+
+    @cached_property
+    def sample_table(self) -> Samples:
+        """The samples as a table, in row order."""
+        return Samples.from_rows(
+            Sample(
+                **{
+                    name: sample[name] for name in (*_TEXTS, "label", "image_sha256", "mask_sha256")
+                },
+                scene=scene_of_stored(sample),
+                height=int(size[0]),
+                width=int(size[1]),
+            )
+            for sample, size in zip(self.samples, self.sizes, strict=True)
+        )
 
     def _sha256(self, key: str) -> str:
         return sha256_of_bytes(self.source.read_blob(key) or b"")
