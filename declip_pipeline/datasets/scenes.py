@@ -1,11 +1,10 @@
-"""What a stored picture shows: forgeries of one photograph are not independent of one another."""
+"""Scenes of today's stores, whose manifests have none; goes when a store holds `Samples`."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
-from declip_pipeline.datasets import autosplice, dolos
-from declip_pipeline.datasets.manifest import FAKE, REAL_GENERATOR, Sample
+from declip_pipeline.datasets.samples import FAKE, REAL, REAL_GENERATOR, Sample, stem_of
 
 _FORGED_OF_DOLOS = re.compile(r"(?P<above>((.*?/)?(?P<generator>[^/]+)/)?)images/.+")
 _REAL_OF_DOLOS = re.compile(r"([^/]+/)?real/.+")
@@ -13,16 +12,15 @@ _OF_AUTOSPLICE = re.compile(r"(forged_jpeg\d+|authentic)/.+", re.IGNORECASE)
 
 
 def scene_of_stored(sample: Mapping[str, Any]) -> str:
-    """The scene of a sample of a store, the same for a photograph and all that was forged of it.
-
-    `sample` has the fields of `Sample`. A store does not say its layout; paths do: those of Dolos
-    and the demo set (the same source, split and name) and of AutoSplice (the same number, at any
-    quality). Any other picture is a scene of its own, named by its id.
-    """
-    one = Sample.from_json(dict(sample))
-    if one.source == autosplice.SOURCE and _OF_AUTOSPLICE.fullmatch(one.image):
-        return autosplice.scene_of(one)
-    return dolos.scene_of(one) if _is_of_dolos(one) else one.id
+    """Return the scene of a stored sample, told from its paths."""
+    one = Sample.from_json(sample)
+    if one.source == "autosplice" and _OF_AUTOSPLICE.fullmatch(one.image):
+        name = stem_of(one.image).rpartition("/")[2]
+        return name if one.label == REAL else name.rpartition("_")[0]
+    if not _is_of_dolos(one):
+        return one.id
+    below = "/real/" if one.label == REAL else "/images/"
+    return f"{one.source}/{stem_of(f'/{one.image}'.partition(below)[2])}"
 
 
 def _is_of_dolos(sample: Sample) -> bool:

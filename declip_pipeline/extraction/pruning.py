@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.sample_reading import ReadSample

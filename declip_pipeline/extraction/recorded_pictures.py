@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.backbones.contract import Preprocessing
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
 from declip_pipeline.fingerprint import sha256_of_bytes

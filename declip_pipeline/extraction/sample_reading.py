@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.backbones.contract import Preprocessing
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.fingerprint import sha256_of_bytes
 from declip_pipeline.images.decode import decode_image

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.core_threads import torch_threads
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
+from declip_pipeline.datasets.manifest import Manifest
 
 from declip_pipeline.datasets.autosplice import is_autosplice, read_autosplice
-from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.errors import InputError
 
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import pytest
-
 from declip_pipeline.datasets.coco_sd import is_coco_sd
-from declip_pipeline.datasets.layouts import open_dataset, recognise_layout
 from declip_pipeline.datasets.tp_gt import is_tp_gt
+
+from declip_pipeline.datasets.layouts import open_dataset, recognise_layout
 from declip_pipeline.errors import InputError
 
 

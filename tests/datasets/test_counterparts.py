@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.survey import Group
 from PIL import Image
 from published_trees import GENERATORS, SPLITS, flip, forge, photograph, save, write_dolos
 
@@ -16,8 +18,6 @@ from declip_pipeline.datasets.counterparts import (
     votes,
 )
 from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
-from declip_pipeline.datasets.manifest import Sample
-from declip_pipeline.datasets.survey import Group
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask
 

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from declip_pipeline.datasets.manifest import Manifest, Sample
 from PIL import Image
 
 from declip_pipeline.datasets.checks import check_polarity, check_sizes
-from declip_pipeline.datasets.manifest import Manifest, Sample
 from declip_pipeline.errors import InputError
 from declip_pipeline.images.decode import image_size
 from declip_pipeline.images.masks import decode_mask

@@ -2,9 +2,9 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from declip_pipeline.datasets.manifest import Manifest
 
 from declip_pipeline.datasets.dolos import is_dolos, read_dolos, scene_of
-from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.errors import InputError
 
 GENERATORS = ("lama", "ldm", "pluralistic", "repaint-p2", "repaint-p2-9k")

@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-
 from declip_pipeline.datasets.folders import is_folders, read_folders
 from declip_pipeline.datasets.manifest import Manifest
+
 from declip_pipeline.errors import InputError
 
 

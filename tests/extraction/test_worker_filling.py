@@ -18,9 +18,9 @@ from declip_pipeline import __version__, dask_workers
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.dask_cluster import open_client
 from declip_pipeline.dask_workers import DaskWorkers
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import DeclipError, InputError, StoreError, UnknownNameError
 from declip_pipeline.extraction import sample_reading, worker_filling
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.worker_filling import ShardWorkers
@@ -50,9 +50,9 @@ def small_shards(monkeypatch):
 
 
 def run(pictures, backbone, root, **changes):
-    manifest, sizes = open_checked_dataset(pictures)
-    options = {"layers": ["layer0", "layer3"], "sizes": sizes, "root": root, "batch_size": 4}
-    return extract(manifest, backbone, **(options | changes))
+    opened = open_dataset(pictures)
+    options = {"layers": ["layer0", "layer3"], "root": root, "batch_size": 4}
+    return extract(opened, backbone, **(options | changes))
 
 
 def by_workers(client):
