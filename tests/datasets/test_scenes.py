@@ -1,45 +1,36 @@
-"""Scenes of stored samples are those of their layouts, told by paths alone."""
+"""Scenes of the layouts: the same for a photograph and all that was forged of it."""
 
 from collections import Counter
-from pathlib import Path
+from dataclasses import asdict
 
 import pytest
-from declip_pipeline.datasets.manifest import Sample
 from made_dataset import write_dataset
 from published_trees import write_autosplice, write_dolos
 
-from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
+from declip_pipeline.datasets.layouts import list_dataset
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.datasets.scenes import scene_of_stored
 
 
-def scenes(root: Path) -> dict[str, str]:
-    manifest = open_dataset(root)
-    return {sample.id: scene_of_stored(sample.to_json()) for sample in manifest.samples}
-
-
 @pytest.mark.parametrize("below", ["", "celebahq", "celebahq/fake", "celebahq/fake/ldm"])
-def test_of_dolos_a_photograph_and_its_forgeries_are_one(tmp_path, below):
+def test_photograph_of_dolos_and_its_forgeries_are_one_scene(tmp_path, below):
     write_dolos(tmp_path / "dolos", sources=("celebahq", "ffhq"))
-    root = tmp_path / "dolos" / below
-    manifest, of_layout = open_dataset(root), scene_of(recognise_layout(root))
-    found = scenes(root)
-    assert found == {sample.id: of_layout(sample) for sample in manifest.samples}
-    assert set(Counter(found.values()).values()) == {len(manifest.generators)}
-    assert {scene.split("/")[0] for scene in found.values()} == {s.source for s in manifest.samples}
+    dataset = list_dataset(tmp_path / "dolos" / below)
+    found = dataset.samples.strings("scene")
+    assert set(Counter(found).values()) == {len(dataset.generators)}
+    assert {scene.split("/")[0] for scene in found} == {*dataset.samples.names("source")}
+    assert found == [scene_of_stored(asdict(sample)) for sample in dataset.samples]
 
 
-def test_of_autosplice_all_qualities_and_both_forgeries_are_one(tmp_path):
-    root = write_autosplice(tmp_path / "AutoSplice")
-    manifest = open_dataset(root)
-    of_layout = scene_of("autosplice")
-    found = scenes(root)
-    assert found == {sample.id: of_layout(sample) for sample in manifest.samples}
-    assert max(Counter(found.values()).values()) >= 4
+def test_all_qualities_and_both_forgeries_of_autosplice_are_one_scene(tmp_path):
+    samples = list_dataset(write_autosplice(tmp_path / "AutoSplice")).samples
+    assert max(Counter(samples.strings("scene")).values()) >= 4
+    assert samples.strings("scene") == [scene_of_stored(asdict(sample)) for sample in samples]
 
 
-def test_elsewhere_every_picture_is_a_scene_of_its_own(tmp_path):
-    found = scenes(write_dataset(tmp_path / "noisy"))
-    assert len(set(found.values())) == len(found)
+def test_images_of_other_layouts_are_scenes_of_their_own(tmp_path):
+    samples = list_dataset(write_dataset(tmp_path / "noisy")).samples
+    assert samples.strings("scene") == samples.ids
 
 
 @pytest.mark.parametrize(
@@ -54,4 +45,4 @@ def test_elsewhere_every_picture_is_a_scene_of_its_own(tmp_path):
 )
 def test_a_path_that_only_resembles_one_does_not_join_pictures(image, mask, generator):
     sample = Sample("its id", image, mask, "test", generator, int(mask is not None), "listed")
-    assert scene_of_stored(sample.to_json()) == "its id"
+    assert scene_of_stored(asdict(sample)) == "its id"
