@@ -198,8 +198,8 @@ class _Cells:
         if given is None or given == "":
             return FAKE if has_mask else REAL if is_real_without else UNKNOWN
         known = {"1": FAKE, "0": REAL, "-1": UNKNOWN}
-        text = str(int(given)) if not isinstance(given, str) and given in (0, 1, -1) else given
-        label = known.get(text.strip()) if isinstance(text, str) else None
+        is_number = not isinstance(given, str) and given in (0, 1, -1)
+        label = known.get(str(int(given)) if is_number else str(given).strip())
         if label is None:
             raise InputError(
                 f"{self._place_of(row)} has label {given!r}; 1 fake, 0 real or -1 unknown expected"
@@ -209,7 +209,7 @@ class _Cells:
                 f"{self._place_of(row)} has label 1 and no mask; a fake needs its mask"
             )
         if label != FAKE and has_mask:
-            kind = "a real picture" if label == REAL else "one that nobody knows"
+            kind = "a real picture" if label == REAL else "an unknown picture"
             raise InputError(
                 f"{self._place_of(row)} has label {label} and a mask; {kind} has {NEGATIVE} for "
                 "mask"
