@@ -170,8 +170,7 @@ class Samples(Sequence[Sample]):
         count = len(image)
         ids = pa.array(unique_ids(image) if id is None else id, pa.string())
         masks = pa.nulls(count, pa.string()) if mask is None else pa.array(mask, pa.string())
-        if label is None:
-            label = np.where(np.asarray(pc.is_valid(masks)), FAKE, REAL)
+        labels = np.where(np.asarray(masks.is_valid()), FAKE, REAL) if label is None else label
         zeros = np.zeros(count, np.int32)
         no_hash = pa.nulls(count, pa.binary(32))
         columns = {
@@ -180,7 +179,7 @@ class Samples(Sequence[Sample]):
             "mask": masks,
             "split": _names(split, count),
             "generator": _names(generator, count),
-            "label": np.full(count, label, np.int8),
+            "label": np.full(count, labels, np.int8),
             "source": _names(source, count),
             "scene": ids if scene is None else pa.array(scene, pa.string()),
             "height": zeros,
