@@ -294,7 +294,7 @@ class _Work:
         for location in extraction.reused:
             remark(f"took what it has from {location}")
         for row, reason in extraction.failures.items():
-            remark(f"failed: {extraction.samples[row]['image']}: {reason}")
+            remark(f"failed: {extraction.samples[row].image}: {reason}")
         result(extraction.location)
         return extraction.location, len(extraction.failures)
 

@@ -20,8 +20,7 @@ from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.fingerprint import sha256_of_file
 from declip_pipeline.images.views import view_named
-from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, read_json
+from declip_pipeline.store.header import StoreHeader
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.shared_place import require_token, token_at
 from declip_pipeline.store.writer import StoreWriter
@@ -232,7 +231,6 @@ def _open_filler(job: FillingJob) -> tuple[ShardFiller, StageTimes, list[str]]:
     require_version(job.version)
     writer = StoreWriter.reopen(job.location)
     header = writer.header
-    manifest = read_json(writer.storage.read, fmt.MANIFEST, job.location)
     backbone = _open_backbone(job, header)
     times, notices = StageTimes(), list[str]()
     filler = ShardFiller(
@@ -240,10 +238,9 @@ def _open_filler(job: FillingJob) -> tuple[ShardFiller, StageTimes, list[str]]:
         backbone,
         match_rows(writer.samples, header.identity, [Store(place) for place in job.earlier]),
         read=sample_reader(
-            writer.samples,
             root=Path(job.data_root),
             view=view_named(header.identity.view),
-            fake_is_white=bool(manifest["fake_is_white"]),
+            fake_is_white=header.fake_is_white,
             preprocessing=backbone.preprocessing,
             max_megapixels=job.max_megapixels,
         ),

@@ -77,7 +77,7 @@ class Feed:
     def sample_ids(self, positions: np.ndarray) -> list[str]:
         """The ids of the samples at these positions."""
         return [
-            str(store.samples[rows[positions[place] - first]]["id"])
+            store.samples[rows[positions[place] - first]].id
             for place in range(len(positions))
             for store, rows, first in [self._part_at(positions[place])]
         ]

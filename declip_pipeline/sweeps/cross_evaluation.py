@@ -79,7 +79,7 @@ def evaluate_run(
     folder = run.path / "evaluations" / evaluation_folder(store, split, generators)
     made_from = evaluation_origin(run, store, inputs, split, generators)
     results = read_results(folder, made_from) if reuse else None
-    if results is None or [one.id for one in results] != [store.samples[n]["id"] for n in rows]:
+    if results is None or [one.id for one in results] != store.samples.take(rows).ids:
         results = evaluate_localization(
             decoder.to(device),
             store,

@@ -89,7 +89,7 @@ def plan_comparison(
 
 def results_by_picture(store: Store, results: Sequence[ImageResult]) -> dict[Picture, ImageResult]:
     """The results of a store's rows by what pairs them with those of another store."""
-    place = {sample["id"]: row for row, sample in enumerate(store.samples)}
+    place = {name: row for row, name in enumerate(store.samples.ids)}
     return {_picture(store, place[result.id]): result for result in results}
 
 

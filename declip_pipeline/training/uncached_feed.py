@@ -12,7 +12,7 @@ from torch import Tensor
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.core_threads import torch_threads
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
@@ -85,9 +85,7 @@ class UncachedFeed:
         self.device = device
         # A light decoder is trained with one; its backbone is not light.
         self._torch_threads = torch.get_num_threads()
-        self._ids = [
-            str(store.samples[row]["id"]) for store, rows in parts for row in rows.tolist()
-        ]
+        self._ids = [name for store, rows in parts for name in store.samples.take(rows).ids]
         self._labels = (
             torch.cat([labels_as_targets(store, rows) for store, rows in parts])
             if targets == "labels"
@@ -166,7 +164,7 @@ class _View:
             backbone = backbones.of(store)
             read = _reader(store, backbone)
             self._rows += [
-                (read, Sample.from_json(store.samples[row]), backbone)
+                (read, store.samples[row], backbone)
                 for row in sources[0].rows_of(fed, rows).tolist()
             ]
 
@@ -233,7 +231,6 @@ def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
             "out"
         )
     read = sample_reader(
-        store.samples,
         root=root,
         view=view_named(store.identity.view),
         fake_is_white=store.fake_is_white,

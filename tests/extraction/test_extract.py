@@ -40,7 +40,7 @@ def test_the_store_holds_what_the_backbone_gives(
     store = Store(extraction.location)
     for row in (0, 5, 14):
         sample = store.samples[row]
-        picture = decode_image(shared_dataset / sample["image"])
+        picture = decode_image(shared_dataset / sample.image)
         batch = torch.from_numpy(resize_image(picture, 224, 224)).permute(2, 0, 1)[None]
         for layer, values in tiny_backbone.forward(batch, ["layer0", "layer3"]).items():
             stored = store.read_layer(layer, np.asarray([row]))
@@ -48,7 +48,7 @@ def test_the_store_holds_what_the_backbone_gives(
             np.testing.assert_allclose(
                 stored.decoded(), values.numpy(), rtol=tolerance, atol=tolerance
             )
-        mask = decode_mask(shared_dataset / sample["mask"], fake_is_white=True)
+        mask = decode_mask(shared_dataset / sample.mask, fake_is_white=True)
         np.testing.assert_array_equal(store.read_masks(np.asarray([row]))[0], mask)
         assert store.sizes[row].tolist() == list(mask.shape)
 
@@ -134,7 +134,7 @@ def test_unreadable_pictures_are_rows_with_reasons(dataset, tiny_backbone, tmp_p
     mask.write_bytes(mask.read_bytes()[:-30])
     extraction = run(dataset, tiny_backbone, tmp_path / "cache")
     store = Store(extraction.location)
-    reasons = {store.samples[row]["id"]: text for row, text in extraction.failures.items()}
+    reasons = {store.samples[row].id: text for row, text in extraction.failures.items()}
     stems = [f"images/train/{images[place].stem}" for place in (1, 2, 4)]
     assert sorted(reasons) == stems
     assert "truncated or damaged" in reasons[stems[0]]
@@ -198,7 +198,7 @@ def test_the_same_picture_is_computed_once(dataset, tiny_backbone, tmp_path, mon
     store = Store(run(dataset, tiny_backbone, tmp_path / "cache").location)
     assert len(store.samples) == 23
     assert sum(seen) == 15
-    row_of = {sample["image"]: row for row, sample in enumerate(store.samples)}
+    row_of = {sample.image: row for row, sample in enumerate(store.samples)}
     for image, row in row_of.items():
         if "/a-" in image:
             rows = np.asarray([row, row_of[image.replace("/a-", "/")]])

@@ -221,7 +221,7 @@ def test_of_two_extractors_that_begin_at_once_the_first_decides(
     assert refused == [True]
     usual = Store(run_extract(shared_dataset, tiny_backbone, f"s3://{bucket}/usual").location)
     late_store = Store(extraction.location)
-    assert [s["id"] for s in late_store.samples] == [s["id"] for s in usual.samples][::-1]
+    assert [s.id for s in late_store.samples] == [s.id for s in usual.samples][::-1]
     np.testing.assert_allclose(
         read_all(late_store, "layer3")[::-1], read_all(usual, "layer3"), rtol=1e-2, atol=1e-3
     )
