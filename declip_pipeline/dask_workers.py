@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from declip_pipeline import __version__
-from declip_pipeline.devices import choose_device
+from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import DeclipError, InputError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from made_dataset import write_dataset
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes
+from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import parse_header
 from declip_pipeline.store.shards import CHECKSUM_BYTES

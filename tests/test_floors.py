@@ -8,14 +8,9 @@ LIBRARY = "declip_pipeline"
 FLOORS = [
     {
         "errors",
-        "feature_shape",
-        "feature_dtype",
-        "fingerprint",
-        "atomic_files",
-        "seeding",
-        "core_threads",
-        "devices",
-        "folder_names",
+        "files",
+        "features",
+        "compute",
         "dask_cluster",
         "dask_quiet",
         "dask_workers",

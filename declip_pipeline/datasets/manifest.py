@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 
 FAKE, REAL = 1, 0
 

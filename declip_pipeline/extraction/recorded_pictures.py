@@ -9,7 +9,7 @@ from declip_pipeline.backbones.contract import Preprocessing
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import image_size
 from declip_pipeline.images.views import View
 

@@ -14,7 +14,7 @@ from declip_pipeline.extraction.recorded_pictures import RecordedPictures
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.store_filling import fill_store
-from declip_pipeline.fingerprint import canonical_json
+from declip_pipeline.files import canonical_json
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store import format as fmt

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from declip_pipeline import __version__
 from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.compute import choose_device
 from declip_pipeline.dask_workers import DaskWorkers, require_version, scheduler_needed
-from declip_pipeline.devices import choose_device
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.sample_reading import sample_reader
 from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, read_json

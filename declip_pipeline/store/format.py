@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.feature_dtype import SCALE_DTYPE, feature_dtype
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import SCALE_DTYPE, FeatureShape, feature_dtype
 
 FORMAT_VERSION = 2
 ATTRIBUTES = "declip_pipe"

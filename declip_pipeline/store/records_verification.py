@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.errors import StoreError
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes
+from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader
 from declip_pipeline.store.identity import manifest_sha256
