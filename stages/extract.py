@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from declip_pipeline.backbones.contract import Backbone
     from declip_pipeline.datasets.manifest import Manifest
     from declip_pipeline.extraction.stage_times import StageTimes
-    from declip_pipeline.extraction.worker_filling import ShardWorkers
+    from declip_pipeline.extraction.task import ShardWorkers
     from declip_pipeline.images.views import View
 
 
@@ -321,8 +321,8 @@ def _workers(
     if dask is None and scheduler is None:
         yield None
         return
-    from declip_pipeline.dask_cluster import open_client
-    from declip_pipeline.extraction.worker_filling import ShardWorkers
+    from declip_pipeline.extraction.task import ShardWorkers
+    from declip_pipeline.jobs.cluster import open_client
     from stages.screen import remark
 
     with open_client(dask=dask, scheduler=scheduler, notice=remark) as client:
