@@ -21,7 +21,7 @@ from reporting import report
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
-from declip_pipeline.feature_dtype import encode_features
+from declip_pipeline.features import encode_features
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.resize import resize_image
 

@@ -19,7 +19,7 @@ from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.evaluation.localization import mean_figures
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
-from declip_pipeline.feature_dtype import FEATURE_DTYPES
+from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store.comparison import compare_layers
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import evaluate_run

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_dtype import FEATURE_DTYPES
+from declip_pipeline.features import FEATURE_DTYPES
 from stages.dataset_options import (
     AllowUnpairedOption,
     AssignSplitsOption,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from declip_pipeline.backbones.contract import Backbone
     from declip_pipeline.datasets.manifest import Manifest
     from declip_pipeline.extraction.stage_times import StageTimes
-    from declip_pipeline.extraction.worker_filling import ShardWorkers
+    from declip_pipeline.extraction.task import ShardWorkers
     from declip_pipeline.images.views import View
 
 
@@ -164,7 +164,7 @@ def extract(
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
     from declip_pipeline.backbones.layer_selection import select_layers
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.extraction.checked_dataset import open_checked_dataset
     from declip_pipeline.extraction.stage_times import StageTimes
     from declip_pipeline.images.views import parse_augmentation, parse_view
@@ -321,8 +321,8 @@ def _workers(
     if dask is None and scheduler is None:
         yield None
         return
-    from declip_pipeline.dask_cluster import open_client
-    from declip_pipeline.extraction.worker_filling import ShardWorkers
+    from declip_pipeline.extraction.task import ShardWorkers
+    from declip_pipeline.jobs.cluster import open_client
     from stages.screen import remark
 
     with open_client(dask=dask, scheduler=scheduler, notice=remark) as client:

@@ -100,8 +100,8 @@ def _training(
     if workers is None:
         yield one_after_another(trainer.train), trainer.groups(cells)
         return
-    from declip_pipeline.dask_cluster import open_client
-    from declip_pipeline.sweeps.worker_training import WorkerTraining
+    from declip_pipeline.jobs.cluster import open_client
+    from declip_pipeline.sweeps.trainer import WorkerTraining
 
     with open_client(dask=workers.dask, scheduler=workers.scheduler, notice=remark) as client:
         training = WorkerTraining(

@@ -55,7 +55,7 @@ def import_checkpoint(
     same command again finds it.
     """
     require_folder(runs, "-o")
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.exchange.published_import import UNKNOWN, import_published
     from stages.screen import remark, result
 

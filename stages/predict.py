@@ -57,9 +57,9 @@ def predict(
     require_folder(out, "-o")
     pictures = named_pictures(images, out)
 
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.predictor import Predictor
-    from declip_pipeline.fingerprint import sha256_of_file
+    from declip_pipeline.files import sha256_of_file
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder

@@ -12,7 +12,7 @@ from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes
+from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import parse_header
 from declip_pipeline.store.shards import CHECKSUM_BYTES

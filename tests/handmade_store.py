@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.datasets.samples import Sample, Samples
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
 from declip_pipeline.store.storage import storage_at

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 PRECISIONS = ("float32", "bfloat16", "float16")

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.features import FeatureShape
+from declip_pipeline.files import sha256_of_json
 
 FUSED_LAYER = "layer3"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from declip_pipeline.backbones.contract import Backbone, Preprocessing
 from declip_pipeline.backbones.strict_weights import sha256_of_tensors
 from declip_pipeline.backbones.tower import Tower, layer_shapes
-from declip_pipeline.devices import exact_float32
+from declip_pipeline.compute import exact_float32
 from declip_pipeline.errors import DeclipError
 
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 import torch
 
+from declip_pipeline.compute import derived_seed
 from declip_pipeline.errors import InputError
-from declip_pipeline.seeding import derived_seed
 
 
 def random_seed(weights: str | None) -> int | None:

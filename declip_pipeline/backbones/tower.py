@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 # (network, images, ascending indices, "NLC" or "NCHW") to the (patches, prefix tokens) of each.
 Intermediates = Callable[[Any, Tensor, list[int], str], list[tuple[Tensor, Tensor | None]]]

@@ -10,7 +10,7 @@ import numpy as np
 
 from declip_pipeline.datasets.samples import FAKE, REAL, REAL_GENERATOR, Sample, Samples  # noqa: F401
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 
 
 @dataclass(frozen=True)

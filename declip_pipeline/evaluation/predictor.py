@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.devices import exact_float32
 from declip_pipeline.evaluation.maps import probability_maps
-from declip_pipeline.feature_dtype import rounded_features
+from declip_pipeline.features import rounded_features
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store.identity import (
     feature_identity,

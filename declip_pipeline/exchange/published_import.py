@@ -24,8 +24,7 @@ from declip_pipeline.exchange.published_decoder import (
     stated,
 )
 from declip_pipeline.exchange.published_file import PublishedCheckpoint, read_published
-from declip_pipeline.fingerprint import sha256_of_file, sha256_of_json
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.files import folder_name, sha256_of_file, sha256_of_json
 from declip_pipeline.store.identity import feature_identity
 from declip_pipeline.training.run_folder import RunFolder
 

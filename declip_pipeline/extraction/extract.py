@@ -17,7 +17,7 @@ from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import plan_store
-from declip_pipeline.extraction.worker_filling import ShardWorkers
+from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import CLEAN_VIEW, View
 from declip_pipeline.store.storage import absolute_location, storage_at

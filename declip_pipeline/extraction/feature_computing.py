@@ -10,7 +10,7 @@ from torch import Tensor
 
 from declip_pipeline.backbones.contract import Backbone
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.feature_dtype import StoredFeatures, encode_features
+from declip_pipeline.features import StoredFeatures, encode_features
 from declip_pipeline.store.format import layer_key, scales_key
 
 # Batches that a CUDA device has been given and has not finished. Two keep it busy.

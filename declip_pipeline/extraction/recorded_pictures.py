@@ -8,7 +8,7 @@ from declip_pipeline.backbones.contract import Preprocessing
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.views import View
 
 

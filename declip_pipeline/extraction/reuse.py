@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StoreError
-from declip_pipeline.feature_dtype import encode_features
+from declip_pipeline.features import encode_features
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, store_location
 from declip_pipeline.store.reader import Store

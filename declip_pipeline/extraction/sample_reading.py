@@ -10,7 +10,7 @@ import numpy as np
 from declip_pipeline.backbones.contract import Preprocessing
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import ImageError, StoreError
-from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask, resize_mask
 from declip_pipeline.images.resize import resize_image, thumbnail

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.compute import is_out_of_memory
 from declip_pipeline.datasets.samples import Sample
-from declip_pipeline.devices import is_out_of_memory
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.feature_computing import (
     ComputedBatch,

@@ -13,8 +13,7 @@ from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.extraction.reuse import find_earlier_stores, order_after
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.feature_dtype import feature_dtype
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape, feature_dtype
 from declip_pipeline.images.views import View
 from declip_pipeline.store.format import FORMAT_VERSION
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256, store_location

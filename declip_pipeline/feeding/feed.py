@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_dtype import StoredFeatures
+from declip_pipeline.features import StoredFeatures
 from declip_pipeline.feeding.batch import Batch, Features, Targets
 from declip_pipeline.feeding.column import Column, Part, Stored, in_place, read_ahead
 from declip_pipeline.feeding.feature_source import FeatureSource

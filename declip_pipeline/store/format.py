@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.datasets.samples import Samples
-from declip_pipeline.feature_dtype import SCALE_DTYPE, feature_dtype
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import SCALE_DTYPE, FeatureShape, feature_dtype
 
 FORMAT_VERSION = 3
 ATTRIBUTES = "declip_pipe"

@@ -8,7 +8,7 @@ from typing import Any
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.storage import URL_MARK

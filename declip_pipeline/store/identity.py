@@ -7,9 +7,8 @@ from typing import Any
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import IdentityMismatchError
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import sha256_of_json
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.features import FeatureShape
+from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.store.storage import join_location
 
 

@@ -8,9 +8,8 @@ import numpy as np
 
 from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.errors import StoreError, UnknownNameError
-from declip_pipeline.feature_dtype import StoredFeatures
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.features import FeatureShape, StoredFeatures
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
 from declip_pipeline.store.identity import StoreIdentity, feature_identity

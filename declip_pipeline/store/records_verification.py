@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes
+from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader
 from declip_pipeline.store.identity import manifest_sha256

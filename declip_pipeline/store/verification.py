@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from declip_pipeline.errors import InputError, StoreError
-from declip_pipeline.fingerprint import sha256_of_bytes, sha256_of_json
+from declip_pipeline.files import sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.findings import Findings, Problem
 from declip_pipeline.store.header import StoreHeader, parse_header

@@ -12,9 +12,8 @@ import numpy as np
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.feature_dtype import feature_dtype
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes, sha256_of_json
+from declip_pipeline.features import FeatureShape, feature_dtype
+from declip_pipeline.files import canonical_json, sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import StoreIdentity

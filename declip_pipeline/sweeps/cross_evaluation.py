@@ -16,7 +16,7 @@ from declip_pipeline.evaluation.localization import (
     evaluate_localization,
 )
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs, inputs_like
-from declip_pipeline.fingerprint import sha256_of_file, sha256_of_json
+from declip_pipeline.files import sha256_of_file, sha256_of_json
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.evaluation_files import (

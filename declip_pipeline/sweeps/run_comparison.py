@@ -8,7 +8,7 @@ from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.figures import metric_values
 from declip_pipeline.evaluation.localization import METRICS, ImageResult, scenes_of
 from declip_pipeline.feeding.decoder_inputs import inputs_like
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store

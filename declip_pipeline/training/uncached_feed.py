@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.backbones.contract import Backbone
-from declip_pipeline.core_threads import torch_threads
+from declip_pipeline.compute import torch_threads
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.feature_dtype import StoredFeatures, to_device
+from declip_pipeline.features import StoredFeatures, to_device
 from declip_pipeline.feeding.batch import Batch, Features
 from declip_pipeline.feeding.column import in_place, read_ahead
 from declip_pipeline.feeding.feature_source import FeatureSource

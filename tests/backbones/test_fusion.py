@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from declip_pipeline.backbones.fusion import as_grid
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_VIT = str(GOLDEN / "tiny_vit_openai.pt")

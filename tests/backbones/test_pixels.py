@@ -3,8 +3,7 @@ import torch
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_dtype import rounded_features
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape, rounded_features
 
 LEVELS = torch.arange(256, dtype=torch.uint8)
 

@@ -11,7 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from declip_pipeline.backbones.contract import Backbone, Preprocessing
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_VIT = str(GOLDEN / "tiny_vit_openai.pt")

@@ -15,7 +15,7 @@ from declip_pipeline.exchange.published_decoder import PUBLISHED
 from declip_pipeline.exchange.published_export import export_published
 from declip_pipeline.exchange.published_file import read_published
 from declip_pipeline.exchange.published_import import import_published
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {case["case"]: case for case in json.loads((GOLDEN / "decoders.json").read_text())}

@@ -11,12 +11,12 @@ from handmade_store import files_of
 from made_dataset import write_dataset
 
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.devices import is_out_of_memory
+from declip_pipeline.compute import is_out_of_memory
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.feature_computing import FeatureComputer
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.feature_dtype import FEATURE_DTYPES, encode_features
+from declip_pipeline.features import FEATURE_DTYPES, encode_features
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.format import layer_key, scales_key
 from declip_pipeline.store.reader import Store

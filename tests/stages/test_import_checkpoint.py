@@ -11,7 +11,7 @@ from huggingface_hub import constants
 
 from declip_pipeline.backbones import hub
 from declip_pipeline.decoders import build_decoder, initialize
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.training.run_folder import RunFolder
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from declip_pipeline.feature_dtype import FEATURE_DTYPES
+from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5_export import export_store
 

@@ -13,9 +13,8 @@ import torch
 
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import InputError, OutputExistsError, StorageFullError, StoreError
-from declip_pipeline.feature_dtype import FEATURE_DTYPES, encode_features
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes
+from declip_pipeline.features import FEATURE_DTYPES, FeatureShape, encode_features
+from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5_export import export_store
 from declip_pipeline.store.hdf5_import import import_store

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed, targets_bytes
 from declip_pipeline.training.learner import training_loss

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from declip_pipeline.compute import permutation
 from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import (
     IdentityMismatchError,
@@ -18,7 +19,6 @@ from declip_pipeline.errors import (
 from declip_pipeline.evaluation.validation import Judged, validation_ious
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
-from declip_pipeline.seeding import permutation
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import evaluate_run
 from declip_pipeline.training import learner

@@ -1,31 +1,30 @@
-"""Extraction by Dask workers: the same bytes as in one process, whoever dies meanwhile."""
+"""Dask workers write the same bytes as one process, even if workers die meanwhile."""
 
 import os
-import pickle
 import signal
-import subprocess
-import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import pytest
 from conftest import TINY_VIT
 from handmade_store import files_of
 from made_dataset import write_dataset
+from worker_processes import declare_gpu, pid, pretend_version, separate_cluster
 
-from declip_pipeline import __version__, dask_workers
+from declip_pipeline import __version__
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.dask_cluster import open_client
-from declip_pipeline.dask_workers import DaskWorkers
-from declip_pipeline.errors import DeclipError, InputError, StoreError, UnknownNameError
-from declip_pipeline.extraction import sample_reading, worker_filling
+from declip_pipeline.errors import DeclipError, InputError, StoreError
+from declip_pipeline.extraction import sample_reading
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.extraction.worker_filling import ShardWorkers
+from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.views import parse_view
+from declip_pipeline.jobs import worker
+from declip_pipeline.jobs.cluster import open_client
 from declip_pipeline.store import format as fmt
+
+pytestmark = pytest.mark.cluster
 
 PICTURES = {"train": 20, "valid": 10, "test": 10}
 SHARDS = 10
@@ -88,11 +87,7 @@ def test_workers_keep_one_backbone_and_forget_it(client, pictures, tiny_backbone
 
 
 def _kept_backbones():
-    return len(worker_filling._kept)
-
-
-def _pid(dask_worker=None):
-    return os.getpid()
+    return sum(kind == "backbone" for kind in worker._kept)
 
 
 def _slow_down(seconds):
@@ -135,7 +130,7 @@ def test_a_killed_worker_costs_what_it_had_under_way(
     client, pictures, tiny_backbone, tmp_path, undisturbed
 ):
     client.run(_slow_down, 0.15)
-    pids = client.run(_pid)
+    pids = client.run(pid)
     before = {}
 
     def kill_one(done, total):
@@ -150,77 +145,31 @@ def test_a_killed_worker_costs_what_it_had_under_way(
         assert file.stat().st_mtime_ns == written, "what was committed was not done again"
     assert files_of(Path(made.location)) == files_of(Path(undisturbed))
     client.wait_for_workers(2, timeout=60)
-    assert set(client.run(_pid).values()) != set(pids.values()), "it was started again"
+    assert set(client.run(pid).values()) != set(pids.values()), "it was started again"
 
 
 def test_after_the_scheduler_is_lost_the_same_command_goes_on(
     pictures, tiny_backbone, tmp_path, undisturbed
 ):
-    program = (
-        "from distributed import LocalCluster; import sys\n"
-        "if __name__ == '__main__':\n"
-        "    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None,\n"
-        "                      silence_logs=60) as cluster:\n"
-        "        print(cluster.scheduler_address, flush=True); sys.stdin.read()\n"
-    )
-    script = tmp_path / "cluster.py"
-    script.write_text(program)
-    cluster = subprocess.Popen(
-        [sys.executable, script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
-    try:
-        with open_client(scheduler=cluster.stdout.readline().strip()) as client:
-            client.run(_slow_down, 0.1)
+    with separate_cluster(tmp_path) as cluster, open_client(scheduler=cluster.address) as client:
+        client.run(_slow_down, 0.1)
 
-            def kill_all(done, total):
-                if done:
-                    os.killpg(cluster.pid, signal.SIGKILL)
+        def kill_all(done, total):
+            if done:
+                cluster.kill()
 
-            with pytest.raises(DeclipError, match="the Dask scheduler is gone; start it and run"):
-                run(
-                    pictures,
-                    tiny_backbone,
-                    tmp_path / "cache",
-                    workers=by_workers(client),
-                    progress=kill_all,
-                )
-    finally:
-        cluster.kill()
-        cluster.wait()
-        cluster.stdin.close()
-        cluster.stdout.close()
+        with pytest.raises(DeclipError, match="the Dask scheduler is gone; start it and run"):
+            run(
+                pictures,
+                tiny_backbone,
+                tmp_path / "cache",
+                workers=by_workers(client),
+                progress=kill_all,
+            )
     location = next((tmp_path / "cache").glob("*/*/*"))
     assert 0 < len(committed(location)) < SHARDS
     made = run(pictures, tiny_backbone, tmp_path / "cache")
     assert files_of(Path(made.location)) == files_of(Path(undisturbed))
-
-
-def test_without_a_worker_it_says_so_and_waits():
-    said = []
-
-    async def stop_all(dask_scheduler):
-        await dask_scheduler.retire_workers(
-            names=[worker.name for worker in dask_scheduler.workers.values()], close_workers=True
-        )
-
-    with open_client(dask="local:1") as own:
-        workers = DaskWorkers(own)
-        own.run_on_scheduler(stop_all)
-        task = own.submit(abs, -1)
-        with pytest.raises(TimeoutError, match="still nobody"):
-
-            def give_up(line):
-                said.append(line)
-                raise TimeoutError("still nobody")
-
-            next(workers.as_they_end([task], give_up))
-    assert said == ["no worker is left; waiting for one to come"]
 
 
 def test_workers_take_what_earlier_stores_have(
@@ -267,29 +216,16 @@ def test_what_a_worker_raises_ends_the_extraction(client, tiny_backbone, tmp_pat
         )
 
 
-def _pretend_version(version):
-    dask_workers.__version__ = version
-
-
 def test_a_worker_of_another_version_is_refused_before_anything_is_written(
     client, pictures, tiny_backbone, tmp_path
 ):
-    client.run(_pretend_version, "0.0.1")
+    client.run(pretend_version, "0.0.1")
     try:
         with pytest.raises(InputError, match=rf"has declip-pipe 0\.0\.1, this is {__version__}"):
             run(pictures, tiny_backbone, tmp_path / "cache", workers=by_workers(client))
-        with pytest.raises(InputError, match="install the same version there"):
-            by_workers(client).device_kind()
     finally:
-        client.run(_pretend_version, __version__)
+        client.run(pretend_version, __version__)
     assert nothing_in(tmp_path / "cache")
-    assert by_workers(client).device_kind() == "cpu"
-
-
-def test_a_worker_that_cannot_run_this_is_refused(client):
-    workers = DaskWorkers(client)
-    with pytest.raises(InputError, match="cannot run this: TypeError.*install declip-pipe"):
-        workers.ask(partial(_slow_down, "too", "many"))
 
 
 def test_a_worker_that_does_not_see_the_pictures_is_refused(
@@ -333,19 +269,6 @@ def nothing_in(folder):
 def test_workers_that_declare_a_gpu_are_given_shards_by_it(
     client, pictures, tiny_backbone, tmp_path, undisturbed
 ):
-    for worker in client.run(_declare_gpu).values():
-        assert worker == {"GPU": 1}
+    client.run(declare_gpu)
     made = run(pictures, tiny_backbone, tmp_path, workers=by_workers(client))
     assert files_of(Path(made.location)) == files_of(Path(undisturbed))
-
-
-async def _declare_gpu(dask_worker):
-    await dask_worker.set_resources(GPU=1)
-    return dict(dask_worker.state.total_resources)
-
-
-def test_errors_come_from_another_process_as_they_were():
-    error = UnknownNameError("layer", "layer99", ["layer0", "layer1"])
-    back = pickle.loads(pickle.dumps(error))
-    assert type(back) is UnknownNameError
-    assert str(back) == str(error)

@@ -1,8 +1,8 @@
-"""A folder's name is one level of a path, and fits."""
+"""`folder_name` returns one level of a path, at most 100 bytes long."""
 
 import pytest
 
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.files import folder_name
 
 
 @pytest.mark.parametrize(

@@ -1,28 +1,28 @@
-"""A grid on Dask workers: the same runs as in one process, whoever dies meanwhile."""
+"""A grid on Dask workers trains the same runs as one process, even if workers die meanwhile."""
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from worker_processes import pid, pretend_version, separate_cluster
 
-from declip_pipeline import __version__, dask_workers
-from declip_pipeline.dask_cluster import open_client
-from declip_pipeline.dask_workers import DaskWorkers
-from declip_pipeline.errors import DeclipError, InputError, TrainingError
+from declip_pipeline import __version__
+from declip_pipeline.errors import DeclipError, InputError
+from declip_pipeline.jobs import tasks, worker
+from declip_pipeline.jobs.cluster import open_client
 from declip_pipeline.sweeps import grid as grids
-from declip_pipeline.sweeps import grid_job, group_dispatch
+from declip_pipeline.sweeps import grid_job
 from declip_pipeline.sweeps.grid import Grid, grid_cells, one_after_another
 from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
-from declip_pipeline.sweeps.group_dispatch import GroupDispatch
-from declip_pipeline.sweeps.worker_training import WorkerTraining
+from declip_pipeline.sweeps.trainer import WorkerTraining
 from declip_pipeline.training import train as training
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
+
+pytestmark = pytest.mark.cluster
 
 # Two layers side by side for each seed, and a decoder that is trained by itself.
 CELLS = [
@@ -41,7 +41,7 @@ def client():
 
 @pytest.fixture(autouse=True)
 def followed_closely(monkeypatch):
-    monkeypatch.setattr(group_dispatch, "FOLLOW_SECONDS", 0.1)
+    monkeypatch.setattr(tasks, "FOLLOW_SECONDS", 0.1)
     monkeypatch.setattr(grids, "BUSY_SECONDS", 0.1)
 
 
@@ -83,10 +83,6 @@ def content(rows):
         summary = run.summary() | {"seconds": 0}
         found.append((run.path.name, row.state, figures, summary, config, weights))
     return found
-
-
-def _pid():
-    return os.getpid()
 
 
 def _slow_down(seconds, log=None):
@@ -131,10 +127,11 @@ def test_two_workers_train_what_one_process_does(
         epochs = RunFolder(Path(end.run)).epochs()[: row.epochs]
         assert row.best_valid_iou == max(epoch["valid_iou"] for epoch in epochs)
     spans = [line.split() for line in log.read_text().splitlines()]
-    for pid in {pid for pid, _, _ in spans}:
-        own = sorted((float(a), float(b)) for worker, a, b in spans if worker == pid)
+    processes = {process for process, _, _ in spans}
+    for process in processes:
+        own = sorted((float(a), float(b)) for other, a, b in spans if other == process)
         assert all(end <= begin for (_, end), (begin, _) in pairwise(own))
-    assert len({pid for pid, _, _ in spans}) == 2
+    assert len(processes) == 2
     # All is found finished, and what workers kept is let go.
     again = run_by_workers(client, job_of(tiny_store, "runs"))
     assert again == rows
@@ -156,13 +153,15 @@ def test_a_killed_workers_runs_go_on_from_their_checkpoints(
     client, tiny_store, tmp_path, undisturbed
 ):
     client.run(_slow_down, 0.2)
-    pids = client.run(_pid)
+    pids = client.run(pid)
     kept, killed = {}, []
 
     def kill_one(rows):
-        # Once a run that is under way has epochs behind it.
-        if not kept and any(row.state == "running" and row.epochs for row in rows):
+        # Once a run that is under way has a checkpoint.
+        if not killed and any(row.state == "running" and row.epochs for row in rows):
             kept.update({path: _checkpointed(path) for path in tmp_path.glob("*/metrics.jsonl")})
+            if not any(kept.values()):
+                return
             at_work = [worker for worker, tasks in client.processing().items() if tasks]
             killed.append(pids[at_work[0]])
             os.kill(*killed, signal.SIGKILL)
@@ -173,49 +172,7 @@ def test_a_killed_workers_runs_go_on_from_their_checkpoints(
         assert path.read_text().startswith(epochs), "these epochs were not trained again"
     assert content(rows) == content(undisturbed)
     client.wait_for_workers(2, timeout=60)
-    assert set(client.run(_pid).values()) & set(pids.values()) == set(pids.values()) - set(killed)
-
-
-def test_a_group_that_kills_its_workers_is_given_up(client, tmp_path, monkeypatch):
-    monkeypatch.setattr(group_dispatch, "DEATHS", 2)
-    began = []
-
-    def submit(worker, numbers):
-        deadly = numbers == [0, 1]
-        return client.submit(
-            _die if deadly else _succeed, len(numbers), workers=[worker], pure=False
-        )
-
-    dispatch = GroupDispatch(
-        DaskWorkers(client),
-        [RunFolder(tmp_path / str(number)) for number in range(4)],
-        submit=submit,
-        is_fit=lambda worker: True,
-        begun=began.append,
-        learned=lambda number, epochs: None,
-        notice=lambda line: None,
-    )
-    ended = {tuple(group): outcomes for group, outcomes in dispatch.run([[0, 1], [2], [3]])}
-    assert ended[2,][0].path == tmp_path / "2" and ended[3,][0].path == tmp_path / "3"
-    first, second = ended[0, 1]
-    assert first is second and isinstance(first, TrainingError)
-    assert str(first) == (
-        "workers died at these 2 runs 2 times, for want of memory or because their machines were "
-        "taken away; give them more memory or take a smaller --micro-batch-size, and run the same "
-        "command again, it goes on where it stopped"
-    )
-    assert began == [[0, 1], [2], [3]]
-    client.wait_for_workers(2, timeout=60)
-
-
-def _die(_):
-    os._exit(1)
-
-
-def _succeed(count):
-    from declip_pipeline.sweeps.worker_task import TrainedGroup
-
-    return TrainedGroup("here", [], [None] * count)
+    assert set(client.run(pid).values()) & set(pids.values()) == set(pids.values()) - set(killed)
 
 
 def _spoil(error):
@@ -272,66 +229,34 @@ def test_what_nobody_waits_for_stops_after_its_epoch(client, tiny_store, tmp_pat
 
 
 def _is_training():
-    from declip_pipeline.sweeps import worker_task
-
-    return worker_task._training.locked()
+    return worker._slots[1]._value == 0
 
 
 def test_after_the_scheduler_is_lost_the_same_grid_goes_on(tiny_store, tmp_path, undisturbed):
-    program = (
-        "from distributed import LocalCluster; import dask, sys\n"
-        "if __name__ == '__main__':\n"
-        # Dask's own workers compute with one thread: last bits would differ.
-        "    dask.config.set({'distributed.nanny.pre-spawn-environ': {}})\n"
-        "    with LocalCluster(n_workers=1, threads_per_worker=2, dashboard_address=None,\n"
-        "                      silence_logs=60) as cluster:\n"
-        "        print(cluster.scheduler_address, flush=True); sys.stdin.read()\n"
-    )
-    script = tmp_path / "cluster.py"
-    script.write_text(program)
-    cluster = subprocess.Popen(
-        [sys.executable, script],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
     job = job_of(tiny_store, tmp_path / "runs")
-    try:
-        with open_client(scheduler=cluster.stdout.readline().strip()) as own:
-            own.run(_slow_down, 0.1)
+    with separate_cluster(tmp_path) as cluster, open_client(scheduler=cluster.address) as own:
+        own.run(_slow_down, 0.1)
 
-            def kill_all(rows):
-                if any(row.state == "running" and row.epochs for row in rows):
-                    os.killpg(cluster.pid, signal.SIGKILL)
+        def kill_all(rows):
+            if any(row.state == "running" and row.epochs for row in rows):
+                cluster.kill()
 
-            with pytest.raises(DeclipError, match="the Dask scheduler is gone; start it and run"):
-                run_by_workers(own, job, on_change=kill_all)
-    finally:
-        cluster.kill()
-        cluster.wait()
-        cluster.stdin.close()
-        cluster.stdout.close()
+        with pytest.raises(DeclipError, match="the Dask scheduler is gone; start it and run"):
+            run_by_workers(own, job, on_change=kill_all)
     trainer = GridTrainer(job)
     rows = Grid(CELLS, tmp_path / "grid", one_after_another(trainer.train)).run()
     assert content(rows) == content(undisturbed)
 
 
-def _pretend_version(version):
-    dask_workers.__version__ = version
-
-
 def test_a_worker_of_another_version_is_refused_before_anything_is_written(
     client, tiny_store, tmp_path
 ):
-    client.run(_pretend_version, "0.0.1")
+    client.run(pretend_version, "0.0.1")
     try:
         with pytest.raises(InputError, match=rf"has declip-pipe 0\.0\.1, this is {__version__}"):
             run_by_workers(client, job_of(tiny_store, tmp_path / "runs"))
     finally:
-        client.run(_pretend_version, __version__)
+        client.run(pretend_version, __version__)
     assert not (tmp_path / "runs").exists()
 
 
@@ -369,7 +294,7 @@ def test_a_worker_that_sees_another_store_there_is_refused(client, tiny_store, s
     place.unlink()
     place.symlink_to(store_in("float32").location)
     with pytest.raises(InputError, match=rf"sees another store at {place}, .{{12}} instead of "):
-        workers._plans(None)
+        workers._workers._check(None)
 
 
 def _pretend_precision(precision):
@@ -387,9 +312,9 @@ def test_workers_that_would_compute_otherwise_are_refused_or_left_out(client, ti
         with pytest.raises(InputError, match="in different precisions; name one with --precision"):
             WorkerTraining(client, job_of(tiny_store, tmp_path), CELLS)
         # As one that comes when the others are at work.
-        workers._fit.pop(other)
-        assert not workers._is_fit(other)
-        assert not workers._is_fit(other)
+        workers._workers._fit.pop(other)
+        assert not workers._workers.is_fit(other, said.append)
+        assert not workers._workers.is_fit(other, said.append)
     finally:
         client.run(_pretend_precision, None)
     assert said == [f"the worker {other} is left out: it would compute in another precision"]
@@ -404,35 +329,10 @@ def test_groups_are_halved_until_each_worker_has_one(client, tiny_store, tmp_pat
 
 def test_what_workers_keep_is_let_go(client, tiny_store, tmp_path):
     workers = WorkerTraining(client, job_of(tiny_store, tmp_path), CELLS)
-    assert set(client.run(_kept).values()) == {1}
+    assert list(client.run(_kept).values()) == [["trainer"]] * 2
     workers.release()
-    assert set(client.run(_kept).values()) == {0}
+    assert list(client.run(_kept).values()) == [[], []]
 
 
 def _kept():
-    from declip_pipeline.sweeps import worker_task
-
-    return worker_task._open_trainer.cache_info().currsize
-
-
-def test_of_workers_some_of_which_declare_a_gpu_those_are_given_runs(client, tiny_store, tmp_path):
-    client.run(_slow_down, 0)
-    with_gpu = next(iter(client.scheduler_info()["workers"]))
-    client.run(_declare_gpu, workers=[with_gpu])
-    assert DaskWorkers(client).present() == [with_gpu]
-    given = []
-    submit = client.submit
-
-    def watched(*arguments, workers, resources, **options):
-        given.append((workers, resources))
-        return submit(*arguments, workers=workers, resources=resources, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(client, "submit", watched)
-        rows = run_by_workers(client, job_of(tiny_store, tmp_path, epochs=1))
-    assert {row.state for row in rows} == {"finished"}
-    assert given and all(each == ([with_gpu], {"GPU": 1}) for each in given)
-
-
-async def _declare_gpu(dask_worker):
-    await dask_worker.set_resources(GPU=1)
+    return list(worker._kept)

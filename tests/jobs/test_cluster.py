@@ -1,4 +1,4 @@
-"""Dask clusters that are really opened: processes here, a running scheduler, SLURM jobs."""
+"""Local workers and running schedulers are opened, used and closed without a trace."""
 
 import logging
 import os
@@ -6,22 +6,19 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
-import yaml
 from distributed import LocalCluster
+from worker_processes import all_end, loops
 
-from declip_pipeline import dask_cluster, dask_quiet, slurm_cluster
-from declip_pipeline.dask_cluster import open_client
 from declip_pipeline.errors import InputError
-from declip_pipeline.slurm_cluster import read_slurm_file
+from declip_pipeline.jobs import cluster
+from declip_pipeline.jobs.cluster import open_client
 
-CONFIG = Path(__file__).parents[1] / "configs" / "slurm.yaml"
 # Seconds after which something hangs. It takes one or two, on a machine with nothing else to do.
 HANGING = 30
 FORMS = (
@@ -59,22 +56,13 @@ def processes(parent: int) -> list[psutil.Process]:
     ]
 
 
-def all_end(some: list[psutil.Process]) -> bool:
-    """Whether none lives on; an ended one may wait for its new parent to take note of it."""
-    _, alive = psutil.wait_procs(some, timeout=20)
-    return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)
-
-
-def loops() -> int:
-    return [thread.name for thread in threading.enumerate()].count("IO loop")
-
-
 @pytest.fixture(scope="module")
 def local():
     with open_client(dask="local:2") as client:
         yield client
 
 
+@pytest.mark.cluster
 def test_local_workers_are_processes_of_their_own(local):
     pids = set(local.gather(local.map(own_pid, [0.2] * 6, pure=False)))
     assert len(pids) == 2
@@ -89,6 +77,7 @@ def test_local_workers_are_processes_of_their_own(local):
     assert {e["OMP_WAIT_POLICY"] for e in environments} == {"PASSIVE"}
 
 
+@pytest.mark.cluster
 def test_a_killed_worker_comes_back_and_its_task_is_run_again(local, tmp_path):
     torn = local.submit(leave_pid, tmp_path, 0)
     killed = started(tmp_path, 0)
@@ -102,7 +91,7 @@ def test_a_killed_worker_comes_back_and_its_task_is_run_again(local, tmp_path):
 
 SESSION = """
 import os, signal, sys, time
-from declip_pipeline.dask_cluster import open_client
+from declip_pipeline.jobs.cluster import open_client
 
 def fail():
     raise ValueError("a task that fails")
@@ -150,6 +139,7 @@ def session(tmp_path):
             os.killpg(process.pid, signal.SIGKILL)
 
 
+@pytest.mark.cluster
 def test_ctrl_c_ends_all_quickly_and_without_a_word(session, tmp_path):
     scratch = Path(session.stdout.readline().strip())
     workers = processes(session.pid)
@@ -170,6 +160,7 @@ def test_ctrl_c_ends_all_quickly_and_without_a_word(session, tmp_path):
     assert list((tmp_path / "here").iterdir()) == []
 
 
+@pytest.mark.cluster
 def test_workers_end_with_a_process_that_is_killed(session):
     session.stdout.readline()
     workers = processes(session.pid)
@@ -179,6 +170,7 @@ def test_workers_end_with_a_process_that_is_killed(session):
     assert all_end(workers)
 
 
+@pytest.mark.cluster
 def test_an_error_inside_closes_all_and_restores_the_log():
     handler = logging.StreamHandler()
     logging.getLogger("distributed").addHandler(handler)
@@ -223,12 +215,12 @@ def test_one_of_the_two_must_be_given():
 def test_a_worker_for_each_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert dask_cluster._worker_environments(2) == [
+    assert cluster._worker_environments(2) == [
         {"CUDA_VISIBLE_DEVICES": "0"},
         {"CUDA_VISIBLE_DEVICES": "1"},
     ]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
-    assert dask_cluster._worker_environments(1) == [{"CUDA_VISIBLE_DEVICES": "5"}]
+    assert cluster._worker_environments(1) == [{"CUDA_VISIBLE_DEVICES": "5"}]
     with pytest.raises(InputError) as refusal, open_client(dask="local:3"):
         pass
     assert str(refusal.value) == (
@@ -237,6 +229,7 @@ def test_a_worker_for_each_gpu(monkeypatch):
     )
 
 
+@pytest.mark.cluster
 def test_a_worker_with_a_gpu_declares_it(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
@@ -250,14 +243,17 @@ def running():
     """A scheduler that runs already, yet without workers."""
     with LocalCluster(
         n_workers=0, processes=False, protocol="tcp", dashboard_address="127.0.0.1:0"
-    ) as cluster:
-        yield cluster
+    ) as running:
+        yield running
 
 
-def test_a_running_scheduler_is_used_and_left_running(running):
+@pytest.mark.cluster
+def test_a_running_scheduler_is_used_and_left_running(running, monkeypatch):
     address = running.scheduler_address
-    with pytest.raises(InputError) as refusal, open_client(scheduler=address, wait_seconds=0.3):
-        pass
+    with monkeypatch.context() as patch:
+        patch.setattr(cluster, "WAIT_SECONDS", 0.3)
+        with pytest.raises(InputError) as refusal, open_client(scheduler=address):
+            pass
     assert str(refusal.value) == (
         f"no worker has come to {address} within 0.3 s; start some with "
         f"`dask worker {address} --nthreads 2`"
@@ -290,8 +286,8 @@ def test_what_is_no_address_is_refused(text):
 
 @pytest.mark.parametrize("listening", [False, True], ids=["nothing", "not Dask"])
 def test_where_no_scheduler_answers(listening, monkeypatch):
-    assert dask_cluster.CONNECT_SECONDS == 10
-    monkeypatch.setattr(dask_cluster, "CONNECT_SECONDS", 1.0)
+    assert cluster.CONNECT_SECONDS == 10
+    monkeypatch.setattr(cluster, "CONNECT_SECONDS", 1.0)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         if listening:
@@ -305,153 +301,3 @@ def test_where_no_scheduler_answers(listening, monkeypatch):
         f"no Dask scheduler answers at {address} within 1 s; start one with `dask scheduler`, "
         "which prints its address, or see why it cannot be reached"
     )
-
-
-@pytest.fixture
-def slurm(tmp_path, monkeypatch):
-    """A cluster of one machine: sbatch runs a job in the background, scancel ends it."""
-    commands = {
-        "sbatch": 'cp "$1" job-$$.sh; setsid bash job-$$.sh > job-$$.log 2>&1 & '
-        'echo "Submitted batch job $!"; echo $! >> submitted',
-        "scancel": 'echo $1 >> cancelled; kill -TERM -- "-$1"',
-    }
-    (tmp_path / "bin").mkdir()
-    for name, text in commands.items():
-        command = tmp_path / "bin" / name
-        command.write_text(f"#!/usr/bin/env bash\ncd {tmp_path}\n{text}\n")
-        command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    return tmp_path
-
-
-def adapted(folder: Path, **changes: object) -> str:
-    """The packaged settings with some values of one's own, in a file."""
-    values = yaml.safe_load(CONFIG.read_text())
-    values |= {"log_directory": str(folder / "logs")} | changes
-    file = folder / "slurm.yaml"
-    file.write_text(yaml.safe_dump({k: v for k, v in values.items() if v is not None}))
-    return str(file)
-
-
-def test_slurm_jobs_are_submitted_replaced_and_cancelled(slurm, monkeypatch):
-    monkeypatch.setattr(slurm_cluster, "RESUBMIT_SECONDS", 0.3)
-    monkeypatch.setitem(dask_quiet.CONFIG, "distributed.deploy.lost-worker-timeout", "0.1s")
-    submitted, cancelled = slurm / "submitted", slurm / "cancelled"
-    with open_client(dask=f"slurm:{adapted(slurm, jobs=1)}") as client:
-        (worker,) = client.scheduler_info()["workers"].values()
-        assert worker["nthreads"] == 2
-        assert worker["resources"] == {"GPU": 1}
-        assert worker["memory_limit"] == 0
-        first = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=60)
-        (job,) = map(int, submitted.read_text().split())
-        os.killpg(job, signal.SIGKILL)
-        second = client.submit(os.getpid, pure=False, resources={"GPU": 1}).result(timeout=60)
-        assert second not in (first, os.getpid())
-        jobs = submitted.read_text().split()
-        assert len(jobs) == 2
-        workers = [psutil.Process(second)]
-        client.submit(time.sleep, 60)
-        began = time.monotonic()
-    assert time.monotonic() - began < HANGING
-    assert all_end(workers)
-    assert cancelled.read_text().split() == jobs
-    (script, _) = sorted(slurm.glob("job-*.sh"))
-    directives = [line for line in script.read_text().splitlines() if line.startswith("#SBATCH")]
-    assert "#SBATCH --cpus-per-task=8" in directives
-    assert "#SBATCH -t 24:00:00" in directives
-    assert "#SBATCH --mem=64G" in directives
-    assert "#SBATCH --gpus=1" in directives
-
-
-def test_a_job_that_never_runs(slurm):
-    (slurm / "bin" / "sbatch").write_text("#!/bin/sh\necho Submitted batch job 7\n")
-    file = adapted(slurm, wait_minutes=0.01)
-    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
-        pass
-    message = str(refusal.value)
-    assert message.startswith("no worker has come to tcp://")
-    assert message.endswith(
-        "within 0.6 s; see `squeue --me` and the jobs' own files, or raise wait_minutes in " + file
-    )
-    assert (slurm / "cancelled").read_text() == "7\n" * 4
-
-
-def test_a_job_that_sbatch_refuses(slurm):
-    (slurm / "bin" / "sbatch").write_text(
-        "#!/bin/sh\necho 'sbatch: error: invalid partition specified: x' >&2\nexit 1\n"
-    )
-    file = adapted(slurm, queue="x")
-    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
-        pass
-    assert str(refusal.value) == f"sbatch refuses {file}: invalid partition specified: x"
-
-
-def test_without_sbatch(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{adapted(tmp_path)}"):
-        pass
-    assert str(refusal.value) == (
-        "--dask slurm: submits jobs with sbatch, which is not on this machine; run on a cluster's "
-        "login node, or give --dask local:N"
-    )
-
-
-def test_without_dask_jobqueue(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "dask_jobqueue.core", None)
-    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{adapted(tmp_path)}"):
-        pass
-    assert str(refusal.value) == (
-        "--dask slurm: needs dask-jobqueue; install it with pip install 'declip-pipe[slurm]'"
-    )
-
-
-def test_the_packaged_slurm_file():
-    jobs = read_slurm_file(str(CONFIG))
-    assert (jobs.count, jobs.wait_minutes) == (4, 60)
-    assert jobs.arguments["processes"] == 1
-    assert jobs.arguments["job_extra_directives"] == ["--nodes=1", "--gpus=1"]
-
-
-@pytest.mark.parametrize(
-    "changes, message",
-    [
-        ({"jobs": None, "memory": None}, "FILE lacks jobs, memory; see configs/slurm.yaml for"),
-        ({"partition": "gpu"}, "unknown key in FILE 'partition'; known: account, cores, "),
-        ({"wall_time": "1:00"}, "unknown key in FILE 'wall_time'; did you mean 'walltime'? "),
-        ({"jobs": 0}, "FILE: jobs is 0; expected a whole number from 1 on"),
-        ({"cores": "two"}, "FILE: cores is 'two'; expected a whole number from 1 on"),
-        ({"walltime": 86400}, "FILE: walltime is a number; expected a text in quotes:"),
-        ({"worker_extra_args": "-x"}, "FILE: worker_extra_args is '-x'; expected a list,"),
-        ({"wait_minutes": "long"}, "FILE: wait_minutes is 'long'; expected minutes above 0"),
-    ],
-)
-def test_settings_that_cannot_be(tmp_path, changes, message):
-    file = adapted(tmp_path, **changes)
-    with pytest.raises(InputError) as refusal:
-        read_slurm_file(file)
-    assert str(refusal.value).replace(file, "FILE").startswith(message)
-
-
-@pytest.mark.parametrize("key, value", [("memory", "much"), ("interface", "ib99")])
-def test_a_value_that_dask_jobqueue_refuses(slurm, key, value):
-    file, before = adapted(slurm, **{key: value}), loops()
-    with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
-        pass
-    assert str(refusal.value).startswith(f"{file}: ")
-    assert value in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-    assert loops() == before
-
-
-def test_files_that_are_no_settings(tmp_path):
-    file = tmp_path / "slurm.yaml"
-    for text, message in [
-        (None, "cannot be read; expected a YAML file such as configs/slurm.yaml"),
-        ("jobs: [", "is not YAML: "),
-        ("- 4", "holds no settings; expected keys and values: jobs, cores, memory"),
-    ]:
-        if text is not None:
-            file.write_text(text)
-        with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{file}"):
-            pass
-        assert str(refusal.value).startswith(f"{file} {message}")

@@ -1,4 +1,4 @@
-"""Opening Dask: worker processes on this machine, SLURM jobs, or a scheduler that runs already."""
+"""Dask clients: worker processes on this machine, SLURM jobs, or a scheduler that runs already."""
 
 import asyncio
 import os
@@ -15,9 +15,9 @@ from distributed.core import Status, rpc
 from distributed.utils import sync
 from tornado.ioloop import IOLoop
 
-from declip_pipeline.dask_quiet import SILENT, dask_loop, quiet_dask, undisturbed
 from declip_pipeline.errors import DeclipError, InputError
-from declip_pipeline.slurm_cluster import open_slurm_cluster, read_slurm_file
+from declip_pipeline.jobs.quiet import SILENT, dask_loop, deferred_signals, quiet_dask
+from declip_pipeline.jobs.slurm import read_slurm_file, slurm_workers
 
 FORMS = (
     "expected --dask local:N (N worker processes here), --dask slurm:FILE.yaml (SLURM jobs), "
@@ -25,7 +25,8 @@ FORMS = (
 )
 WORKER_THREADS = 2
 CONNECT_SECONDS = 10.0
-# Parts of the five seconds that a closing may take; mostly all of it takes one.
+WAIT_SECONDS = 60.0
+# Parts of the five seconds that closing may take; mostly it takes one second in all.
 WORKER_CLOSE_SECONDS = 0.5
 CLUSTER_CLOSE_SECONDS = 2.5
 CLIENT_CLOSE_SECONDS = 1.0
@@ -36,18 +37,24 @@ def open_client(
     *,
     dask: str | None = None,
     scheduler: str | None = None,
-    wait_seconds: float = 60.0,
     notice: Callable[[str], None] = lambda line: None,
 ) -> Iterator[Client]:
-    """Open a client that has a worker; leaving closes in under 5 s whatever was opened for it.
+    """Open a client that has at least one worker.
 
-    Give one of the two. `dask` is "local:N", N worker processes of two threads each, one for each
-    GPU where there are GPUs (then each declares the resource GPU=1), or "slurm:FILE.yaml" (see
-    `read_slurm_file`). `scheduler` is the address of one that runs already and is left running;
-    its first worker may take `wait_seconds`. `notice` is told, in a line, when it is waited for.
+    Leaving closes in under 5 s everything that was opened for it. Exactly one of `dask` and
+    `scheduler` must be given.
 
-    Raises `InputError`: none of these forms, more workers than GPUs, a SLURM file that cannot be
-    used, a refused job, an address where no scheduler answers, or no worker that came in time.
+    Args:
+        dask: "local:N" for N worker processes of two threads each, or "slurm:FILE.yaml" for SLURM
+            jobs (see `read_slurm_file`). On a machine with GPUs each local worker gets a GPU of
+            its own and declares the Dask resource GPU=1.
+        scheduler: Address of a scheduler that runs already, tcp://HOST:PORT. It is left running.
+        notice: Called with a line for the user when the first worker is waited for.
+
+    Raises:
+        InputError: The cluster is given in another form, asks for more workers than GPUs or has a
+            SLURM file that is not usable; a job is refused; no scheduler answers at the address;
+            or no worker connects in time.
     """
     if (dask is None) == (scheduler is None):
         both = "both workers and a scheduler are given" if dask else "no Dask cluster is given"
@@ -55,9 +62,9 @@ def open_client(
     stack = ExitStack()
     try:
         stack.enter_context(quiet_dask())
-        yield _open(stack, dask, scheduler, wait_seconds, notice)
+        yield _open(stack, dask, scheduler, notice)
     finally:
-        with undisturbed():
+        with deferred_signals():
             stack.close()
 
 
@@ -65,22 +72,22 @@ def _open(
     stack: ExitStack,
     dask: str | None,
     scheduler: str | None,
-    wait_seconds: float,
     notice: Callable[[str], None],
 ) -> Client:
+    wait = WAIT_SECONDS
     if scheduler is not None:
-        address, wait = _address(scheduler), wait_seconds
+        address = _address(scheduler)
         come = f"start some with `dask worker {address} --nthreads {WORKER_THREADS}`"
         loop = stack.enter_context(dask_loop())
     elif found := re.fullmatch(r"local:([1-9][0-9]{0,2})", str(dask)):
         environments = _worker_environments(int(found[1]))
         loop = stack.enter_context(dask_loop())
         address = stack.enter_context(_local_workers(environments, loop))
-        wait, come = wait_seconds, "see whether the machine has memory left"
+        come = "see whether the machine has memory left"
     elif found := re.fullmatch(r"slurm:(.+)", str(dask), re.DOTALL):
         jobs = read_slurm_file(found[1])
         loop = stack.enter_context(dask_loop())
-        address = stack.enter_context(open_slurm_cluster(jobs, loop))
+        address = stack.enter_context(slurm_workers(jobs, loop))
         wait = jobs.wait_minutes * 60
         come = f"see `squeue --me` and the jobs' own files, or raise wait_minutes in {found[1]}"
     else:
@@ -95,7 +102,7 @@ def _open(
             f"no worker has come to {address} within {_duration(wait)}; {come}"
         ) from error
     except OSError as error:
-        raise InputError(f"the Dask scheduler at {address} has gone; start it anew") from error
+        raise InputError(f"the Dask scheduler at {address} has gone; start it again") from error
     return client
 
 
@@ -111,14 +118,14 @@ def _connected(address: str, loop: IOLoop) -> Iterator[Client]:
             return str((await peer.identity())["type"])
 
     async def ask_in_time() -> str:
-        # A client alone waits for ever for the greeting of a stranger.
+        # A client itself waits for ever where another program listens.
         return await asyncio.wait_for(ask_its_type(), CONNECT_SECONDS)
 
     try:
         if (found := sync(loop, ask_in_time)) != "Scheduler":
             raise ValueError(f"expected a scheduler, found a {found}")
         with warnings.catch_warnings():
-            # What differs between the machines is the caller's to judge.
+            # It warns of versions that differ between the machines.
             warnings.filterwarnings("ignore", category=UserWarning, module="distributed")
             client = connect(address, loop=loop, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, ImportError) as error:
@@ -135,7 +142,11 @@ def _connected(address: str, loop: IOLoop) -> Iterator[Client]:
 
 @contextmanager
 def _local_workers(environments: list[dict[str, str]], loop: IOLoop) -> Iterator[str]:
-    """A scheduler and worker processes on this machine, one for each environment."""
+    """Start a scheduler and worker processes on this machine, one for each environment.
+
+    Yields:
+        Address of the scheduler.
+    """
     servers: list[Any] = []
     stopping = asyncio.Event()
 
@@ -143,7 +154,7 @@ def _local_workers(environments: list[dict[str, str]], loop: IOLoop) -> Iterator
         scheduler = Scheduler(host="127.0.0.1", port=0, dashboard=False, dashboard_address=":0")
         servers.append(scheduler)
         await scheduler
-        # An interruption leaves this going on its own, and the stop comes in the middle of it.
+        # An interrupted start goes on in its thread, beside the stop.
         if stopping.is_set():
             return ""
         nannies = [
@@ -167,7 +178,7 @@ def _local_workers(environments: list[dict[str, str]], loop: IOLoop) -> Iterator
 
     async def stop() -> None:
         stopping.set()
-        # The workers first: a scheduler that is gone would have them try to reach it.
+        # The workers first: without a scheduler they would try to reconnect.
         for some in (servers[1:], servers[:1]):
             await asyncio.gather(*(server.close() for server in some), return_exceptions=True)
 
@@ -184,46 +195,46 @@ def _local_workers(environments: list[dict[str, str]], loop: IOLoop) -> Iterator
 
 
 class _QuickNanny(Nanny):
-    """Keeps a worker process alive, and ends it without waiting for the task that it is at.
+    """Nanny that ends its worker process without waiting for the running task.
 
-    What a task has not committed is done again by the next run, so nothing is won by waiting.
+    The next run repeats whatever a task has not committed, so waiting would save nothing.
     """
 
     async def instantiate(self) -> Status:
         if self.status in (Status.closing, Status.closed):
-            raise RuntimeError("a worker is not started for a nanny that was closed meanwhile")
+            raise RuntimeError("the nanny was closed before its worker started")
         return await super().instantiate()
 
     async def close(self, timeout: float | None = None, reason: str = "nanny-close") -> Any:
         worker = self.process
         if worker is not None and worker.process is not None and worker.status == Status.starting:
-            # Dask waits for a process to be up before it ends it.
+            # Dask would wait until the process is up before it ends it.
             worker.process.kill()
         return await super().close(timeout=WORKER_CLOSE_SECONDS, reason=reason)
 
 
 def _worker_environments(count: int) -> list[dict[str, str]]:
-    """What each worker's environment has of its own: its GPU where there are any."""
+    """Return the environment variables of each local worker: its GPU where there are any."""
     import torch
 
     gpus = torch.cuda.device_count()
     if gpus == 0:
-        # As many threads as one process would take: with others, last bits differ, and with them
-        # the store. So many more threads than cores must not wait by turning in circles.
+        # As many threads as a single process uses: other numbers change the last bits of a sum,
+        # and so the store. With more threads than cores, none of them may busy-wait.
         return [{"OMP_WAIT_POLICY": "PASSIVE"}] * count
     if count > gpus:
         raise InputError(
             f"--dask local:{count} asks for {count} workers, but there are {gpus} GPUs, one for "
             f"each; give --dask local:{gpus}, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
         )
-    # A job that was given some of a machine's GPUs has them named here, and not always from 0.
+    # A job that got some of a machine's GPUs has them listed here, not always from 0.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = visible.split(",") if visible else [str(index) for index in range(gpus)]
     return [{"CUDA_VISIBLE_DEVICES": name.strip()} for name in names[:count]]
 
 
 def _address(text: str) -> str:
-    """The address as it was given, once it is one."""
+    """Return `text` if it is an address, else raise `InputError`."""
     try:
         parts = urlsplit(text)
         is_address = parts.scheme in ("tcp", "tls") and parts.hostname and parts.port

@@ -1,11 +1,11 @@
-"""Parts are mapped in order, each on one core, and threads born later are as before."""
+"""`mapping_parts` keeps the order of parts and restores the number of threads."""
 
 import threading
 
 import pytest
 import torch
 
-from declip_pipeline.core_threads import mapping_parts
+from declip_pipeline.compute import mapping_parts
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 

@@ -1,4 +1,4 @@
-"""Keeping Dask to itself: its log lines, its configuration, its threads' signals."""
+"""Dask without side effects: no log lines, no change to configuration, environment or signals."""
 
 import logging
 import os
@@ -17,14 +17,14 @@ LOOP_CLOSE_SECONDS = 0.5
 SILENT = logging.CRITICAL + 1
 CONFIG = {
     "distributed.scheduler.allowed-failures": 3,
-    # Nobody looks at what these gather, and the profiler interrupts a worker 100 times a second.
+    # Their results are not used, and the profiler interrupts a worker 100 times a second.
     "distributed.worker.profile.enabled": False,
     "distributed.diagnostics.nvml": False,
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    # Dask's own give every library one thread, and change this process's environment too.
+    # Dask's default gives every library one thread, and changes this process's environment too.
     "distributed.nanny.pre-spawn-environ": {},
-    # By default a job is cancelled when its worker takes longer than 15 s to start again, as it
+    # By default a SLURM job is cancelled when its worker takes longer than 15 s to restart, as it
     # may where it imports from a slow disk.
     "distributed.deploy.lost-worker-timeout": "60s",
 }
@@ -32,14 +32,14 @@ CONFIG = {
 
 @contextmanager
 def dask_loop() -> Iterator[IOLoop]:
-    """A thread that runs Dask's side of things, and from which no process gets Ctrl-C.
+    """Run an event loop for Dask in a thread that blocks SIGINT.
 
-    Ctrl-C goes to every process of a terminal. Workers that answered it would each print where
-    they were; this process answers it alone, and closes them. A blocked signal is handed down to
-    the threads and processes that a thread starts, from their first moment on.
+    A terminal sends Ctrl-C to all its processes. Workers that handled it would each print a
+    traceback; only this process handles it, and closes them. Threads and processes inherit the
+    blocked signals of the thread that starts them.
     """
-    # Starting this process unblocks signals, so it must not be started from that thread. It would
-    # complain where this one is killed and cannot clear up.
+    # Starting the resource tracker unblocks signals, so that thread must not start it. It would
+    # print a warning when this process is killed before it can clean up.
     with _environment_restored():
         os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
         resource_tracker.ensure_running()
@@ -49,7 +49,7 @@ def dask_loop() -> Iterator[IOLoop]:
         runner.start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    # What a closing tears from its work is reported there, some of it long after.
+    # Tasks that closing interrupts are reported there, some of them long afterwards.
     runner.loop.asyncio_loop.set_exception_handler(lambda loop, context: None)
     try:
         yield runner.loop
@@ -59,7 +59,7 @@ def dask_loop() -> Iterator[IOLoop]:
 
 @contextmanager
 def quiet_dask() -> Iterator[None]:
-    """Dask's own configuration and environment, and no log lines, for as long as it is used."""
+    """Configure Dask and silence its logs; restore configuration and environment on leaving."""
     handlers = {
         handler: handler.level
         for name in ("distributed", "tornado", "bokeh")
@@ -87,8 +87,8 @@ def _environment_restored() -> Iterator[None]:
 
 
 @contextmanager
-def undisturbed() -> Iterator[None]:
-    """Signals wait: a closing that is torn leaves processes behind."""
+def deferred_signals() -> Iterator[None]:
+    """Deliver SIGINT and SIGTERM on leaving: an interrupted closing leaves processes behind."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

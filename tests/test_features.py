@@ -1,17 +1,17 @@
-"""Features come back from every dtype as close as it allows, and never far off."""
+"""Features read back from every dtype are within its rounding error."""
 
 import pytest
 import torch
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_dtype import (
+from declip_pipeline.features import (
     FEATURE_DTYPES,
+    FeatureShape,
     StoredFeatures,
     encode_features,
     feature_dtype,
     rounded_features,
 )
-from declip_pipeline.feature_shape import FeatureShape
 
 TOKENS = FeatureShape(8, 3, 3, 1)
 GRID = FeatureShape(6, 4, 5)
