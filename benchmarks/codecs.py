@@ -72,7 +72,7 @@ def features() -> dict[str, dict[str, list[np.ndarray]]]:
             for sample in manifest.samples
         ]
     batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-    outputs = backbone.forward(batch, list(backbone.layers))
+    outputs = backbone.features(batch, list(backbone.layers))
     return {
         dtype: {
             layer: list(encode_features(values, dtype, is_grid=True).values.numpy())

@@ -8,6 +8,7 @@ LIBRARY = "declip_pipeline"
 FLOORS = [
     {
         "errors",
+        "entry_points",
         "feature_shape",
         "feature_dtype",
         "fingerprint",
@@ -26,6 +27,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"sweeps", "reports", "exchange"},
+    {"testing"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # The parts of the ground floor are words of one language; elsewhere, neighbours do not meet.

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from declip_pipeline.backbones.contract import Preprocessing
+from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.errors import StoreError
-from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.recorded_pictures import RecordedPictures
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.shard_filling import ShardFiller
@@ -73,7 +73,7 @@ def repair_store(
     sizes = _sizes(storage, header, damaged, rows, pictures)
     backbone = None
     if work or fmt.GROUP in damaged:
-        backbone = open_recorded_backbone(
+        backbone = open_store_backbone(
             header,
             storage.location,
             arch=str(header.provenance.get("arch", header.identity.backbone)),

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Preprocessing
+from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.fingerprint import sha256_of_bytes

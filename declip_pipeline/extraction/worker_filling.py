@@ -9,11 +9,11 @@ from threading import BoundedSemaphore, Lock
 from typing import TYPE_CHECKING, Any
 
 from declip_pipeline import __version__
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.dask_workers import DaskWorkers, require_version, scheduler_needed
 from declip_pipeline.devices import choose_device
 from declip_pipeline.errors import DeclipError, InputError
-from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.sample_reading import sample_reader
 from declip_pipeline.extraction.shard_filling import ShardFiller
@@ -271,7 +271,7 @@ def _open_backbone(job: FillingJob, header: StoreHeader) -> Backbone:
     )
     if key not in _kept:
         _kept.clear()  # its memory goes before more is taken
-        backbone = open_recorded_backbone(
+        backbone = open_store_backbone(
             header,
             job.location,
             arch=job.arch,

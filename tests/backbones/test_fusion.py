@@ -38,9 +38,9 @@ def test_three_parts_on_the_grids_of_a_network_of_stages() -> None:
             ["CLIP:from-file"] * 2 + ["efficientnet-lite0"], weights, strict=True
         )
     )
-    found = fused.forward(images, ["layer2"])["layer2"]
-    parts = [first.forward(images, ["layer2"])["layer2"]] + [
-        F.interpolate(part.forward(images, ["layer3"])["layer3"], (28, 28), mode="bilinear")
+    found = fused.features(images, ["layer2"])["layer2"]
+    parts = [first.features(images, ["layer2"])["layer2"]] + [
+        F.interpolate(part.features(images, ["layer3"])["layer3"], (28, 28), mode="bilinear")
         for part in (second, third)
     ]
     assert fused.layers["layer2"] == FeatureShape(64 + 128 + 40, 28, 28)

@@ -7,7 +7,7 @@ import safetensors.torch
 import torch
 
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.backbones.weights_file import read_tensors
+from declip_pipeline.backbones.weights import read_tensors
 from declip_pipeline.errors import WeightsError
 
 GOLDEN = Path(__file__).parents[1] / "golden"

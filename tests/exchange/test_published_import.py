@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.backbones.contract import Backbone, Preprocessing
+from declip_pipeline.backbones.backbone import Backbone, Preprocessing
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.decoders import build_decoder, initialize
 from declip_pipeline.errors import InputError, WeightsError
@@ -36,7 +36,7 @@ class NamedBackbone(Backbone):
     def to(self, device):
         return self
 
-    def forward(self, images, layers):
+    def features(self, images, layers):
         raise AssertionError("an import needs no features")
 
 

@@ -5,9 +5,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from declip_pipeline.backbones.open_clip_towers import build_visual, open_clip_tower
+from declip_pipeline.backbones.from_open_clip import build_visual, open_clip_tower
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.backbones.tower import layer_shapes
 from declip_pipeline.errors import UnknownNameError, WeightsError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -46,12 +45,12 @@ def test_features_are_the_outputs_of_the_residual_blocks(tmp_path: Path) -> None
     torch.save(tensors, tmp_path / "small.pt")
     backbone = open_backbone("open_clip:ViT-S-32-alt", weights=[str(tmp_path / "small.pt")])
     outputs: list[torch.Tensor] = []
-    blocks = backbone.tower.network.transformer.resblocks  # type: ignore[attr-defined]
+    blocks = backbone.network.transformer.resblocks
     handles = [
         block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         for block in blocks
     ]
-    features = backbone.forward(torch.rand(1, 3, 224, 224), list(backbone.layers))
+    features = backbone.features(torch.rand(1, 3, 224, 224), list(backbone.layers))
     for handle in handles:
         handle.remove()
     for values, output in zip(features.values(), outputs, strict=True):
@@ -60,14 +59,12 @@ def test_features_are_the_outputs_of_the_residual_blocks(tmp_path: Path) -> None
 
 def test_paper_names_have_the_papers_layers() -> None:
     """Shapes as in DeCLIP, table of backbones: 24 layers of 257x1024, and four grids of RN50."""
-    vit = layer_shapes(
-        open_clip_tower(visual_on_meta("ViT-L-14-quickgelu").to_empty(device="cpu")), 224, 224
-    )
+    visual = visual_on_meta("ViT-L-14-quickgelu").to_empty(device="cpu")
+    vit = open_clip_tower(visual).shapes(224, 224)
     assert list(vit) == [f"layer{block}" for block in range(24)]
     assert {shape.array_shape for shape in vit.values()} == {(257, 1024)}
-    resnet = layer_shapes(
-        open_clip_tower(visual_on_meta("RN50-quickgelu").to_empty(device="cpu")), 224, 224
-    )
+    visual = visual_on_meta("RN50-quickgelu").to_empty(device="cpu")
+    resnet = open_clip_tower(visual).shapes(224, 224)
     assert {layer: shape.array_shape for layer, shape in resnet.items()} == {
         "layer1": (256, 56, 56),
         "layer2": (512, 28, 28),
@@ -82,7 +79,7 @@ def test_openai_networks_have_quick_gelu_and_bilinear_pictures() -> None:
     tag = open_backbone("ViT-B-32/openai", weights=["random:0"])
     assert tag.name == "open_clip:ViT-B-32-quickgelu/openai[random:0]"
     assert tag.preprocessing.interpolation == "bicubic"
-    kinds = {type(module).__name__ for module in tag.tower.network.modules()}  # type: ignore[attr-defined]
+    kinds = {type(module).__name__ for module in tag.network.modules()}
     assert "QuickGELU" in kinds
     assert "GELU" not in kinds
 
@@ -150,4 +147,4 @@ def test_a_timm_network_inside_open_clip() -> None:
     assert {shape.array_shape for shape in backbone.layers.values()} == {(196, 768)}
     assert backbone.layers["layer0"].prefix_tokens == 0
     images = torch.rand(1, 3, 224, 224)
-    assert backbone.forward(images, ["layer0"])["layer0"].shape == (1, 196, 768)
+    assert backbone.features(images, ["layer0"])["layer0"].shape == (1, 196, 768)

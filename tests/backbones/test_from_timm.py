@@ -15,19 +15,19 @@ def test_class_and_register_tokens_stand_first() -> None:
     assert (shape.prefix_tokens, shape.height, shape.width) == (5, 37, 37)
     assert shape.array_shape == (5 + 37 * 37, 384)
     assert (backbone.preprocessing.height, backbone.preprocessing.width) == (518, 518)
-    features = backbone.forward(torch.rand(1, 3, 518, 518), ["layer0"])
+    features = backbone.features(torch.rand(1, 3, 518, 518), ["layer0"])
     assert features["layer0"].shape == (1, 1374, 384)
 
 
 def test_tokens_are_the_outputs_of_the_blocks() -> None:
     backbone = open_backbone("timm:vit_tiny_patch16_224", weights=["random:0"])
     outputs: list[torch.Tensor] = []
-    blocks = backbone.tower.network.blocks  # type: ignore[attr-defined]
+    blocks = backbone.network.blocks
     handles = [
         block.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
         for block in blocks
     ]
-    features = backbone.forward(torch.rand(1, 3, 224, 224), ["layer3", "layer0"])
+    features = backbone.features(torch.rand(1, 3, 224, 224), ["layer3", "layer0"])
     for handle in handles:
         handle.remove()
     assert len(outputs) == 4
@@ -52,9 +52,9 @@ def test_stages_of_convolutional_networks(name: str, strides: dict[str, int]) ->
 def test_resnet_layers_are_its_own() -> None:
     backbone = open_backbone("timm:resnet18", weights=["random:0"])
     outputs: list[torch.Tensor] = []
-    stage = backbone.tower.network.layer2  # type: ignore[attr-defined]
+    stage = backbone.network.layer2
     handle = stage.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    features = backbone.forward(torch.rand(1, 3, 224, 224), ["layer2"])
+    features = backbone.features(torch.rand(1, 3, 224, 224), ["layer2"])
     handle.remove()
     assert torch.equal(features["layer2"], outputs[0])
 
@@ -62,7 +62,7 @@ def test_resnet_layers_are_its_own() -> None:
 def test_a_network_that_keeps_tables_from_its_first_run() -> None:
     """ConViT does; the tables must not be those of the run that only derives the shapes."""
     backbone = open_backbone("timm:convit_tiny", weights=["random:0"])
-    features = backbone.forward(torch.rand(1, 3, 224, 224), ["layer1"])
+    features = backbone.features(torch.rand(1, 3, 224, 224), ["layer1"])
     assert tuple(features["layer1"].shape[1:]) == backbone.layers["layer1"].array_shape
     assert torch.isfinite(features["layer1"]).all()
 
