@@ -57,7 +57,7 @@ def main() -> None:
 
 def features() -> dict[str, dict[str, list[np.ndarray]]]:
     """Stored values by dtype and layer, an array an image."""
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     with TemporaryDirectory() as folder:
         root = Path(folder) / "demo"
         build_demo_set(root, seed=0, train_count=IMAGES, valid_count=4, test_count=4)

@@ -199,7 +199,7 @@ def bare_forward(
 
 def flops_of_picture(name: str, layers: Sequence[str]) -> float:
     """Floating-point operations of one picture, as far as the layers asked for."""
-    backbone = open_backbone(name)
+    backbone = open_backbone(name, device="cpu")
     shape = (1, 3, backbone.preprocessing.height, backbone.preprocessing.width)
     with FlopCounterMode(display=False) as counter:
         backbone.features(torch.zeros(shape, dtype=torch.uint8), layers)

@@ -30,7 +30,7 @@ def load_entry_point(entry: EntryPoint) -> Any:
 def described(entry: EntryPoint) -> str:
     """Return an entry point as messages name it, with the distribution that registers it."""
     distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "no distribution"
-    return f"{entry.name!r} ({entry.value}, the {entry.group} entry point of {distribution})"
+    return f"entry point {entry.name!r} of {distribution} ({entry.group}, {entry.value})"
 
 
 def one_line(error: BaseException) -> str:

@@ -63,7 +63,7 @@ def extract(
             help="Backbone: CLIP:ViT-L/14, RN50, their fusion ViT-L/14,RN50; open_clip's "
             "ARCH/TAG (ViT-B-32/laion2b_s34b_b79k); timm:NAME; efficientnet-lite0 (built in); "
             "CLIP:from-file (read off --weights); pixels:299 (the picture itself, for "
-            "patch-forensics)."
+            "patch-forensics); or a name that an installed package adds."
         ),
     ],
     layers: Annotated[

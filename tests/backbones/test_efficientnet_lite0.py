@@ -20,7 +20,7 @@ def picture(name: str) -> torch.Tensor:
 
 
 def test_layers_are_the_five_stages() -> None:
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     assert backbone.name == "efficientnet-lite0"
     assert {layer: shape.array_shape for layer, shape in backbone.layers.items()} == {
         "layer1": (16, 112, 112),
@@ -50,7 +50,7 @@ def test_the_installed_weights_recognise_the_photographs(name: str, classes: set
 
 def test_features_are_those_of_the_classifier() -> None:
     network = lite0_classifier(embedded_weights()).eval()
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     images = picture("chelsea.png")
     with torch.no_grad():
         expected = network.forward_intermediates(
@@ -66,16 +66,16 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     shorter = dict(list(tensors.items())[:-1])
     torch.save(shorter, tmp_path / "shorter.pth")
     with pytest.raises(WeightsError, match=r"holds 295 tensors where efficientnet-lite0 has 296"):
-        open_backbone("efficientnet-lite0", weights=[str(tmp_path / "shorter.pth")])
+        open_backbone("efficientnet-lite0", weights=[str(tmp_path / "shorter.pth")], device="cpu")
     tensors["_conv_stem.weight"] = torch.zeros(16, 3, 3, 3)
     torch.save(tensors, tmp_path / "other.pth")
     message = (
         r"_conv_stem.weight is 16x3x3x3 where .* conv_stem.weight of 32x3x3x3; leave --weights"
     )
     with pytest.raises(WeightsError, match=message):
-        open_backbone("efficientnet-lite0", weights=[str(tmp_path / "other.pth")])
+        open_backbone("efficientnet-lite0", weights=[str(tmp_path / "other.pth")], device="cpu")
 
 
 def test_a_file_in_the_embedded_layout_is_taken() -> None:
-    given = open_backbone("efficientnet-lite0", weights=[embedded_weights()])
-    assert given.weights_sha256 == open_backbone("efficientnet-lite0").weights_sha256
+    given = open_backbone("efficientnet-lite0", weights=[embedded_weights()], device="cpu")
+    assert given.weights_sha256 == open_backbone("efficientnet-lite0", device="cpu").weights_sha256

@@ -41,7 +41,7 @@ class NamedBackbone(Backbone):
 
 
 def opened_tiny(kind: str):
-    return lambda name: open_backbone(name, weights=[TINY[kind]])
+    return lambda name: open_backbone(name, weights=[TINY[kind]], device="cpu")
 
 
 def tiny_checkpoint(path: Path, channels: int, kind: str = "linear", **more: object) -> Path:
@@ -177,7 +177,9 @@ def test_backbone_weights_in_the_file_must_be_those_opened(kind, tmp_path):
 
 def test_a_fusion_takes_no_file_with_a_backbone(tmp_path):
     def opened(name):
-        return open_backbone("CLIP:from-file,CLIP:from-file", weights=[TINY["vit"], TINY["rn"]])
+        return open_backbone(
+            "CLIP:from-file,CLIP:from-file", weights=[TINY["vit"], TINY["rn"]], device="cpu"
+        )
 
     shape = opened("").layers["layer1"]
     path = tiny_checkpoint(tmp_path / "a.pth", 0, shape=shape, feature_layer="layer1")

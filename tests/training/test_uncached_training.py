@@ -26,7 +26,7 @@ from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFe
 
 def extracted(dataset, root, weights=TINY_VIT, dtype="float32", view="clean"):
     """A store of a backbone with weights from a file."""
-    backbone = open_backbone("CLIP:from-file", weights=[str(weights)])
+    backbone = open_backbone("CLIP:from-file", weights=[str(weights)], device="cpu")
     manifest, sizes = open_checked_dataset(dataset)
     extraction = extract(
         manifest,
