@@ -51,7 +51,7 @@ def main() -> None:
 def stored(root: Path, dtype: str) -> Store:
     """A store of the demo's telea forgeries; after the first, out of the float32 one."""
     manifest, sizes = open_checked_dataset(root / "demo", generators=["telea"])
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     layers = list(backbone.layers)
     found = extract(
         manifest, backbone, layers=layers, sizes=sizes, root=root / "cache", dtype=dtype

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from declip_pipeline.backbones.layer_selection import select_layers
+from declip_pipeline.backbones.registry import select_layers
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.decoder_inputs import JOIN
 from declip_pipeline.store.reader import Store

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from made_dataset import write_dataset
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract

@@ -11,6 +11,7 @@ FLOORS = [
         "files",
         "features",
         "compute",
+        "entry_points",
     },
     {"jobs"},
     {"images", "metrics"},
@@ -20,6 +21,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"sweeps", "reports", "exchange"},
+    {"testing"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # The parts of the ground floor are words of one language; elsewhere, neighbours do not meet.

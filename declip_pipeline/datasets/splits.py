@@ -5,7 +5,7 @@ from dataclasses import replace
 from operator import attrgetter
 
 from declip_pipeline.compute import derived_seed
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError
 
 UNSPLIT = "all"

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from declip_pipeline.backbones.strict_weights import differences, is_weight
+from declip_pipeline.backbones.weights import differences, is_weight
 from declip_pipeline.decoders import Decoder, build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.exchange.published_file import PublishedCheckpoint

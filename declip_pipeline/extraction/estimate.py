@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.extraction.reuse import EarlierStores, match_rows
 from declip_pipeline.extraction.shard_filling import (
     SHARDS_BEING_WRITTEN,

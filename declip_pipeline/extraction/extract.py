@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.datasets.samples import FAKE, Samples
 from declip_pipeline.extraction.reuse import match_rows

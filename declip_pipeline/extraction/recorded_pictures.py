@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from declip_pipeline.backbones.contract import Preprocessing
+from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StoreError
-from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.recorded_pictures import RecordedPictures
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.shard_filling import ShardFiller
@@ -67,7 +67,7 @@ def repair_store(
     pictures.require_unchanged(rows)
     backbone = None
     if work or fmt.GROUP in damaged:
-        backbone = open_recorded_backbone(
+        backbone = open_store_backbone(
             header,
             storage.location,
             arch=str(header.provenance.get("arch", header.identity.backbone)),

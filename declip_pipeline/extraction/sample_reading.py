@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Preprocessing
+from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.files import sha256_of_bytes

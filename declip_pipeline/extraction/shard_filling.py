@@ -12,7 +12,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import is_out_of_memory
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError

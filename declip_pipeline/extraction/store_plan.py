@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.dataset_findings import duplicate_problems
 from declip_pipeline.datasets.duplicates import find_duplicates
 from declip_pipeline.datasets.manifest import Manifest

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import InputError
-from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.sample_reading import sample_reader
 from declip_pipeline.extraction.shard_filling import ShardFiller
@@ -250,7 +250,7 @@ def _open_backbone(job: ShardJob, header: StoreHeader) -> Backbone:
     identity = header.identity
 
     def make() -> Backbone:
-        backbone = open_recorded_backbone(
+        backbone = open_store_backbone(
             header,
             job.location,
             arch=job.arch,

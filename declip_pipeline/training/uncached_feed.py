@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import torch_threads
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError
-from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
 from declip_pipeline.features import StoredFeatures, to_device
 from declip_pipeline.feeding.batch import Batch, Features
@@ -41,12 +41,12 @@ class RecordedBackbones:
     def of(self, store: Store) -> Backbone:
         """The backbone that a store was made with, in its precision, not compiled.
 
-        Raises what `open_recorded_backbone` does.
+        Raises what `open_store_backbone` does.
         """
         identity = store.identity
         key = identity.backbone, identity.weights_sha256, identity.precision
         if key not in self._opened:
-            self._opened[key] = open_recorded_backbone(
+            self._opened[key] = open_store_backbone(
                 store.header,
                 store.location,
                 arch=str(store.provenance.get("arch", identity.backbone)),
@@ -208,7 +208,7 @@ class _View:
                 some = own[first : first + PICTURES_AT_ONCE]
                 batch = torch.from_numpy(np.stack([pictures[place] for place in some]))
                 shown = to_device(batch, backbone.device).permute(0, 3, 1, 2)
-                for layer, values in backbone.forward(shown, self._layers).items():
+                for layer, values in backbone.features(shown, self._layers).items():
                     pieces[layer].append((np.asarray(some), values))
         return {layer: in_place(some) for layer, some in pieces.items()}
 

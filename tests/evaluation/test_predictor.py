@@ -32,7 +32,7 @@ def test_predict_equals_the_chain_through_the_store(tiny_store, tiny_backbone, s
 def test_another_backbone_is_refused_by_its_field(tiny_store):
     decoder = build_decoder("linear", tiny_store.layers["layer1"])
     features = tiny_store.feature_identity("layer1")
-    other = open_backbone("efficientnet-lite0")
+    other = open_backbone("efficientnet-lite0", device="cpu")
     with pytest.raises(
         IdentityMismatchError, match="^backbone differs: the run was trained on 'CL"
     ):

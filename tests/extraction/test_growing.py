@@ -44,13 +44,13 @@ def run(dataset, backbone, root, *, splits=None, fake_is_white=None, **changes):
 def forwards(monkeypatch, tiny_backbone):
     """What went through the backbone: (pictures, layers) of each time."""
     seen = []
-    forward = type(tiny_backbone).forward
+    forward = type(tiny_backbone).features
 
     def counted(self, images, layers):
         seen.append((len(images), tuple(layers)))
         return forward(self, images, layers)
 
-    monkeypatch.setattr(type(tiny_backbone), "forward", counted)
+    monkeypatch.setattr(type(tiny_backbone), "features", counted)
     return seen
 
 

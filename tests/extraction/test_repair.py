@@ -9,7 +9,7 @@ import pytest
 from s3_server import running_s3_server
 
 from declip_pipeline.errors import IdentityMismatchError, StoreError
-from declip_pipeline.extraction import recorded_backbone
+from declip_pipeline.extraction import recorded_backbones
 from declip_pipeline.extraction import repair as repair_module
 from declip_pipeline.extraction.repair import repair_store
 from declip_pipeline.store import format as fmt
@@ -42,7 +42,7 @@ def opened_backbones(monkeypatch, tiny_backbone) -> list[str]:
         opened.append(arch)
         return tiny_backbone
 
-    monkeypatch.setattr(recorded_backbone, "open_backbone", opening)
+    monkeypatch.setattr(recorded_backbones, "open_backbone", opening)
     return opened
 
 

@@ -67,7 +67,7 @@ def undisturbed(pictures, tiny_backbone, tmp_path_factory):
 
 def test_a_real_network_gives_the_same_bytes_in_a_shard_that_fills_no_batch(client, tmp_path):
     # Other numbers of threads would sum a batch of 5 in another order.
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     dataset = write_dataset(tmp_path / "noisy", {"train": 13})
     arguments = {"layers": list(backbone.layers), "batch_size": 8}
     alone = run(dataset, backbone, tmp_path / "one", **arguments)

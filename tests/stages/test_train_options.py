@@ -21,7 +21,7 @@ QUICK = ("--epochs", 2, "--batch-size", 4, "--initialization", "pytorch", "--lr"
 
 def resnet_store(dataset, root, **options):
     manifest, sizes = open_checked_dataset(dataset, **options)
-    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_RN)])
+    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_RN)], device="cpu")
     extraction = extract(
         manifest,
         backbone,

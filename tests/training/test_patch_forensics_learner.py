@@ -31,7 +31,7 @@ def pixel_store(shared_dataset, tmp_path_factory):
     manifest, sizes = open_checked_dataset(shared_dataset)
     extraction = extract(
         manifest,
-        open_backbone("pixels:64"),
+        open_backbone("pixels:64", device="cpu"),
         layers=["pixels"],
         sizes=sizes,
         root=tmp_path_factory.mktemp("cache"),

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from declip_pipeline.backbones.contract import Preprocessing
+from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.errors import UnknownNameError
 
 
