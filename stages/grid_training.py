@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from declip_pipeline.backbones.layer_selection import select_layers
+from declip_pipeline.backbones.registry import select_layers
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.decoder_inputs import JOIN
 from declip_pipeline.store.reader import Store
@@ -100,8 +100,8 @@ def _training(
     if workers is None:
         yield one_after_another(trainer.train), trainer.groups(cells)
         return
-    from declip_pipeline.dask_cluster import open_client
-    from declip_pipeline.sweeps.worker_training import WorkerTraining
+    from declip_pipeline.jobs.cluster import open_client
+    from declip_pipeline.sweeps.trainer import WorkerTraining
 
     with open_client(dask=workers.dask, scheduler=workers.scheduler, notice=remark) as client:
         training = WorkerTraining(

@@ -1,8 +1,9 @@
 """Samples: one table of all that is known of a dataset's images."""
 
 import hashlib
+import io
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from declip_pipeline.errors import InputError, UnknownNameError
 
@@ -42,6 +44,7 @@ SCHEMA = pa.schema(
 """Columns of a table of samples; see `Sample` for what they hold. Hashes are 32 bytes."""
 
 _ROWS_AT_ONCE = 16_384
+_NAMES = ("split", "generator", "source")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +94,6 @@ class Sample:
             raise InputError(f"sample {self.id}: a fake has a mask, and no other image has one")
         if not self.scene:
             object.__setattr__(self, "scene", self.id)
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> "Sample":
-        """Build a sample from a row of today's store manifest; goes when stores hold `Samples`."""
-        names = ("id", "image", "mask", "split", "generator", "label", "source")
-        return cls(**{name: value[name] for name in names})
 
 
 class Samples(Sequence[Sample]):
@@ -189,6 +186,31 @@ class Samples(Sequence[Sample]):
         }
         return cls(pa.table(columns, SCHEMA))
 
+    @classmethod
+    def from_parquet(cls, content: bytes) -> "Samples":
+        """Read the table from the content of a Parquet file.
+
+        Raises:
+            InputError: For content that is not Parquet, or has other columns.
+        """
+        try:
+            table = pq.read_table(pa.BufferReader(content), read_dictionary=list(_NAMES))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(
+                f"the table of samples is not Parquet ({str(error).partition(chr(10))[0]})"
+            ) from error
+        return cls(table)
+
+    def to_parquet(self) -> bytes:
+        """Return the content of a Parquet file, the same bytes for equal samples."""
+        file = io.BytesIO()
+        # By order of appearance in the rows, whatever order the dictionaries had in memory.
+        plain = self.table.cast(_PLAIN)
+        # Dictionaries pay for what repeats; of unique ids, paths and hashes they cost time alone.
+        repeating = [*_NAMES, "label", "height", "width"]
+        pq.write_table(plain, file, compression="zstd", use_dictionary=repeating)
+        return file.getvalue()
+
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
@@ -215,10 +237,8 @@ class Samples(Sequence[Sample]):
         return value.hex() if isinstance(value, bytes) else value
 
     def __eq__(self, other: object) -> bool:
-        # Names are compared as text: equal ones may have other codes.
-        return isinstance(other, Samples) and all(
-            _text(one).equals(_text(two))
-            for one, two in zip(self.table.columns, other.table.columns, strict=True)
+        return isinstance(other, Samples) and self.table.cast(_PLAIN).equals(
+            other.table.cast(_PLAIN)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -242,6 +262,11 @@ class Samples(Sequence[Sample]):
     def sizes(self) -> np.ndarray:
         """Height and width in pixels, (N, 2) int32; 0 where an image is unreadable."""
         return np.stack([_numpy(self.table.column(name)) for name in ("height", "width")], axis=1)
+
+    @property
+    def have_masks(self) -> bool:
+        """Whether the samples say which pixels are fake: not those of unknown label."""
+        return bool(len(self)) and not bool((self.labels == UNKNOWN).any())
 
     def names(self, column: str, *, label: int | None = None) -> tuple[str, ...]:
         """Distinct values of `split`, `generator`, `source` or `scene`, sorted.
@@ -344,15 +369,23 @@ class Samples(Sequence[Sample]):
             table = table.set_column(SCHEMA.get_field_index(name), field, column)
         return Samples(table)
 
+    def content(self) -> pa.Array:
+        """Return what each row's files hold, 32 or 64 bytes: the hashes of image and mask."""
+        hashes = (
+            self.table.column(name).cast(pa.binary()) for name in ("image_sha256", "mask_sha256")
+        )
+        joined = pc.binary_join_element_wise(*(pc.fill_null(one, b"") for one in hashes), b"")
+        return joined.combine_chunks()
+
     def sha256(self) -> str:
-        """Hash of all values in row order, 64 hex digits.
+        """Hash of all values but the images' sizes, in row order; 64 hex digits.
 
         SHA-256 over the columns in the order of `SCHEMA`: of a column of text or hashes, the
         lengths in bytes as int32 (-1 for none) and then the bytes of all values; of a column of
         numbers, the values. Little-endian.
         """
         digest = hashlib.sha256()
-        for column in self.table.columns:
+        for column in self.table.drop_columns(["height", "width"]).columns:
             for part in _bytes_of(column):
                 digest.update(part)
         return digest.hexdigest()
@@ -366,6 +399,9 @@ class Samples(Sequence[Sample]):
         return _numpy(pc.is_in(values, value_set=wanted))
 
 
+_PLAIN = pa.schema(
+    [field.with_type(pa.string()) if field.type == _NAME else field for field in SCHEMA]
+)
 _FIELDS = tuple(field.name for field in fields(Sample))
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from declip_pipeline.compute import derived_seed
 from declip_pipeline.datasets.samples import UNSPLIT, Samples
 from declip_pipeline.errors import InputError
-from declip_pipeline.seeding import derived_seed
 
 SPLIT_NAMES = ("train", "valid", "test")
 

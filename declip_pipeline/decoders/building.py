@@ -10,7 +10,7 @@ from declip_pipeline.decoders.fusion import FeatureFusion, FusionMode
 from declip_pipeline.decoders.linear import LinearDecoder
 from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 PATCH_FORENSICS = "patch-forensics"
 DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20", PATCH_FORENSICS)

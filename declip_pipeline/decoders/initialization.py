@@ -5,9 +5,9 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from declip_pipeline.compute import derived_seed
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import UnknownNameError
-from declip_pipeline.seeding import derived_seed
 
 InitializationScheme = Literal["paper", "pytorch"]
 

@@ -1,13 +1,10 @@
 """Plan of a store, before anything of it is written."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.checks import find_duplicates
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.findings import duplicate_problems
@@ -15,8 +12,7 @@ from declip_pipeline.datasets.opening import scanned_dataset
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.extraction.reuse import find_earlier_stores, order_after
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.feature_dtype import feature_dtype
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape, feature_dtype
 from declip_pipeline.images.views import View
 from declip_pipeline.store.format import FORMAT_VERSION
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256, store_location
@@ -33,8 +29,7 @@ class StorePlan:
         layers: Names to shapes.
         dataset: Name of the dataset.
         fake_is_white: Polarity of the mask files.
-        samples: Rows as plain JSON, in the order of a new store.
-        sizes: Height and width of their images, (N, 2) int32 in pixels.
+        samples: In the order of a new store's rows, with sizes and hashes.
         earlier: Stores to take rows from.
         overwrite: A store that is there already does not count.
         read: Returns a sample's image and masks, or the reason why it has none.
@@ -46,8 +41,7 @@ class StorePlan:
     layers: dict[str, FeatureShape]
     dataset: str
     fake_is_white: bool
-    samples: list[Mapping[str, Any]]
-    sizes: np.ndarray
+    samples: Samples
     earlier: list[Store]
     overwrite: bool
     read: Callable[[Sample], ReadSample | str]
@@ -75,7 +69,7 @@ def plan_store(
     """
     feature_dtype(dtype)
     dataset = scanned_dataset(dataset, max_megapixels=max_megapixels)
-    samples, size_of = _as_records(dataset.samples)
+    samples = dataset.samples
     identity = StoreIdentity(
         backbone=backbone.name,
         weights_sha256=backbone.weights_sha256,
@@ -100,11 +94,9 @@ def plan_store(
         dataset=dataset.name,
         fake_is_white=dataset.fake_is_white,
         samples=ordered,
-        sizes=np.asarray([size_of[sample["id"]] for sample in ordered], np.int32),
         earlier=earlier,
         overwrite=overwrite,
         read=sample_reader(
-            samples,
             root=dataset.root,
             view=view,
             fake_is_white=dataset.fake_is_white,
@@ -113,16 +105,3 @@ def plan_store(
         ),
         problems=duplicate_problems(find_duplicates(dataset.samples)),
     )
-
-
-def _as_records(samples: Samples) -> tuple[list[Mapping[str, Any]], dict[str, tuple[int, int]]]:
-    """BOUNDARY: what today's `StoreWriter` takes, rows as plain JSON and sizes by id.
-
-    Goes when the writer takes `Samples`.
-    """
-    names = ("id", "image", "mask", "split", "generator", "label", "source")
-    records = [
-        {name: getattr(sample, name) for name in (*names, "image_sha256", "mask_sha256")}
-        for sample in samples
-    ]
-    return records, {sample.id: (sample.height, sample.width) for sample in samples}

@@ -7,8 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from declip_pipeline.compute import choose_device
 from declip_pipeline.decoders.fusion import FusionMode
-from declip_pipeline.devices import choose_device
 from declip_pipeline.errors import DeclipError, RunBusyError
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.store.reader import Store

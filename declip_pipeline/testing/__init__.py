@@ -1,1 +1,1 @@
-"""Contract tests that a decoder, backbone or dataset of one's own can inherit, for pytest."""
+"""Contract tests that extensions of this package inherit; they need pytest."""

@@ -11,7 +11,7 @@ from declip_pipeline.decoders.initialization import InitializationScheme
 from declip_pipeline.decoders.pooling import PoolingName
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.feed import TargetKind
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 from declip_pipeline.training.probe_type import is_probe
 from declip_pipeline.training.validation_score import ScoreName
 

@@ -13,7 +13,7 @@ from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.layouts import list_dataset
 from declip_pipeline.datasets.scan import in_threads, scan_dataset
 from declip_pipeline.errors import InputError
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 from declip_pipeline.images.decode import image_size
 
 
