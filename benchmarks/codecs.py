@@ -20,7 +20,7 @@ from reporting import report
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.features import encode_features
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.resize import resize_image
@@ -61,15 +61,15 @@ def features() -> dict[str, dict[str, list[np.ndarray]]]:
     with TemporaryDirectory() as folder:
         root = Path(folder) / "demo"
         build_demo_set(root, seed=0, train_count=IMAGES, valid_count=4, test_count=4)
-        manifest, _ = open_checked_dataset(root, generators=["telea"], splits=["train"])
+        dataset = open_dataset(root, generators=["telea"], splits=["train"])
         pictures = [
             resize_image(
-                decode_image(manifest.root / sample.image),
+                decode_image(dataset.root / sample.image),
                 backbone.preprocessing.height,
                 backbone.preprocessing.width,
                 backbone.preprocessing.interpolation,
             )
-            for sample in manifest.samples
+            for sample in dataset.samples
         ]
     batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
     outputs = backbone.features(batch, list(backbone.layers))

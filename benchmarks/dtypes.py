@@ -16,8 +16,8 @@ from reporting import report
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.evaluation.localization import mean_figures
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store.comparison import compare_layers
@@ -50,12 +50,10 @@ def main() -> None:
 
 def stored(root: Path, dtype: str) -> Store:
     """A store of the demo's telea forgeries; after the first, out of the float32 one."""
-    manifest, sizes = open_checked_dataset(root / "demo", generators=["telea"])
+    dataset = open_dataset(root / "demo", generators=["telea"])
     backbone = open_backbone("efficientnet-lite0", device="cpu")
     layers = list(backbone.layers)
-    found = extract(
-        manifest, backbone, layers=layers, sizes=sizes, root=root / "cache", dtype=dtype
-    )
+    found = extract(dataset, backbone, layers=layers, root=root / "cache", dtype=dtype)
     return Store(found.location)
 
 

@@ -33,8 +33,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.datasets.manifest import Manifest
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.extraction.stage_times import StageTimes
@@ -106,15 +106,14 @@ def measure(
 ) -> list[dict[str, Any]]:
     """The rows of one backbone, precision and set of layers."""
     chosen = _chosen(list(backbone.layers), layers)
-    manifest, sizes = open_checked_dataset(root / "data")
+    dataset = open_dataset(root / "data")
     times = StageTimes()
 
     def extraction() -> None:
         extract(
-            open_checked_dataset(root / "data")[0],
+            open_dataset(root / "data"),
             backbone,
             layers=chosen,
-            sizes=sizes,
             root=root / "cache",
             batch_size=options.batch_size,
             times=times,
@@ -126,10 +125,10 @@ def measure(
     }
     if options.loops:
         contestants["plain loop, np.save"] = lambda: plain_loop(
-            root, manifest, backbone, chosen, options.batch_size, save_files
+            root, dataset, backbone, chosen, options.batch_size, save_files
         )
         contestants["plain loop, zarr-python"] = lambda: plain_loop(
-            root, manifest, backbone, chosen, options.batch_size, save_zarr
+            root, dataset, backbone, chosen, options.batch_size, save_zarr
         )
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     # Not counted: compiling, and memory that comes with the first batches.
@@ -229,7 +228,7 @@ Save = Callable[[Path, str, Sequence[str], list[np.ndarray], int, int], None]
 
 def plain_loop(
     root: Path,
-    manifest: Manifest,
+    dataset: Dataset,
     backbone: Backbone,
     layers: Sequence[str],
     batch_size: int,
@@ -246,7 +245,7 @@ def plain_loop(
     ]
     mean = torch.tensor(backbone.preprocessing.mean).view(1, 3, 1, 1).to(backbone.device)
     std = torch.tensor(backbone.preprocessing.std).view(1, 3, 1, 1).to(backbone.device)
-    for first, names, pictures, masks in _batches(root / "data", manifest, batch_size):
+    for first, names, pictures, masks in _batches(root / "data", dataset, batch_size):
         batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(backbone.device)
         with (
             torch.no_grad(),
@@ -259,17 +258,17 @@ def plain_loop(
             network((batch.float() / 255 - mean) / std)
         for layer in layers:
             features = caught[layer].half().cpu().numpy()
-            save(root / "loop", layer, names, list(features), first, len(manifest.samples))
-        save(root / "loop", "masks", names, masks, first, len(manifest.samples))
+            save(root / "loop", layer, names, list(features), first, len(dataset.samples))
+        save(root / "loop", "masks", names, masks, first, len(dataset.samples))
     for hook in hooks:
         hook.remove()
 
 
 def _batches(
-    data: Path, manifest: Manifest, batch_size: int
+    data: Path, dataset: Dataset, batch_size: int
 ) -> Iterator[tuple[int, list[str], list[np.ndarray], list[np.ndarray]]]:
-    for first in range(0, len(manifest.samples), batch_size):
-        samples = manifest.samples[first : first + batch_size]
+    for first in range(0, len(dataset.samples), batch_size):
+        samples = dataset.samples[first : first + batch_size]
         pictures, masks = [], []
         for sample in samples:
             with Image.open(data / sample.image) as picture:

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.compute import mapping_parts
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.store.reader import Store
@@ -211,13 +211,12 @@ def beside_no_cache(root: Path, options: argparse.Namespace) -> list[dict[str, A
     write_pictures(root / "data", options.images)
     as_validation(root / "data", options.images // 4)
     backbone = open_backbone("CLIP:ViT-L/14", weights=["random:0"], device=options.device)
-    manifest, sizes = open_checked_dataset(root / "data")
+    dataset = open_dataset(root / "data")
     store = Store(
         extract(
-            manifest,
+            dataset,
             backbone,
             layers=["layer20"],
-            sizes=sizes,
             root=root / "cache",
             dtype="float32",
             provenance={"arch": "CLIP:ViT-L/14", "weights": ["random:0"]},

@@ -1,4 +1,4 @@
-"""Options of commands that open a data set."""
+"""Options of commands that open a dataset."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -9,7 +9,7 @@ from declip_pipeline.errors import InputError
 
 
 class Layout(StrEnum):
-    """How a data set lies on disk."""
+    """How a dataset lies on disk."""
 
     auto = "auto"
     dolos = "dolos"
@@ -19,10 +19,11 @@ class Layout(StrEnum):
     folders = "folders"
     json = "json"
     csv = "csv"
+    images = "images"
 
 
 class Polarity(StrEnum):
-    """Which colour of a mask marks fake pixels."""
+    """Colour of a mask that marks fake pixels."""
 
     white = "white-is-fake"
     black = "black-is-fake"
@@ -48,12 +49,12 @@ AllowUnpairedOption = Annotated[
 
 
 def fake_is_white(polarity: Polarity | None) -> bool | None:
-    """What `open_dataset` takes for a polarity; None leaves it to the layout."""
+    """Return `fake_is_white` of `open_dataset`; None leaves it to the layout."""
     return None if polarity is None else polarity is Polarity.white
 
 
 def percents(text: str | None) -> tuple[int, int, int] | None:
-    """The percents of `--assign-splits`. Raises `InputError` for anything else."""
+    """Parse `--assign-splits`; raise `InputError` for anything but three whole percents."""
     if text is None:
         return None
     parts = text.split(",")

@@ -12,12 +12,12 @@ import torch
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
-from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.predictor import Predictor
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask
@@ -78,7 +78,7 @@ class DemoStudy:
         """Do all of it, or what an interruption left; returns the report's path."""
         backbone = self.backbone
         self._build_set()
-        manifest, store = self._extract(backbone)
+        dataset, store = self._extract(backbone)
         curves, best_decoder, best_layer = self._ablate(store)
         pairing = f"{best_decoder.decoder_type} on {best_layer}"
         remark(f"best pairing by validation IoU: {pairing}")
@@ -100,7 +100,7 @@ class DemoStudy:
                 f"IoU by layer, trained and tested on {learned}",
             )
             draw_contact_sheet(
-                self._sheet(backbone, manifest, store, evaluations), self.out / "contact_sheet.png"
+                self._sheet(backbone, dataset, store, evaluations), self.out / "contact_sheet.png"
             )
         report = self.out / "report.md"
         write_demo_report(
@@ -110,7 +110,7 @@ class DemoStudy:
                 f"{self.settings.train_count} training, {self.settings.valid_count} validation and "
                 f"{self.settings.test_count} test crops, each forged by {', '.join(GENERATORS)}; "
                 f"no photograph is in two splits; seed {self.seed}.",
-                f"{backbone.name}: {len(store.layers)} layers of {len(manifest.samples)} pictures "
+                f"{backbone.name}: {len(store.layers)} layers of {len(dataset.samples)} pictures "
                 "extracted once.",
                 f"Ablation on {learned}: {', '.join(curves)} over all layers. The best by "
                 f"validation IoU, {pairing}, was trained on each generator and tested on all.",
@@ -144,22 +144,19 @@ class DemoStudy:
                 progress=tell,
             )
 
-    def _extract(self, backbone: Backbone) -> tuple[Manifest, Store]:
+    def _extract(self, backbone: Backbone) -> tuple[Dataset, Store]:
         """Stage one: every layer of every forged picture, once."""
         with self._timed("extract"), progress("extracting") as tell:
-            manifest, sizes = open_checked_dataset(
-                self.out / "data", name="demo", generators=list(GENERATORS)
-            )
+            dataset = open_dataset(self.out / "data", name="demo", generators=list(GENERATORS))
             extraction = extract(
-                manifest,
+                dataset,
                 backbone,
                 layers=list(backbone.layers),
-                sizes=sizes,
                 root=self.out / "cache",
                 provenance={"arch": self.settings.arch, "weights": []},
                 progress=tell,
             )
-        return manifest, Store(extraction.location)
+        return dataset, Store(extraction.location)
 
     def _train(
         self, data: TrainingData, decoder: DecoderSettings, layer: str, generator: str
@@ -217,12 +214,12 @@ class DemoStudy:
     def _sheet(
         self,
         backbone: Backbone,
-        manifest: Manifest,
+        dataset: Dataset,
         store: Store,
         evaluations: Sequence[Evaluation],
     ) -> list[SheetRow]:
         """Pictures of each generator with what its own run predicts, from the files themselves."""
-        samples = {sample.id: sample for sample in manifest.samples}
+        samples = {sample.id: sample for sample in dataset.samples}
         rows: list[SheetRow] = []
         for evaluation in evaluations:
             decoder, features = RunFolder(evaluation.run).best_decoder()
@@ -235,10 +232,8 @@ class DemoStudy:
                 shown = ranked[round(quantile * (len(ranked) - 1))]
                 sample = samples[shown.id]
                 assert sample.mask is not None, "a fake has a mask"
-                picture = decode_image(manifest.root / sample.image)
-                truth = decode_mask(
-                    manifest.root / sample.mask, fake_is_white=manifest.fake_is_white
-                )
+                picture = decode_image(dataset.root / sample.image)
+                truth = decode_mask(dataset.root / sample.mask, fake_is_white=dataset.fake_is_white)
                 caption = f"{shown.generator}, IoU {shown.iou:.0f}"
                 rows.append((caption, picture, truth, predictor.map(picture)))
         return rows

@@ -42,7 +42,7 @@ DEFAULT_DTYPE = Dtype("float16")
 
 if TYPE_CHECKING:
     from declip_pipeline.backbones.backbone import Backbone
-    from declip_pipeline.datasets.manifest import Manifest
+    from declip_pipeline.datasets.dataset import Dataset
     from declip_pipeline.extraction.stage_times import StageTimes
     from declip_pipeline.extraction.task import ShardWorkers
     from declip_pipeline.images.views import View
@@ -162,15 +162,16 @@ def extract(
     disk, written), with a byte a pixel of each picture's mask: of ViT-L/14 in float16 3.2 GB for
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
+
     from declip_pipeline.backbones.backbone import choose_precision
     from declip_pipeline.backbones.registry import select_layers
     from declip_pipeline.backbones.weights import absolute_weights
     from declip_pipeline.compute import choose_device
-    from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+    from declip_pipeline.datasets.opening import open_dataset
     from declip_pipeline.extraction.stage_times import StageTimes
     from declip_pipeline.images.views import parse_augmentation, parse_view
     from declip_pipeline.store.storage import URL_MARK, storage_at
-    from stages.screen import remark
+    from stages.screen import progress, remark
 
     asked = [parse_view(text) for text in comma_separated(views) or []]
     random_views = [] if augment is None else parse_augmentation(augment)
@@ -182,19 +183,22 @@ def extract(
         root.folders()
     else:
         require_folder(Path(cache), "--cache")
-    manifest, sizes = open_checked_dataset(
-        data,
-        layout=layout.value,
-        name=name,
-        fake_is_white=fake_is_white(polarity),
-        allow_unpaired=allow_unpaired,
-        assign_splits=percents(assign_splits),
-        splits=comma_separated(split),
-        generators=comma_separated(generators),
-        max_megapixels=max_megapixels,
-        notice=remark,
-    )
-    for line in left_out_lines(manifest):
+    times = StageTimes()
+    with times.measure("hash"), progress("reading files", "files") as tell:
+        dataset = open_dataset(
+            data,
+            layout=layout.value,
+            name=name,
+            fake_is_white=fake_is_white(polarity),
+            allow_unpaired=allow_unpaired,
+            assign_splits=percents(assign_splits),
+            splits=comma_separated(split),
+            generators=comma_separated(generators),
+            max_megapixels=max_megapixels,
+            notice=remark,
+            progress=tell,
+        )
+    for line in left_out_lines(dataset):
         remark(line)
     with _workers(dask, scheduler, arch, weights or [], device.value) as workers:
         # With workers, this process only says what theirs must be.
@@ -205,10 +209,9 @@ def extract(
         )
         if compile_backbone:
             backbone.compile()
-        remark(f"{manifest.name}: {len(manifest.samples)} pictures, {backbone.name}")
+        remark(f"{dataset.name}: {len(dataset)} pictures, {backbone.name}")
         work = _Work(
             backbone=backbone,
-            size_of={s.id: size for s, size in zip(manifest.samples, sizes, strict=True)},
             common={
                 "layers": select_layers(layers, list(backbone.layers)),
                 "root": cache,
@@ -218,15 +221,16 @@ def extract(
             },
             batch_size=batch_size,
             provenance={"arch": arch, "weights": absolute_weights(weights or [])},
-            times=StageTimes(),
+            times=times,
             workers=workers,
         )
-        started = time.perf_counter()
-        learned = manifest.select(splits=["train"]) if random_views else manifest
+        # The reading of the files counts, the opening of the backbone does not.
+        started = time.perf_counter() - times.seconds["hash"]
+        learned = dataset.select(splits=["train"]) if random_views else dataset
         failed = 0
         locations = []
         for view in dict.fromkeys([*asked, *random_views]):
-            pictures = manifest if view in asked else learned
+            pictures = dataset if view in asked else learned
             if dry_run:
                 work.estimate(pictures, view)
             else:
@@ -237,7 +241,7 @@ def extract(
         remark(profile_text(work.times.seconds, time.perf_counter() - started))
     if failed > max_failures:
         remark(
-            f"declip-pipe: {failed} of {len(manifest.samples)} pictures could "
+            f"declip-pipe: {failed} of {len(dataset)} pictures could "
             f"not be used, --max-failures is {max_failures}; the store holds the others"
         )
         raise typer.Exit(1)
@@ -261,7 +265,6 @@ class _Work:
     """What the views of a dataset have in common."""
 
     backbone: "Backbone"
-    size_of: dict[str, Any]
     common: dict[str, Any]
     batch_size: int
     provenance: dict[str, Any]
@@ -269,19 +272,19 @@ class _Work:
     workers: "ShardWorkers | None"
     said: set[str] = field(default_factory=set)
 
-    def estimate(self, pictures: "Manifest", view: "View") -> None:
+    def estimate(self, dataset: "Dataset", view: "View") -> None:
         """Say what the view's store would take."""
         from declip_pipeline.extraction.estimate import estimate_extraction
         from declip_pipeline.extraction.store_plan import plan_store
         from stages.screen import result
 
-        plan = plan_store(pictures, self.backbone, **self._arguments(pictures, view))
+        plan = plan_store(dataset, self.backbone, **self._arguments(view))
         for problem in plan.problems:
             self._say_once(f"problem: {problem}")
         estimate = estimate_extraction(plan, self.backbone, batch_size=self.batch_size)
         result(price_text(plan, estimate))
 
-    def extract(self, pictures: "Manifest", view: "View") -> tuple[str, int]:
+    def extract(self, dataset: "Dataset", view: "View") -> tuple[str, int]:
         """Make the view's store and say what came of it.
 
         Returns where it is and how many pictures failed.
@@ -291,9 +294,9 @@ class _Work:
 
         with progress(f"extracting {view.name}") as tell:
             extraction = extract_store(
-                pictures,
+                dataset,
                 self.backbone,
-                **self._arguments(pictures, view),
+                **self._arguments(view),
                 provenance=self.provenance,
                 batch_size=self.batch_size,
                 progress=tell,
@@ -318,11 +321,8 @@ class _Work:
             self.said.add(line)
             remark(line)
 
-    def _arguments(self, pictures: "Manifest", view: "View") -> dict[str, Any]:
-        import numpy as np
-
-        sizes = np.asarray([self.size_of[sample.id] for sample in pictures.samples])
-        return self.common | {"sizes": sizes, "view": view}
+    def _arguments(self, view: "View") -> dict[str, Any]:
+        return self.common | {"view": view}
 
 
 @contextmanager

@@ -4,19 +4,19 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from declip_pipeline.datasets.manifest import Manifest
+    from declip_pipeline.datasets.dataset import Dataset
     from declip_pipeline.extraction.estimate import Estimate
     from declip_pipeline.extraction.store_plan import StorePlan
 
 
-def left_out_lines(manifest: "Manifest") -> list[str]:
+def left_out_lines(dataset: "Dataset") -> list[str]:
     """A line for each file that has no partner, and one on folders without masks."""
-    from declip_pipeline.datasets.dataset_findings import (
+    from declip_pipeline.datasets.findings import (
         unpaired_files_and_folders,
         wholly_generated_text,
     )
 
-    files, folders = unpaired_files_and_folders(manifest)
+    files, folders = unpaired_files_and_folders(dataset)
     lines = [f"left out, no partner: {path}" for path in files]
     return [*lines, wholly_generated_text(folders)] if folders else lines
 

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from declip_pipeline.datasets.listing import PICTURE_SUFFIXES, list_pictures
+from declip_pipeline.datasets.listing import IMAGE_SUFFIXES, list_images
 from declip_pipeline.errors import InputError
 
 
@@ -26,7 +26,7 @@ def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
         if not own:
             raise InputError(
                 f"no pictures found under {text}; "
-                f"expected files ending in {', '.join(sorted(PICTURE_SUFFIXES))}"
+                f"expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         for path, place in own:
             _refuse_unwritable_name(path)
@@ -52,7 +52,7 @@ def _pictures_of(text: str) -> tuple[Path, list[tuple[Path, Path]]]:
     if path.is_file():
         return path.parent, [(path, Path(path.name))]
     if path.is_dir():
-        return path, [(path / name, Path(name)) for name in list_pictures(path)]
+        return path, [(path / name, Path(name)) for name in list_images(path)]
     base, pattern = _taken_apart(path)
     matches = sorted(glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207
     places = [Path(os.path.normpath(match)) for match in matches if (base / match).is_file()]

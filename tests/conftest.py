@@ -80,19 +80,18 @@ def tiny_backbone():
 @pytest.fixture(scope="session")
 def store_in(shared_dataset, tiny_backbone, tmp_path_factory):
     """Complete stores of the shared dataset, all layers of the tiny ViT, by dtype."""
-    from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+    from declip_pipeline.datasets.opening import open_dataset
     from declip_pipeline.extraction.extract import extract
     from declip_pipeline.store.reader import Store
 
-    manifest, sizes = open_checked_dataset(shared_dataset)
+    opened = open_dataset(shared_dataset)
 
     @cache
     def in_dtype(dtype):
         extraction = extract(
-            manifest,
+            opened,
             tiny_backbone,
             layers=list(tiny_backbone.layers),
-            sizes=sizes,
             root=tmp_path_factory.mktemp("cache"),
             dtype=dtype,
             provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
@@ -111,17 +110,16 @@ def tiny_store(store_in):
 @pytest.fixture(scope="session")
 def mixed_store(tiny_backbone, tmp_path_factory):
     """A complete store of fakes and real pictures, two layers of the tiny ViT."""
-    from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+    from declip_pipeline.datasets.opening import open_dataset
     from declip_pipeline.extraction.extract import extract
     from declip_pipeline.store.reader import Store
 
     root = write_mixed_dataset(tmp_path_factory.mktemp("dataset") / "mixed")
-    manifest, sizes = open_checked_dataset(root)
+    opened = open_dataset(root)
     extraction = extract(
-        manifest,
+        opened,
         tiny_backbone,
         layers=["layer1", "layer2"],
-        sizes=sizes,
         root=tmp_path_factory.mktemp("cache"),
         provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
     )

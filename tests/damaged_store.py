@@ -9,8 +9,8 @@ from pathlib import Path
 from made_dataset import write_dataset
 
 from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.samples import Samples
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
@@ -37,12 +37,11 @@ def make_store(root: Path, backbone: Backbone) -> tuple[Path, Path]:
     dataset = write_dataset(root / "noisy")
     unreadable = sorted((dataset / "images" / "train").iterdir())[UNREADABLE_ROW - 4]
     unreadable.write_bytes(unreadable.read_bytes()[:300])
-    manifest, sizes = open_checked_dataset(dataset)
+    opened = open_dataset(dataset)
     extraction = extract(
-        manifest,
+        opened,
         backbone,
         layers=LAYERS,
-        sizes=sizes,
         root=root / "cache",
         dtype="int8",
         batch_size=3,

@@ -6,12 +6,12 @@ Mask/71695_mask.png belongs to both, at each quality. White marks the fake pixel
 """
 
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from declip_pipeline.datasets.listing import list_pictures, stem_of, subfolders, unique_ids
-from declip_pipeline.datasets.manifest import FAKE, REAL, REAL_GENERATOR, Manifest, Sample
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.listing import list_images, subfolders
 from declip_pipeline.datasets.pairing import require_paired
-from declip_pipeline.datasets.splits import UNSPLIT
+from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples, stem_of
 from declip_pipeline.errors import InputError
 
 EXPECTED = "the tree of AutoSplice, Forged_JPEG75, Forged_JPEG90 or Forged_JPEG100 beside Mask"
@@ -22,14 +22,15 @@ _FORGED = re.compile(r"forged_jpeg(\d+)", re.IGNORECASE)
 _RULE = "the mask of 71695_0.jpg is Mask/71695_mask.png"
 
 
-def read_autosplice(
-    root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool
-) -> Manifest:
-    """Read the qualities that are there as generators autosplice-75, -90, -100, and real pictures.
+def read_autosplice(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
+    """Read the qualities that are there as generators autosplice-75, -90, -100, and real images.
 
-    The data set has no splits. One mask serves several pictures.
+    The dataset has no splits. One mask serves several images. A scene is a number: the fakes have
+    that of the real image that they were made from.
 
-    Raises `InputError` for another tree, no pictures, and for what does not pair.
+    Raises:
+        InputError: For another tree, no images, and images and masks without a partner unless
+            `allow_unpaired`.
     """
     qualities = _qualities(root)
     if not qualities:
@@ -38,16 +39,16 @@ def read_autosplice(
     if masks_folder is None:
         raise InputError(f"{root} has no Mask/ folder; expected {EXPECTED}")
     mask_of = _masks(root, masks_folder)
-    found: list[tuple[str, str | None, str]] = []
+    found: list[tuple[str, str | None, str, str]] = []
     alone: list[str] = []
     used: set[str] = set()
     for quality, folder in sorted(qualities.items()):
-        for below in list_pictures(root / folder):
+        for below in list_images(root / folder):
             image = f"{folder}/{below}"
             number = _number_of_forged(image)
             used.add(number)
             if number in mask_of:
-                found.append((image, mask_of[number], f"autosplice-{quality}"))
+                found.append((image, mask_of[number], f"autosplice-{quality}", number))
             else:
                 alone.append(image)
     if not found and not alone:
@@ -57,38 +58,22 @@ def read_autosplice(
         require_paired(str(root), alone, masks_alone, rule=_RULE)
     authentic = _folder(root, "authentic")
     if authentic is not None:
-        real = list_pictures(root / authentic)
-        found += [(f"{authentic}/{below}", None, REAL_GENERATOR) for below in real]
-    ids = unique_ids([image for image, _, _ in found])
-    samples = [
-        Sample(
-            id=ids[image],
-            image=image,
-            mask=mask,
-            split=UNSPLIT,
-            generator=generator,
-            label=REAL if mask is None else FAKE,
-            source=SOURCE,
-        )
-        for image, mask, generator in found
-    ]
-    return Manifest(name, root, fake_is_white, tuple(samples), tuple(sorted(alone + masks_alone)))
-
-
-def scene_of(sample: Sample) -> str:
-    """The number that a fake has in common with the real picture that it was made from."""
-    if sample.label == REAL:
-        return stem_of(PurePosixPath(sample.image).name)
-    return _number_of_forged(sample.image)
+        real = [f"{authentic}/{below}" for below in list_images(root / authentic)]
+        found += [(image, None, REAL_GENERATOR, _name_of(image)) for image in real]
+    images, masks, generators, scenes = map(list, zip(*found, strict=True)) if found else [[]] * 4
+    samples = Samples.from_columns(
+        images, mask=masks, generator=generators, source=SOURCE, scene=scenes
+    )
+    return Dataset(name, root, fake_is_white, samples, tuple(sorted(alone + masks_alone)))
 
 
 def is_autosplice(root: Path) -> bool:
-    """Whether `root` holds a folder Forged_JPEG followed by a number."""
+    """Return whether `root` holds a folder Forged_JPEG followed by a number."""
     return bool(_qualities(root))
 
 
 def _qualities(root: Path) -> dict[int, str]:
-    """The folders of forgeries by their JPEG quality."""
+    """Folders of forgeries by their JPEG quality."""
     matches = ((name, _FORGED.fullmatch(name)) for name in subfolders(root))
     return {int(match[1]): name for name, match in matches if match}
 
@@ -98,11 +83,11 @@ def _folder(root: Path, wanted: str) -> str | None:
 
 
 def _masks(root: Path, folder: str) -> dict[str, str]:
-    """The masks by the number of their pictures."""
+    """Masks by the number of their images."""
     mask_of: dict[str, str] = {}
-    for below in list_pictures(root / folder):
+    for below in list_images(root / folder):
         mask = f"{folder}/{below}"
-        number = stem_of(PurePosixPath(below).name).removesuffix("_mask")
+        number = _name_of(below).removesuffix("_mask")
         other = mask_of.setdefault(number, mask)
         if other != mask:
             raise InputError(f"two masks share one name, {other} and {mask}; remove one of them")
@@ -111,4 +96,9 @@ def _masks(root: Path, folder: str) -> dict[str, str]:
 
 def _number_of_forged(image: str) -> str:
     """71695 of Forged_JPEG75/71695_0.jpg."""
-    return stem_of(PurePosixPath(image).name).rpartition("_")[0]
+    return _name_of(image).rpartition("_")[0]
+
+
+def _name_of(path: str) -> str:
+    """71695_0 of Forged_JPEG75/71695_0.jpg."""
+    return stem_of(path).rpartition("/")[2]

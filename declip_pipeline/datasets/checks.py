@@ -1,84 +1,83 @@
-"""Checks of a data set that need its files; how files are read is passed in."""
+"""Checks of what would spoil a store: sizes of masks, their polarity, and images that are twice."""
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from declip_pipeline.datasets.manifest import Manifest, Sample
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.scan import Scan
 from declip_pipeline.errors import ImageError, InputError
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.images.masks import decode_mask
 
-_Size = tuple[int, int]
-_UNREADABLE = (0, 0)
 
+@dataclass(frozen=True)
+class Duplicates:
+    """Sets of samples whose images are byte for byte the same, sorted; a set is in one list only.
 
-def check_sizes(manifest: Manifest, *, read_size: Callable[[Path], _Size]) -> np.ndarray:
-    """Check that every mask has its picture's size, and return the pictures' sizes.
-
-    `read_size` gives (height, width) in pixels of a file, or raises `ImageError`. Returns (N, 2)
-    int32 in the order of the samples, 0 where the picture is unreadable: that is for extraction
-    to report, picture by picture.
-
-    Raises `InputError` naming an unreadable mask, or the first mask of another size with both
-    sizes and the count.
+    Args:
+        across_labels: Fake here and real there.
+        across_splits: Learned from and tested on.
+        within_split: Counted twice.
     """
 
-    def sizes_of(sample: Sample) -> tuple[_Size, _Size]:
-        try:
-            image = read_size(manifest.root / sample.image)
-        except ImageError as error:
-            # A file that cannot be read now may be read later, and then has a size.
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno is not None:
-                raise InputError(
-                    f"{manifest.root / sample.image} {error}; "
-                    "bring it back and run the same command again"
-                ) from error
-            image = _UNREADABLE
-        if sample.mask is None:
-            return image, image
-        mask = manifest.root / sample.mask
-        try:
-            return image, read_size(mask)
-        except ImageError as error:
-            raise InputError(f"mask {mask}: {error}; repair or remove it") from error
+    across_labels: tuple[tuple[Sample, ...], ...]
+    across_splits: tuple[tuple[Sample, ...], ...]
+    within_split: tuple[tuple[Sample, ...], ...]
 
-    with ThreadPoolExecutor() as threads:
-        sizes = list(threads.map(sizes_of, manifest.samples))
-    different = [
-        (sample, image, mask)
-        for sample, (image, mask) in zip(manifest.samples, sizes, strict=True)
-        if image not in (mask, _UNREADABLE)
-    ]
-    if different:
-        sample, image, mask = different[0]
+
+def check_sizes(scan: Scan) -> None:
+    """Check that every mask can be read and has its image's size.
+
+    An unreadable image passes: that is for extraction to report, image by image.
+
+    Raises:
+        InputError: Naming the first unreadable mask, or the first mask of another size with both
+            sizes and the count.
+    """
+    dataset = scan.dataset
+    sizes = dataset.samples.sizes
+    masked = np.asarray(dataset.samples.table.column("mask").is_valid())
+    for row in np.flatnonzero(masked & ~scan.mask_sizes.any(axis=1)).tolist():
+        mask = str(dataset.samples[row].mask)
+        if mask in scan.unreadable:
+            raise InputError(
+                f"mask {dataset.root / mask}: {scan.unreadable[mask]}; repair or remove it"
+            )
+    rows = np.flatnonzero(masked & sizes.any(axis=1) & (sizes != scan.mask_sizes).any(axis=1))
+    if len(rows):
+        sample = dataset.samples[rows[0]]
         raise InputError(
-            f"{sample.image} has {_shown(image)} pixels and its mask {sample.mask} {_shown(mask)} "
-            f"({len(different)} of {len(sizes)} samples differ so); a mask must have the size of "
-            "its picture, resize one of them"
+            f"{sample.image} has {size_text(sizes[rows[0]])} pixels and its mask {sample.mask} "
+            f"{size_text(scan.mask_sizes[rows[0]])} ({len(rows)} of {len(sizes)} samples differ "
+            "so); a mask must have the size of its picture, resize one of them"
         )
-    return np.array([image for image, _ in sizes], np.int32).reshape(-1, 2)
 
 
-def check_polarity(manifest: Manifest, *, read_mask: Callable[[Path], np.ndarray]) -> None:
-    """Check that some mask holds both fake and real pixels; reads masks until one does.
+def check_polarity(dataset: Dataset, *, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> None:
+    """Check that some mask holds both fake and real pixels; decodes masks until one does.
 
-    `read_mask` gives HW bool, True = fake, in the manifest's polarity, or raises `ImageError`; an
-    unreadable mask says nothing, and is for extraction to report.
+    An unreadable mask says nothing, and is for extraction to report.
 
-    Raises `InputError` with a hint at the polarity when no readable mask does.
+    Raises:
+        InputError: With a hint at the polarity when no readable mask has both.
     """
     fake, real = 0, 0
-    for sample in manifest.samples:
-        if sample.mask is None:
+    for mask in dataset.samples.table.column("mask"):
+        if not mask.is_valid:
             continue
         try:
-            mask = read_mask(manifest.root / sample.mask)
+            pixels = decode_mask(
+                dataset.root / mask.as_py(),
+                fake_is_white=dataset.fake_is_white,
+                max_megapixels=max_megapixels,
+            )
         except ImageError:
             continue
-        if mask.any() and not mask.all():
+        if pixels.any() and not pixels.all():
             return
-        fake, real = (fake + 1, real) if mask.any() else (fake, real + 1)
+        fake, real = (fake + 1, real) if pixels.any() else (fake, real + 1)
     if not fake + real:
         return
     if not fake:
@@ -89,7 +88,7 @@ def check_polarity(manifest: Manifest, *, read_mask: Callable[[Path], np.ndarray
         found = f"no mask has both: {real} are entirely real and {fake} entirely fake"
     colour, other, flag = (
         ("white", "black", "black-is-fake")
-        if manifest.fake_is_white
+        if dataset.fake_is_white
         else ("black", "white", "white-is-fake")
     )
     raise InputError(
@@ -98,5 +97,25 @@ def check_polarity(manifest: Manifest, *, read_mask: Callable[[Path], np.ndarray
     )
 
 
-def _shown(size: _Size) -> str:
+def find_duplicates(samples: Samples) -> Duplicates:
+    """Find images of the same content, by the hashes of their files."""
+    hashes = samples.table.column("image_sha256").dictionary_encode().combine_chunks()
+    codes = hashes.indices.to_numpy()
+    same = np.flatnonzero(np.bincount(codes)[codes] > 1)
+    labels, splits, within = [], [], []
+    by_content = same[np.argsort(codes[same], kind="stable")]
+    ends = np.flatnonzero(np.diff(codes[by_content])) + 1
+    for rows in np.split(by_content, ends) if len(same) else ():
+        found = tuple(samples.take(rows))
+        if len({sample.label for sample in found}) > 1:
+            labels.append(found)
+        elif len({sample.split for sample in found}) > 1:
+            splits.append(found)
+        else:
+            within.append(found)
+    return Duplicates(tuple(labels), tuple(splits), tuple(within))
+
+
+def size_text(size: "np.ndarray | tuple[int, int]") -> str:
+    """Return a size (height, width) as people write it: width x height."""
     return f"{size[1]}x{size[0]}"

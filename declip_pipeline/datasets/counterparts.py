@@ -1,20 +1,22 @@
-"""Fakes beside the real pictures that they were made from: what differs must be called fake."""
+"""Comparison of fakes with the real images that they were made from: differences must be masked."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import Enum
-from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from declip_pipeline.datasets.manifest import FAKE, REAL, Manifest, Sample
-from declip_pipeline.datasets.survey import Group, group_of
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.samples import FAKE, REAL, Sample, Samples
+from declip_pipeline.datasets.scan import in_threads
 from declip_pipeline.errors import ImageError
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_image
+from declip_pipeline.images.masks import decode_mask
 
 # A region counts as the changed one if its change is so many times that of the rest. Generators
-# that send the whole picture through an autoencoder change the rest too: the demo set's changes
+# that send the whole image through an autoencoder change the rest too: the demo set's changes
 # the region at least 1.3 times as much.
 LEAST_RATIO = 1.2
 # Most mean change, of 255, of the region that was left alone: JPEG at quality 75 and autoencoders
@@ -22,8 +24,19 @@ LEAST_RATIO = 1.2
 MOST_CHANGE_OF_REST = 25.0
 
 
+class Group(NamedTuple):
+    """The images of one split of one generator of one source."""
+
+    source: str
+    generator: str
+    split: str
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.generator} {self.split}"
+
+
 class Verdict(Enum):
-    """What a real picture says of the mask of a fake."""
+    """What a real image says of the mask of a fake."""
 
     AGREES = "agrees"
     FLIPPED = "flipped"
@@ -31,9 +44,8 @@ class Verdict(Enum):
     NO_COUNTERPART = "no counterpart"
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """One fake and what its real picture says of its mask."""
+class Comparison(NamedTuple):
+    """One fake and what its real image says of its mask."""
 
     sample: Sample
     verdict: Verdict
@@ -45,58 +57,80 @@ Compared = Mapping[Group, Sequence[Comparison]]
 """The fakes of each group that were compared."""
 
 
+def groups_of(samples: Samples, rows: np.ndarray | None = None) -> dict[Group, np.ndarray]:
+    """Return the rows of each group, int64, of all samples or of some rows."""
+    found = samples.rows_by(*Group._fields, rows=rows)
+    return {Group(*names): rows for names, rows in found.items()}
+
+
 def compare_with_real(
-    manifest: Manifest,
+    dataset: Dataset,
     *,
-    scene_of: Callable[[Sample], str],
-    read_picture: Callable[[Path], np.ndarray],
-    read_mask: Callable[[Path], np.ndarray],
     most_per_group: int,
-    progress: Callable[[int, int], None] | None = None,
+    real: Samples | None = None,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[Group, list[Comparison]]:
-    """Compare fakes with the real pictures of their scene, up to a number in each group.
+    """Compare fakes with the real images of their scene, up to a number in each group.
 
-    `read_picture` gives HWC uint8 RGB, `read_mask` HW bool, True = fake, in the manifest's
-    polarity; what cannot be read is left out. The fakes are spread evenly over the group.
-    `progress` is told pairs done and in all.
+    Files that cannot be used are left out.
+
+    Args:
+        dataset: Its fakes are compared.
+        most_per_group: Fakes of each group to compare, spread evenly over it.
+        real: Samples of the same root whose real images are compared with. Default: the dataset's.
+        max_megapixels: Limit of a decoded image.
+        progress: Called with the number of pairs compared and of all.
     """
-    real_of = {scene_of(sample): sample for sample in manifest.samples if sample.label == REAL}
-    pairs_of: dict[Group, list[tuple[Sample, Sample]]] = {}
-    for sample in manifest.samples:
-        if sample.label == FAKE and scene_of(sample) in real_of:
-            pair = sample, real_of[scene_of(sample)]
-            pairs_of.setdefault(group_of(sample), []).append(pair)
-    pairs = [pair for found in pairs_of.values() for pair in spread(found, most_per_group)]
+    samples, others = dataset.samples, dataset.samples if real is None else real
+    fakes, reals = samples.rows(label=FAKE), others.rows(label=REAL)
+    scenes = samples.table.column("scene").take(pa.array(fakes))
+    known = others.table.column("scene").take(pa.array(reals)).combine_chunks()
+    place = np.asarray(pc.fill_null(pc.index_in(scenes, known), -1), np.int64)
+    real_of = np.full(len(samples), -1)
+    real_of[fakes[place >= 0]] = reals[place[place >= 0]]
+    rows = [
+        row
+        for found in groups_of(samples, fakes[place >= 0]).values()
+        for row in spread(found.tolist(), most_per_group)
+    ]
 
-    def compare(pair: tuple[Sample, Sample]) -> Verdict | None:
-        fake, real = pair
-        if fake.mask is None:
-            return None
+    def compare(row: int) -> tuple[Sample, Verdict | None]:
+        fake = samples[row]
         try:
-            return verdict_of(
-                read_picture(manifest.root / fake.image),
-                read_picture(manifest.root / real.image),
-                read_mask(manifest.root / fake.mask),
+            return fake, verdict_of(
+                decode_image(dataset.root / fake.image, max_megapixels=max_megapixels),
+                decode_image(
+                    dataset.root / others[real_of[row]].image, max_megapixels=max_megapixels
+                ),
+                decode_mask(
+                    dataset.root / str(fake.mask),
+                    fake_is_white=dataset.fake_is_white,
+                    max_megapixels=max_megapixels,
+                ),
             )
         except ImageError:
-            return None
+            return fake, None
 
     compared: dict[Group, list[Comparison]] = {}
-    with ThreadPoolExecutor() as threads:
-        found = zip(pairs, threads.map(compare, pairs), strict=True)
-        for done, ((fake, _), verdict) in enumerate(found, start=1):
-            if verdict is not None:
-                compared.setdefault(group_of(fake), []).append(Comparison(fake, verdict))
-            if progress is not None:
-                progress(done, len(pairs))
+    for done, (fake, verdict) in enumerate(in_threads(compare, rows), start=1):
+        if verdict is not None:
+            group = Group(fake.source, fake.generator, fake.split)
+            compared.setdefault(group, []).append(Comparison(fake, verdict))
+        progress(done, len(rows))
     return compared
 
 
 def verdict_of(fake: np.ndarray, real: np.ndarray, mask: np.ndarray) -> Verdict:
-    """What a real picture says of a mask: which of its two regions changed.
+    """Return what a real image says of a mask: which of its two regions changed.
 
-    Pictures are HWC uint8 RGB, the mask HW bool, True = fake. No counterpart: another size, or
-    both regions differ throughout. Unclear: the mask has one region, or neither changed more.
+    No counterpart: another size, or both regions differ throughout. Unclear: the mask has one
+    region, or neither changed more.
+
+    Args:
+        fake: (H, W, 3) uint8 RGB.
+        real: (H, W, 3) uint8 RGB.
+        mask: (H, W) bool, True = fake.
     """
     if not fake.shape == real.shape == (*mask.shape, 3):
         return Verdict.NO_COUNTERPART
@@ -112,9 +146,9 @@ def verdict_of(fake: np.ndarray, real: np.ndarray, mask: np.ndarray) -> Verdict:
 
 
 def votes(comparisons: Sequence[Comparison]) -> tuple[int, int]:
-    """How many masks agree with their real pictures, and how many are flipped.
+    """Return the number of masks that agree with their real images, and of those that are flipped.
 
-    None and none where most have no counterpart: then names alone coincide, and so would verdicts.
+    0 and 0 where most have no counterpart: then names alone coincide, and so would verdicts.
     """
     verdicts = [comparison.verdict for comparison in comparisons]
     if verdicts.count(Verdict.NO_COUNTERPART) * 2 > len(verdicts):
@@ -123,17 +157,17 @@ def votes(comparisons: Sequence[Comparison]) -> tuple[int, int]:
 
 
 def is_flipped(comparisons: Sequence[Comparison]) -> bool:
-    """Whether a group's masks are of the opposite polarity: more are flipped than agree."""
+    """Return whether a group's masks are of the opposite polarity: more are flipped than agree."""
     agreeing, flipped = votes(comparisons)
     return flipped > agreeing
 
 
-def polarity_problems(manifest: Manifest, compared: Compared) -> list[str]:
-    """One line if all groups' masks are of the opposite polarity, else one for each that is."""
+def polarity_problems(dataset: Dataset, compared: Compared) -> list[str]:
+    """Return one line if all masks are of the opposite polarity, else one for each such group."""
     decided = [group for group, found in compared.items() if sum(votes(found))]
     wrong = [group for group in decided if is_flipped(compared[group])]
     if wrong and len(wrong) == len(decided):
-        colour, other = ("white", "black") if manifest.fake_is_white else ("black", "white")
+        colour, other = ("white", "black") if dataset.fake_is_white else ("black", "white")
         agreeing, flipped = votes([one for group in wrong for one in compared[group]])
         return [
             f"masks of the opposite polarity: {colour} is read as fake, but in {flipped} of "
@@ -148,7 +182,7 @@ def polarity_problems(manifest: Manifest, compared: Compared) -> list[str]:
 
 
 def spread(items: Sequence[Item], most: int) -> Sequence[Item]:
-    """At most so many of the items, spread evenly over them."""
+    """Return at most so many of the items, spread evenly over them."""
     if len(items) <= most:
         return items
     return [items[number * len(items) // most] for number in range(most)]

@@ -6,9 +6,10 @@ Source: DeCLIP, Smeu et al., WACV 2025, arXiv 2409.08849. In its masks black mar
 from dataclasses import dataclass
 from pathlib import Path
 
-from declip_pipeline.datasets.listing import list_pictures, stem_of, subfolders, unique_ids
-from declip_pipeline.datasets.manifest import FAKE, REAL, REAL_GENERATOR, Manifest, Sample
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.listing import list_images, subfolders
 from declip_pipeline.datasets.pairing import pair_by_stem, require_paired
+from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples, stem_of
 from declip_pipeline.datasets.splits import split_named, splits_of_paths
 from declip_pipeline.errors import InputError
 
@@ -18,7 +19,7 @@ FAKE_IS_WHITE = False
 
 @dataclass(frozen=True)
 class _Branch:
-    """One generator of one source, or a source's real pictures; paths relative to the root."""
+    """One generator of one source, or a source's real images; paths relative to the root."""
 
     source: str
     generator: str
@@ -26,16 +27,18 @@ class _Branch:
     masks: str | None
 
 
-def read_dolos(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Manifest:
+def read_dolos(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
     """Read a folder of sources, one source, its `fake` folder, or one generator of it.
 
     Where `root` is a `fake` folder or below it, the source is named after the folder above `fake`.
-    Two sources may share generators; the samples' `source` tells them apart. A folder of wholly
-    generated pictures (the published tree has `fake/p2/{train,valid,test}`) is left out, and named
-    in `unpaired`: no mask says what of them is fake.
+    Two sources may share generators; the samples' `source` tells them apart. A scene is a source,
+    split and name: a fake has that of the real image that it was made from. A folder of wholly
+    generated images (the published tree has `fake/p2/{train,valid,test}`) is left out and named in
+    `unpaired`: no mask says what in them is fake.
 
-    Raises `InputError` for another tree, a generator without images/ or masks/, no pictures, and
-    for what does not pair.
+    Raises:
+        InputError: For another tree, a generator without images/ or masks/, no images, and images
+            and masks without a partner unless `allow_unpaired`.
     """
     branches = _branches(root)
     if not branches:
@@ -45,11 +48,9 @@ def read_dolos(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bo
     masks_alone: list[str] = []
     for branch in branches:
         if branch.masks is None:
-            found += [(branch, image, None) for image in list_pictures(root / branch.images)]
+            found += [(branch, image, None) for image in list_images(root / branch.images)]
             continue
-        pairing = pair_by_stem(
-            list_pictures(root / branch.images), list_pictures(root / branch.masks)
-        )
+        pairing = pair_by_stem(list_images(root / branch.images), list_images(root / branch.masks))
         found += [(branch, image, branch.masks + mask) for image, mask in pairing.pairs]
         alone += [branch.images + image for image in pairing.images_without_mask]
         masks_alone += [branch.masks + mask for mask in pairing.masks_without_image]
@@ -57,40 +58,26 @@ def read_dolos(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bo
         raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
     if not allow_unpaired:
         require_paired(str(root), alone, masks_alone)
-    ids = unique_ids([branch.images + image for branch, image, _ in found])
-    splits = splits_of_paths(
-        str(root), {branch.images + image: image for branch, image, _ in found}
+    images = [branch.images + image for branch, image, _ in found]
+    samples = Samples.from_columns(
+        images,
+        mask=[mask for _, _, mask in found],
+        split=splits_of_paths(str(root), images, [image for _, image, _ in found]),
+        generator=[branch.generator for branch, _, _ in found],
+        source=[branch.source for branch, _, _ in found],
+        scene=[f"{branch.source}/{stem_of(image)}" for branch, image, _ in found],
     )
-    samples = [
-        Sample(
-            id=ids[branch.images + image],
-            image=branch.images + image,
-            mask=mask,
-            split=splits[branch.images + image],
-            generator=branch.generator,
-            label=REAL if mask is None else FAKE,
-            source=branch.source,
-        )
-        for branch, image, mask in found
-    ]
     left_out = alone + masks_alone + _wholly_generated(root)
-    return Manifest(name, root, fake_is_white, tuple(samples), tuple(sorted(left_out)))
-
-
-def scene_of(sample: Sample) -> str:
-    """What a fake has in common with the real picture that it was made from."""
-    below = "/real/" if sample.label == REAL else "/images/"
-    place = stem_of(f"/{sample.image}".partition(below)[2])
-    return f"{sample.source}/{place}"
+    return Dataset(name, root, fake_is_white, samples, tuple(sorted(left_out)))
 
 
 def is_dolos(root: Path) -> bool:
-    """Whether `root` is, or holds, a part of a Dolos tree."""
+    """Return whether `root` is, or holds, a part of a Dolos tree."""
     return bool(_branches(root))
 
 
 def _branches(root: Path) -> list[_Branch]:
-    """The generators and real pictures under `root`, empty if it is no Dolos tree."""
+    """The generators and real images under `root`, empty if it is no Dolos tree."""
     folders = subfolders(root)
     if _is_generator(root) and root.parent.name == "fake":
         return [_generator(root, root, root.parent.parent.name)]
@@ -115,13 +102,13 @@ def _is_generator(folder: Path) -> bool:
 
 
 def _is_wholly_generated(folder: Path) -> bool:
-    """Whether a folder has splits where a generator that forges parts has images/ and masks/."""
+    """Return whether a folder holds splits, where one with masks holds images/ and masks/."""
     inside = subfolders(folder)
     return bool(inside) and all(split_named(name) for name in inside)
 
 
 def _wholly_generated(root: Path) -> list[str]:
-    """The folders that were passed over, relative to the root."""
+    """The folders of wholly generated images, relative to the root."""
     folders = subfolders(root)
     fakes = [root] if root.name == "fake" else []
     fakes += [folder / "fake" for folder in (root, *folders.values()) if _is_source(folder)]

@@ -1,7 +1,7 @@
-"""Which files of a folder are pictures: by suffix, without hidden files and folders."""
+"""Listing of the image files in a folder: by suffix, without hidden files and folders."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -20,51 +20,35 @@ _SUFFIXES_OF_FORMAT = {
     "WebP": (".webp",),
 }
 
-PICTURE_SUFFIXES = frozenset(chain.from_iterable(_SUFFIXES_OF_FORMAT.values()))
-"""Suffixes of pictures and masks, in lower case; any case is accepted."""
+IMAGE_SUFFIXES = frozenset(chain.from_iterable(_SUFFIXES_OF_FORMAT.values()))
+"""Suffixes of images and masks, in lower case; any case is accepted."""
 
 
-def list_pictures(folder: Path) -> list[str]:
-    """Posix paths, relative to `folder`, of the pictures in it and below it, sorted.
+def list_images(folder: Path) -> list[str]:
+    """Return the images in a folder and below it: posix paths relative to it, sorted.
 
     Hidden files and folders are left out; links to folders are followed.
 
-    Raises `InputError` for a folder that cannot be listed, a name that is not UTF-8, or a link
-    that leads back to a folder above it.
+    Raises:
+        InputError: For a folder that cannot be listed, a name that is not UTF-8, or a link that
+            leads back to a folder above it.
     """
     return sorted(_walk(folder, "", (folder.resolve(),)))
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
-    """The folders directly in `folder` by name, sorted, without the hidden ones.
+    """Return the folders directly in a folder by name, sorted, without the hidden ones.
 
-    Raises `InputError` for a folder that cannot be listed.
+    Raises:
+        InputError: For a folder that cannot be listed.
     """
     return {name: folder / name for name, is_folder in _entries(folder) if is_folder}
-
-
-def stem_of(path: str) -> str:
-    """A posix path without its last suffix."""
-    return PurePosixPath(path).with_suffix("").as_posix()
-
-
-def unique_ids(images: Collection[str]) -> dict[str, str]:
-    """An id for each path: without the suffix, or with it where only the suffix tells two apart."""
-    paths = set(images)
-    seen: dict[str, int] = {}
-    for path in paths:
-        seen[stem_of(path)] = seen.get(stem_of(path), 0) + 1
-    # The second condition keeps "a.png.jpg" from taking the id of "a.png" beside "a.jpg".
-    return {
-        path: stem_of(path) if seen[stem_of(path)] == 1 and stem_of(path) not in paths else path
-        for path in images
-    }
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[str]:
     for name, is_folder in _entries(folder):
         if not is_folder:
-            if PurePosixPath(name).suffix.lower() in PICTURE_SUFFIXES:
+            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield prefix + name
             continue
         target = (folder / name).resolve()
@@ -74,7 +58,7 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[str]:
 
 
 def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Names in a folder, sorted, each with whether it is a folder; hidden ones left out."""
+    """Names in a folder, sorted, each with a flag that it is a folder; hidden ones left out."""
     try:
         with os.scandir(folder) as entries:
             found = [(e.name, e.is_dir()) for e in entries if not e.name.startswith(".")]

@@ -1,9 +1,9 @@
-"""Pictures and masks that belong together: by name, never by sort order."""
+"""Pairing of images and masks: by name, never by sort order."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from declip_pipeline.datasets.listing import stem_of
+from declip_pipeline.datasets.samples import stem_of
 from declip_pipeline.errors import InputError
 
 PAIRING_RULE = "a mask has its picture's name"
@@ -11,7 +11,7 @@ PAIRING_RULE = "a mask has its picture's name"
 
 @dataclass(frozen=True)
 class Pairing:
-    """What belongs together, as paths below the folder of images and the folder of masks."""
+    """Pairs, and what has no partner: paths below the folder of images and the folder of masks."""
 
     pairs: tuple[tuple[str, str], ...]
     images_without_mask: tuple[str, ...]
@@ -21,12 +21,19 @@ class Pairing:
 def pair_by_stem(
     images: Iterable[str], masks: Iterable[str], *, mask_endings: Sequence[str] = ()
 ) -> Pairing:
-    """Pair pictures and masks of the same relative path without suffix.
+    """Pair images and masks of the same relative path without suffix.
 
-    All paths are posix, relative to the folder of images or of masks; pairs come sorted. A mask's
-    name may go on with one of `mask_endings`, where no picture has the whole name.
+    Args:
+        images: Posix paths relative to the folder of images.
+        masks: Posix paths relative to the folder of masks.
+        mask_endings: Endings that a mask's stem may have beyond its image's, such as "_mask",
+            where no image has the whole stem.
 
-    Raises `InputError` when two pictures, or two masks, belong to one name.
+    Returns:
+        Everything sorted by stem.
+
+    Raises:
+        InputError: When two images, or two masks, have one stem.
     """
     image_of = _by_stem("pictures", images, stem_of)
 
@@ -50,9 +57,13 @@ def require_paired(
     *,
     rule: str = PAIRING_RULE,
 ) -> None:
-    """Raise `InputError` listing the first five of each kind, and the count, if there are any.
+    """Raise `InputError` with the first five of each kind and the count, if there are any.
 
-    `rule` says how names belong together in the layout at hand.
+    Args:
+        where: The dataset, in the message.
+        images_without_mask: Paths of images.
+        masks_without_image: Paths of masks.
+        rule: How names belong together in the layout at hand, in the message.
     """
     found = []
     if images_without_mask:
@@ -66,7 +77,7 @@ def require_paired(
 
 
 def count_and_names(kind: str, names: Sequence[str]) -> str:
-    """How many of a kind and the first five, as in "2 masks (a.png, b.png)"."""
+    """Return the count of a kind with the first five names, as in "2 masks (a.png, b.png)"."""
     count = f"{len(names)} {kind}{'s' if len(names) > 1 else ''}"
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
     return f"{count} ({', '.join(names[:5])}{more})"

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -18,6 +19,10 @@ FAKE, REAL, UNKNOWN = 1, 0, -1
 
 REAL_GENERATOR = "real"
 """Generator of images that no generator has touched."""
+UNKNOWN_GENERATOR = "unknown"
+"""Generator of images of which nobody says whether they are fake."""
+UNSPLIT = "all"
+"""Split of all images of a dataset without splits."""
 
 _NAME = pa.dictionary(pa.int32(), pa.string())
 SCHEMA = pa.schema(
@@ -49,10 +54,11 @@ class Sample:
     Args:
         id: Unique and stable: `image` without its suffix.
         image: Posix path relative to the dataset's root.
-        mask: Posix path relative to the dataset's root; None for a real image.
+        mask: Posix path relative to the dataset's root; None for an image that is not fake.
         split: "train", "valid", "test", or "all" where the dataset has no splits.
-        generator: The method that made the fake, or "real".
-        label: 1 fake, 0 real.
+        generator: The method that made the fake, "real", or "unknown".
+        label: 1 fake, 0 real, -1 unknown (an image without a mask that nobody calls real: its
+            features can be stored, but nothing can be learned from it or tested on it).
         source: The dataset that the image comes from, such as "celebahq".
         scene: The same for an image and all that was forged of it, within a source. Such images
             are not independent of one another. An image of which nothing is known is a scene of
@@ -60,10 +66,10 @@ class Sample:
         height: Pixels; 0 where the image is unreadable or was not read yet.
         width: Pixels; 0 where the image is unreadable or was not read yet.
         image_sha256: SHA-256 of the image's file, 64 hex digits; None before it was read.
-        mask_sha256: SHA-256 of the mask's file; None for a real image or before it was read.
+        mask_sha256: SHA-256 of the mask's file; None without a mask or before it was read.
 
     Raises:
-        InputError: For another label, a fake without a mask, or a real image with one.
+        InputError: For another label, a fake without a mask, or another image with one.
     """
 
     id: str
@@ -80,10 +86,12 @@ class Sample:
     mask_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if self.label not in (FAKE, REAL):
-            raise InputError(f"sample {self.id} has label {self.label}; 1 fake or 0 real expected")
+        if self.label not in (FAKE, REAL, UNKNOWN):
+            raise InputError(
+                f"sample {self.id} has label {self.label}; 1 fake, 0 real or -1 unknown expected"
+            )
         if (self.label == FAKE) != (self.mask is not None):
-            raise InputError(f"sample {self.id}: a fake has a mask, and a real image has none")
+            raise InputError(f"sample {self.id}: a fake has a mask, and no other image has one")
         if not self.scene:
             object.__setattr__(self, "scene", self.id)
 
@@ -153,6 +161,58 @@ class Samples(Sequence[Sample]):
         pq.write_table(plain, file, compression="zstd", use_dictionary=repeating)
         return file.getvalue()
 
+    @classmethod
+    def from_columns(
+        cls,
+        image: Sequence[str],
+        *,
+        mask: Sequence[str | None] | None = None,
+        split: Sequence[str] | str = UNSPLIT,
+        generator: Sequence[str] | str,
+        source: Sequence[str] | str,
+        label: Sequence[int] | int | None = None,
+        scene: Sequence[str] | None = None,
+        id: Sequence[str] | None = None,  # noqa: A002
+    ) -> "Samples":
+        """Build the table of images that were not read yet.
+
+        A string or a number stands for that value in every row.
+
+        Args:
+            image: Posix paths relative to the dataset's root.
+            mask: The same of the masks, None for an image without one; None for no masks at all.
+            split: "train", "valid", "test", or "all".
+            generator: The method that made each fake, "real", or "unknown".
+            source: The dataset that each image comes from.
+            label: By default fake with a mask, real without.
+            scene: By default the ids.
+            id: By default the paths of the images without their suffix, with it where the suffix
+                alone tells two images apart.
+        """
+        count = len(image)
+        ids = pa.array(unique_ids(image) if id is None else id, pa.string())
+        masks = pa.nulls(count, pa.string()) if mask is None else pa.array(mask, pa.string())
+        labels: Any = label
+        if labels is None:
+            labels = np.where(np.asarray(pc.is_valid(masks)), FAKE, REAL)
+        zeros = np.zeros(count, np.int32)
+        no_hash = pa.nulls(count, pa.binary(32))
+        columns = {
+            "id": ids,
+            "image": pa.array(image, pa.string()),
+            "mask": masks,
+            "split": _names(split, count),
+            "generator": _names(generator, count),
+            "label": np.full(count, labels, np.int8),
+            "source": _names(source, count),
+            "scene": ids if scene is None else pa.array(scene, pa.string()),
+            "height": zeros,
+            "width": zeros,
+            "image_sha256": no_hash,
+            "mask_sha256": no_hash,
+        }
+        return cls(pa.table(columns, SCHEMA))
+
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
@@ -179,8 +239,10 @@ class Samples(Sequence[Sample]):
         return value.hex() if isinstance(value, bytes) else value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Samples) and self.table.cast(_PLAIN).equals(
-            other.table.cast(_PLAIN)
+        # Names are compared as text: equal ones may have other codes.
+        return isinstance(other, Samples) and all(
+            _text(one).equals(_text(two))
+            for one, two in zip(self.table.columns, other.table.columns, strict=True)
         )
 
     __hash__ = None  # type: ignore[assignment]
@@ -215,7 +277,7 @@ class Samples(Sequence[Sample]):
 
         Args:
             column: Name of the column.
-            label: Only of fakes (1) or real images (0).
+            label: Only of fakes (1), real images (0) or unknown ones (-1).
         """
         values = self.table.column(column)
         if label is not None:
@@ -240,6 +302,39 @@ class Samples(Sequence[Sample]):
         if label is not None:
             chosen &= self.labels == label
         return np.flatnonzero(chosen)
+
+    def rows_by(
+        self, *columns: str, rows: np.ndarray | None = None
+    ) -> dict[tuple[str, ...], np.ndarray]:
+        """Group rows by the values of columns.
+
+        Args:
+            columns: Names of columns of text.
+            rows: Rows to group, int64; None for all.
+
+        Returns:
+            Rows (int64, in the given order) by their values, one a column, sorted by the values.
+        """
+        chosen = np.arange(len(self)) if rows is None else np.asarray(rows, np.int64)
+        if not len(chosen):
+            return {}
+        codes = np.zeros(len(chosen), np.int64)
+        for column in columns:
+            encoded = self.table.column(column)
+            if not pa.types.is_dictionary(encoded.type):
+                encoded = encoded.dictionary_encode()
+            encoded = encoded.combine_chunks()
+            names, place = np.unique(
+                np.asarray(encoded.dictionary.to_pylist(), object), return_inverse=True
+            )
+            codes = codes * max(len(names), 1) + place[encoded.indices.to_numpy()][chosen]
+        found, first, group = np.unique(codes, return_index=True, return_inverse=True)
+        order = np.argsort(group, kind="stable")
+        ends = np.cumsum(np.bincount(group, minlength=len(found)))
+        return {
+            self._values(columns, int(chosen[start])): chosen[part]
+            for start, part in zip(first, np.split(order, ends[:-1]), strict=True)
+        }
 
     def require_names(self, column: str, names: Iterable[str], *, where: str = "") -> None:
         """Raise `UnknownNameError`, listing those that occur, for a name that does not."""
@@ -267,13 +362,15 @@ class Samples(Sequence[Sample]):
         return np.asarray(pc.fill_null(found, -1), np.int64)
 
     def replace(self, **columns: Any) -> "Samples":
-        """Return the samples with columns of new values, each in row order."""
+        """Return the samples with columns of new values, arrays or lists in row order."""
         table = self.table
         for name, values in columns.items():
-            place = SCHEMA.get_field_index(name)
-            table = table.set_column(
-                place, SCHEMA.field(name), pa.array(values, SCHEMA[place].type)
-            )
+            field = SCHEMA.field(name)
+            if field.type == _NAME:
+                column = _names(values, len(self))
+            else:
+                column = values if isinstance(values, pa.Array) else pa.array(values, field.type)
+            table = table.set_column(SCHEMA.get_field_index(name), field, column)
         return Samples(table)
 
     def content(self) -> pa.Array:
@@ -297,9 +394,12 @@ class Samples(Sequence[Sample]):
                 digest.update(part)
         return digest.hexdigest()
 
+    def _values(self, columns: Sequence[str], row: int) -> tuple[str, ...]:
+        return tuple(self.table.column(column)[row].as_py() for column in columns)
+
     def _is_in(self, column: str, names: Iterable[str]) -> np.ndarray:
         wanted = pa.array(sorted(set(names)), pa.string())
-        values = self.table.column(column).cast(pa.string())
+        values = _text(self.table.column(column))
         return _numpy(pc.is_in(values, value_set=wanted))
 
 
@@ -307,6 +407,35 @@ _PLAIN = pa.schema(
     [field.with_type(pa.string()) if field.type == _NAME else field for field in SCHEMA]
 )
 _FIELDS = tuple(field.name for field in fields(Sample))
+
+
+def unique_ids(images: Sequence[str]) -> list[str]:
+    """Return the id of each path: without suffix, or with it where that alone tells two apart."""
+    stems = [stem_of(image) for image in images]
+    times = Counter(stems)
+    paths = set(images)
+    # The second condition keeps "a.png.jpg" from taking the id of "a.png" beside "a.jpg".
+    return [
+        stem if times[stem] == 1 and stem not in paths else image
+        for image, stem in zip(images, stems, strict=True)
+    ]
+
+
+def stem_of(path: str) -> str:
+    """Return a posix path without its last suffix."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, _ = name.rpartition(".")
+    return f"{folder}{slash}{stem}" if dot and stem else path
+
+
+def _names(values: Sequence[str] | str, count: int) -> pa.DictionaryArray:
+    if isinstance(values, str):
+        return pa.DictionaryArray.from_arrays(np.zeros(count, np.int32), pa.array([values]))
+    return pa.array(values, pa.string()).dictionary_encode()
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
 
 
 def _numpy(column: pa.ChunkedArray) -> np.ndarray:

@@ -1,14 +1,10 @@
-"""Splits: from folder names, or by a hash where a data set has none."""
+"""Splits: from the names of folders, or drawn by a hash where a dataset has none."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from operator import attrgetter
+from collections.abc import Sequence
 
 from declip_pipeline.compute import derived_seed
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.samples import UNSPLIT, Samples
 from declip_pipeline.errors import InputError
-
-UNSPLIT = "all"
 
 SPLIT_NAMES = ("train", "valid", "test")
 
@@ -16,24 +12,27 @@ _SPLIT_OF_FOLDER = {"train": "train", "valid": "valid", "val": "valid", "test": 
 
 
 def split_named(name: str) -> str | None:
-    """The split that a name stands for, in any case; None if for none."""
+    """Return the split that a name stands for, in any case; None for any other name."""
     return _SPLIT_OF_FOLDER.get(name.lower())
 
 
-def splits_of_paths(where: str, paths: Mapping[str, str]) -> dict[str, str]:
-    """The split of each picture, from the first folder of its path below the images' folder.
+def splits_of_paths(where: str, images: Sequence[str], below: Sequence[str]) -> list[str]:
+    """Return the split of each image, from the first folder of its path below a folder.
 
-    `paths` maps a picture to that path, posix. The folders are train, valid (or val) and test, in
-    any case; where no picture lies in one of them, all are of the split "all".
+    The folders are train, valid (or val) and test, in any case; where no image lies in one of
+    them, all are of the split "all".
 
-    Raises `InputError` when some pictures lie in such folders and others outside.
+    Args:
+        where: The dataset, in the message.
+        images: The images, in the message.
+        below: For each image, its posix path below the folder that holds the splits' folders.
+
+    Raises:
+        InputError: When some images lie in such folders and others outside.
     """
-    found = {
-        # A picture's own name in the place of a folder is harmless: it has a suffix.
-        picture: split_named(path.split("/")[0]) or UNSPLIT
-        for picture, path in paths.items()
-    }
-    outside = sorted(picture for picture, split in found.items() if split == UNSPLIT)
+    # An image's own name in the place of a folder is harmless: it has a suffix.
+    found = [split_named(path.partition("/")[0]) or UNSPLIT for path in below]
+    outside = sorted(image for image, split in zip(images, found, strict=True) if split == UNSPLIT)
     if outside and len(outside) < len(found):
         raise InputError(
             f"{where}: {len(outside)} of {len(found)} pictures lie outside the folders train, "
@@ -42,31 +41,30 @@ def splits_of_paths(where: str, paths: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
-def assign_splits(
-    samples: Sequence[Sample],
-    percents: tuple[int, int, int],
-    *,
-    scene_of: Callable[[Sample], str] = attrgetter("id"),
-) -> tuple[Sample, ...]:
+def assign_splits(samples: Samples, percents: tuple[int, int, int]) -> Samples:
     """Split unsplit samples into train, valid and test by a hash of their scene.
 
-    `percents` are those of train, valid and test, 100 in all. `scene_of` names what a picture
-    shows, by default its id: what shows the same must not be learned from and tested on. A
-    sample's split depends on its scene alone, so adding pictures moves no other; the shares are
-    met on average, not to the picture.
+    A sample's split depends on its scene alone: images of one scene stay together, so that nothing
+    is tested on that was learned, and adding images moves no other. The percents are met on
+    average, not to the image.
 
-    Raises `InputError` for percents that are not that, or samples that have splits already.
+    Args:
+        samples: All of the split "all".
+        percents: Percents of train, valid and test, 100 in all.
+
+    Raises:
+        InputError: For other percents, or samples that have splits already.
     """
     if min(percents) < 0 or sum(percents) != 100:
         shown = ", ".join(map(str, percents))
         raise InputError(f"split percents {shown}; three numbers of 0 to 100, 100 in all, expected")
-    existing = sorted({sample.split for sample in samples} - {UNSPLIT})
+    existing = sorted({*samples.names("split")} - {UNSPLIT})
     if existing:
         raise InputError(
             f"the data set has splits already ({', '.join(existing)}); leave the percents out"
         )
-    return tuple(
-        replace(sample, split=_split_of_scene(scene_of(sample), percents)) for sample in samples
+    return samples.replace(
+        split=[_split_of_scene(scene, percents) for scene in samples.strings("scene")]
     )
 
 

@@ -1,4 +1,4 @@
-"""From a dataset and a backbone to a complete store."""
+"""Extraction of features: from a dataset and a backbone to a complete store."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,10 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from declip_pipeline.backbones.backbone import Backbone
-from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.samples import FAKE, Samples
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.shard_filling import ShardFiller
@@ -26,8 +24,15 @@ from declip_pipeline.store.writer import StoreWriter, delete_store
 
 @dataclass(frozen=True)
 class Extraction:
-    """What came of it: the store's location, its rows that failed with their reasons, and the
-    earlier stores that gave what they had."""
+    """Outcome of an extraction.
+
+    Args:
+        location: Where the store lies.
+        was_complete: Nothing had to be done.
+        failures: Reasons by rows that failed.
+        samples: The store's rows.
+        reused: Locations of earlier stores that rows were taken from.
+    """
 
     location: str
     was_complete: bool
@@ -37,11 +42,10 @@ class Extraction:
 
 
 def extract(
-    manifest: Manifest,
+    dataset: Dataset,
     backbone: Backbone,
     *,
     layers: Sequence[str],
-    sizes: np.ndarray,
     root: str | Path,
     provenance: Mapping[str, Any] = MappingProxyType({}),
     view: View = CLEAN_VIEW,
@@ -57,27 +61,39 @@ def extract(
 ) -> Extraction:
     """Run the frozen backbone over every sample and store the layers asked for.
 
-    `sizes` is (N, 2) int32, height and width in pixels of each sample's picture (0 where it is
-    unreadable). `view` is how the backbone sees each picture. `root` is a folder or an s3:// URL.
-    `decode_threads` None is one a core. `provenance` (plain JSON) is kept as a record. `progress`
-    is told pictures done and in all, `notice` lines that a user should see; `times` adds up where
-    the time goes. `workers` compute in place of this process, whose `backbone` then only says what
-    theirs must be.
-
     A complete store is left alone; an interrupted one is finished, byte-identical to an undisturbed
-    run with the same `batch_size`; what another store of the same dataset under `root` holds of the
-    same pictures and layers is taken from there. `overwrite` makes all of it anew.
+    run with the same `batch_size`; rows of the same files and layers in another store of the
+    dataset under `root` are taken from there.
 
-    Raises `InputError`, `StoreError`, `StorageFullError`; what was written so far stays usable by
-    the next run of the same command.
+    Args:
+        dataset: Images to extract. One that was not scanned yet is scanned and checked first.
+        backbone: Frozen network. With `workers`, it only says what theirs must be.
+        layers: Names of layers to store.
+        root: A folder or an s3:// URL.
+        provenance: Plain JSON that is kept as a record.
+        view: Rendering of each image that the backbone sees.
+        dtype: Type of the stored features.
+        batch_size: Images in one forward pass.
+        decode_threads: Threads that read and decode; None for one a core.
+        max_megapixels: Limit of a decoded image or mask.
+        overwrite: Extract everything again.
+        progress: Called with the number of images done and of all.
+        notice: Called with each line that a user should see.
+        times: Adds up the seconds of each stage.
+        workers: Processes that compute in place of this one.
+
+    Raises:
+        InputError: For a dataset that cannot be used.
+        StoreError: For a store that cannot be written, or a file that changed meanwhile.
+        StorageFullError: For a full disk. What was written so far stays usable by the next run
+            of the same command.
     """
     times = times or StageTimes()
     with times.measure("hash"):
         plan = plan_store(
-            manifest,
+            dataset,
             backbone,
             layers=layers,
-            sizes=sizes,
             root=root,
             view=view,
             dtype=dtype,
@@ -87,7 +103,7 @@ def extract(
     for problem in plan.problems:
         notice(f"problem: {problem}")
     if workers is not None:
-        workers.require_sight(root, manifest.root, _some_files(plan.samples))
+        workers.require_sight(root, dataset.root, _some_files(plan.samples))
     if overwrite:
         delete_store(storage_at(plan.location))
     writer = StoreWriter(
@@ -96,7 +112,7 @@ def extract(
         layers=plan.layers,
         dataset=plan.dataset,
         provenance={
-            "root": str(manifest.root),
+            "root": str(dataset.root),
             "batch_size": batch_size,
             **({"compiled": True} if backbone.is_compiled else {}),
             **provenance,
@@ -122,7 +138,7 @@ def extract(
         fill = partial(
             workers.fill,
             location=absolute_location(plan.location),
-            data_root=manifest.root,
+            data_root=dataset.root,
             earlier=[absolute_location(store.location) for store in plan.earlier],
             batch_size=batch_size,
             decode_threads=decode_threads,

@@ -1,15 +1,14 @@
-"""What a store is to be, before anything of it is written."""
+"""Plan of a store, before anything of it is written."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from declip_pipeline.backbones.backbone import Backbone
-from declip_pipeline.datasets.dataset_findings import duplicate_problems
-from declip_pipeline.datasets.duplicates import find_duplicates
-from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.datasets.checks import find_duplicates
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.findings import duplicate_problems
+from declip_pipeline.datasets.opening import scanned_dataset
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.extraction.reuse import find_earlier_stores, order_after
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
@@ -24,10 +23,17 @@ from declip_pipeline.store.reader import Store
 class StorePlan:
     """One store to be extracted.
 
-    `samples` are in the order of a new store's rows, with sizes and hashes, `layers` names to
-    shapes, `earlier` the stores whose content is taken over. With `overwrite`, what is at
-    `location` does not count. `read` decodes a sample, or returns why it cannot. `problems` are
-    lines on images that are both learned from and tested on, or both fake and real.
+    Args:
+        location: Where it will lie.
+        identity: Its identity.
+        layers: Names to shapes.
+        dataset: Name of the dataset.
+        fake_is_white: Polarity of the mask files.
+        samples: In the order of a new store's rows, with sizes and hashes.
+        earlier: Stores to take rows from.
+        overwrite: A store that is there already does not count.
+        read: Returns a sample's image and masks, or the reason why it has none.
+        problems: Lines on images that are learned from and tested on, or fake and real.
     """
 
     location: str
@@ -43,24 +49,27 @@ class StorePlan:
 
 
 def plan_store(
-    manifest: Manifest,
+    dataset: Dataset,
     backbone: Backbone,
     *,
     layers: Sequence[str],
-    sizes: np.ndarray,
     root: str | Path,
     view: View,
     dtype: str,
     max_megapixels: float,
     overwrite: bool,
 ) -> StorePlan:
-    """Say what `extract` would make of the same arguments, writing nothing.
+    """Plan what `extract` would make of the same arguments, writing nothing.
 
-    Reads every picture and mask once, for their hashes. Raises `InputError`, `StoreError`.
+    A dataset that was not scanned yet is scanned and checked here.
+
+    Raises:
+        InputError: For a dataset whose files do not pass the checks.
+        StoreError: For an earlier store that cannot be read.
     """
     feature_dtype(dtype)
-    hashes = manifest.content_hashes()
-    samples = manifest.scanned(hashes, sizes)
+    dataset = scanned_dataset(dataset, max_megapixels=max_megapixels)
+    samples = dataset.samples
     identity = StoreIdentity(
         backbone=backbone.name,
         weights_sha256=backbone.weights_sha256,
@@ -68,31 +77,31 @@ def plan_store(
         view=view.name,
         layers=tuple(layers),
         dtype=dtype,
-        manifest_sha256=manifest_sha256(manifest.fake_is_white, samples),
+        manifest_sha256=manifest_sha256(dataset.fake_is_white, samples),
         format_version=FORMAT_VERSION,
         precision=backbone.precision,
     )
     earlier = (
         []
         if overwrite
-        else find_earlier_stores(root, manifest.name, identity, samples, manifest.fake_is_white)
+        else find_earlier_stores(root, dataset.name, identity, samples, dataset.fake_is_white)
     )
     ordered = order_after(samples, earlier[0] if earlier else None)
     return StorePlan(
-        location=store_location(root, manifest.name, identity),
+        location=store_location(root, dataset.name, identity),
         identity=identity,
         layers={name: backbone.layers[name] for name in layers},
-        dataset=manifest.name,
-        fake_is_white=manifest.fake_is_white,
+        dataset=dataset.name,
+        fake_is_white=dataset.fake_is_white,
         samples=ordered,
         earlier=earlier,
         overwrite=overwrite,
         read=sample_reader(
-            root=manifest.root,
+            root=dataset.root,
             view=view,
-            fake_is_white=manifest.fake_is_white,
+            fake_is_white=dataset.fake_is_white,
             preprocessing=backbone.preprocessing,
             max_megapixels=max_megapixels,
         ),
-        problems=duplicate_problems(find_duplicates(manifest, hashes)),
+        problems=duplicate_problems(find_duplicates(dataset.samples)),
     )

@@ -1,4 +1,4 @@
-"""`declip-pipe data check`: what a data set holds, and what in it would spoil a result."""
+"""`declip-pipe data check`: what a dataset holds, and what in it would spoil a result."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,8 +18,8 @@ from stages.dataset_options import (
 from stages.options import MegapixelsOption
 
 if TYPE_CHECKING:
-    from declip_pipeline.datasets.counterparts import Comparison
-    from declip_pipeline.datasets.survey import Group, GroupFacts
+    from declip_pipeline.datasets.counterparts import Comparison, Group
+    from declip_pipeline.datasets.findings import GroupFacts
 
 
 def check(
@@ -49,71 +49,61 @@ def check(
     problems, 2 no data set that can be read.
     """
     import json
-    from functools import partial
 
+    from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
-    from declip_pipeline.datasets.dataset_findings import judge_dataset
-    from declip_pipeline.datasets.duplicates import find_duplicates
-    from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
-    from declip_pipeline.datasets.survey import survey_dataset
-    from declip_pipeline.images.decode import decode_image, image_size
-    from declip_pipeline.images.masks import decode_mask
+    from declip_pipeline.datasets.findings import facts_of_groups, findings_of
+    from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
+    from declip_pipeline.datasets.scan import scan_dataset
     from stages.cache.table import format_table
     from stages.screen import progress, result
 
     recognised = recognise_layout(path, layout.value)
-    manifest = open_dataset(
+    dataset = list_dataset(
         path,
         layout=recognised,
         fake_is_white=fake_is_white(polarity),
         allow_unpaired=True,
         assign_splits=percents(assign_splits),
     )
-    read_mask = partial(
-        decode_mask, fake_is_white=manifest.fake_is_white, max_megapixels=max_megapixels
-    )
-    with progress("reading masks", "pictures") as tell:
-        survey = survey_dataset(manifest, read_size=image_size, read_mask=read_mask, progress=tell)
+    with progress("reading files", "files") as tell:
+        scan = scan_dataset(
+            dataset, decode_masks=True, max_megapixels=max_megapixels, progress=tell
+        )
     with progress("comparing with real pictures", "pairs") as tell:
         compared = compare_with_real(
-            manifest,
-            scene_of=scene_of(recognised),
-            read_picture=partial(decode_image, max_megapixels=max_megapixels),
-            read_mask=read_mask,
-            most_per_group=counterparts,
-            progress=tell,
+            dataset, most_per_group=counterparts, max_megapixels=max_megapixels, progress=tell
         )
-    with progress("hashing", "files") as tell:
-        duplicates = find_duplicates(manifest, manifest.content_hashes(tell))
-    findings = judge_dataset(
-        manifest,
-        survey,
+    facts = facts_of_groups(scan)
+    findings = findings_of(
+        scan,
+        facts,
         compared,
-        duplicates,
+        find_duplicates(scan.dataset.samples),
         polarity_is_given=polarity is not None,
         unpaired_is_allowed=allow_unpaired,
     )
     rows = [
-        _row(group, facts, compared.get(group, []))
-        for group, facts in sorted(survey.groups.items(), key=lambda item: str(item[0]))
+        _row(group, found, compared.get(group, []))
+        for group, found in sorted(facts.items(), key=lambda item: str(item[0]))
     ]
     if as_json:
         value = {
-            "name": manifest.name,
+            "name": dataset.name,
             "layout": recognised,
-            "fake_is_white": manifest.fake_is_white,
-            "pictures": len(manifest.samples),
+            "fake_is_white": dataset.fake_is_white,
+            "pictures": len(dataset),
             "groups": rows,
-            "unpaired": list(manifest.unpaired),
+            "unpaired": list(dataset.unpaired),
             "notes": findings.notes,
             "problems": findings.problems,
         }
         result(json.dumps(value, indent=2))
     else:
-        colour = "white" if manifest.fake_is_white else "black"
+        colour = "white" if dataset.fake_is_white else "black"
         said = "as --polarity says" if polarity else f"as in layout {recognised}"
         result(
-            f"{manifest.name}: layout {recognised}, {len(manifest.samples)} pictures; "
+            f"{dataset.name}: layout {recognised}, {len(dataset)} pictures; "
             f"{colour} is fake, {said}"
         )
         header = ["source", "generator", "split", "pictures", "sizes", "fake %", "differ as masked"]
@@ -130,14 +120,14 @@ def check(
 
 def _row(group: "Group", facts: "GroupFacts", comparisons: "list[Comparison]") -> dict[str, Any]:
     from declip_pipeline.datasets.counterparts import Verdict, votes
-    from declip_pipeline.datasets.dataset_findings import sizes_text
+    from declip_pipeline.datasets.findings import sizes_text
 
     verdicts = [comparison.verdict for comparison in comparisons]
     return {
         "source": group.source,
         "generator": group.generator,
         "split": group.split,
-        "pictures": facts.pictures,
+        "pictures": facts.images,
         "sizes": sizes_text(list(facts.sizes)),
         "fake_share": facts.mean_fake_share,
         "decided": dict(zip(("agree", "flipped"), votes(comparisons), strict=True)),

@@ -1,10 +1,10 @@
-"""What the manifest of every layout must obey; a new layout gets these tests by a line below."""
+"""Contract of the dataset of every layout; a new layout gets these tests by a line below."""
 
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -12,12 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from declip_pipeline.datasets.checks import check_polarity, check_sizes
-from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
-from declip_pipeline.datasets.manifest import Manifest
-from declip_pipeline.images.decode import image_size
-from declip_pipeline.images.masks import decode_mask
-from declip_pipeline.store.identity import manifest_sha256
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
+from declip_pipeline.datasets.opening import open_dataset
+from declip_pipeline.datasets.scan import scan_dataset
+from declip_pipeline.testing.datasets import DatasetContract
 
 GENERATORS = ("ldm", "lama", "pluralistic", "repaint-p2", "repaint-p2-9k")
 
@@ -111,10 +110,16 @@ def make_listed(top: Path) -> None:
     (top / "lists/elsewhere/some.json").write_text(json.dumps(aside))
 
 
+def make_unmasked(top: Path) -> None:
+    for folder in ("train", "val/sea", "test"):
+        write_picture(top / f"found/{folder}/9.png")
+        write_picture(top / f"found/{folder}/10.JPG")
+
+
 @dataclass(frozen=True)
 class Layout:
     make: Callable[[Path], None]
-    opened: str  # the folder given to open_dataset, below the top
+    opened: str  # the folder given to list_dataset, below the top
     samples: int
     splits: tuple[str, ...]
     fake_is_white: bool
@@ -166,6 +171,7 @@ LAYOUTS = {
         make_listed, "lists/elsewhere/some.json", 2, ("all",), True, {}, recognised="json"
     ),
     "csv": Layout(make_listed, "lists/all.CSV", 4, SPLIT, True, {}, recognised="csv"),
+    "images": Layout(make_unmasked, "found", 6, SPLIT, True, {}, recognised="images"),
     "split folders first": Layout(make_splits_first, "own", 6, SPLIT, True, {}),
     "flat folders": Layout(lambda top: make_folders(top, "."), "own", 3, ("all",), True, {}),
     "split folders": Layout(
@@ -197,115 +203,76 @@ def top(layout: Layout, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def manifest(layout: Layout, top: Path) -> Manifest:
-    return open_dataset(top / layout.opened, **layout.options)
+def dataset(layout: Layout, top: Path) -> Dataset:
+    return list_dataset(top / layout.opened, **layout.options)
 
 
-def fingerprint(manifest: Manifest, hashes: dict[str, str] | None = None) -> str:
-    records = manifest.records(hashes or manifest.content_hashes())
-    return manifest_sha256(manifest.fake_is_white, records)
+class TestLayout(DatasetContract):
+    """Every layout passes the contract of datasets."""
 
 
-def files(manifest: Manifest) -> Iterator[str]:
-    for sample in manifest.samples:
-        yield sample.image
-        if sample.mask is not None:
-            yield sample.mask
+def fingerprint(dataset: Dataset) -> str:
+    return scan_dataset(dataset).dataset.samples.sha256()
 
 
-def test_finds_every_sample_once(layout: Layout, manifest: Manifest) -> None:
-    assert len(manifest.samples) == layout.samples
-    images = [sample.image for sample in manifest.samples]
-    masks = [sample.mask for sample in manifest.samples if sample.mask is not None]
-    assert len(set(images)) == len(images)
+def test_finds_every_sample_once(layout: Layout, dataset: Dataset) -> None:
+    assert len(dataset) == layout.samples
+    masks = [sample.mask for sample in dataset.samples if sample.mask is not None]
     assert len(set(masks)) == len(masks) * layout.masks_per_image
-    assert not set(images) & set(masks)
-    assert manifest.splits == layout.splits
-    assert manifest.unpaired == layout.unpaired
+    assert dataset.splits == layout.splits
+    assert dataset.unpaired == layout.unpaired
+    assert dataset.fake_is_white is layout.fake_is_white
+    sizes = scan_dataset(dataset).dataset.samples.sizes
+    assert sizes.tolist() == [[20, 24]] * layout.samples
 
 
 def test_is_recognised_by_itself_and_forced_by_name(
-    layout: Layout, top: Path, manifest: Manifest
+    layout: Layout, top: Path, dataset: Dataset
 ) -> None:
     path = top / layout.opened
     assert recognise_layout(path) == layout.recognised
     assert recognise_layout(path, layout.recognised) == layout.recognised
-    assert open_dataset(path, layout=layout.recognised, **layout.options) == manifest
+    assert list_dataset(path, layout=layout.recognised, **layout.options) == dataset
 
 
-def test_a_scene_is_of_one_split_and_a_real_picture_is_its_own(
-    layout: Layout, manifest: Manifest
+def test_opened_dataset_is_the_listed_one_scanned(
+    layout: Layout, top: Path, dataset: Dataset
 ) -> None:
-    scene = scene_of(layout.recognised)
-    real = [scene(sample) for sample in manifest.samples if sample.label == 0]
-    assert len(set(real)) == len(real)
-    splits: dict[str, set[str]] = {}
-    for sample in manifest.samples:
-        splits.setdefault(scene(sample), set()).add(sample.split)
-    assert all(len(found) == 1 for found in splits.values())
+    opened = open_dataset(str(top / layout.opened), fake_is_white=None, **layout.options)
+    assert opened == scan_dataset(dataset).dataset
 
 
-def test_ids_are_unique_sorted_and_the_images_path(manifest: Manifest) -> None:
-    ids = [sample.id for sample in manifest.samples]
-    assert ids == sorted(set(ids))
-    for sample in manifest.samples:
+def test_a_real_picture_is_a_scene_of_its_own(dataset: Dataset) -> None:
+    scenes = [(s.source, s.scene) for s in dataset.samples if s.label == 0]
+    assert len(set(scenes)) == len(scenes)
+
+
+def test_ids_are_the_images_path(dataset: Dataset) -> None:
+    for sample in dataset.samples:
         assert sample.id == str(PurePosixPath(sample.image).with_suffix(""))
 
 
-def test_paths_are_relative_posix_and_exist(manifest: Manifest) -> None:
-    for path in files(manifest):
-        assert not path.startswith("/")
-        assert "\\" not in path and ".." not in path and "/." not in path
-        assert (manifest.root / path).is_file()
-
-
-def test_label_mask_and_generator_agree(layout: Layout, manifest: Manifest) -> None:
-    for sample in manifest.samples:
-        assert (sample.label, sample.mask is None, sample.generator == "real") in [
-            (1, False, False),
-            (0, True, True),
-        ]
-        assert sample.source
+def test_masks_are_named_as_their_images(layout: Layout, dataset: Dataset) -> None:
+    for sample in dataset.samples:
         if sample.mask is not None:
             image = PurePosixPath(sample.image).stem
             name = image.partition("_")[0] if layout.recognised == "autosplice" else image
             assert PurePosixPath(sample.mask).stem in {name + end for end in layout.mask_endings}
 
 
-def test_passes_the_checks_in_its_own_polarity(layout: Layout, manifest: Manifest) -> None:
-    assert manifest.fake_is_white is layout.fake_is_white
-    sizes = check_sizes(manifest, read_size=image_size)
-    assert sizes.tolist() == [[20, 24]] * layout.samples
-    check_polarity(
-        manifest, read_mask=lambda path: decode_mask(path, fake_is_white=layout.fake_is_white)
-    )
-
-
-def test_survives_json(manifest: Manifest) -> None:
-    again = Manifest.from_json(manifest.to_json(), manifest.root)
-    assert again == manifest
-
-
-def test_selecting_everything_by_name_changes_nothing(manifest: Manifest) -> None:
-    selected = manifest.select(manifest.splits, manifest.generators)
-    assert selected == manifest
-    parts = [manifest.select([split]).samples for split in manifest.splits]
-    assert sum(map(len, parts)) == len(manifest.samples)
-
-
 def test_fingerprint_does_not_depend_on_the_place(
-    layout: Layout, top: Path, manifest: Manifest, tmp_path: Path
+    layout: Layout, top: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
     moved = tmp_path / "another place"
     shutil.copytree(top, moved)
-    again = open_dataset(moved / layout.opened, **layout.options)
-    assert again.root != manifest.root
-    assert again.to_json() == manifest.to_json()
-    assert fingerprint(again) == fingerprint(manifest)
+    again = list_dataset(moved / layout.opened, **layout.options)
+    assert again.root != dataset.root
+    assert again.samples == dataset.samples
+    assert fingerprint(again) == fingerprint(dataset)
 
 
 def test_fingerprint_does_not_depend_on_the_order_of_listing(
-    layout: Layout, top: Path, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+    layout: Layout, top: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scandir = os.scandir
 
@@ -321,34 +288,6 @@ def test_fingerprint_does_not_depend_on_the_order_of_listing(
             pass
 
     monkeypatch.setattr(os, "scandir", Reversed)
-    again = open_dataset(top / layout.opened, **layout.options)
-    assert again == manifest
-    assert fingerprint(again) == fingerprint(manifest)
-
-
-def test_fingerprint_changes_with_any_byte_of_any_file(manifest: Manifest) -> None:
-    before = fingerprint(manifest)
-    hashes = manifest.content_hashes()
-    for path in files(manifest):
-        file = manifest.root / path
-        content = bytearray(file.read_bytes())
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
-        changed = manifest.content_hashes()
-        assert {p for p in hashes if hashes[p] != changed[p]} == {path}
-        assert fingerprint(manifest, changed) != before
-        content[len(content) // 2] ^= 1
-        file.write_bytes(content)
-    assert fingerprint(manifest) == before
-
-
-def test_fingerprint_changes_with_split_and_polarity(manifest: Manifest) -> None:
-    before = fingerprint(manifest)
-    hashes = manifest.content_hashes()
-    assert (
-        fingerprint(replace(manifest, fake_is_white=not manifest.fake_is_white), hashes) != before
-    )
-    first, *others = manifest.samples
-    moved = replace(first, split="elsewhere")
-    assert fingerprint(replace(manifest, samples=(moved, *others)), hashes) != before
-    assert fingerprint(replace(manifest, samples=tuple(others)), hashes) != before
+    again = list_dataset(top / layout.opened, **layout.options)
+    assert again == dataset
+    assert fingerprint(again) == fingerprint(dataset)

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from declip_pipeline.datasets.autosplice import is_autosplice, read_autosplice
-from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError
 
 
@@ -24,28 +25,29 @@ def autosplice(tmp_path: Path) -> Path:
     return root
 
 
-def read(root: Path, *, allow_unpaired: bool = False) -> Manifest:
+def read(root: Path, *, allow_unpaired: bool = False) -> Dataset:
     return read_autosplice(root, name="x", fake_is_white=True, allow_unpaired=allow_unpaired)
 
 
 def test_each_quality_is_a_generator_and_one_mask_serves_many(autosplice: Path) -> None:
-    manifest = read(autosplice)
+    dataset = read(autosplice)
     names = ("autosplice-100", "autosplice-75", "autosplice-90", "real")
-    assert manifest.generators == names
-    assert manifest.splits == ("all",)
-    by_id = {sample.id: sample for sample in manifest.samples}
+    assert dataset.generators == names
+    assert dataset.splits == ("all",)
+    by_id = {sample.id: sample for sample in dataset.samples}
     assert len(by_id) == 11
-    assert by_id["Forged_JPEG90/71695_1"].to_json() == {
-        "id": "Forged_JPEG90/71695_1",
-        "image": "Forged_JPEG90/71695_1.jpg",
-        "mask": "Mask/71695_mask.png",
-        "split": "all",
-        "generator": "autosplice-90",
-        "label": 1,
-        "source": "autosplice",
-    }
+    assert by_id["Forged_JPEG90/71695_1"] == Sample(
+        id="Forged_JPEG90/71695_1",
+        image="Forged_JPEG90/71695_1.jpg",
+        mask="Mask/71695_mask.png",
+        split="all",
+        generator="autosplice-90",
+        label=1,
+        source="autosplice",
+        scene="71695",
+    )
     assert by_id["Authentic/71695"].generator == "real"
-    masks = [s.mask for s in manifest.samples if s.generator == "autosplice-75"]
+    masks = [s.mask for s in dataset.samples if s.generator == "autosplice-75"]
     assert masks == ["Mask/71695_mask.png", "Mask/71695_mask.png", "Mask/9_mask.png"]
 
 
@@ -80,9 +82,9 @@ def test_a_mask_missing_for_one_photograph_names_its_pictures(autosplice: Path) 
         "Forged_JPEG100/9_0.jpg) without a mask and 1 mask (Mask/8_mask.png) without a picture; "
         "the mask of 71695_0.jpg is Mask/71695_mask.png, pass --allow-unpaired to leave these out"
     )
-    manifest = read(autosplice, allow_unpaired=True)
-    assert len(manifest.samples) == 8
-    assert manifest.unpaired[-1] == "Mask/8_mask.png"
+    dataset = read(autosplice, allow_unpaired=True)
+    assert len(dataset.samples) == 8
+    assert dataset.unpaired[-1] == "Mask/8_mask.png"
 
 
 def test_two_masks_of_one_photograph_and_no_pictures(autosplice: Path, tmp_path: Path) -> None:

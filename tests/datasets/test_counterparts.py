@@ -1,5 +1,4 @@
 import io
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,31 +8,22 @@ from published_trees import GENERATORS, SPLITS, flip, forge, photograph, save, w
 
 from declip_pipeline.datasets.counterparts import (
     Comparison,
+    Group,
     Verdict,
     compare_with_real,
     is_flipped,
     verdict_of,
     votes,
 )
-from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
+from declip_pipeline.datasets.layouts import list_dataset
 from declip_pipeline.datasets.samples import Sample
-from declip_pipeline.datasets.survey import Group
-from declip_pipeline.images.decode import decode_image
-from declip_pipeline.images.masks import decode_mask
 
 REAL = photograph([1])
 FAKE, MASK = forge(REAL, [2])
 
 
 def compare(root: Path, *, most: int = 50, fake_is_white: bool | None = None):
-    manifest = open_dataset(root, fake_is_white=fake_is_white)
-    return compare_with_real(
-        manifest,
-        scene_of=scene_of(recognise_layout(root)),
-        read_picture=decode_image,
-        read_mask=partial(decode_mask, fake_is_white=manifest.fake_is_white),
-        most_per_group=most,
-    )
+    return compare_with_real(list_dataset(root, fake_is_white=fake_is_white), most_per_group=most)
 
 
 def jpeg(picture: np.ndarray, quality: int) -> np.ndarray:

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.datasets.dolos import is_dolos, read_dolos, scene_of
-from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.dolos import is_dolos, read_dolos
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError
 
 GENERATORS = ("lama", "ldm", "pluralistic", "repaint-p2", "repaint-p2-9k")
@@ -35,35 +36,37 @@ def dolos(tmp_path: Path) -> Path:
     return touch(root, hidden, "celebahq/fake/ldm/images/train/.hidden.png", "README.md", "code/a")
 
 
-def read(root: Path, *, allow_unpaired: bool = False) -> Manifest:
+def read(root: Path, *, allow_unpaired: bool = False) -> Dataset:
     return read_dolos(root, name="dolos", fake_is_white=False, allow_unpaired=allow_unpaired)
 
 
 def test_reads_a_folder_of_sources(dolos: Path) -> None:
-    manifest = read(dolos)
-    assert manifest.generators == (*GENERATORS[:3], "real", *GENERATORS[3:])
-    assert manifest.splits == ("test", "train", "valid")
-    counts = Counter((s.source, s.label) for s in manifest.samples)
+    dataset = read(dolos)
+    assert dataset.generators == (*GENERATORS[:3], "real", *GENERATORS[3:])
+    assert dataset.splits == ("test", "train", "valid")
+    counts = Counter((s.source, s.label) for s in dataset.samples)
     assert counts == {("celebahq", 1): 30, ("ffhq", 1): 30, ("celebahq", 0): 6}
-    by_id = {sample.id: sample for sample in manifest.samples}
-    assert by_id["ffhq/fake/repaint-p2/images/valid/10"].to_json() == {
-        "id": "ffhq/fake/repaint-p2/images/valid/10",
-        "image": "ffhq/fake/repaint-p2/images/valid/10.PNG",
-        "mask": "ffhq/fake/repaint-p2/masks/valid/10.png",
-        "split": "valid",
-        "generator": "repaint-p2",
-        "label": 1,
-        "source": "ffhq",
-    }
-    assert by_id["celebahq/real/test/9"].to_json() == {
-        "id": "celebahq/real/test/9",
-        "image": "celebahq/real/test/9.jpg",
-        "mask": None,
-        "split": "test",
-        "generator": "real",
-        "label": 0,
-        "source": "celebahq",
-    }
+    by_id = {sample.id: sample for sample in dataset.samples}
+    assert by_id["ffhq/fake/repaint-p2/images/valid/10"] == Sample(
+        id="ffhq/fake/repaint-p2/images/valid/10",
+        image="ffhq/fake/repaint-p2/images/valid/10.PNG",
+        mask="ffhq/fake/repaint-p2/masks/valid/10.png",
+        split="valid",
+        generator="repaint-p2",
+        label=1,
+        source="ffhq",
+        scene="ffhq/valid/10",
+    )
+    assert by_id["celebahq/real/test/9"] == Sample(
+        id="celebahq/real/test/9",
+        image="celebahq/real/test/9.jpg",
+        mask=None,
+        split="test",
+        generator="real",
+        label=0,
+        source="celebahq",
+        scene="celebahq/test/9",
+    )
 
 
 @pytest.mark.parametrize(
@@ -77,12 +80,12 @@ def test_reads_a_folder_of_sources(dolos: Path) -> None:
 )
 def test_reads_each_part_of_the_tree(dolos: Path, below: str, count: int, first: str) -> None:
     assert is_dolos(dolos / below)
-    manifest = read(dolos / below)
-    assert len(manifest.samples) == count
-    assert manifest.samples[0].id == first
-    assert {s.source for s in manifest.samples} == {below.partition("/")[0]}
+    dataset = read(dolos / below)
+    assert len(dataset.samples) == count
+    assert dataset.samples[0].id == first
+    assert {s.source for s in dataset.samples} == {below.partition("/")[0]}
     expected = {"ldm"} if below.endswith("ldm") else {*GENERATORS}
-    assert {s.generator for s in manifest.samples if s.label == 1} == expected
+    assert {s.generator for s in dataset.samples if s.label == 1} == expected
 
 
 def test_other_folders_are_not_a_tree(dolos: Path, tmp_path: Path) -> None:
@@ -114,9 +117,9 @@ def test_unpaired_of_all_generators_are_listed_together(dolos: Path) -> None:
     assert str(caught.value).startswith(
         f"{dolos} holds 1 picture ({lonely[0]}) without a mask and 1 mask ({lonely[1]}) without a"
     )
-    manifest = read(dolos, allow_unpaired=True)
-    assert manifest.unpaired == (lonely[1], lonely[0])
-    assert len(manifest.samples) == 64
+    dataset = read(dolos, allow_unpaired=True)
+    assert dataset.unpaired == (lonely[1], lonely[0])
+    assert len(dataset.samples) == 64
 
 
 def test_real_pictures_that_differ_in_the_suffix_keep_it(dolos: Path) -> None:
@@ -140,9 +143,9 @@ def test_no_pictures(tmp_path: Path) -> None:
 def test_wholly_generated_pictures_are_left_out_by_name(dolos: Path) -> None:
     before = read(dolos).samples
     touch(dolos, *(f"{source}/fake/p2/train/9.png" for source in ("celebahq", "ffhq")))
-    manifest = read(dolos)
-    assert manifest.samples == before
-    assert manifest.unpaired == ("celebahq/fake/p2", "ffhq/fake/p2")
+    dataset = read(dolos)
+    assert dataset.samples == before
+    assert dataset.unpaired == ("celebahq/fake/p2", "ffhq/fake/p2")
     assert read(dolos / "ffhq").unpaired == ("fake/p2",)
     assert read(dolos / "ffhq/fake").unpaired == ("p2",)
 
@@ -156,5 +159,5 @@ def test_a_generator_with_folders_of_other_names_is_not_passed_over(dolos: Path)
 def test_a_fake_has_the_scene_of_its_real_picture(dolos: Path) -> None:
     for root in (dolos, dolos / "celebahq"):
         samples = read(root).samples
-        found = [s.generator for s in samples if scene_of(s) == "celebahq/test/9"]
+        found = [s.generator for s in samples if s.scene == "celebahq/test/9"]
         assert sorted(found) == sorted([*GENERATORS, "real"])

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.datasets.folders import is_folders, read_folders
-from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.parallel import is_folders, read_folders
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError
 
 
@@ -14,25 +15,26 @@ def touch(root: Path, *paths: str) -> Path:
     return root
 
 
-def read(root: Path, *, allow_unpaired: bool = False) -> Manifest:
+def read(root: Path, *, allow_unpaired: bool = False) -> Dataset:
     return read_folders(root, name="own", fake_is_white=True, allow_unpaired=allow_unpaired)
 
 
 def test_reads_flat_folders_of_any_case(tmp_path: Path) -> None:
     touch(tmp_path, "Image/a.JPG", "Image/.DS_Store", "Image/notes.txt", "MASKS/a.png")
     assert is_folders(tmp_path)
-    manifest = read(tmp_path)
-    (sample,) = manifest.samples
-    assert sample.to_json() == {
-        "id": "Image/a",
-        "image": "Image/a.JPG",
-        "mask": "MASKS/a.png",
-        "split": "all",
-        "generator": "own",
-        "label": 1,
-        "source": "own",
-    }
-    assert (manifest.name, manifest.root, manifest.fake_is_white) == ("own", tmp_path, True)
+    dataset = read(tmp_path)
+    (sample,) = dataset.samples
+    assert sample == Sample(
+        id="Image/a",
+        image="Image/a.JPG",
+        mask="MASKS/a.png",
+        split="all",
+        generator="own",
+        label=1,
+        source="own",
+        scene="Image/a",
+    )
+    assert (dataset.name, dataset.root, dataset.fake_is_white) == ("own", tmp_path, True)
 
 
 def test_reads_splits_and_deeper_mirrored_folders(tmp_path: Path) -> None:
@@ -74,9 +76,9 @@ def test_unpaired_is_an_error_or_listed(tmp_path: Path) -> None:
         f"{tmp_path} holds 1 picture (images/b.png) without a mask and 1 mask (masks/c.png) "
         "without a picture; a mask has its picture's name, pass --allow-unpaired to leave these out"
     )
-    manifest = read(tmp_path, allow_unpaired=True)
-    assert [s.id for s in manifest.samples] == ["images/a"]
-    assert manifest.unpaired == ("images/b.png", "masks/c.png")
+    dataset = read(tmp_path, allow_unpaired=True)
+    assert [s.id for s in dataset.samples] == ["images/a"]
+    assert dataset.unpaired == ("images/b.png", "masks/c.png")
 
 
 def test_a_folder_without_either_is_not_this_layout(tmp_path: Path) -> None:

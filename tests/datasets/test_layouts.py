@@ -2,18 +2,20 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.datasets.layouts import LAYOUTS, open_dataset, scene_of
+from declip_pipeline.datasets.layouts import LAYOUTS, list_dataset
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 
 EXPECTED = (
     "the tree of Dolos, SOURCE/fake/GENERATOR/{images,masks}/{train,valid,test}, "
     "or the tree of AutoSplice, Forged_JPEG75, Forged_JPEG90 or Forged_JPEG100 beside Mask, "
     "or the tree of COCO-SD, images/ and masks/ with the same names, "
-    "or Tp/ and Gt/ side by side, or images/ and masks/ side by side"
+    "or Tp/ and Gt/ side by side, or images/ and masks/ side by side, "
+    "or a folder of images without masks"
 )
 LISTS = (
     'a .json file with a list of [image, mask | "Negative"], or a .csv file whose first line is '
-    "image,mask (or more of image,mask,split,generator,source,label)"
+    "image,mask (or more of image,mask,split,generator,source,label,scene)"
 )
 
 
@@ -37,50 +39,50 @@ def generator(tmp_path: Path) -> Path:
 
 def error(path: Path, **options: object) -> str:
     with pytest.raises(InputError) as caught:
-        open_dataset(path, **options)
+        list_dataset(path, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_recognises_parallel_folders_with_white_for_fake(own: Path) -> None:
-    manifest = open_dataset(own)
-    assert (manifest.name, manifest.root, manifest.fake_is_white) == ("own", own, True)
-    assert manifest.generators == ("own",)
+    dataset = list_dataset(own)
+    assert (dataset.name, dataset.root, dataset.fake_is_white) == ("own", own, True)
+    assert dataset.generators == ("own",)
 
 
 def test_recognises_every_part_of_a_dolos_tree_with_black_for_fake(generator: Path) -> None:
     for root in (generator, *generator.parents[:3]):
-        manifest = open_dataset(root)
-        assert manifest.fake_is_white is False
-        assert manifest.name == root.name
-        (sample,) = manifest.samples
+        dataset = list_dataset(root)
+        assert dataset.fake_is_white is False
+        assert dataset.name == root.name
+        (sample,) = dataset.samples
         assert (sample.source, sample.generator, sample.split) == ("celebahq", "ldm", "train")
 
 
 def test_layout_polarity_and_name_can_be_said(generator: Path) -> None:
-    manifest = open_dataset(generator, layout="folders", name="mine")
-    assert (manifest.fake_is_white, manifest.name, manifest.generators) == (True, "mine", ("mine",))
-    assert open_dataset(generator, fake_is_white=True).fake_is_white is True
-    assert open_dataset(generator, layout="folders", fake_is_white=False).fake_is_white is False
+    dataset = list_dataset(generator, layout="folders", name="mine")
+    assert (dataset.fake_is_white, dataset.name, dataset.generators) == (True, "mine", ("mine",))
+    assert list_dataset(generator, fake_is_white=True).fake_is_white is True
+    assert list_dataset(generator, layout="folders", fake_is_white=False).fake_is_white is False
 
 
 def test_a_path_without_a_name_and_a_link_get_one(
     own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(own / "images")
-    assert open_dataset(Path("..")).name == "own"
+    assert list_dataset(Path("..")).name == "own"
     monkeypatch.chdir(own)
-    assert open_dataset(Path()).name == "own"
+    assert list_dataset(Path()).name == "own"
     link = own.parent / "ldm"
     link.symlink_to(own)
-    assert open_dataset(link).generators == ("ldm",)
+    assert list_dataset(link).generators == ("ldm",)
 
 
 def test_assigns_splits(own: Path) -> None:
     touch(own, *(f"{kind}/{n}.png" for kind in ("images", "masks") for n in range(60)))
-    manifest = open_dataset(own, assign_splits=(60, 20, 20))
-    assert manifest.splits == ("test", "train", "valid")
-    assert manifest == open_dataset(own, assign_splits=(60, 20, 20))
+    dataset = list_dataset(own, assign_splits=(60, 20, 20))
+    assert dataset.splits == ("test", "train", "valid")
+    assert dataset == list_dataset(own, assign_splits=(60, 20, 20))
 
 
 def test_does_not_overrule_existing_splits(generator: Path) -> None:
@@ -107,19 +109,19 @@ def test_pictures_made_of_one_stay_together_when_splits_are_assigned(tmp_path: P
     for number in range(40):
         forged = (f"Forged_JPEG{quality}/{number}_{n}.jpg" for quality in (75, 90) for n in (0, 1))
         touch(tmp_path, f"Authentic/{number}.jpg", f"Mask/{number}_mask.png", *forged)
-    manifest = open_dataset(tmp_path, assign_splits=(50, 25, 25))
+    dataset = list_dataset(tmp_path, assign_splits=(50, 25, 25))
     splits_of: dict[str, set[str]] = {}
-    for sample in manifest.samples:
-        splits_of.setdefault(scene_of("autosplice")(sample), set()).add(sample.split)
-    assert manifest.splits == ("test", "train", "valid")
+    for sample in dataset.samples:
+        splits_of.setdefault(sample.scene, set()).add(sample.split)
+    assert dataset.splits == ("test", "train", "valid")
     assert {len(splits) for splits in splits_of.values()} == {1}
     assert len(splits_of) == 40
 
 
 def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
-    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders json csv"
+    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders json csv images"
     with pytest.raises(UnknownNameError) as caught:
-        open_dataset(own, layout="dolls")
+        list_dataset(own, layout="dolls")
     expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, autosplice, coco"
     assert str(caught.value).startswith(expected)
 
@@ -130,11 +132,38 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
 
 
 def test_pictures_in_no_known_layout(tmp_path: Path) -> None:
-    touch(tmp_path, "a.png")
+    touch(tmp_path, "a_mask.png")
     message = error(tmp_path)
     assert message == f"{tmp_path} holds 1 picture in no known layout; expected {EXPECTED}"
     touch(tmp_path, "sea/b.jpg")
     assert " holds 2 pictures in no known layout; " in error(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "mask", ["a_mask.png", "truth/GT/a.png", "Ground Truth/a.png", "masks-2/a.png", "sea/a_gt.tif"]
+)
+def test_images_beside_what_may_be_masks_are_in_no_layout(tmp_path: Path, mask: str) -> None:
+    touch(tmp_path, "a.png", mask)
+    assert " holds 2 pictures in no known layout; " in error(tmp_path)
+    assert len(list_dataset(tmp_path, layout="images")) == 2
+
+
+def test_a_folder_of_images_alone_is_a_dataset_of_unknown_ones(tmp_path: Path) -> None:
+    root = touch(tmp_path / "found", "a.png", "sea/b.JPG", "unmasked/gtx.png", "sea/.hidden.png")
+    dataset = list_dataset(str(root))
+    assert (dataset.name, dataset.root, dataset.splits) == ("found", root, ("all",))
+    assert dataset.samples[1] == Sample(
+        "sea/b", "sea/b.JPG", None, "all", "unknown", -1, "found", "sea/b"
+    )
+    assert {(s.label, s.generator, s.mask) for s in dataset.samples} == {(-1, "unknown", None)}
+
+
+def test_a_folder_of_images_may_have_splits(tmp_path: Path) -> None:
+    touch(tmp_path, "train/a.png", "val/b.png", "Test/sea/c.png")
+    assert list_dataset(tmp_path).splits == ("test", "train", "valid")
+    touch(tmp_path, "d.png")
+    assert "1 of 4 pictures lie outside the folders train, valid and test" in error(tmp_path)
+    assert "no pictures found under" in error(touch(tmp_path / "empty", "a.txt"), layout="images")
 
 
 def test_images_without_masks_is_a_missing_folder(tmp_path: Path) -> None:
@@ -148,7 +177,7 @@ def test_a_layout_said_wrongly(own: Path) -> None:
 def test_allow_unpaired_leaves_out_but_does_not_accept_nothing(own: Path) -> None:
     touch(own, "images/b.png")
     assert "1 picture (images/b.png) without a mask" in error(own)
-    assert open_dataset(own, allow_unpaired=True).unpaired == ("images/b.png",)
+    assert list_dataset(own, allow_unpaired=True).unpaired == ("images/b.png",)
     (own / "masks/a.png").unlink()
     assert error(own, allow_unpaired=True) == (
         f"no picture under {own} has a mask of its name; expected images/ and masks/ side by side"

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from declip_pipeline.datasets.layouts import open_dataset
+from declip_pipeline.datasets.layouts import list_dataset
 from declip_pipeline.errors import InputError
 
 CSV = (
     "a .csv file whose first line is image,mask "
-    "(or more of image,mask,split,generator,source,label)"
+    "(or more of image,mask,split,generator,source,label,scene)"
 )
 JSON = 'a .json file with a list of [image, mask | "Negative"]'
 
@@ -38,16 +38,16 @@ def csv_of(files: Path, *lines: str) -> Path:
 
 def error(path: Path, **options: object) -> str:
     with pytest.raises(InputError) as caught:
-        open_dataset(path, **options)
+        list_dataset(path, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
 def test_a_json_list_pairs_by_what_it_says(files: Path) -> None:
     entries = [["fakes/a.png", "truth/2.png"], ["fakes/b.png", "truth/1.png"]]
-    manifest = open_dataset(json_of(files, [*entries, ["real/c.png", "Negative"]]))
-    assert (manifest.name, manifest.root, manifest.fake_is_white) == ("mine", files, True)
-    found = [(s.id, s.mask, s.generator, s.split, s.source) for s in manifest.samples]
+    dataset = list_dataset(json_of(files, [*entries, ["real/c.png", "Negative"]]))
+    assert (dataset.name, dataset.root, dataset.fake_is_white) == ("mine", files, True)
+    found = [(s.id, s.mask, s.generator, s.split, s.source) for s in dataset.samples]
     assert found == [
         ("fakes/a", "truth/2.png", "mine", "all", "mine"),
         ("fakes/b", "truth/1.png", "mine", "all", "mine"),
@@ -59,9 +59,9 @@ def test_absolute_paths_elsewhere_make_their_folder_the_root(files: Path, tmp_pa
     aside = tmp_path / "lists"
     aside.mkdir()
     entries = [[str(files / "fakes/a.png"), "../truth/1.png"]]
-    manifest = open_dataset(json_of(aside, entries))
-    assert manifest.root == files
-    assert manifest.samples[0].image == "fakes/a.png"
+    dataset = list_dataset(json_of(aside, entries))
+    assert dataset.root == files
+    assert dataset.samples[0].image == "fakes/a.png"
 
 
 @pytest.mark.parametrize(
@@ -86,9 +86,9 @@ def test_files_that_are_not_there(files: Path) -> None:
         f"{path} lists 1 file (truth/9.png) that cannot be found; paths are relative to the "
         "list's own folder, pass --allow-unpaired to leave these out"
     )
-    manifest = open_dataset(path, allow_unpaired=True)
-    assert [s.id for s in manifest.samples] == ["fakes/a"]
-    assert manifest.unpaired == ("fakes/b.png",)
+    dataset = list_dataset(path, allow_unpaired=True)
+    assert [s.id for s in dataset.samples] == ["fakes/a"]
+    assert dataset.unpaired == ("fakes/b.png",)
 
 
 def test_a_list_of_which_nothing_is_there_names_what_it_lists(files: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_csv_file_may_say_all(files: Path) -> None:
     ]
     found = [
         (s.id, s.mask, s.split, s.generator, s.source)
-        for s in open_dataset(csv_of(files, *lines)).samples
+        for s in list_dataset(csv_of(files, *lines)).samples
     ]
     assert found == [
         ("fakes/a", "truth/1.png", "train", "lama", "faces"),
@@ -134,7 +134,10 @@ def test_a_csv_file_may_say_all(files: Path) -> None:
         (["image,mask,mask"], " has two columns mask; remove one of them"),
         (["image,mask", "a,b,c"], ", line 2 has 3 cells; 2 expected, as in line 1"),
         (["image,mask", ",b"], ", line 2 names no picture; fill in image or remove the line"),
-        (["image,mask,label", "a,b,yes"], ", line 2 has label 'yes'; 1 fake or 0 real expected"),
+        (
+            ["image,mask,label", "a,b,yes"],
+            ", line 2 has label 'yes'; 1 fake, 0 real or -1 unknown expected",
+        ),
         (
             ["image,mask,label", "a,b,0"],
             ", line 2 has label 0 and a mask; a real picture has Negative for mask",

@@ -2,29 +2,29 @@ from collections import Counter
 
 import pytest
 
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.splits import assign_splits, splits_of_paths
 from declip_pipeline.errors import InputError
 
 
-def samples(count: int, split: str = "all") -> list[Sample]:
-    return [Sample(f"images/{n}", "i", "m", split, "x", 1, "x") for n in range(count)]
+def samples(count: int, split: str = "all", step: int = 1) -> Samples:
+    images = [f"images/{number}.png" for number in range(0, count, step)]
+    return Samples.from_columns(images, mask=images, split=split, generator="x", source="x")
 
 
 def test_splits_come_from_the_first_folder() -> None:
-    paths = {"i/1": "train/1.png", "i/2": "Val/a/2.png", "i/3": "valid/3.png", "i/4": "test/4.png"}
-    expected = {"i/1": "train", "i/2": "valid", "i/3": "valid", "i/4": "test"}
-    assert splits_of_paths("/data", paths) == expected
+    paths = ["train/1.png", "Val/a/2.png", "valid/3.png", "test/4.png"]
+    assert splits_of_paths("/data", paths, paths) == ["train", "valid", "valid", "test"]
 
 
 def test_without_such_folders_all_is_one_split() -> None:
-    paths = {"i/1": "1.png", "i/2": "sea/train/2.png", "i/3": "train.png"}
-    assert set(splits_of_paths("/data", paths).values()) == {"all"}
+    paths = ["1.png", "sea/train/2.png", "train.png"]
+    assert splits_of_paths("/data", paths, paths) == ["all"] * 3
 
 
 def test_some_inside_and_some_outside_is_refused() -> None:
     with pytest.raises(InputError) as caught:
-        splits_of_paths("/data", {"i/1": "train/1.png", "i/3": "3.png", "i/2": "sea/2.png"})
+        splits_of_paths("/data", ["i/1", "i/3", "i/2"], ["train/1.png", "3.png", "sea/2.png"])
     assert str(caught.value) == (
         "/data: 2 of 3 pictures lie outside the folders train, valid and test (the first is i/2); "
         "put each into one of them"
@@ -39,7 +39,7 @@ def test_assignment_is_pinned_and_near_its_percents() -> None:
 
 def test_a_sample_keeps_its_split_when_others_come_or_go() -> None:
     many = {s.id: s.split for s in assign_splits(samples(100), (50, 25, 25))}
-    for sample in assign_splits(samples(100)[::7], (50, 25, 25)):
+    for sample in assign_splits(samples(100, step=7), (50, 25, 25)):
         assert sample.split == many[sample.id]
 
 
@@ -58,3 +58,12 @@ def test_existing_splits_are_not_overruled() -> None:
     message = r"has splits already \(test\); leave the percents out"
     with pytest.raises(InputError, match=message):
         assign_splits(samples(3, "test"), (80, 10, 10))
+
+
+def test_images_of_one_scene_stay_together() -> None:
+    images = [f"{number}.png" for number in range(60)]
+    scenes = [str(number // 3) for number in range(60)]
+    made = Samples.from_columns(images, mask=images, generator="x", source="x", scene=scenes)
+    splits = assign_splits(made, (50, 25, 25)).strings("split")
+    assert all(len({*splits[first : first + 3]}) == 1 for first in range(0, 60, 3))
+    assert {*splits} == {"train", "valid", "test"}

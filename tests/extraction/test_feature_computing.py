@@ -12,7 +12,7 @@ from made_dataset import write_dataset
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.compute import is_out_of_memory
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.feature_computing import FeatureComputer
 from declip_pipeline.extraction.stage_times import StageTimes
@@ -110,9 +110,9 @@ def test_what_counts_as_too_little_memory(error, expected):
 def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(fmt, "ROWS_PER_SHARD", 4)
     dataset = write_dataset(tmp_path / "noisy", {"train": 30})
-    manifest, sizes = open_checked_dataset(dataset)
-    common = {"layers": ["layer0", "layer3"], "sizes": sizes, "batch_size": 4}
-    alone = extract(manifest, tiny_backbone, root=tmp_path / "one", **common)
+    opened = open_dataset(dataset)
+    common = {"layers": ["layer0", "layer3"], "batch_size": 4}
+    alone = extract(opened, tiny_backbone, root=tmp_path / "one", **common)
 
     def fill_by_two(filler, *, fill=None, progress):
         pending = filler.writer.pending_shards()
@@ -122,7 +122,7 @@ def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, m
         filler.writer.finish()
 
     monkeypatch.setattr("declip_pipeline.extraction.extract.fill_store", fill_by_two)
-    both = extract(manifest, tiny_backbone, root=tmp_path / "two", **common)
+    both = extract(opened, tiny_backbone, root=tmp_path / "two", **common)
     assert files_of(Path(both.location)) == files_of(Path(alone.location))
 
 
@@ -130,6 +130,6 @@ def test_a_store_of_a_compiled_backbone_says_so(shared_dataset, tmp_path):
     backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)], device="cpu").compile(
         "eager"
     )
-    manifest, sizes = open_checked_dataset(shared_dataset)
-    made = extract(manifest, backbone, layers=["layer0"], sizes=sizes, root=tmp_path)
+    opened = open_dataset(shared_dataset)
+    made = extract(opened, backbone, layers=["layer0"], root=tmp_path)
     assert Store(made.location).provenance["compiled"] is True

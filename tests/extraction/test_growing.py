@@ -14,8 +14,8 @@ from made_dataset import forged_picture
 from PIL import Image
 from same_content import require_same_content, shared_files
 
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.local_storage import LocalStorage
@@ -33,11 +33,11 @@ def small_shards(monkeypatch):
 
 
 def run(dataset, backbone, root, *, splits=None, fake_is_white=None, **changes):
-    manifest, sizes = open_checked_dataset(dataset, splits=splits)
+    opened = open_dataset(dataset, splits=splits)
     if fake_is_white is not None:
-        manifest = replace(manifest, fake_is_white=fake_is_white)
-    options = {"layers": OLD, "sizes": sizes, "root": root, "batch_size": 4}
-    return extract(manifest, backbone, **(options | changes))
+        opened = replace(opened, fake_is_white=fake_is_white)
+    options = {"layers": OLD, "root": root, "batch_size": 4}
+    return extract(opened, backbone, **(options | changes))
 
 
 @pytest.fixture

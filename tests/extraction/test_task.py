@@ -13,9 +13,9 @@ from worker_processes import declare_gpu, pid, pretend_version, separate_cluster
 
 from declip_pipeline import __version__
 from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import DeclipError, InputError, StoreError
 from declip_pipeline.extraction import sample_reading
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.task import ShardWorkers
@@ -49,9 +49,9 @@ def small_shards(monkeypatch):
 
 
 def run(pictures, backbone, root, **changes):
-    manifest, sizes = open_checked_dataset(pictures)
-    options = {"layers": ["layer0", "layer3"], "sizes": sizes, "root": root, "batch_size": 4}
-    return extract(manifest, backbone, **(options | changes))
+    opened = open_dataset(pictures)
+    options = {"layers": ["layer0", "layer3"], "root": root, "batch_size": 4}
+    return extract(opened, backbone, **(options | changes))
 
 
 def by_workers(client):

@@ -152,7 +152,7 @@ def test_a_mask_that_cannot_be_used_is_a_row_though_it_sorts_first(program, extr
 
 
 def test_the_check_of_masks_keeps_to_the_largest_picture(program, extraction, dataset, monkeypatch):
-    from declip_pipeline.extraction import checked_dataset
+    from declip_pipeline.datasets import checks
 
     decoded = []
 
@@ -160,7 +160,7 @@ def test_the_check_of_masks_keeps_to_the_largest_picture(program, extraction, da
         decoded.append(options["max_megapixels"])
         return np.eye(40, 56) > 0
 
-    monkeypatch.setattr(checked_dataset, "decode_mask", decode)
+    monkeypatch.setattr(checks, "decode_mask", decode)
     assert program(*extraction(dataset, "--max-megapixels", 1.5)).code == 0
     assert set(decoded) == {1.5}
 

@@ -45,7 +45,7 @@ IMPORTED = [
     "rich.progress",
     "stages.app",
     "declip_pipeline.backbones.from_open_clip",
-    "declip_pipeline.extraction.checked_dataset",
+    "declip_pipeline.datasets.opening",
     "declip_pipeline.extraction.estimate",
     "declip_pipeline.extraction.extract",
 ]

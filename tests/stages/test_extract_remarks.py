@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from published_trees import flip, write_coco_sd, write_dolos
 
-from declip_pipeline.extraction import checked_dataset
+from declip_pipeline.datasets import opening
 
 
 @pytest.fixture
@@ -65,11 +65,11 @@ def test_masks_that_call_most_of_the_pixels_fake_are_remarked_until_it_is_said(
 
 
 def test_of_many_masks_some_are_looked_at(monkeypatch, tmp_path):
-    monkeypatch.setattr(checked_dataset, "MASKS_PER_GENERATOR", 2)
+    monkeypatch.setattr(opening, "MASKS_PER_GENERATOR", 2)
     data = write_coco_sd(tmp_path / "coco-sd")
     flip(data / "masks")
     lines: list[str] = []
-    checked_dataset.open_checked_dataset(data, notice=lines.append)
+    opening.open_dataset(data, notice=lines.append)
     (line,) = lines
     assert line.startswith("problem: coco-sd coco-sd: 2 of its 6 masks call 79.2% of the pixels")
 
@@ -77,8 +77,8 @@ def test_of_many_masks_some_are_looked_at(monkeypatch, tmp_path):
 def test_folders_of_wholly_generated_pictures_are_no_files_without_a_partner(said, tmp_path):
     data = write_dolos(tmp_path / "dolos", count=1, sources=("celebahq", "ffhq"))
     lines = said(data, "--generators", "lama")
-    assert lines[0] == (
+    assert (
         "2 folders (celebahq/fake/p2, ffhq/fake/p2) of wholly generated pictures, without masks, "
         "left out"
-    )
+    ) in lines
     assert not any("no partner" in line for line in lines)

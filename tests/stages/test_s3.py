@@ -12,8 +12,8 @@ import zarr
 from s3_server import S3Server, free_port, running_s3_server
 from zarr.storage import ObjectStore
 
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.extraction import shard_filling
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.object_storage import ObjectStorage
@@ -64,8 +64,8 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 
 def run_extract(dataset, backbone, root, layers=("layer0", "layer3")):
-    manifest, sizes = open_checked_dataset(dataset)
-    return extract(manifest, backbone, layers=layers, sizes=sizes, root=root, batch_size=4)
+    opened = open_dataset(dataset)
+    return extract(opened, backbone, layers=layers, root=root, batch_size=4)
 
 
 def read_all(store: Store, layer: str) -> np.ndarray:

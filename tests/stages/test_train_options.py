@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
@@ -20,13 +20,12 @@ QUICK = ("--epochs", 2, "--batch-size", 4, "--initialization", "pytorch", "--lr"
 
 
 def resnet_store(dataset, root, **options):
-    manifest, sizes = open_checked_dataset(dataset, **options)
+    opened = open_dataset(dataset, **options)
     backbone = open_backbone("CLIP:from-file", weights=[str(TINY_RN)], device="cpu")
     extraction = extract(
-        manifest,
+        opened,
         backbone,
         layers=["layer2", "layer3"],
-        sizes=sizes,
         root=root,
         provenance={"arch": "CLIP:from-file", "weights": [str(TINY_RN)]},
     )

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import InputError, WeightsError
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.files import sha256_of_file
@@ -28,12 +28,11 @@ SHAPE = FeatureShape(3, 64, 64)
 @pytest.fixture(scope="module")
 def pixel_store(shared_dataset, tmp_path_factory):
     """The shared dataset's pixels, 64x64."""
-    manifest, sizes = open_checked_dataset(shared_dataset)
+    opened = open_dataset(shared_dataset)
     extraction = extract(
-        manifest,
+        opened,
         open_backbone("pixels:64", device="cpu"),
         layers=["pixels"],
-        sizes=sizes,
         root=tmp_path_factory.mktemp("cache"),
         provenance={"arch": "pixels:64", "weights": []},
     )

@@ -11,7 +11,7 @@ import torch
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import evaluate_run
@@ -42,13 +42,11 @@ def store_of(tmp_path_factory):
     """Stores of one small demo set by dtype, those after the first out of the float32 one."""
     root = tmp_path_factory.mktemp("demo")
     build_demo_set(root / "demo", seed=0, train_count=20, valid_count=3, test_count=8)
-    manifest, sizes = open_checked_dataset(root / "demo", generators=["telea"])
+    opened = open_dataset(root / "demo", generators=["telea"])
     backbone = open_backbone("efficientnet-lite0", device="cpu")
     return {
         dtype: Store(
-            extract(
-                manifest, backbone, layers=[LAYER], sizes=sizes, root=root / "cache", dtype=dtype
-            ).location
+            extract(opened, backbone, layers=[LAYER], root=root / "cache", dtype=dtype).location
         )
         for dtype in ("float32", "float16", "int8")
     }

@@ -9,8 +9,8 @@ from conftest import TINY_RESNET, TINY_VIT
 
 from declip_pipeline.backbones.network import NetworkBackbone
 from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import IdentityMismatchError, StoreError
-from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
@@ -27,12 +27,11 @@ from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFe
 def extracted(dataset, root, weights=TINY_VIT, dtype="float32", view="clean"):
     """A store of a backbone with weights from a file."""
     backbone = open_backbone("CLIP:from-file", weights=[str(weights)], device="cpu")
-    manifest, sizes = open_checked_dataset(dataset)
+    opened = open_dataset(dataset)
     extraction = extract(
-        manifest,
+        opened,
         backbone,
         layers=list(backbone.layers),
-        sizes=sizes,
         root=root,
         dtype=dtype,
         view=parse_view(view),
