@@ -137,31 +137,6 @@ class Samples(Sequence[Sample]):
         return cls(pa.Table.from_batches(batches, SCHEMA).unify_dictionaries())
 
     @classmethod
-    def from_parquet(cls, content: bytes) -> "Samples":
-        """Read the table from the content of a Parquet file.
-
-        Raises:
-            InputError: For content that is not Parquet, or has other columns.
-        """
-        try:
-            table = pq.read_table(pa.BufferReader(content), read_dictionary=list(_NAMES))
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise InputError(
-                f"the table of samples is not Parquet ({str(error).partition(chr(10))[0]})"
-            ) from error
-        return cls(table)
-
-    def to_parquet(self) -> bytes:
-        """Return the content of a Parquet file, the same bytes for equal samples."""
-        file = io.BytesIO()
-        # By order of appearance in the rows, whatever order the dictionaries had in memory.
-        plain = self.table.cast(_PLAIN)
-        # Dictionaries pay for what repeats; of unique ids, paths and hashes they cost time alone.
-        repeating = [*_NAMES, "label", "height", "width"]
-        pq.write_table(plain, file, compression="zstd", use_dictionary=repeating)
-        return file.getvalue()
-
-    @classmethod
     def from_columns(
         cls,
         image: Sequence[str],
@@ -192,9 +167,7 @@ class Samples(Sequence[Sample]):
         count = len(image)
         ids = pa.array(unique_ids(image) if id is None else id, pa.string())
         masks = pa.nulls(count, pa.string()) if mask is None else pa.array(mask, pa.string())
-        labels: Any = label
-        if labels is None:
-            labels = np.where(np.asarray(pc.is_valid(masks)), FAKE, REAL)
+        labels = np.where(np.asarray(masks.is_valid()), FAKE, REAL) if label is None else label
         zeros = np.zeros(count, np.int32)
         no_hash = pa.nulls(count, pa.binary(32))
         columns = {
@@ -212,6 +185,31 @@ class Samples(Sequence[Sample]):
             "mask_sha256": no_hash,
         }
         return cls(pa.table(columns, SCHEMA))
+
+    @classmethod
+    def from_parquet(cls, content: bytes) -> "Samples":
+        """Read the table from the content of a Parquet file.
+
+        Raises:
+            InputError: For content that is not Parquet, or has other columns.
+        """
+        try:
+            table = pq.read_table(pa.BufferReader(content), read_dictionary=list(_NAMES))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(
+                f"the table of samples is not Parquet ({str(error).partition(chr(10))[0]})"
+            ) from error
+        return cls(table)
+
+    def to_parquet(self) -> bytes:
+        """Return the content of a Parquet file, the same bytes for equal samples."""
+        file = io.BytesIO()
+        # By order of appearance in the rows, whatever order the dictionaries had in memory.
+        plain = self.table.cast(_PLAIN)
+        # Dictionaries pay for what repeats; of unique ids, paths and hashes they cost time alone.
+        repeating = [*_NAMES, "label", "height", "width"]
+        pq.write_table(plain, file, compression="zstd", use_dictionary=repeating)
+        return file.getvalue()
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -239,10 +237,8 @@ class Samples(Sequence[Sample]):
         return value.hex() if isinstance(value, bytes) else value
 
     def __eq__(self, other: object) -> bool:
-        # Names are compared as text: equal ones may have other codes.
-        return isinstance(other, Samples) and all(
-            _text(one).equals(_text(two))
-            for one, two in zip(self.table.columns, other.table.columns, strict=True)
+        return isinstance(other, Samples) and self.table.cast(_PLAIN).equals(
+            other.table.cast(_PLAIN)
         )
 
     __hash__ = None  # type: ignore[assignment]

@@ -147,7 +147,7 @@ def tabled_samples(
     samples = Samples.from_columns(
         paths,
         id=ids,
-        mask=[None if masks[row] is None else place[masks[row]] for row in kept],
+        mask=[place[mask] if mask is not None else None for mask in (masks[row] for row in kept)],
         split=[splits[row] for row in kept],
         generator=[generators[row] for row in kept],
         source=[sources[row] or name for row in kept],

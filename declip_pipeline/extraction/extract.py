@@ -152,8 +152,10 @@ def extract(
 
 
 def _some_files(samples: Samples) -> dict[str, str]:
-    """The first and the last image and mask, with their SHA-256: parts of a dataset may lie on
-    disks of their own."""
+    """The first and the last image and mask, with their SHA-256.
+
+    Parts of a dataset may lie on disks of their own.
+    """
     masked = samples.rows(label=FAKE)
     files = {s.image: str(s.image_sha256) for s in (samples[0], samples[-1])}
     for row in (*masked[:1], *masked[-1:]):

@@ -111,8 +111,6 @@ def test_equality_and_hash_are_of_the_values(samples: Samples) -> None:
         "generator": "x",
         "source": "x",
         "scene": "x",
-        "height": 1,
-        "width": 1,
         "image_sha256": "ff" * 32,
         "mask_sha256": "ff" * 32,
     }
@@ -120,6 +118,7 @@ def test_equality_and_hash_are_of_the_values(samples: Samples) -> None:
         other = Samples.from_rows([replace(ROWS[0], **{name: value}), *ROWS[1:]])
         assert other != samples
         hashes.add(other.sha256())
+    assert samples.replace(height=[1, 2, 3, 4]).sha256() == samples.sha256()
     # The same text in two columns or rows, cut at another place.
     hashes.add(Samples.from_rows([replace(ROWS[0], id="bi", image="/b.png"), *ROWS[1:]]).sha256())
     assert len(hashes) == 3 + len(changes)
@@ -128,16 +127,32 @@ def test_equality_and_hash_are_of_the_values(samples: Samples) -> None:
 def test_the_hash_is_as_documented(samples: Samples) -> None:
     digest = hashlib.sha256()
     for name in SCHEMA.names:
+        if name in ("height", "width"):
+            continue
         values = [getattr(sample, name) for sample in ROWS]
-        if name in ("label", "height", "width"):
-            width = "b" if name == "label" else "i"
-            digest.update(struct.pack(f"<4{width}", *values))
+        if name == "label":
+            digest.update(struct.pack("<4b", *values))
             continue
         encode = bytes.fromhex if name.endswith("sha256") else str.encode
         parts = [None if value is None else encode(value) for value in values]
         digest.update(struct.pack("<4i", *(-1 if part is None else len(part) for part in parts)))
         digest.update(b"".join(part or b"" for part in parts))
     assert samples.sha256() == digest.hexdigest()
+
+
+def test_parquet_gives_the_samples_back_in_the_same_bytes(samples: Samples) -> None:
+    content = samples.to_parquet()
+    assert Samples.from_parquet(content) == samples
+    assert Samples.from_parquet(content).to_parquet() == content
+    assert Samples.from_rows([*ROWS, ROWS[0]]).take([0, 1, 2, 3]).to_parquet() == content
+    with pytest.raises(InputError, match="^the table of samples is not Parquet"):
+        Samples.from_parquet(b"words")
+
+
+def test_content_and_masks(samples: Samples) -> None:
+    assert [len(one) for one in samples.content().to_pylist()] == [32, 32, 32, 0]
+    assert not samples.have_masks
+    assert samples.take([0, 1, 2]).have_masks
 
 
 def test_columns_make_samples_with_defaults() -> None:

@@ -301,6 +301,25 @@ def test_a_list_of_files_that_are_not_there_is_refused_with_their_names(refused,
     )
 
 
+def test_images_without_masks_are_no_problem(check, program, tmp_path):
+    root = tmp_path / "found"
+    for place, split in enumerate(("train", "test", "test/sea")):
+        noise = np.random.default_rng(place).integers(0, 256, (40, 48, 3), np.uint8)
+        save(root / split / "a.png", noise)
+    code, lines = check(root)
+    assert code == 0
+    assert lines == [
+        "note: images without masks: their features can be extracted, nothing can be learned from "
+        "them or tested on them",
+        "ok: no problem found",
+    ]
+    out = program("data", "check", root).out
+    assert out.startswith("found: layout images, 3 pictures; ")
+    assert ["found", "unknown", "test", "2", "48x40", "-", "-"] in [
+        line.split() for line in out.splitlines()
+    ]
+
+
 def test_every_layout_of_the_library_can_be_chosen():
     from declip_pipeline.datasets.layouts import LAYOUTS
     from stages.dataset_options import Layout

@@ -1,1 +1,1 @@
-"""The demo set: four ways of forging photographs that the installed packages ship."""
+"""Demo set: four ways of forging photographs that the installed packages ship."""

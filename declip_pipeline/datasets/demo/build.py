@@ -1,4 +1,4 @@
-"""The demo set as a tree of files in the layout of Dolos."""
+"""Building of the demo set: a tree of files in the layout of Dolos."""
 
 import os
 import shutil
@@ -32,14 +32,23 @@ def build_demo_set(
     """Write the demo set under `folder`, which must not exist yet.
 
     `demo/fake/{generator}/{images,masks}/{split}/NAME.png` and `demo/real/{split}/NAME.png`:
-    256x256 RGB, masks 256x256 grey with 0 where fake and 255 elsewhere. Every count is the number
-    of untouched crops of that split; each is forged once by every generator of `GENERATORS`, in
-    the same region. NAME begins with the photograph's name, and a photograph is in one split only.
-    The same seed and library versions give the same bytes. `progress` is called with the number
-    of finished crops and of all. The folder appears whole or not at all.
+    256x256 RGB, masks 256x256 grey with 0 where fake and 255 elsewhere. NAME begins with the
+    photograph's name, and a photograph is in one split only. The same seed and library versions
+    give the same bytes. The folder appears whole or not at all.
 
-    Raises `OutputExistsError` if `folder` exists, `InputError` for a count below 1 or missing
-    photographs, `StorageFullError` on a full disk.
+    Args:
+        folder: Where to write.
+        seed: Seed of crops, regions and forgeries.
+        train_count: Number of untouched crops of the split train; each is forged once by every
+            generator of `GENERATORS`, in the same region.
+        valid_count: The same of the split valid.
+        test_count: The same of the split test.
+        progress: Called with the number of finished crops and of all.
+
+    Raises:
+        OutputExistsError: If `folder` exists.
+        InputError: For a count below 1, or missing photographs.
+        StorageFullError: On a full disk.
     """
     counts = {"train": train_count, "valid": valid_count, "test": test_count}
     for split, count in counts.items():
@@ -47,13 +56,13 @@ def build_demo_set(
             raise InputError(f"{split}_count is {count}; a split needs at least 1 crop")
     if folder.exists():
         raise OutputExistsError(f"{folder} exists; name another folder for the demo set")
-    pictures = {p: photographs.read(path) for p, path in photographs.locate().items()}
+    images = {p: photographs.read(path) for p, path in photographs.locate().items()}
 
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     with full_disk_as_error(folder):
         try:
             _make_folders(partial / "demo", counts)
-            _write_samples(partial / "demo", pictures, counts, seed, progress)
+            _write_samples(partial / "demo", images, counts, seed, progress)
             partial.rename(folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -69,22 +78,20 @@ def _make_folders(root: Path, splits: dict[str, int]) -> None:
 
 def _write_samples(
     root: Path,
-    pictures: dict[photographs.Photograph, np.ndarray],
+    images: dict[photographs.Photograph, np.ndarray],
     counts: dict[str, int],
     seed: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    """Make every sample; a sample depends on its own random numbers, not on the threads' order."""
+    """Write every sample; each has its own random numbers, so the threads' order is no matter."""
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         samples = []
         for split, count in counts.items():
-            sources = [photograph for photograph in pictures if photograph.split == split]
+            sources = [photograph for photograph in images if photograph.split == split]
             for number in range(count):
                 source = sources[number % len(sources)]
                 name = f"{source.name}_{number:04d}"
-                samples.append(
-                    pool.submit(_write_sample, root, split, name, pictures[source], seed)
-                )
+                samples.append(pool.submit(_write_sample, root, split, name, images[source], seed))
         try:
             for done, sample in enumerate(as_completed(samples), start=1):
                 sample.result()
@@ -106,7 +113,7 @@ def _write_sample(root: Path, split: str, name: str, photograph: np.ndarray, see
 
 
 def _write_png(path: Path, pixels: np.ndarray) -> None:
-    """Write HWC RGB or HW grey; through memory, since OpenCV's own writer hides a full disk."""
+    """Write HWC RGB or HW grey through memory: OpenCV's own writer hides a full disk."""
     if pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".png", pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])

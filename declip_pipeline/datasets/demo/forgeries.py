@@ -1,7 +1,7 @@
-"""Four ways to paint a region anew, each leaving traces of its own.
+"""Four ways to paint a region again, each leaving traces of its own.
 
-Each takes a picture (HWC uint8 RGB, [0, 255]), a region (HW bool, True where to paint) and a
-random generator, and returns a new picture. All but `latent` leave every pixel outside the region
+Each takes an image (HWC uint8 RGB, [0, 255]), a region (HW bool, True where to paint) and a
+random generator, and returns a new image. All but `latent` leave every pixel outside the region
 exactly as it was.
 """
 
@@ -14,19 +14,19 @@ from numpy.random import Generator
 Forge = Callable[[np.ndarray, np.ndarray, Generator], np.ndarray]
 
 
-def telea(picture: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
-    """Fast marching from the rim inwards: streaks along the way in (Telea, 2004)."""
-    return _inpaint(picture, region, cv2.INPAINT_TELEA)
+def telea(image: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
+    """March fast from the rim inwards: streaks along the way in (Telea, 2004)."""
+    return _inpaint(image, region, cv2.INPAINT_TELEA)
 
 
-def navier_stokes(picture: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
-    """Fluid dynamics that carries edges inwards: smooth fans (Bertalmio et al., 2001)."""
-    return _inpaint(picture, region, cv2.INPAINT_NS)
+def navier_stokes(image: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
+    """Carry edges inwards by fluid dynamics: smooth fans (Bertalmio et al., 2001)."""
+    return _inpaint(image, region, cv2.INPAINT_NS)
 
 
-def _inpaint(picture: np.ndarray, region: np.ndarray, method: int) -> np.ndarray:
-    painted = cv2.inpaint(picture, region.astype(np.uint8), 3, method)
-    return np.where(region[..., None], painted, picture)
+def _inpaint(image: np.ndarray, region: np.ndarray, method: int) -> np.ndarray:
+    painted = cv2.inpaint(image, region.astype(np.uint8), 3, method)
+    return np.where(region[..., None], painted, image)
 
 
 PATCH = 16  # pixels along a side of a copied patch
@@ -35,8 +35,8 @@ CANDIDATES = 16  # places looked at for each patch
 SEAM = 4  # pixels over which the rim of the region is blended
 
 
-def texture_copy(picture: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
-    """Patches from elsewhere in the picture, laid from the rim inwards, overlaps blended.
+def texture_copy(image: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
+    """Lay patches from elsewhere in the image from the rim inwards, overlaps blended.
 
     Of some random places outside the region the one is copied that agrees best with what already
     lies there, as in image quilting (Efros and Freeman, 2001), but seams are feathered, not cut.
@@ -46,11 +46,11 @@ def texture_copy(picture: np.ndarray, region: np.ndarray, random: Generator) -> 
     covered = cv2.boxFilter(region.astype(np.float32), -1, (PATCH, PATCH), anchor=(0, 0))
     covered = covered[: size[0] - PATCH + 1, : size[1] - PATCH + 1].round(4)
     rows, columns = np.nonzero(covered == covered.min())
-    windows = np.lib.stride_tricks.sliding_window_view(picture, (PATCH, PATCH), axis=(0, 1))
+    windows = np.lib.stride_tricks.sliding_window_view(image, (PATCH, PATCH), axis=(0, 1))
 
     taper = np.minimum(np.arange(1, PATCH + 1), np.arange(PATCH, 0, -1)).clip(max=PATCH - STEP)
     taper = (taper[:, None] * taper[None, :]).astype(np.float32)[..., None]
-    painted = np.where(region[..., None], 0, picture).astype(np.float32)
+    painted = np.where(region[..., None], 0, image).astype(np.float32)
     weight = np.where(region, 0, taper.max()).astype(np.float32)[..., None]
     for row, column in _patches_from_rim(region, depth):
         here = np.s_[row : row + PATCH, column : column + PATCH]
@@ -66,8 +66,8 @@ def texture_copy(picture: np.ndarray, region: np.ndarray, random: Generator) -> 
         painted[here] = np.where(inside, blend, painted[here])
         weight[here] = np.where(inside, total, weight[here])
     rim = (depth / SEAM).clip(0, 1)[..., None]
-    blended = (painted * rim + picture * (1 - rim)).round().astype(np.uint8)
-    return np.where(region[..., None], blended, picture)
+    blended = (painted * rim + image * (1 - rim)).round().astype(np.uint8)
+    return np.where(region[..., None], blended, image)
 
 
 def _patches_from_rim(region: np.ndarray, depth: np.ndarray) -> list[tuple[int, int]]:
@@ -82,16 +82,16 @@ def _patches_from_rim(region: np.ndarray, depth: np.ndarray) -> list[tuple[int, 
     return [(row, column) for _, row, column in sorted(corners)]
 
 
-def latent(picture: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
-    """Everything goes through a coarse code and back, as latent diffusion's VAE does.
+def latent(image: np.ndarray, region: np.ndarray, random: Generator) -> np.ndarray:
+    """Send everything through a coarse code and back, as latent diffusion's VAE does.
 
-    The code is the picture at half size in 64 levels. Inside the region it is generated: broad
-    tones from the surroundings, detail from noise that has the picture's spectrum. So every pixel
-    of the picture may change, and the traces of the decoder are no sign of the region.
+    The code is the image at half size in 64 levels. Inside the region it is generated: broad
+    tones from the surroundings, detail from noise that has the image's spectrum. So every pixel
+    of the image may change, and the traces of the decoder are no sign of the region.
     """
     height, width = region.shape
     half = (width // 2, height // 2)
-    code = cv2.resize(picture, half, interpolation=cv2.INTER_AREA)
+    code = cv2.resize(image, half, interpolation=cv2.INTER_AREA)
     inside = cv2.resize(region.astype(np.uint8), half, interpolation=cv2.INTER_NEAREST)
     code = np.where(inside[..., None] > 0, _generated(code, inside, random), code)
     code = (code.astype(np.float32) / 4).round() * 4

@@ -1,4 +1,4 @@
-"""Where the demo's photographs lie on the disk, and which split each belongs to."""
+"""Photographs of the demo set: their files in installed packages, and their splits."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ _PACKAGES = {
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture that the package `package` ships, for use in one split only."""
+    """An image that the package `package` ships, for use in one split only."""
 
     package: str
     file_name: str
@@ -33,7 +33,7 @@ class Photograph:
 
 
 # The split is by scene: both views of the motorcycle stand together. Each split has people or
-# things, and colour as well as grey. Left out: drawings, text, and pictures that are mostly one
+# things, and colour as well as grey. Left out: drawings, text, and images that are mostly one
 # flat tone (moon, cell, clock), where no method could tell what was painted over.
 PHOTOGRAPHS: tuple[Photograph, ...] = (
     Photograph("skimage", "astronaut.png", "train"),
@@ -57,7 +57,7 @@ PHOTOGRAPHS: tuple[Photograph, ...] = (
 
 
 def package_folder(package: str) -> Path | None:
-    """The folder in which `package` ships its photographs, found without importing it."""
+    """Return the folder in which `package` ships its photographs, without importing it."""
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         return None
@@ -65,9 +65,10 @@ def package_folder(package: str) -> Path | None:
 
 
 def locate(photographs: Iterable[Photograph] = PHOTOGRAPHS) -> dict[Photograph, Path]:
-    """The file of each photograph.
+    """Return the file of each photograph.
 
-    Raises `InputError` that names all missing files and the packages to install anew.
+    Raises:
+        InputError: Naming all missing files and the packages to install again.
     """
     found: dict[Photograph, Path] = {}
     missing: list[Photograph] = []
@@ -89,6 +90,6 @@ def locate(photographs: Iterable[Photograph] = PHOTOGRAPHS) -> dict[Photograph, 
 
 
 def read(path: Path) -> np.ndarray:
-    """The photograph as HWC uint8 RGB, [0, 255]; a grey one has three equal channels."""
+    """Read a photograph as HWC uint8 RGB, [0, 255]; a grey one has three equal channels."""
     with Image.open(path) as image:
         return np.asarray(image.convert("RGB"))
