@@ -20,8 +20,12 @@ from declip_pipeline.datasets.dataset_findings import large_share_problems
 from declip_pipeline.datasets.layouts import AUTO, open_dataset, recognise_layout, scene_of
 from declip_pipeline.datasets.manifest import FAKE, REAL, Manifest
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_image, image_size
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import (
+    DEFAULT_MAX_MEGAPIXELS,
+    decode_image,
+    decode_mask,
+    image_size,
+)
 
 COMPARED_PER_GROUP = 8
 """Fakes of each generator and split whose polarity is held against real pictures."""

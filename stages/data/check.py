@@ -56,8 +56,7 @@ def check(
     from declip_pipeline.datasets.duplicates import find_duplicates
     from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
     from declip_pipeline.datasets.survey import survey_dataset
-    from declip_pipeline.images.decode import decode_image, image_size
-    from declip_pipeline.images.masks import decode_mask
+    from declip_pipeline.images.decode import decode_image, decode_mask, image_size
     from stages.cache.table import format_table
     from stages.screen import progress, result
 

@@ -15,8 +15,7 @@ from PIL import Image
 from declip_pipeline.datasets.checks import check_polarity, check_sizes
 from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
 from declip_pipeline.datasets.manifest import Manifest
-from declip_pipeline.images.decode import image_size
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import decode_mask, image_size
 from declip_pipeline.store.identity import manifest_sha256
 
 GENERATORS = ("ldm", "lama", "pluralistic", "repaint-p2", "repaint-p2-9k")

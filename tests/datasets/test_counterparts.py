@@ -18,8 +18,7 @@ from declip_pipeline.datasets.counterparts import (
 from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.datasets.survey import Group
-from declip_pipeline.images.decode import decode_image
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import decode_image, decode_mask
 
 REAL = photograph([1])
 FAKE, MASK = forge(REAL, [2])

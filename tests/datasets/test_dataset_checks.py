@@ -8,8 +8,7 @@ from PIL import Image
 from declip_pipeline.datasets.checks import check_polarity, check_sizes
 from declip_pipeline.datasets.manifest import Manifest, Sample
 from declip_pipeline.errors import InputError
-from declip_pipeline.images.decode import image_size
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import decode_mask, image_size
 
 
 def write(path: Path, height: int, width: int, grey: int = 0) -> None:

@@ -9,8 +9,7 @@ from declip_pipeline.datasets.duplicates import find_duplicates
 from declip_pipeline.datasets.layouts import open_dataset
 from declip_pipeline.datasets.manifest import Sample
 from declip_pipeline.datasets.survey import Group, Survey, survey_dataset
-from declip_pipeline.images.decode import image_size
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import decode_mask, image_size
 
 
 def look(root: Path) -> Survey:
