@@ -26,6 +26,7 @@ FLOORS = [
     {"evaluation"},
     {"training"},
     {"sweeps", "reports", "exchange"},
+    {"testing"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
 # The parts of the ground floor are words of one language; elsewhere, neighbours do not meet.

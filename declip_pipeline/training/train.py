@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from declip_pipeline.core_threads import MapParts, mapping_parts
-from declip_pipeline.decoders.decoder_file import save_decoder
+from declip_pipeline.decoders.file import save_decoder
 from declip_pipeline.devices import is_out_of_memory
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.evaluation.validation import VALIDATIONS, Judged
