@@ -204,9 +204,9 @@ def measure_writing(root: Path, rows: np.ndarray, images: int) -> dict[str, floa
                 (root / folder / key).unlink(missing_ok=True)
 
     def without_checks() -> None:
-        """What SHA-256, crc32c and looking for values that are not finite cost."""
+        """What BLAKE3, crc32c and looking for values that are not finite cost."""
         with (
-            patch("declip_pipeline.store.writer._sha256_of_pieces", lambda pieces: "0" * 64),
+            patch("declip_pipeline.store.writer.blake3_of_pieces", lambda pieces: "0" * 64),
             patch("declip_pipeline.store.writer.is_finite", lambda array, value: True),
             patch("declip_pipeline.store.shards._checksum", lambda content: b"0000"),
         ):

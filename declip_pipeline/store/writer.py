@@ -4,7 +4,6 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -17,7 +16,7 @@ from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes, sha256_
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_json
 from declip_pipeline.store.identity import StoreIdentity
-from declip_pipeline.store.shards import Buffer, encode_shard
+from declip_pipeline.store.shards import Buffer, blake3_of_pieces, encode_shard, is_finite
 from declip_pipeline.store.storage import Storage, storage_at
 from declip_pipeline.store.zarr_rows import ZarrRows
 
@@ -30,7 +29,7 @@ class ShardFile:
     """One array's file of a shard, as the ledger has it."""
 
     bytes: int
-    sha256: str
+    blake3: str
 
 
 @dataclass(frozen=True)
@@ -217,7 +216,7 @@ class StoreWriter:
                 if rows
             }
             digests = {
-                name: threads.submit(_sha256_of_pieces, pieces) for name, pieces in encoded.items()
+                name: threads.submit(blake3_of_pieces, pieces) for name, pieces in encoded.items()
             }
             self._commit(shard, encoded, digests, stored, failures)
 
@@ -362,32 +361,6 @@ def _in_row_order(
     size_of: Mapping[str, np.ndarray], samples: Sequence[Mapping[str, Any]]
 ) -> np.ndarray:
     return np.asarray([size_of[sample["id"]] for sample in samples], np.int32)
-
-
-def _sha256_of_pieces(pieces: Sequence[Buffer]) -> str:
-    digest = sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-# All ones in the exponent is an infinity or not a number: the exponent's bits, and NumPy's integer
-# of that size. Testing bits is several times faster than np.isfinite on 16-bit numbers.
-_EXPONENTS = {
-    "float16": (0x7C00, np.uint16),
-    "bfloat16": (0x7F80, np.uint16),
-    "float32": (0x7F800000, np.uint32),
-}
-
-
-def is_finite(array: fmt.RowArray, value: np.ndarray) -> bool:
-    """Whether none of an array's values (as they are stored) is infinite or not a number."""
-    # bfloat16 is kept as its bits, so the array's own type does not tell.
-    kind = "bfloat16" if array.dtype == "uint16" else array.dtype
-    if kind not in _EXPONENTS:
-        return True
-    exponent, integer = _EXPONENTS[kind]
-    return not (np.bitwise_and(value.view(integer), exponent) == exponent).any()
 
 
 def _require_finite(array: fmt.RowArray, value: np.ndarray, row: int, dtype: str) -> None:

@@ -85,7 +85,7 @@ def test_damage_is_named(name, store):
 
 
 def test_what_is_not_edited_with_its_ledger_is_told_by_the_completion(store):
-    by_hand.SHARD_CASES["its ledger's SHA-256 edited"].damage(store)
+    by_hand.SHARD_CASES["its ledger's hash edited"].damage(store)
     problem = found_in(store)[0]
     assert problem.key == fmt.COMPLETE
     assert "ledger_sha256 is not that of the ledger" in problem.what
