@@ -12,7 +12,7 @@ from declip_pipeline.store.hdf5_rows import EXPECTED
 from declip_pipeline.store.identity import store_location
 from declip_pipeline.store.reader import Store, is_single_file
 from declip_pipeline.store.records_verification import DamagedRecordError, parse_ledger_entry
-from declip_pipeline.store.shards import blake3_of_pieces, encode_shard
+from declip_pipeline.store.shards import encode_shard
 from declip_pipeline.store.storage import Storage, storage_at
 from declip_pipeline.store.store_contents import read_records, row_values, usable_rows
 from declip_pipeline.store.writer import StoreWriter
@@ -140,4 +140,4 @@ def _shard_blake3(
 ) -> str:
     first = store.header.shard_rows(shard).start
     places = [row - first for row in rows]
-    return blake3_of_pieces(encode_shard(array, store.header.rows_per_shard, places, values))
+    return encode_shard(array, store.header.rows_per_shard, places, values).blake3

@@ -1,8 +1,8 @@
 """Writing a store: shards that appear whole, a ledger entry after each, completion last."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
@@ -16,11 +16,11 @@ from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes, sha256_
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_json
 from declip_pipeline.store.identity import StoreIdentity
-from declip_pipeline.store.shards import Buffer, blake3_of_pieces, encode_shard, is_finite
+from declip_pipeline.store.shards import EncodedShard, encode_shard, is_finite
 from declip_pipeline.store.storage import Storage, storage_at
 from declip_pipeline.store.zarr_rows import ZarrRows
 
-# Files of one shard being written or hashed at once: enough to keep a disk busy while it flushes.
+# Files of one shard being encoded or written at once: enough to keep a disk busy while it flushes.
 WRITING_THREADS = 4
 
 
@@ -202,29 +202,24 @@ class StoreWriter:
             raise StoreError(
                 f"shard {shard} has {sorted([*arrays, *stored])}, expected {sorted(self.arrays)}"
             )
-        for name, values in arrays.items():
-            for row, value in zip(rows, values, strict=True):
-                _require_finite(self.arrays[name], value, row, self.header.identity.dtype)
         if self.is_written(shard):
             return
         inside = [row - places.start for row in rows]
+
+        def encode(name: str) -> EncodedShard:
+            array, dtype = self.arrays[name], self.header.identity.dtype
+            values = _finite(array, arrays[name], rows, dtype)
+            return encode_shard(array, self.header.rows_per_shard, inside, values)
+
+        # Before the lock: while one shard waits for the disk, the next gets ready.
         with ThreadPoolExecutor(WRITING_THREADS) as threads:
-            # Before the lock: while one shard waits for the disk, the next gets ready.
-            encoded = {
-                name: encode_shard(self.arrays[name], self.header.rows_per_shard, inside, values)
-                for name, values in arrays.items()
-                if rows
-            }
-            digests = {
-                name: threads.submit(blake3_of_pieces, pieces) for name, pieces in encoded.items()
-            }
-            self._commit(shard, encoded, digests, stored, failures)
+            encoded = dict(zip(arrays, threads.map(encode, arrays), strict=True)) if rows else {}
+        self._commit(shard, encoded, stored, failures)
 
     def _commit(
         self,
         shard: int,
-        encoded: Mapping[str, list[Buffer]],
-        digests: Mapping[str, Future[str]],
+        encoded: Mapping[str, EncodedShard],
         stored: Mapping[str, StoredShard],
         failures: Mapping[int, str],
     ) -> None:
@@ -240,13 +235,13 @@ class StoreWriter:
             keys = {name: self.arrays[name].shard_key(shard) for name in encoded}
             # Several at once, so that their flushes to the disk become few.
             for written in [
-                threads.submit(self.storage.write, keys[name], pieces)
-                for name, pieces in encoded.items()
+                threads.submit(self.storage.write, keys[name], file.pieces)
+                for name, file in encoded.items()
             ]:
                 written.result()
             files = {
-                keys[name]: ShardFile(sum(map(len, pieces)), digests[name].result())
-                for name, pieces in encoded.items()
+                keys[name]: ShardFile(sum(map(len, file.pieces)), file.blake3)
+                for name, file in encoded.items()
             }
             for name, source in stored.items():
                 key = self.arrays[name].shard_key(shard)
@@ -363,9 +358,14 @@ def _in_row_order(
     return np.asarray([size_of[sample["id"]] for sample in samples], np.int32)
 
 
-def _require_finite(array: fmt.RowArray, value: np.ndarray, row: int, dtype: str) -> None:
-    if not is_finite(array, value):
-        raise StoreError(
-            f"{array.name} has a non-finite value in row {row} as {dtype}; "
-            "use --dtype float32 if it overflows, or check the weights"
-        )
+def _finite(
+    array: fmt.RowArray, values: Iterable[np.ndarray], rows: Iterable[int], dtype: str
+) -> Iterator[np.ndarray]:
+    """Yield the rows' values, each checked right before its use: so it is read from memory once."""
+    for value, row in zip(values, rows, strict=True):
+        if not is_finite(array, value):
+            raise StoreError(
+                f"{array.name} has a non-finite value in row {row} as {dtype}; "
+                "use --dtype float32 if it overflows, or check the weights"
+            )
+        yield value

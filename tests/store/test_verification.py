@@ -135,8 +135,8 @@ def rewrite_shard(store, name, number, change):
     change(values)
     first = reader.header.shard_rows(number).start
     places = [row - first for row in values]
-    pieces = encode_shard(array, reader.header.rows_per_shard, places, list(values.values()))
-    (store / array.shard_key(number)).write_bytes(b"".join(pieces))
+    encoded = encode_shard(array, reader.header.rows_per_shard, places, values.values())
+    (store / array.shard_key(number)).write_bytes(b"".join(encoded.pieces))
     by_hand.seal(store)
 
 
