@@ -35,7 +35,7 @@ class NamedBackbone(Backbone):
     def to(self, device):
         return self
 
-    def forward(self, images, layers):
+    def features(self, images, layers):
         raise AssertionError("an import needs no features")
 
 
