@@ -1,21 +1,26 @@
 """The store against plain files, memmap, h5py, zarr-python and TensorStore.
 
-python benchmarks/store.py [--images 512] [--folder DIR]
+python benchmarks/store.py [--images 512] [--folder DIR] [--breakdown]
 
-ViT-L/14 shapes: (257, 1024) float16, half a megabyte an image. Every figure is a median of at least
-five, and contestants take turns, so that a noisy machine is noisy to all of them. "Cold" drops the
-files from the page cache first, as for a store larger than memory.
+ViT-L/14 shapes: (257, 1024) float16, half a megabyte an image. Contestants take turns, so that a
+noisy machine is noisy to all of them; of all turns of a contestant, those are kept in which other
+programs took the least processor time, and every figure is the median of at least five of them.
+"others" is how many processors the other programs took meanwhile, "CPU" is what a contestant took
+itself: of a machine that is never quiet, it says more than the rate. "Cold" drops the files from
+the page cache first, as for a store larger than memory. `--breakdown` measures single steps.
 """
 
 import argparse
 import hashlib
 import os
+import resource
 import subprocess
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -40,6 +45,7 @@ ROW = SHAPE.array_shape
 LAYER = "layer20"
 BATCH = 32
 REPEATS = 5
+TURNS_FOR_EACH_KEPT = 4
 PICTURE = 224
 WRITTEN = range(8)
 
@@ -48,43 +54,92 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--images", type=int, default=512)
     arguments.add_argument("--folder", type=Path, default=None, help="where to write; default: tmp")
+    arguments.add_argument("--breakdown", action="store_true", help="cost of each check and copy")
     options = arguments.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as folder:
         root = Path(folder)
+        if options.breakdown:
+            from store_breakdown import breakdown
+
+            breakdown(root, ROW)
+            return
         rows = np.random.default_rng(0).standard_normal((64, *ROW)).astype(np.float16)
-        writing = measure_writing(root, rows, options.images)
+        written, writing = measure_writing(root, rows, options.images)
         readers = open_readers(root, rows, options.images)
         random = measure_random(readers, options.images)
-        tuned = measure_random(tensorstore_settings(root), options.images)
-        sequential = measure_sequential(root, options.images)
-    megabytes = int(np.prod(ROW)) * 2 / 1e6
+        settings = {"store": readers["store"], **tensorstore_settings(root)}
+        tuned = measure_random(settings, options.images)
+        read, warm, cold = measure_sequential(root, options.images)
     rows_of = [
-        *table("write, MB/s", writing, "store", {"plain files, same fsyncs": 0.8}),
+        *table("write, MB/s", written, writing, {"plain files, same fsyncs": 0.8}),
         *table(
             "random batches of 32, images/s",
+            BATCH,
             random,
-            "store",
             {"zarr-python oindex": 10, "h5py one by one": 1, "numpy memmap": 0.4},
         ),
-        *table("TensorStore's settings, images/s", tuned | {"store": random["store"]}, "store", {}),
-        *table("sequential, warm, MB/s", sequential["warm"], "store", {"cat": 0.7}),
-        *table("sequential, cold, MB/s", sequential["cold"], "store", {"cat": 0.7}),
+        *table("TensorStore's settings, images/s", BATCH, tuned, {}),
+        *table("sequential, warm, MB/s", read, warm, {"cat": 0.7}),
+        *table("sequential, cold, MB/s", read, cold, {"cat": 0.7}),
     ]
-    settings = {"images": options.images, "megabytes_per_image": megabytes, "repeats": REPEATS}
-    report("store", rows_of, settings)
+    megabytes = int(np.prod(ROW)) * 2 / 1e6
+    about = {"images": options.images, "megabytes_per_image": megabytes, "repeats": REPEATS}
+    report("store", rows_of, about)
 
 
-def table(measure: str, rates: dict[str, float], ours: str, goals: dict[str, float]) -> list[dict]:
-    """Rows of the report: each contestant's rate, and how many times it the store reaches."""
+@dataclass(frozen=True)
+class Turn:
+    """One turn of a contestant, or the medians of several: seconds, and processors in use."""
+
+    seconds: float
+    cpu: float
+    others: float
+
+    @classmethod
+    def timed(cls, run: Callable[[], object]) -> "Turn":
+        """Call `run` once, with its threads and the processes that it waits for."""
+        busy, own, started = _busy_seconds(), _own_seconds(), time.perf_counter()
+        run()
+        seconds, cpu = time.perf_counter() - started, _own_seconds() - own
+        return cls(seconds, cpu, max(0.0, _busy_seconds() - busy - cpu) / seconds)
+
+    @classmethod
+    def quietest(cls, turns: Sequence["Turn"], kept: int) -> "Turn":
+        """Medians of the turns in which other programs took the least processor time."""
+        quiet = sorted(turns, key=lambda turn: turn.others)[:kept]
+        return cls(*(median(getattr(t, name) for t in quiet) for name in cls.__annotations__))
+
+
+def _own_seconds() -> float:
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _busy_seconds() -> float:
+    """Processor time that all programs of the machine took since it started."""
+    with Path("/proc/stat").open() as file:
+        user, nice, system, _idle, _wait, *interrupts = map(int, file.readline().split()[1:9])
+    return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
+
+
+def table(
+    measure: str, amount: float, turns: dict[str, Turn], goals: dict[str, float]
+) -> list[dict]:
+    """Rows of the report: each contestant's rate, and how many times it the store reaches.
+
+    `amount` is how many of the measure's units a turn moves.
+    """
     return [
         {
             "measure": measure,
             "contestant": name,
-            "rate": rate,
-            "store is": f"{rates[ours] / rate:.2f}x",
+            "rate": amount / turn.seconds,
+            "store is": f"{turn.seconds / turns['store'].seconds:.2f}x",
             "goal": f"{goals[name]}x" if name in goals else "",
+            "CPU ms": 1e3 * turn.cpu,
+            "others": turn.others,
         }
-        for name, rate in rates.items()
+        for name, turn in turns.items()
     ]
 
 
@@ -92,16 +147,15 @@ def in_turns(
     contestants: dict[str, Callable[[], object]],
     repeats: int = REPEATS,
     before: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Seconds of each contestant, the median of several rounds in which each has its turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for _ in range(repeats):
+    turns_for_each_kept: int = TURNS_FOR_EACH_KEPT,
+) -> dict[str, Turn]:
+    """Medians of each contestant over its `repeats` quietest turns."""
+    turns: dict[str, list[Turn]] = {name: [] for name in contestants}
+    for _ in range(repeats * turns_for_each_kept):
         for name, run in contestants.items():
             before()
-            started = time.perf_counter()
-            run()
-            seconds[name].append(time.perf_counter() - started)
-    return {name: median(times) for name, times in seconds.items()}
+            turns[name].append(Turn.timed(run))
+    return {name: Turn.quietest(of, repeats) for name, of in turns.items()}
 
 
 def new_writer(
@@ -167,8 +221,21 @@ def fill(writer: StoreWriter, rows: np.ndarray, shards: Sequence[int]) -> None:
         list(threads.map(write, shards))
 
 
-def measure_writing(root: Path, rows: np.ndarray, images: int) -> dict[str, float]:
-    """Some shards a turn, through the writer and as plain files of the same bytes, both durable."""
+class NoHash:
+    """Stands in for a hash that costs nothing."""
+
+    def update(self, piece: object) -> None:
+        pass
+
+    def hexdigest(self) -> str:
+        return "0" * 64
+
+
+def measure_writing(root: Path, rows: np.ndarray, images: int) -> tuple[float, dict[str, Turn]]:
+    """Some shards a turn, through the writer and as plain files of the same bytes, both durable.
+
+    Returns the megabytes of a turn, and the turns.
+    """
     writer = new_writer(root / "store", images)
     fill(writer, rows, writer.pending_shards())
     writer.finish()
@@ -204,9 +271,9 @@ def measure_writing(root: Path, rows: np.ndarray, images: int) -> dict[str, floa
                 (root / folder / key).unlink(missing_ok=True)
 
     def without_checks() -> None:
-        """What SHA-256, crc32c and looking for values that are not finite cost."""
+        """What BLAKE3, crc32c and looking for values that are not finite cost."""
         with (
-            patch("declip_pipeline.store.writer._sha256_of_pieces", lambda pieces: "0" * 64),
+            patch("declip_pipeline.store.shards.blake3", NoHash),
             patch("declip_pipeline.store.writer.is_finite", lambda array, value: True),
             patch("declip_pipeline.store.shards._checksum", lambda content: b"0000"),
         ):
@@ -220,9 +287,8 @@ def measure_writing(root: Path, rows: np.ndarray, images: int) -> dict[str, floa
     }
     for run in contestants.values():
         run()
-    seconds = in_turns(contestants, before=clean)
-    size = sum(map(len, files.values())) / 1e6
-    return {name: size / value for name, value in seconds.items()}
+    turns = in_turns(contestants, before=clean)
+    return sum(map(len, files.values())) / 1e6, turns
 
 
 def open_readers(root: Path, rows: np.ndarray, images: int) -> dict[str, Callable]:
@@ -274,8 +340,8 @@ def tensorstore_settings(root: Path) -> dict[str, Callable]:
     }
 
 
-def measure_random(readers: dict[str, Callable], images: int) -> dict[str, float]:
-    """Images a second of random batches, new ones in each turn: no cache may know them."""
+def measure_random(readers: dict[str, Callable], images: int) -> dict[str, Turn]:
+    """Random batches, new ones in each turn: no cache may know them."""
     random = np.random.default_rng(1)
     for read in readers.values():
         read(np.arange(images))  # the page cache and the indexes
@@ -283,12 +349,15 @@ def measure_random(readers: dict[str, Callable], images: int) -> dict[str, float
         name: partial(lambda read: read(random.permutation(images)[:BATCH]), read)
         for name, read in readers.items()
     }
-    seconds = in_turns(turns, repeats=5 * REPEATS)
-    return {name: BATCH / value for name, value in seconds.items()}
+    # Turns of some milliseconds: the kernel's count of what others took is coarser than that.
+    return in_turns(turns, repeats=5 * REPEATS, turns_for_each_kept=1)
 
 
-def measure_sequential(root: Path, images: int) -> dict[str, dict[str, float]]:
-    """A whole layer in order, against `cat` of its files into nothing."""
+def measure_sequential(root: Path, images: int) -> tuple[float, dict[str, Turn], dict[str, Turn]]:
+    """A whole layer in order, against `cat` of its files into nothing.
+
+    Returns the megabytes of a turn, the turns with warm files, and those with cold ones.
+    """
     files = sorted((root / "store" / "layers" / LAYER).glob("c.*"))
     store = Store(root / "store")
 
@@ -306,27 +375,14 @@ def measure_sequential(root: Path, images: int) -> dict[str, dict[str, float]]:
     def cat() -> None:
         subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
 
-    def cold(run: Callable[[], None]) -> Callable[[], float]:
-        def timed() -> float:
-            for file in files:
-                with file.open("rb") as opened:
-                    os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-            started = time.perf_counter()
-            run()
-            return time.perf_counter() - started
-
-        return timed
+    def drop() -> None:
+        for file in files:
+            with file.open("rb") as opened:
+                os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     size = sum(file.stat().st_size for file in files) / 1e6
-    warm = in_turns({"store": read, "cat": cat})
-    chilled: dict[str, list[float]] = {"store": [], "cat": []}
-    for _ in range(REPEATS):
-        chilled["store"].append(cold(read)())
-        chilled["cat"].append(cold(cat)())
-    return {
-        "warm": {name: size / value for name, value in warm.items()},
-        "cold": {name: size / median(values) for name, values in chilled.items()},
-    }
+    contestants = {"store": read, "cat": cat}
+    return size, in_turns(contestants), in_turns(contestants, before=drop)
 
 
 if __name__ == "__main__":

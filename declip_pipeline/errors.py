@@ -31,6 +31,10 @@ class ImageError(InputError):
     """One picture cannot be used; the message is the reason in the status table."""
 
 
+class DecoderError(InputError):
+    """A decoder of one's own cannot be imported or built, or does not keep the contract."""
+
+
 class WeightsError(DeclipError):
     """Backbone weights are missing, unreadable, or belong to another architecture."""
 

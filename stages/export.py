@@ -63,11 +63,11 @@ def export(
     folder = RunFolder(run)
     folder.summary()
     if onnx is not None:
-        from declip_pipeline.exchange.onnx_file import require_onnx
+        from declip_pipeline.exchange.onnx import require_onnx
 
         require_onnx()
     if checkpoint is not None:
-        from declip_pipeline.exchange.published_export import export_published
+        from declip_pipeline.exchange.published_run import export_published
 
         export_published(folder, checkpoint)
         result(str(checkpoint))
@@ -79,8 +79,7 @@ def export(
 def _export_onnx(
     run: "RunFolder", file: Path, pictures: "list[np.ndarray]", weights: list[str] | None
 ) -> None:
-    from declip_pipeline.exchange.onnx_file import export_onnx
-    from declip_pipeline.exchange.whole_network import WholeNetwork
+    from declip_pipeline.exchange.onnx import WholeNetwork, export_onnx
     from declip_pipeline.extraction.recorded_backbones import open_run_backbones
     from declip_pipeline.store.identity import parts_of
     from stages.screen import remark

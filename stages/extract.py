@@ -163,6 +163,7 @@ def extract(
     disk, written), with a byte a pixel of each picture's mask: of ViT-L/14 in float16 3.2 GB for
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
+
     from declip_pipeline.backbones.backbone import choose_precision
     from declip_pipeline.backbones.registry import select_layers
     from declip_pipeline.backbones.weights import absolute_weights

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from declip_pipeline.backbones.registry import select_layers
+from declip_pipeline.decoders.names import read_decoder_type
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.decoder_inputs import JOIN
 from declip_pipeline.store.reader import Store
@@ -64,7 +65,9 @@ def layers_of(text: str, store: str) -> list[str]:
 
 def open_trainer(job: GridJob, cells: Sequence[Cell]) -> GridTrainer:
     """Open what the job's cells need; what no run could do is refused before the first one."""
-    if job.recipe.widths and not any(cell.decoder_type.startswith("conv") for cell in cells):
+    if job.recipe.widths and not any(
+        read_decoder_type(cell.decoder_type).takes_widths for cell in cells
+    ):
         raise InputError(
             f"--widths {','.join(map(str, job.recipe.widths))} are for conv decoders, and there is "
             f"only {cells[0].decoder_type}; leave them out or choose a conv decoder"

@@ -56,7 +56,7 @@ def import_checkpoint(
     require_folder(runs, "-o")
     from declip_pipeline.backbones.registry import open_backbone
     from declip_pipeline.backbones.weights import absolute_weights
-    from declip_pipeline.exchange.published_import import UNKNOWN, import_published
+    from declip_pipeline.exchange.published_run import UNKNOWN, import_published
     from stages.screen import remark, result
 
     def opened(name: str) -> "Backbone":

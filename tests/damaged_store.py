@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from blake3 import blake3
 from made_dataset import write_dataset
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.extraction.extract import extract
-from declip_pipeline.files import canonical_json, sha256_of_bytes
+from declip_pipeline.files import canonical_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import parse_header
 from declip_pipeline.store.shards import CHECKSUM_BYTES
@@ -81,7 +82,7 @@ def seal(path: Path) -> None:
         value = json.loads(entry.read_bytes())
         for key in value["files"]:
             data = (path / key).read_bytes()
-            value["files"][key] = {"bytes": len(data), "sha256": sha256_of_bytes(data)}
+            value["files"][key] = {"bytes": len(data), "blake3": blake3(data).hexdigest()}
         entry.write_bytes(canonical_json(value))
     seal_metadata(path)
 
@@ -216,16 +217,16 @@ SHARD_CASES = {
     "replaced": Case(
         copy(shard(_OTHER, 1), shard(_LAYER, 1)),
         shard(_LAYER, 1),
-        "its SHA-256 is not that in the ledger, though every chunk is whole",
+        "its BLAKE3 hash is not that in the ledger, though every chunk is whole",
         _SHARD_1,
         is_shallow=False,
     ),
-    "its ledger's SHA-256 edited": Case(
+    "its ledger's hash edited": Case(
         lambda path: change_json(
-            path, _LEDGER, lambda entry: entry["files"][shard(_LAYER, 1)].update(sha256="0" * 64)
+            path, _LEDGER, lambda entry: entry["files"][shard(_LAYER, 1)].update(blake3="0" * 64)
         ),
         shard(_LAYER, 1),
-        "its SHA-256 is not that in the ledger",
+        "its BLAKE3 hash is not that in the ledger",
         _SHARD_1,
         is_shallow=False,
     ),

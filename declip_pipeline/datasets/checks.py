@@ -8,8 +8,7 @@ from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.datasets.scan import Scan
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_mask
 
 
 @dataclass(frozen=True)

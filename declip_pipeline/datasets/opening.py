@@ -17,8 +17,7 @@ from declip_pipeline.datasets.layouts import AUTO, list_dataset
 from declip_pipeline.datasets.samples import FAKE
 from declip_pipeline.datasets.scan import in_threads, scan_dataset
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_mask
 
 COMPARED_PER_GROUP = 8
 """Fakes of each generator and split whose polarity is compared with real images."""

@@ -15,8 +15,7 @@ import pyarrow.compute as pc
 
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, image_size
-from declip_pipeline.images.masks import decode_mask
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_mask, image_size
 
 FILES_AHEAD = 64
 """Files that threads read before the first of them is taken in."""

@@ -1,7 +1,1 @@
-"""Decoders: small networks from the stored features of one layer to a 256x256 map of logits."""
-
-from declip_pipeline.decoders.building import DECODER_TYPES, build_decoder
-from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.initialization import InitializationScheme, initialize
-
-__all__ = ["DECODER_TYPES", "Decoder", "InitializationScheme", "build_decoder", "initialize"]
+"""Decoders: small networks from the stored features of a layer to a 256x256 map of logits."""

@@ -1,95 +1,160 @@
-"""From a decoder's name and a layer's shape to the network."""
+"""Building a decoder by its type's name or from a factory, and drawing its initial weights."""
 
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, get_args
 
-from declip_pipeline.decoders.attention import AttentionDecoder
-from declip_pipeline.decoders.convolutional import PAPER_WIDTHS, ConvolutionalDecoder
+import torch
+from torch import nn
+
+from declip_pipeline.compute import derived_seed
+from declip_pipeline.decoders.custom import OUTPUT_SIZE, build_custom
 from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.decoders.fusion import FeatureFusion, FusionMode
-from declip_pipeline.decoders.linear import LinearDecoder
+from declip_pipeline.decoders.names import DecoderType, read_decoder_type
+from declip_pipeline.decoders.paper import (
+    PAPER_WIDTHS,
+    AttentionDecoder,
+    ConvolutionalDecoder,
+    LinearDecoder,
+)
 from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
 
-PATCH_FORENSICS = "patch-forensics"
-DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20", PATCH_FORENSICS)
+InitializationScheme = Literal["paper", "pytorch"]
 
 WIDEST = 4096
 """Most channels of a stage; a 5x5 convolution between two such takes 1.7 GB."""
 
 
 def build_decoder(
-    decoder_type: str,
+    decoder: str | DecoderFactory | DecoderType,
     shape: FeatureShape | Sequence[FeatureShape],
     *,
     fusion: FusionMode = "concat",
     widths: Sequence[int] | None = None,
-    output_size: int = 256,
+    options: Mapping[str, Any] | None = None,
+    output_size: int = OUTPUT_SIZE,
     pooling: str | None = None,
 ) -> Decoder:
-    """Build the decoder of a type for features of a shape, with PyTorch's own initial weights.
+    """Build a decoder for features of a shape, with PyTorch's own initial weights.
 
-    Of several shapes, it joins the features by `fusion` first; see `FeatureFusion`.
+    Args:
+        decoder: A decoder of one's own as a factory (see `DecoderFactory`), or a name: one of
+            `DECODER_TYPES`, `conv-N` for any other multiple N of 4 up to 96, the name of a
+            registered entry point, or `module:qualname` of a factory; or what `read_decoder_type`
+            makes of a name. `patch-forensics` is for the layer of the backbone `pixels:SIDE` alone.
+        shape: Shape of the layer's features, or of several layers' to be joined by `fusion`.
+        fusion: How several layers are joined; see `FeatureFusion`.
+        widths: Channels of a conv decoder's four stages, by default 512, 256, 128, 64; for a
+            factory that takes them, its option `widths`.
+        options: Keywords of a factory, JSON values.
+        output_size: Side of the map in pixels; 256 for a factory.
+        pooling: One of `PoolingName`, for detection.
 
-    `decoder_type` is one of `DECODER_TYPES`, or `conv-N` for any other multiple N of 4 up to 96;
-    `patch-forensics` is for the layer of `--arch pixels:SIDE` alone.
-    `widths` are the channels of a conv decoder's four stages, 512, 256, 128, 64 where not given.
-    `output_size` is the side of the map in pixels. `pooling` is one of `PoolingName` for detection.
-
-    Raises `UnknownNameError` for another type, fusion or pooling, `InputError` for widths, a size
-    or shapes that do not fit.
+    Raises:
+        UnknownNameError: Another type, fusion or pooling.
+        InputError: Widths, options, a size or shapes that do not fit.
+        DecoderError: A factory that cannot be imported, or does not keep the contract.
     """
     shapes = [shape] if isinstance(shape, FeatureShape) else list(shape)
     joining = FeatureFusion(shapes, fusion) if len(shapes) > 1 else None
-    joined = shapes[0] if joining is None else joining.shape
-    decoder = _build_for_one(decoder_type, joined, widths, output_size)
-    decoder.fusion = joining
+    given = dict(options or {})
+    if not isinstance(decoder, str | DecoderType):
+        decoder, keywords = name_factory(decoder)
+        given = {**keywords, **given}
+    built = _build_for_one(
+        decoder if isinstance(decoder, DecoderType) else read_decoder_type(decoder),
+        shapes[0] if joining is None else joining.shape,
+        widths,
+        given,
+        output_size,
+    )
+    built.fusion = joining
     if pooling is not None:
-        decoder.pooling = build_pooling(pooling)
-    return decoder
+        built.pooling = build_pooling(pooling)
+    return built
+
+
+def initialize(decoder: Decoder, scheme: InitializationScheme, seed: int) -> None:
+    """Draw all parameters of a decoder again, in place, and reset its running statistics.
+
+    "pytorch" gives PyTorch's own defaults. "paper" gives them too, then draws every weight (the
+    projections of attention and the scales of BatchNorm and LayerNorm included) from N(0, 0.02);
+    biases keep PyTorch's values: zero in BatchNorm, LayerNorm and attention, uniform elsewhere. For
+    a decoder from another paper, "paper" means that paper's weights: Patch Forensics has PyTorch's.
+    A decoder of one's own has those that its factory gives it.
+
+    The weights depend on the seed alone: they are drawn on the CPU, whatever the decoder's device,
+    and the global random state is left as it was.
+
+    Raises `UnknownNameError` for another scheme.
+
+    Source: DeCLIP's published training code, which draws the weights in `fc` so: all of linear and
+    conv-N, but not the two transformer blocks of attention, which "paper" draws here as well.
+    """
+    schemes = get_args(InitializationScheme)
+    if scheme not in schemes:
+        raise UnknownNameError("initialization", scheme, schemes)
+    device = next(decoder.parameters()).device
+    decoder.to("cpu")
+    # fork_rng without devices, and the CPU's generator rather than torch.manual_seed: the latter
+    # would also seed the accelerator.
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.default_generator.manual_seed(derived_seed(seed, "decoder", "initialization"))
+        decoder.draw_weights()
+        if scheme == "paper" and decoder.published_deviation is not None:
+            for name, parameter in decoder.named_parameters():
+                if name.endswith("weight"):
+                    nn.init.normal_(parameter, 0.0, decoder.published_deviation)
+    decoder.to(device)
 
 
 def _build_for_one(
-    decoder_type: str, shape: FeatureShape, widths: Sequence[int] | None, output_size: int
+    kind: DecoderType,
+    shape: FeatureShape,
+    widths: Sequence[int] | None,
+    options: Mapping[str, Any],
+    output_size: int,
 ) -> Decoder:
     if type(output_size) is not int or output_size < 1:
         raise InputError(
             f"got output size {output_size}, expected a positive whole number of pixels, "
             "such as 256"
         )
-    depth = _convolutional_depth(decoder_type)
-    if depth is not None:
-        if widths is not None:
-            _refuse_bad_widths(widths)
-        return ConvolutionalDecoder(depth, shape, widths or PAPER_WIDTHS, output_size)
-    if decoder_type not in DECODER_TYPES:
-        raise UnknownNameError("decoder type", decoder_type, DECODER_TYPES)
-    if widths is not None:
+    if widths is not None and not kind.takes_widths:
         raise InputError(
-            f"{decoder_type} decoder got widths {list(widths)}, expected none; "
+            f"{kind.name} decoder got widths {list(widths)}, expected none; "
             "leave them out or choose a conv decoder"
         )
-    if decoder_type == "linear":
-        return LinearDecoder(shape, output_size)
-    if decoder_type == PATCH_FORENSICS:
+    if kind.found is not None:
+        if output_size != OUTPUT_SIZE:
+            raise InputError(
+                f"got output size {output_size} for {kind.name}; the map of a decoder of one's own "
+                f"is {OUTPUT_SIZE} pixels wide and high"
+            )
+        given = dict(options) if widths is None else {**options, "widths": list(widths)}
+        return build_custom(kind.name, kind.found, shape, given)
+    if options:
+        raise InputError(
+            f"{kind.name} decoder got options {dict(options)}, expected none; they are for "
+            "decoders of one's own"
+        )
+    if kind.depth is not None:
+        if widths is not None:
+            _refuse_bad_widths(widths)
+        return ConvolutionalDecoder(kind.depth, shape, widths or PAPER_WIDTHS, output_size)
+    if kind.kind == "patch-forensics":
         # timm takes seconds to import.
         from declip_pipeline.decoders.patch_forensics import PatchForensicsDecoder
 
         return PatchForensicsDecoder(shape, output_size)
-    return AttentionDecoder(shape, output_size)
-
-
-def is_decoder_type(decoder_type: str) -> bool:
-    """Whether `build_decoder` knows a type."""
-    return decoder_type in DECODER_TYPES or _convolutional_depth(decoder_type) is not None
-
-
-def _convolutional_depth(decoder_type: str) -> int | None:
-    match = re.fullmatch(r"conv-([1-9][0-9]?)", decoder_type)
-    if match is None or int(match[1]) % 4:
-        return None
-    return int(match[1])
+    if kind.kind == "probe":
+        raise InputError(
+            f"{kind.name} is a way to train a linear decoder, not a decoder; build a linear one"
+        )
+    return (LinearDecoder if kind.kind == "linear" else AttentionDecoder)(shape, output_size)
 
 
 def _refuse_bad_widths(widths: Sequence[int]) -> None:

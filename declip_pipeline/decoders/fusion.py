@@ -1,4 +1,4 @@
-"""Several features of a picture as one: layers of a backbone, or of several backbones."""
+"""Fusion of the features of several layers, of one backbone or of several."""
 
 from collections.abc import Sequence
 from typing import Literal, get_args
@@ -14,17 +14,19 @@ FusionMode = Literal["concat", "weighted"]
 
 
 class FeatureFusion(nn.Module):
-    """Joins features of several layers; `shape` is that of the result.
+    """Joins the features of several layers; `shape` is the shape of the result.
 
-    Sequences with the same grid and prefix tokens stay sequences. All others become grids, without
-    their prefix tokens, resampled bilinearly (align_corners false) to the finest one.
+    Sequences with the same grid and prefix tokens stay sequences. All others become grids without
+    their prefix tokens, resampled bilinearly (align_corners false) to the finest grid.
 
-    "concat" puts channels side by side. "weighted" is a sum with a learned weight for each, a
-    softmax over `scores`, which begin equal; so that weights can be compared, each position's
-    channels are first brought to mean 0 and variance 1 (the scalar mix of ELMo, Peters et al.,
-    NAACL 2018, section 3.2).
-    Raises `UnknownNameError` for another mode, `InputError` for a weighted sum of features that
-    differ in channels.
+    Mode "concat" concatenates channels. "weighted" is a sum with one learned weight for each layer
+    (the scalar mix of ELMo, Peters et al., NAACL 2018, section 3.2): a softmax over `scores`, which
+    are equal at first. To make the weights comparable, the channels of each position are first
+    normalized to mean 0 and variance 1.
+
+    Raises:
+        UnknownNameError: Another mode.
+        InputError: A weighted sum of features that differ in channels.
     """
 
     def __init__(self, shapes: Sequence[FeatureShape], mode: FusionMode) -> None:
@@ -51,19 +53,19 @@ class FeatureFusion(nn.Module):
             self.scores = nn.Parameter(torch.zeros(len(shapes)))
 
     def reset_parameters(self) -> None:
-        """Make all weights equal."""
+        """Set all weights equal."""
         if self.mode == "weighted":
             nn.init.zeros_(self.scores)
 
     @property
     def weights(self) -> list[float] | None:
-        """What each counts in a weighted sum, 1 in all; None of a concatenation."""
+        """Weight of each layer in a weighted sum, with a sum of 1; None for a concatenation."""
         if self.mode == "concat":
             return None
         return [float(weight) for weight in self.scores.detach().softmax(0)]
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """Features (N, *array_shape) of each of `shapes`, joined: (N, *self.shape.array_shape)."""
+        """Join features (N, *array_shape) of each of `shapes` to (N, *self.shape.array_shape)."""
         if self.shape.is_grid:
             parts = [
                 self._resampled(part, shape)
@@ -83,7 +85,7 @@ class FeatureFusion(nn.Module):
         grid = features
         if shape.prefix_tokens is not None:
             patches = features[:, shape.prefix_tokens :].transpose(1, 2)
-            # Not len(patches): an exported graph would take so many pictures only.
+            # Not len(patches), which would fix the batch size of an exported graph.
             grid = patches.reshape(patches.shape[0], shape.channels, shape.height, shape.width)
         size = (self.shape.height, self.shape.width)
         if grid.shape[2:] == size:

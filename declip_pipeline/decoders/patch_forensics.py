@@ -1,4 +1,4 @@
-"""Patch Forensics: the first blocks of an Xception, and a decision on each patch they see."""
+"""Decoder of Patch Forensics: the first blocks of an Xception and a logit for each patch."""
 
 from collections import OrderedDict
 
@@ -13,13 +13,14 @@ LEAST_SIDE = 32
 
 
 class PatchForensicsDecoder(PositionDecoder):
-    """Xception up to its second block, then a 1x1 convolution to one logit a patch, then bicubic.
+    """Xception up to its second block, a 1x1 convolution to one logit a patch, then bicubic.
 
-    Its features are the pixels themselves, scaled to -1..1, as `--arch pixels:299` stores them:
-    299x299 make 37x37 patches. The published network has a logit for real and one for fake; one
-    logit with a sigmoid is their difference with a softmax. `trunk` has timm's names of
-    `legacy_xception`, so that its ImageNet weights fit.
-    Raises `InputError` for other features, or fewer than 32x32 pixels.
+    Its features are the pixels themselves, scaled to [-1, 1], as the backbone `pixels:299` gives
+    them; 299x299 pixels give 37x37 patches. The published network has one logit for real and one
+    for fake; their difference under a sigmoid equals their softmax. `trunk` has the names of
+    timm's `legacy_xception`, so that its ImageNet weights fit.
+
+    Raises `InputError` for other features, and for fewer than 32x32 pixels.
 
     Source: Chai et al., "What makes fake images detectable?" (ECCV 2020); trained with masks for
     Dolos by Tantaru et al. (WACV 2024), from PyTorch's own initial weights.
@@ -45,7 +46,7 @@ class PatchForensicsDecoder(PositionDecoder):
         self.fc = nn.Sequential(nn.Conv2d(256, 1, 1))
 
     def position_logits(self, features: Tensor) -> Tensor:
-        """Logits of the patches, (N, rows, columns): 37x37 of 299x299 pixels."""
+        """Return logits of the patches (N, rows, columns), 37x37 for 299x299 pixels."""
         logits: Tensor = self.fc(self.trunk(features)).squeeze(1)
         return logits
 

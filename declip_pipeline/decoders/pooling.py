@@ -1,4 +1,4 @@
-"""From a map of logits to one logit of the picture: what detection is trained on."""
+"""Pooling of a map of logits to one logit of the image, for detection."""
 
 import math
 from abc import ABC, abstractmethod
@@ -13,40 +13,41 @@ PoolingName = Literal["mean", "max", "learned"]
 
 
 class Pooling(nn.Module, ABC):
-    """Called with maps of logits (N, height, width), float32; returns (N,) float32."""
+    """Pools maps of logits (N, height, width), float32, to (N,) float32."""
 
     name: PoolingName
 
     @abstractmethod
     def forward(self, logits: Tensor) -> Tensor:
-        """One logit of each picture."""
+        """Return one logit for each image."""
 
 
 class MeanPooling(Pooling):
-    """The mean over the map. Source: DeCLIP (arXiv 2409.08849), image-level detection."""
+    """Mean over the map. Source: DeCLIP (arXiv 2409.08849), image-level detection."""
 
     name = "mean"
 
     def forward(self, logits: Tensor) -> Tensor:
-        """One logit of each picture."""
+        """Return one logit for each image."""
         return logits.mean(dim=(1, 2))
 
 
 class MaxPooling(Pooling):
-    """The highest logit; its gradient goes to that one pixel, of equal ones to the first."""
+    """Maximum of the map; its gradient goes to that pixel alone, of equal ones to the first."""
 
     name = "max"
 
     def forward(self, logits: Tensor) -> Tensor:
-        """One logit of each picture."""
+        """Return one logit for each image."""
         return logits.flatten(1).max(dim=1).values
 
 
 class LearnedPooling(Pooling):
     """Log-mean-exp with a learned sharpness r: log(mean(exp(r x))) / r.
 
-    Near r = 0 it is the mean, for large r the maximum. r = exp(log_sharpness), the one number that
-    is learned, begins at 1.
+    It approaches the mean for r to 0 and the maximum for large r. The one learned parameter is
+    `log_sharpness`, with r = exp(log_sharpness) = 1 at first.
+
     Source: Pinheiro and Collobert, CVPR 2015 (arXiv 1411.6228), equation 5, where r is fixed.
     """
 
@@ -57,11 +58,11 @@ class LearnedPooling(Pooling):
         self.log_sharpness = nn.Parameter(torch.zeros(()))
 
     def reset_parameters(self) -> None:
-        """Begin anew, at r = 1."""
+        """Reset to r = 1."""
         nn.init.zeros_(self.log_sharpness)
 
     def forward(self, logits: Tensor) -> Tensor:
-        """One logit of each picture."""
+        """Return one logit for each image."""
         sharpness = self.log_sharpness.exp()
         flat = logits.flatten(1)
         total = torch.logsumexp(sharpness * flat, dim=1)
@@ -69,7 +70,7 @@ class LearnedPooling(Pooling):
 
 
 def build_pooling(name: str) -> Pooling:
-    """The pooling of a name. Raises `UnknownNameError`."""
+    """Build the pooling with a name. Raises `UnknownNameError`."""
     for kind in (MeanPooling, MaxPooling, LearnedPooling):
         if kind.name == name:
             return kind()

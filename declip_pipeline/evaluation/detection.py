@@ -20,7 +20,7 @@ MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 class PictureScores:
     """One picture: `label` 1 fake, 0 real; `scores` by name, 0 to 1, higher = more likely fake.
 
-    `scene` is what it shows, as `scene_of_stored` has it."""
+    `scene` is what it shows, of `Sample.scene`."""
 
     id: str
     split: str

@@ -13,7 +13,7 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.metrics.detection import detection_metrics
-from declip_pipeline.metrics.intersection_over_union import intersection_over_union
+from declip_pipeline.metrics.localization import intersection_over_union
 
 
 @dataclass(frozen=True)

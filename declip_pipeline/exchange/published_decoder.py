@@ -1,4 +1,4 @@
-"""What a published decoder is, told from its tensors: type, widths, and what it was trained on."""
+"""Inference of a published decoder's type, widths, backbone and layer from its tensors."""
 
 import re
 from collections.abc import Mapping
@@ -9,14 +9,15 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.backbones.weights import differences, is_weight
-from declip_pipeline.decoders import Decoder, build_decoder
+from declip_pipeline.decoders.building import build_decoder
+from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.exchange.published_file import PublishedCheckpoint
 from declip_pipeline.features import FeatureShape
 
 VIT, RESNET, FUSION = "CLIP:ViT-L/14", "CLIP:RN50", "CLIP:ViT-L/14,CLIP:RN50"
 
-# The layers that were published, by backbone; names as the registry gives them.
+# Shapes of the published layers by backbone, with the registry's names.
 PUBLISHED: Mapping[str, Mapping[str, FeatureShape]] = {
     VIT: {f"layer{block}": FeatureShape(1024, 16, 16, 1) for block in range(24)},
     RESNET: {
@@ -34,7 +35,7 @@ _FILE_NAME = re.compile(
 
 @dataclass(frozen=True)
 class FileNameHints:
-    """What a file's name says, as the published ones: "ViT_layer20+RN50_layer3_conv-20_lama"."""
+    """Content of a published file's name, such as "ViT_layer20+RN50_layer3_conv-20_lama"."""
 
     arch: str | None = None
     layer: str | None = None
@@ -42,7 +43,7 @@ class FileNameHints:
 
     @classmethod
     def of(cls, path: Path) -> "FileNameHints":
-        """The hints of a file's name, none where it is another kind of name."""
+        """Parse a file's name; all hints are None for another kind of name."""
         found = _FILE_NAME.fullmatch(path.name.removesuffix(".pth"))
         if found is None:
             return cls()
@@ -51,9 +52,9 @@ class FileNameHints:
 
 
 def stated(option: str | None, found: str | None, what: str, path: Path) -> str | None:
-    """What was asked for, or else what the file says.
+    """Return the given option, or else what the file says.
 
-    Raises `InputError` when both are there and differ.
+    Raises `InputError` when both exist and differ.
     """
     if option is not None and found is not None and option != found:
         raise InputError(
@@ -63,9 +64,9 @@ def stated(option: str | None, found: str | None, what: str, path: Path) -> str 
 
 
 def decoder_type_of(tensors: Mapping[str, Tensor], path: Path) -> str:
-    """The type of the decoder with these tensors.
+    """Return the type of the decoder with these tensors.
 
-    Raises `InputError` when it is of none, with what the nearest type has or lacks.
+    Raises `InputError` when no type fits, with the differences to the nearest type.
     """
     first = tensors.get("fc.0.weight")
     if any(name.startswith("att1.") for name in tensors):
@@ -85,15 +86,15 @@ def decoder_type_of(tensors: Mapping[str, Tensor], path: Path) -> str:
 
 
 def _nearest_type(tensors: Mapping[str, Tensor], path: Path) -> str | None:
-    """What a decoder that looks like one of a known type lacks and has besides; None if none does.
+    """Return a message with missing and unexpected names, compared to the nearest known type.
 
-    By names alone: most of those of the type and of the tensors must be the same.
+    None if no type has most of its names in common with the tensors.
     """
     given = set(filter(is_weight, tensors))
     convolutions = sum(value.ndim == 4 for value in tensors.values())
     stages = min(convolutions // 4, 23)
     depths = sorted({4, 12, 20, 4 * stages, 4 * stages + 4} - {0})
-    # Names differ with the layer, too: decoders of a ResNet's first ones leave out upsamplings.
+    # Names also depend on the layer: decoders of a ResNet's first layers skip upsamplings.
     shapes = [PUBLISHED[VIT]["layer0"], *PUBLISHED[RESNET].values()]
     names = {
         (kind, number): set(filter(is_weight, empty_decoder(kind, shape, {}).state_dict()))
@@ -118,7 +119,7 @@ def _nearest_type(tensors: Mapping[str, Tensor], path: Path) -> str | None:
 
 
 def empty_decoder(decoder_type: str, shape: FeatureShape, tensors: Mapping[str, Tensor]) -> Decoder:
-    """The decoder of a type for a shape, without memory; its widths are those of the tensors."""
+    """Build the decoder of a type for a shape on the meta device, with the tensors' widths."""
     widths = None
     if decoder_type.startswith("conv-"):
         convolutions = [value for value in tensors.values() if value.ndim == 4]
@@ -132,7 +133,7 @@ def empty_decoder(decoder_type: str, shape: FeatureShape, tensors: Mapping[str, 
 def infer_arch(
     checkpoint: PublishedCheckpoint, decoder_type: str, layer: str | None, hints: FileNameHints
 ) -> str:
-    """The published backbone that a checkpoint's decoder fits, its layer where it is known.
+    """Return the published backbone that a checkpoint's decoder fits, on `layer` if it is given.
 
     Linear and attention decoders were published for tokens alone, so never for RN50 by itself.
     Raises `InputError` when none fits or several do.
@@ -174,7 +175,7 @@ def infer_layer(
     shapes: Mapping[str, FeatureShape],
     hints: FileNameHints,
 ) -> str:
-    """The layer of a backbone, whose layers have these shapes, that the decoder is for.
+    """Return the layer, of a backbone with layers of these shapes, that the decoder is for.
 
     Raises `InputError` when the decoder fits none or several, `UnknownNameError` for a layer that
     the backbone does not have.
@@ -220,7 +221,7 @@ def require_decoder(
 
 
 def _misfit(decoder_type: str, shape: FeatureShape, tensors: Mapping[str, Tensor]) -> int:
-    """How many tensors are missing, of another shape, or none of the decoder's."""
+    """Return how many tensors are missing, of another shape, or not of the decoder."""
     expected = empty_decoder(decoder_type, shape, tensors).state_dict()
     own = {(name, value.shape) for name, value in expected.items() if is_weight(name)}
     given = {(name, value.shape) for name, value in tensors.items() if is_weight(name)}

@@ -1,37 +1,45 @@
-"""The file of a published checkpoint: what `torch.save` wrote, read without running its code."""
+"""Reading and writing of published checkpoint files, without running pickled code."""
 
 import io
 import pickle
+import pickletools
 import re
 import textwrap
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.exchange.pickled_code import code_asked_for
 from declip_pipeline.files import write_bytes
 
 EXPECTED = (
     "expected a DeCLIP checkpoint (.pth): a dict of model, optimizer, total_steps, feature_layer "
     "and decoder_type"
 )
-# In `model`: the whole CLIP that was trained on, and of it the network that sees pictures.
+# Prefixes in `model`: the CLIP model that was trained on, and its image network.
 _BACKBONE, _VISUAL = "model.", "model.visual."
+
+# Files of torch before 1.6 hold this many pickles, followed by raw numbers.
+MOST_PICKLES = 5
+# Modules that `torch.save` refers to for tensors.
+_OF_TENSORS = ("torch", "torch._utils", "torch._tensor", "collections")
 
 
 @dataclass(frozen=True)
 class PublishedCheckpoint:
-    """What a published checkpoint holds.
+    """Content of a published checkpoint; None for what the file does not say.
 
-    `decoder` are the tensors of the decoder by their published names, which are ours; `visual`
-    those of the backbone's image network by OpenAI's names, empty where the file has none. What
-    the file does not say is None.
+    Attributes:
+        decoder: Tensors of the decoder by their published names, which are also ours.
+        visual: Tensors of the backbone's image network by OpenAI's names; empty if there are none.
     """
 
     path: Path
@@ -45,7 +53,8 @@ class PublishedCheckpoint:
 def read_published(path: Path) -> PublishedCheckpoint:
     """Read a published checkpoint onto the CPU; no pickled code is run.
 
-    Raises `InputError` when the file is missing, asks for code to be run, or is not of the format.
+    Raises `InputError` when the file is missing, would run code, or has another format.
+
     Source: the checkpoints of DeCLIP (Smeu et al., WACV 2025, arXiv 2409.08849).
     """
     content = _content(path)
@@ -98,7 +107,7 @@ def write_published(
 ) -> None:
     """Write a decoder's tensors as a published checkpoint, whole or not at all.
 
-    It has no backbone weights and an empty `optimizer`, neither of which is needed to predict.
+    The file has no backbone weights and an empty `optimizer`; prediction needs neither.
     """
     content = io.BytesIO()
     torch.save(
@@ -120,7 +129,7 @@ def _content(path: Path) -> Any:
         raise InputError(f"{path}: {found}; {EXPECTED}")
     try:
         with warnings.catch_warnings():
-            # Of what newer versions of torch say about files of older ones; it is read or refused.
+            # Newer versions of torch warn about files of older ones.
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except PermissionError:
@@ -129,15 +138,15 @@ def _content(path: Path) -> Any:
         asked = None
         if isinstance(error, pickle.UnpicklingError):
             named = re.search(r"GLOBAL (\S+)", str(error))
-            # Of protocols other than torch's own it is the protocol that the reader stumbles on.
-            asked = named[1] if named else code_asked_for(path)
+            # For other pickle protocols than torch's, the reader's error is about the protocol.
+            asked = named[1] if named else _code_asked_for(path)
         if asked:
             raise InputError(
                 f"{path} asks to run {asked} when it is loaded; refused, nothing of it was run; "
                 "expected tensors and plain values alone"
             ) from error
         lines = (str(error).strip() or type(error).__name__).splitlines()
-        # Torch begins with what changed in a version of its own.
+        # Torch's message begins with a remark on its own versions.
         first_line = next((line for line in lines if line.startswith("Unsupported")), lines[0])
         reason = textwrap.shorten(first_line, 120, placeholder=" ...")
         raise InputError(f"{path} cannot be read as a checkpoint ({reason}); {EXPECTED}") from error
@@ -154,6 +163,62 @@ def _entry(content: Mapping[Any, Any], key: str, kind: type, path: Path) -> Any:
 
 
 def _some(names: Any) -> str:
-    """The first of some names, as they read in a message."""
+    """Return the first five names for a message."""
     texts = [str(name) for name in names]
     return ", ".join(texts[:5]) + (", ..." if texts[5:] else "") if texts else "nothing"
+
+
+def _code_asked_for(path: Path) -> str | None:
+    """Return the first function or class, `module.name`, that a file's pickles would call.
+
+    Those that tensors are made with do not count. None if there is none, or the file is no pickle.
+    Only opcodes are read; nothing is run.
+    """
+    # On damaged files, the reader of opcodes raises a dozen unrelated classes.
+    with suppress(Exception):
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                for member in archive.namelist():
+                    if member.endswith(".pkl"):
+                        with archive.open(member) as file:
+                            if (found := _first(file)) is not None:
+                                return found
+        else:
+            with path.open("rb") as file:
+                return _first(file)
+    return None
+
+
+def _first(file: IO[bytes]) -> str | None:
+    for _ in range(MOST_PICKLES):
+        for module, name in _globals(file):
+            if module not in _OF_TENSORS:
+                return f"{module}.{name}"
+    return None
+
+
+def _globals(file: IO[bytes]) -> Iterator[tuple[str, str]]:
+    """Yield module and name of every global that one pickle looks up.
+
+    From protocol 4 on, these are the two strings on top of the stack, possibly from the memo.
+    """
+    texts: deque[str] = deque(maxlen=2)
+    memo: dict[int, str] = {}
+    top = ""
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("GLOBAL", "INST"):
+            module, _, name = str(argument).partition(" ")
+            yield module, name
+        elif opcode.name == "STACK_GLOBAL":
+            module, name = texts
+            yield module, name
+        elif opcode.name == "MEMOIZE":
+            memo[len(memo)] = top
+        elif opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            memo[int(str(argument))] = top
+        else:
+            is_get = opcode.name in ("GET", "BINGET", "LONG_BINGET")
+            value = memo[int(str(argument))] if is_get else argument
+            top = value if isinstance(value, str) else ""
+            if isinstance(value, str):
+                texts.append(value)

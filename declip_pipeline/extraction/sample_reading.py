@@ -11,9 +11,8 @@ from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.files import sha256_of_bytes
-from declip_pipeline.images.decode import decode_image
-from declip_pipeline.images.masks import decode_mask, resize_mask
-from declip_pipeline.images.resize import resize_image, thumbnail
+from declip_pipeline.images.decode import decode_image, decode_mask
+from declip_pipeline.images.resize import resize_image, resize_mask, thumbnail
 from declip_pipeline.images.views import View
 from declip_pipeline.store.format import TARGET_SIZE, THUMBNAIL_SIZE
 

@@ -1,1 +1,1 @@
-"""Pictures and masks: from files of any mode to uint8 arrays, and from arrays to sizes."""
+"""Image and mask files to uint8 and bool arrays; resizing; deterministic views."""

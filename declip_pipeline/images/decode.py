@@ -1,22 +1,26 @@
-"""Picture files of any mode to RGB arrays; what cannot be used is an error with its reason."""
+"""Decoding of image and mask files to arrays."""
 
 import functools
 import io
+import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from declip_pipeline.errors import ImageError
-from declip_pipeline.images.pillow_guard import guarded_pillow
 
 SMALLEST_SIDE = 16
-"""Least height and width of a picture in pixels."""
+"""Smallest accepted height and width of an image in pixels."""
 
 DEFAULT_MAX_MEGAPIXELS = 178.0
-"""Largest picture decoded unless told otherwise: 0.5 GB as RGB."""
+"""Largest image decoded by default: 0.5 GB as RGB."""
+
+WHITE_FROM = 128
+"""Smallest 8-bit grey value of a mask that counts as white."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -32,16 +36,24 @@ _UPRIGHT = {
 def decode_image(
     source: Path | bytes, *, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
 ) -> np.ndarray:
-    """Decode a picture file, or its content, to upright RGB.
+    """Decode an image file to upright RGB.
 
-    Returns HWC uint8, [0, 255], RGB, contiguous and writable, with the EXIF orientation applied
-    (in a PNG where it stands before the pixels). Alpha is dropped, not composited: the stored
-    colours are the evidence. 16-bit grey is scaled so that 65535 becomes 255, floating-point grey
-    so that 1 becomes 255. Of an animation, the first frame.
+    Alpha is dropped, not composited: the stored colours are the evidence. 16-bit grey is scaled so
+    that 65535 becomes 255, floating-point grey so that 1 becomes 255. The first frame of an
+    animation is decoded.
 
-    Raises `ImageError` with the reason in one line, without the path: an empty or unreadable or
-    truncated file, no picture, less than 16x16 pixels, more than `max_megapixels` (told from the
-    header, before decoding), or grey values out of range.
+    Args:
+        source: Path of the file, or its content.
+        max_megapixels: Largest size that is decoded, checked from the header before decoding.
+
+    Returns:
+        HWC uint8 RGB, [0, 255], contiguous and writable, with the EXIF orientation applied (of a
+        PNG only when it precedes the pixels).
+
+    Raises:
+        ImageError: The file is empty, unreadable, truncated or not an image, has less than 16x16
+            pixels or more than `max_megapixels`, or grey values out of range. The message is the
+            reason in one line, without the path.
     """
     with _opened(source) as image:
         width, height = image.size
@@ -63,10 +75,29 @@ def decode_image(
         return np.array(upright)
 
 
-def image_size(source: Path | bytes) -> tuple[int, int]:
-    """(height, width) in pixels that `decode_image` would return, read from the header alone.
+def decode_mask(
+    source: Path | bytes, *, fake_is_white: bool, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
+) -> np.ndarray:
+    """Decode a mask file to fake pixels.
 
-    The limits of size are not applied. Raises `ImageError` as `decode_image` does.
+    White is an 8-bit grey value of at least 128 (colours by their luma, 16-bit grey scaled down).
+    The EXIF orientation is applied as for images, so that image and mask stay aligned.
+
+    Returns:
+        HW bool at the mask's own size, True = fake.
+
+    Raises:
+        ImageError: As `decode_image`.
+    """
+    rgb = decode_image(source, max_megapixels=max_megapixels)
+    white: np.ndarray = np.asarray(Image.fromarray(rgb).convert("L")) >= WHITE_FROM
+    return white if fake_is_white else ~white
+
+
+def image_size(source: Path | bytes) -> tuple[int, int]:
+    """Return (height, width) of the array that `decode_image` returns, from the header alone.
+
+    The limits on size are not applied. Raises `ImageError` as `decode_image` does.
     """
     with _opened(source) as image:
         width, height = image.size
@@ -75,9 +106,9 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Pillow's names of the formats read.
+    """Return Pillow's names of the accepted formats.
 
-    Named one by one: others run programs (EPS), or take nearly any file for a picture (TGA).
+    This is an allow-list because other formats run programs (EPS) or accept nearly any file (TGA).
     """
     Image.init()
     wanted = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
@@ -86,7 +117,7 @@ def _formats() -> tuple[str, ...]:
 
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
-    """The picture with its header read; what Pillow raises inside becomes an `ImageError`."""
+    """Open an image and read its header; Pillow's errors inside become an `ImageError`."""
     with guarded_pillow():
         try:
             with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
@@ -104,8 +135,8 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
         except MemoryError as error:
             raise ImageError("does not fit in memory; shrink it") from error
         except Exception as error:
-            # Of damaged files, Pillow's plugins raise OSError, SyntaxError, ValueError,
-            # struct.error, IndexError, zlib.error and more: each means that it cannot be read.
+            # On damaged files, Pillow's plugins raise OSError, SyntaxError, ValueError,
+            # struct.error, IndexError, zlib.error and more.
             if isinstance(error, OSError) and error.errno is not None:
                 raise ImageError(f"cannot be opened: {error.strerror}") from error
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -113,11 +144,11 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation 1..8 from the header alone; 1 where there is none that makes sense."""
+    """Return the EXIF orientation 1..8 from the header alone; 1 where it is absent or invalid."""
     if image.format == "TIFF":
         return 1  # Pillow applies a TIFF's orientation itself, to its size too
     try:
-        # The base class's: PngImageFile.getexif decodes the whole picture to look behind it.
+        # The base class's method: PngImageFile.getexif decodes the whole image.
         found = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except Exception:
         return 1  # damaged EXIF says nothing about the pixels
@@ -125,19 +156,19 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """A loaded picture of any mode as mode RGB, in the colours as stored."""
+    """Convert a loaded image of any mode to RGB, with the colours as stored."""
     mode = image.mode
     if mode.startswith("I"):  # I;16 and its byte orders, and I of 32 bits
         return _grey(_scaled(np.asarray(image), 65535))
     if mode == "F":
         return _grey(_scaled(np.asarray(image), 1))
-    if mode in ("RGBa", "La"):  # colours multiplied by alpha: undo that first
+    if mode in ("RGBa", "La"):  # colours premultiplied by alpha: undo that first
         image = image.convert(mode.upper())
     return image.convert("RGB")
 
 
 def _scaled(values: np.ndarray, white: int) -> np.ndarray:
-    """Grey values 0..`white` as uint8 0..255, rounded to the nearest."""
+    """Convert grey values 0..`white` to uint8 0..255, rounded to the nearest."""
     lowest, highest = values.min(), values.max()
     if not (lowest >= 0 and highest <= white):  # written so that NaN is refused too
         raise ImageError(
@@ -148,3 +179,57 @@ def _scaled(values: np.ndarray, white: int) -> np.ndarray:
 
 def _grey(values: np.ndarray) -> Image.Image:
     return Image.fromarray(values).convert("RGB")
+
+
+class _Guard:
+    """Pillow's process-wide settings for decoding, shared by all threads that decode.
+
+    The first thread to enter changes the settings and the last to leave restores them.
+    `warnings.catch_warnings` alone is not thread-safe: one thread's exit would restore the
+    filters that another thread has just set.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def enter(self) -> None:
+        with self._lock:
+            self._inside += 1
+            if self._inside > 1:
+                return
+            self._size_limit = Image.MAX_IMAGE_PIXELS
+            self._load_truncated = ImageFile.LOAD_TRUNCATED_IMAGES
+            self._filters = warnings.catch_warnings()
+            self._filters.__enter__()
+            warnings.filterwarnings("ignore", module=r"PIL\.")
+            # `decode_image` checks the size from the header and has its own error message.
+            Image.MAX_IMAGE_PIXELS = None
+            # Some programs enable this; Pillow would then pad a truncated image with grey.
+            ImageFile.LOAD_TRUNCATED_IMAGES = False
+
+    def leave(self) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside:
+                return
+            Image.MAX_IMAGE_PIXELS = self._size_limit
+            ImageFile.LOAD_TRUNCATED_IMAGES = self._load_truncated
+            self._filters.__exit__(None, None, None)
+
+
+_guard = _Guard()
+
+
+@contextmanager
+def guarded_pillow() -> Iterator[None]:
+    """Disable Pillow's warnings, its size limit and its padding of truncated images.
+
+    Thread-safe. Warnings of other modules are unaffected, and the previous settings are restored
+    at the end.
+    """
+    _guard.enter()
+    try:
+        yield
+    finally:
+        _guard.leave()

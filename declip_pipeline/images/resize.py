@@ -1,4 +1,4 @@
-"""Pictures to another size, as the paper's preprocessing does it."""
+"""Resizing of images and masks as in the paper's preprocessing."""
 
 import numpy as np
 from PIL import Image
@@ -11,12 +11,21 @@ _FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.B
 def resize_image(
     image: np.ndarray, height: int, width: int, interpolation: str = "bilinear"
 ) -> np.ndarray:
-    """Resize straight to `height` x `width` pixels: no crop, the aspect ratio is not kept.
+    """Resize to `height` x `width` pixels without a crop; the aspect ratio is not kept.
 
-    `image` is HWC uint8, RGB. Returns HWC uint8, [0, 255], writable. Shrinking is antialiased.
+    Args:
+        image: HWC uint8 RGB.
+        height: Pixels.
+        width: Pixels.
+        interpolation: "bilinear" or "bicubic", antialiased when shrinking.
 
-    Raises `UnknownNameError` for an interpolation other than "bilinear" and "bicubic".
-    Source: the reference's preprocessing, bilinear on the PIL picture (equal to the golden file).
+    Returns:
+        HWC uint8, [0, 255], writable.
+
+    Raises:
+        UnknownNameError: Another interpolation.
+
+    Source: the reference's preprocessing, bilinear on the PIL image (equal to the golden file).
     """
     if interpolation not in _FILTERS:
         raise UnknownNameError("interpolation", interpolation, _FILTERS)
@@ -25,9 +34,19 @@ def resize_image(
 
 
 def thumbnail(image: np.ndarray, size: int = 128) -> np.ndarray:
-    """A small square picture for reports: (size, size, 3) uint8 from HWC uint8.
+    """Return a small square image for reports: (size, size, 3) uint8 from HWC uint8.
 
-    Resized straight (bilinear, antialiased), so its content lines up with the square maps that
-    decoders give, whatever the picture's aspect ratio.
+    The aspect ratio is not kept, so that the content is aligned with the decoders' square maps.
     """
     return resize_image(image, size, size, "bilinear")
+
+
+def resize_mask(mask: np.ndarray, height: int = 256, width: int = 256) -> np.ndarray:
+    """Resize a mask, HW bool, to a training target: HW uint8, 0 (real) to 255 (fake).
+
+    Bilinear with antialias and not binarised: a pixel on an edge holds the fraction that is fake.
+
+    Source: the reference's training target (DeCLIP, Smeu et al., WACV 2025, arXiv 2409.08849).
+    """
+    full = Image.fromarray(mask.astype(np.uint8) * np.uint8(255))
+    return np.array(full.resize((width, height), Image.Resampling.BILINEAR))

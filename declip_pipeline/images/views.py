@@ -1,4 +1,4 @@
-"""Views: one deterministic rendering of each picture, for robustness curves and augmentation."""
+"""Views: deterministic renderings of images, for robustness curves and augmentation."""
 
 import io
 import re
@@ -17,25 +17,25 @@ CLEAN = "clean"
 
 @dataclass(frozen=True)
 class _Kind:
-    """One way to change a picture: its range, and what a random view draws from.
+    """One kind of change, with the range of its strength.
 
-    `apply` takes HWC uint8 RGB, the strength, and a random generator of the picture's own.
+    `apply` takes an image (HWC uint8 RGB), the strength, and the image's own random generator.
+    Random views draw the strength uniformly from `drawn`; None if the kind is never random.
     """
 
     apply: Callable[[np.ndarray, float, np.random.Generator], np.ndarray]
     lowest: float
     highest: float
     whole: bool = False
-    # The augmentations of the paper: blur of sigma 0.4 to 2, color jitter of 0.3, JPEG 30 to 100.
     drawn: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
 class View:
-    """A chain of changes, each a kind with its strength; None is drawn anew for each picture.
+    """Chain of changes, each a kind with its strength; None draws the strength for each image.
 
-    `seed` tells random views of the same kinds from one another. A view gives the same pixels for
-    the same picture in every run.
+    `seed` distinguishes random views of the same kinds. A view gives the same pixels for the same
+    image in every run.
     """
 
     steps: tuple[tuple[str, float | None], ...] = ()
@@ -43,33 +43,34 @@ class View:
 
     @property
     def name(self) -> str:
-        """The view in words that are a folder's name, too: clean, jpeg-70, blur+jpeg.random0."""
+        """Name of the view, valid as a folder name: clean, jpeg-70, blur+jpeg.random0."""
         if not self.steps:
             return CLEAN
         words = [kind if value is None else f"{kind}-{value:g}" for kind, value in self.steps]
         return "+".join(words) + ("" if self.seed is None else f".random{self.seed}")
 
-    def render(self, picture: np.ndarray, content_sha256: str) -> np.ndarray:
-        """The picture (HWC uint8 RGB) as the view shows it, of the same shape.
+    def render(self, image: np.ndarray, content_sha256: str) -> np.ndarray:
+        """Apply the view to an image (HWC uint8 RGB); the result has the same shape.
 
-        `content_sha256` is that of the picture's file: what is random depends on it and the view.
+        The random strengths depend on the view and on `content_sha256`, the SHA-256 of the image
+        file, alone.
         """
         random = generator(0, "view", self.name, content_sha256)
         for name, value in self.steps:
             kind = _KINDS[name]
             strength = _drawn(kind, random) if value is None else value
-            picture = kind.apply(picture, strength, random)
-        return picture
+            image = kind.apply(image, strength, random)
+        return image
 
 
 CLEAN_VIEW = View()
-"""The picture as it is."""
+"""The unchanged image."""
 
 
 def parse_view(text: str) -> View:
-    """A view as a user writes it: clean, jpeg:70, blur:1.0, or several joined by "+".
+    """Parse a view as a user writes it: clean, jpeg:70, blur:1.0, or several joined by "+".
 
-    Kinds and their strengths: jpeg (quality 1 to 100), blur (sigma in pixels), jitter (share by
+    Kinds and their strengths: jpeg (quality 1 to 100), blur (sigma in pixels), jitter (fraction by
     which brightness, contrast, saturation and hue may change), resize (factor, down and back up),
     noise (standard deviation in grey levels of 255). Raises `InputError`.
     """
@@ -93,10 +94,12 @@ def parse_view(text: str) -> View:
 
 
 def parse_augmentation(text: str) -> list[View]:
-    """Random views as a user writes them: "jpeg+blur+jitter:3" is three views of those kinds.
+    """Parse random views as a user writes them: "jpeg+blur+jitter:3" is three views.
 
-    The strengths are drawn for each picture and view: blur sigma 0.4 to 2, color jitter 0.3, JPEG
-    quality 30 to 100 (the training augmentations of DeCLIP, WACV 2025). Raises `InputError`.
+    The strengths are drawn for each image and view: blur sigma 0.4 to 2, color jitter 0.3, JPEG
+    quality 30 to 100. Raises `InputError`.
+
+    Source: the training augmentations of DeCLIP (Smeu et al., WACV 2025).
     """
     names, colon, count = text.partition(":")
     if not colon or not count.isdecimal() or not 1 <= int(count) <= 100:
@@ -112,7 +115,7 @@ def parse_augmentation(text: str) -> list[View]:
 
 
 def view_named(name: str) -> View:
-    """The view that has this name: the inverse of `View.name`. Raises `InputError`."""
+    """Return the view with a name; the inverse of `View.name`. Raises `InputError`."""
     chain, mark, seed = name.partition(".random")
     if mark and seed.isdecimal():
         return View(tuple((kind, None) for kind in chain.split("+")), int(seed))
@@ -133,37 +136,37 @@ def _drawn(kind: _Kind, random: np.random.Generator) -> float:
     )
 
 
-def _jpeg(picture: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
+def _jpeg(image: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
     content = io.BytesIO()
-    Image.fromarray(picture).save(content, "JPEG", quality=int(quality))
+    Image.fromarray(image).save(content, "JPEG", quality=int(quality))
     return np.asarray(Image.open(content).convert("RGB"))
 
 
-def _blur(picture: np.ndarray, sigma: float, random: np.random.Generator) -> np.ndarray:
+def _blur(image: np.ndarray, sigma: float, random: np.random.Generator) -> np.ndarray:
     import cv2
 
-    return np.asarray(cv2.GaussianBlur(picture, (0, 0), sigma)).reshape(picture.shape)
+    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma)).reshape(image.shape)
 
 
-def _jitter(picture: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
-    """Brightness, contrast and saturation times 1-share to 1+share, hue turned by as much."""
-    image = Image.fromarray(picture)
+def _jitter(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:
+    """Scale brightness, contrast and saturation by 1-share to 1+share; rotate the hue likewise."""
+    changed = Image.fromarray(image)
     for enhance in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        image = enhance(image).enhance(random.uniform(1 - share, 1 + share))
-    hue, saturation, value = image.convert("HSV").split()
+        changed = enhance(changed).enhance(random.uniform(1 - share, 1 + share))
+    hue, saturation, value = changed.convert("HSV").split()
     turn = round(255 * random.uniform(-share, share))
     turned = Image.fromarray(((np.asarray(hue, np.int16) + turn) % 256).astype(np.uint8))
     return np.asarray(Image.merge("HSV", (turned, saturation, value)).convert("RGB"))
 
 
-def _resize(picture: np.ndarray, factor: float, random: np.random.Generator) -> np.ndarray:
-    height, width = picture.shape[:2]
-    small = resize_image(picture, max(1, round(height * factor)), max(1, round(width * factor)))
+def _resize(image: np.ndarray, factor: float, random: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    small = resize_image(image, max(1, round(height * factor)), max(1, round(width * factor)))
     return resize_image(small, height, width)
 
 
-def _noise(picture: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
-    noisy = picture + random.normal(0, deviation, picture.shape)
+def _noise(image: np.ndarray, deviation: float, random: np.random.Generator) -> np.ndarray:
+    noisy = image + random.normal(0, deviation, image.shape)
     return noisy.round().clip(0, 255).astype(np.uint8)
 
 

@@ -1,1 +1,1 @@
-"""How well a map finds the manipulated pixels, and a score the manipulated pictures."""
+"""Metrics of localization and detection, and their bootstrap intervals."""

@@ -1,24 +1,31 @@
-"""How well a score tells manipulated pictures from authentic ones."""
+"""Average precision, accuracy and ROC area of image scores."""
 
 import torch
 from torch import Tensor
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.metrics.average_precision import average_precision
 
 
 def detection_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
-    """Average precision and accuracy of image scores.
+    """Return average precision and accuracy of image scores.
 
-    scores: (N,) floating point, higher = more likely fake; a picture is called fake when its
-    score is at least the threshold. labels: (N,), bool or 0 and 1, 1 = fake. N >= 1.
-    Returns: `average_precision`, 0 to 1 (0 without a fake picture); `accuracy_at_0_5`, percent;
-    `best_threshold`, in the unit of the scores, and `accuracy_at_best`, percent, there. Tried are
-    all scores, and the next number above the highest (calling nothing fake) where that alone does
-    better; of equally good thresholds the highest is given. `threshold_between` is for other
-    pictures: halfway from there to the next lower score, since the score of the lowest fake that
-    was called right is at the edge of what is right here (the same where no score is lower).
-    Raises: InputError when shapes, devices, dtypes or values do not fit.
+    Args:
+        scores: (N,) floating point, N >= 1, higher = more likely fake. An image is called fake
+            when its score is at least the threshold.
+        labels: (N,) bool or 0 and 1, 1 = fake.
+
+    Returns:
+        `average_precision`, 0 to 1 (0 without a fake image); `accuracy_at_0_5`, percent;
+        `best_threshold`, in the unit of the scores, and `accuracy_at_best`, percent, there;
+        `threshold_between`, halfway from the best threshold to the next lower score (the best
+        threshold where no score is lower). Candidates for the best threshold are all scores, and
+        the next number above the highest (nothing is called fake) if that alone is better; of
+        equally good ones the highest is returned. Use `threshold_between` on other images: the
+        best threshold is the score of a fake image and so at the edge of what is right here.
+
+    Raises:
+        InputError: Shapes, devices, dtypes or values do not fit.
+
     Source: DeCLIP, section 4 (image-level detection).
     """
     _check(scores, labels)
@@ -45,10 +52,10 @@ def detection_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
 
 
 def area_under_roc(scores: Tensor, labels: Tensor) -> float:
-    """The chance that a fake picture's score is above a real one's, equal ones counted half.
+    """Return the probability that a fake image's score is above a real one's; ties count half.
 
-    scores, labels: as above. Returns: 0 to 1; NaN without a picture of either label.
-    Raises: InputError when shapes, devices, dtypes or values do not fit.
+    `scores` and `labels` as for `detection_metrics`, as are the errors. The result is 0 to 1, or
+    NaN where either label is missing.
     """
     _check(scores, labels)
     scores = scores.detach().double()
@@ -61,16 +68,40 @@ def area_under_roc(scores: Tensor, labels: Tensor) -> float:
 
 
 def accuracy_at(scores: Tensor, labels: Tensor, threshold: float) -> float:
-    """Percent of the pictures that are told right; fake is called what is at least `threshold`.
+    """Return the accuracy in percent; a score of at least `threshold` is called fake.
 
-    scores, labels: as above. Raises: InputError when shapes, devices, dtypes or values do not fit.
+    `scores` and `labels` as for `detection_metrics`, as are the errors.
     """
     _check(scores, labels)
     return float(((scores.detach().double() >= threshold) == (labels == 1)).double().mean() * 100)
 
 
+def average_precision(positives: Tensor, ends: Tensor) -> Tensor:
+    """Return the average precision of each row: sum of (recall step) * precision.
+
+    Without interpolation, and items of equal score count together, as in scikit-learn's
+    `average_precision_score`.
+
+    Args:
+        positives: (N, M) integer, the number of positives among the first 1..M items, highest
+            score first.
+        ends: (N, M) bool, whether the next item has a lower score.
+
+    Returns:
+        (N,) float64, 0 to 1; 0 for a row without a positive.
+    """
+    # The count of positives at the previous end: the running maximum, shifted by one.
+    counted = torch.where(ends, positives, 0).cummax(dim=1).values
+    before = torch.zeros_like(counted)
+    before[:, 1:] = counted[:, :-1]
+
+    length = torch.arange(1, positives.shape[1] + 1, device=positives.device)
+    gain = ((positives - before) * ends).double() * positives.double() / length
+    return gain.sum(dim=1) / positives[:, -1].clamp(min=1)
+
+
 def _halfway_down(scores: Tensor, threshold: float) -> float:
-    """Between a threshold and the next lower score, itself above that one."""
+    """Return the middle between a threshold and the next lower score; always above the latter."""
     lower = scores[scores < threshold]
     if not len(lower) or threshold > float(scores.max()):
         return threshold

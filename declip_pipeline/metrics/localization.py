@@ -1,53 +1,59 @@
-"""IoU, F1 and average precision of maps against their masks, a whole batch at a time."""
+"""IoU, TruFor's F1 and average precision of probability maps against their masks, in batches."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from declip_pipeline.compute import mapping_parts
-from declip_pipeline.metrics.average_precision import average_precision_of_ranking
-from declip_pipeline.metrics.certain_regions import certain_regions
-from declip_pipeline.metrics.f1_score import f1_best, f1_fixed
-from declip_pipeline.metrics.intersection_over_union import iou_from_counts
-from declip_pipeline.metrics.map_checks import (
-    as_probabilities,
-    check_masks_are_bool,
-    check_same_shape,
-)
-from declip_pipeline.metrics.ranking import rank_pixels
+from declip_pipeline.errors import InputError
+from declip_pipeline.metrics.ranking import Counts, Ranking, rank_pixels
 
-# On a device, or by all cores together.
+# Pixels computed at once on a device, or by all cores together.
 PIXELS_AT_ONCE = 2**22
-# By one core: four pictures of 256x256. Of one, the calls outweigh the work (2.4 ms of processor
-# time a picture against 1.5 for four); more leave the caches.
+# By one core: four images of 256x256. For a single one, the overhead of the calls outweighs the
+# work (2.4 ms of processor time an image against 1.5 for four); more do not fit in the caches.
 PIXELS_OF_A_PART = 2**18
+# Interpolation may leave [0, 1] by a rounding error; anything further is not a probability.
+ROUNDING = 1e-4
+
+IOU_EPSILON = 1e-8
+F1_EPSILON = 1e-32
+EROSION = 15
+DILATION = 11
 
 
 def has_fake(masks: Tensor) -> Tensor:
-    """Which images have a fake pixel: (N, H, W) bool to (N,) bool.
+    """Return which images have a fake pixel: (N, H, W) bool to (N,) bool.
 
-    An image without one still gets numbers (AP is 0, IoU and F1 are 100 and 1 for a map that
-    stays quiet, else 0): they say nothing about localization, so report such images apart.
+    Images without a fake pixel get numbers too (AP is 0; IoU and F1 are 100 and 1 for a map below
+    the threshold everywhere, else 0). These say nothing about localization: report such images
+    separately.
     """
     return masks.flatten(1).any(dim=1)
 
 
 def localization_metrics(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """The four localization metrics of each image.
+    """Compute the four localization metrics of each image.
 
-    maps: (N, H, W) floating point in [0, 1], computed with as float32. masks: (N, H, W) bool,
-    True = fake.
-    Returns: (N,) float64 tensors on the device of `maps`:
-    `iou` at threshold 0.5, in percent; `f1_best` and `f1_fixed` (threshold 0.5), 0 to 1, the band
-    along the mask's outline ignored; `ap` over all pixels, 0 to 1.
-    A map that is constant over the judged pixels has `f1_best` = `f1_fixed`, and an image all of
-    whose pixels lie in the ignored band has F1 1, for nothing in it can be judged.
+    On a CPU, images are distributed over torch's threads, each computing on one core.
 
-    On a CPU images are shared out to torch's threads, each on one core.
+    Args:
+        maps: Probabilities (N, H, W), floating point in [0, 1]; converted to float32.
+        masks: (N, H, W) bool, True = fake.
+
+    Returns:
+        (N,) float64 tensors on the device of `maps`: `iou` at threshold 0.5, in percent; `f1_best`
+        and `f1_fixed` (threshold 0.5), 0 to 1, without the band along the mask's outline; `ap`
+        over all pixels, 0 to 1. A map that is constant outside the band has `f1_best` equal to
+        `f1_fixed`. An image with all pixels inside the band has F1 1.
+
+    Raises:
+        InputError: Shapes, devices, dtypes or values do not fit.
 
     Memory beside the inputs, measured on a CPU: 35 bytes a pixel and 45 a fake pixel, for at most
-    2^22 pixels at a time (0.34 GB), or for one image where that is larger (a picture of
-    20,000x20,000 needs 14 to 32 GB).
-    Raises: InputError when shapes, devices, dtypes or values do not fit.
+    2^22 pixels at a time (0.34 GB), or for one image where that is larger (an image of
+    20,000x20,000 pixels needs 14 to 32 GB).
+
     Source: DeCLIP, section 4; F1 as in TruFor (Guillaro et al., CVPR 2023).
     """
     check_same_shape(maps, masks)
@@ -73,3 +79,159 @@ def _metrics_of_part(maps_and_masks: tuple[Tensor, Tensor]) -> dict[str, Tensor]
         "f1_fixed": f1_fixed(ranking),
         "ap": average_precision_of_ranking(ranking),
     }
+
+
+def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float = 0.5) -> Tensor:
+    """Return the IoU of each image in percent: (intersection + 1e-8) / (union + 1e-8) * 100.
+
+    An empty mask with an empty map gives 100.
+
+    Args:
+        maps: (N, H, W) floating point; a pixel is called fake when its value is greater than the
+            threshold.
+        masks: (N, H, W) bool (True = fake), or soft in [0, 1] (a mask resized by interpolation),
+            fake where greater than 0.5.
+        threshold: 0.5 for probabilities, 0.0 for logits.
+
+    Returns:
+        (N,) float64 on the device of `maps`.
+
+    Raises:
+        InputError: Shapes, devices or dtypes do not fit.
+
+    Source: DeCLIP, section 4 (IoU at threshold 0.5); the epsilon is the reference code's.
+    """
+    check_same_shape(maps, masks)
+    truth = masks if masks.dtype == torch.bool else masks > 0.5
+    called = maps > threshold
+    both = (called & truth).sum(dim=(1, 2))
+    return iou_from_counts(both, called.sum(dim=(1, 2)), truth.sum(dim=(1, 2)))
+
+
+def iou_from_counts(found: Tensor, called: Tensor, fake: Tensor) -> Tensor:
+    """Return the IoU in percent, float64, from pixel counts.
+
+    `found` counts the fake pixels that are called fake, `called` all that are called fake, `fake`
+    all that are fake.
+    """
+    either = called + fake - found
+    return (found.double() + IOU_EPSILON) / (either.double() + IOU_EPSILON) * 100
+
+
+def f1_from_counts(counts: Counts, certain_fake: Tensor) -> Tensor:
+    """Return F1 at each threshold, float64, 0 to 1: (2 TP + 1e-32) / (2 TP + FP + FN + 1e-32).
+
+    Only the certain pixels count (`certain_regions`). `certain_fake` is the number of certainly
+    fake pixels of each threshold's image, (thresholds,) integer.
+
+    Source: TruFor (Guillaro et al., CVPR 2023), whose F1 DeCLIP reports.
+    """
+    called_and_fake = counts.certain.double() + certain_fake
+    return (2 * counts.certain_found.double() + F1_EPSILON) / (called_and_fake + F1_EPSILON)
+
+
+def f1_fixed(ranking: Ranking) -> Tensor:
+    """Return F1 of each image at the ranking's fixed threshold: (images,) float64, 0 to 1.
+
+    F1 is 1 when nothing is fake and nothing is called fake.
+    """
+    return f1_from_counts(ranking.at_fixed, ranking.in_all.certain_found)
+
+
+def f1_best(ranking: Ranking) -> Tensor:
+    """Return F1 of each image at its best threshold: (images,) float64, 0 to 1.
+
+    Only thresholds that call some but not all of the certain pixels fake are considered. A map
+    that is constant over the certain pixels has no such threshold (the reference computes 0/0 and
+    gives NaN) and gets its F1 at the fixed threshold instead. F1 of "all is fake" would reward a
+    constant map for the size of the mask.
+    """
+    counts, whole = ranking.at_fakes, ranking.in_all
+    f1 = f1_from_counts(counts, whole.certain_found.index_select(0, ranking.image))
+    inside = (counts.certain > 0) & (counts.certain < whole.certain.index_select(0, ranking.image))
+    fixed = f1_fixed(ranking)
+    best = torch.zeros_like(fixed).scatter_reduce(0, ranking.image.long(), f1 * inside, "amax")
+    return torch.where(ranking.varied, best, fixed)
+
+
+def average_precision_of_ranking(ranking: Ranking) -> Tensor:
+    """Return the average precision of each image: the mean precision at its fake pixels.
+
+    The same value as `detection.average_precision`, from counts at the fake pixels alone.
+
+    Returns:
+        (images,) float64, 0 to 1; 0 for an image without a fake pixel.
+    """
+    precision = ranking.at_fakes.found.double() / ranking.at_fakes.called
+    fake = ranking.in_all.found
+    total = torch.zeros_like(fake, dtype=torch.float64)
+    return total.index_add(0, ranking.image, precision * ranking.tied) / fake.clamp(min=1)
+
+
+def widen(masks: Tensor, size: int) -> Tensor:
+    """Return the maximum of masks over a square window of odd `size`, clipped at the border.
+
+    `masks` and the result are (N, H, W) bool. Windows are combined pairwise (1, 2, 4, 8, then the
+    rest), so that the cost grows with log(size).
+    """
+    for padding in ((size // 2, size // 2), (0, 0, size // 2, size // 2)):
+        axis = 2 if len(padding) == 2 else 1
+        masks = F.pad(masks, padding, value=False)
+        reach = 1
+        while reach < size:
+            step = min(reach, size - reach)
+            length = masks.shape[axis] - step
+            masks = masks.narrow(axis, 0, length) | masks.narrow(axis, step, length)
+            reach += step
+    return masks
+
+
+def certain_regions(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the certainly fake and the certainly real pixels of masks.
+
+    Fake: the mask eroded by a 15x15 minimum filter. Real: outside the mask dilated by an 11x11
+    maximum filter. Both windows are clipped at the border; the band between is ignored.
+
+    `masks` is (N, H, W) bool, True = fake, and so are both results.
+
+    Source: TruFor (Guillaro et al., CVPR 2023), whose F1 DeCLIP reports.
+    """
+    return ~widen(~masks, EROSION), ~widen(masks, DILATION)
+
+
+def check_same_shape(maps: Tensor, masks: Tensor) -> None:
+    """Raise `InputError` unless both are (N, H, W), of one shape and on one device."""
+    if maps.ndim != 3 or maps.shape != masks.shape or 0 in maps.shape[1:]:
+        raise InputError(
+            f"maps have shape {tuple(maps.shape)} and masks {tuple(masks.shape)}; expected the "
+            "same (images, height, width) for both; resize the maps to their masks first"
+        )
+    if maps.device != masks.device:
+        raise InputError(
+            f"maps are on {maps.device} and masks on {masks.device}; move them to one device"
+        )
+    if not maps.is_floating_point():
+        raise InputError(f"maps are {maps.dtype}; expected floating point values")
+
+
+def check_masks_are_bool(masks: Tensor) -> None:
+    """Raise `InputError` for masks that are not bool."""
+    if masks.dtype != torch.bool:
+        raise InputError(f"masks are {masks.dtype}; expected torch.bool, True where fake")
+
+
+def as_probabilities(maps: Tensor) -> Tensor:
+    """Return maps as float32 in [0, 1], with rounding errors of an interpolation clipped.
+
+    Raises `InputError` for NaN and for values outside [0, 1].
+    """
+    maps = maps.float()
+    if maps.numel():
+        low, high = (float(bound) for bound in maps.aminmax())
+        # Written so that NaN, which fails every comparison, is refused too.
+        if not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            raise InputError(
+                f"maps have values from {low:g} to {high:g}; expected probabilities in [0, 1]; "
+                "apply the sigmoid first"
+            )
+    return maps.clamp(0, 1)

@@ -1,4 +1,4 @@
-"""Each image's pixels sorted once by their map value, for every metric that sweeps a threshold."""
+"""Ranking of an image's pixels by map value: one sort for all metrics that sweep a threshold."""
 
 from dataclasses import dataclass
 
@@ -17,10 +17,10 @@ DIGIT_SORT_FROM = 2**15
 
 @dataclass(frozen=True)
 class Counts:
-    """What some thresholds call fake; all (thresholds,), int32.
+    """Pixel counts at each of several thresholds; all (thresholds,) int32.
 
-    `called`: how many pixels; `found`: how many of them are fake; `certain` and `certain_found`:
-    the same of the pixels that are certainly fake or certainly real.
+    `called`: pixels that are called fake; `found`: those of them that are fake. `certain` and
+    `certain_found`: the same counts over the certainly fake and certainly real pixels alone.
     """
 
     called: Tensor
@@ -31,15 +31,18 @@ class Counts:
 
 @dataclass(frozen=True)
 class Ranking:
-    """What is called fake by the thresholds worth a look: those at a value that a fake pixel has.
+    """Pixel counts at the thresholds that equal the value of a fake pixel.
 
-    A threshold between two such values calls more real pixels fake than the higher of them and
-    finds no more fake ones, so no metric gains there.
+    Other thresholds need no counts: a threshold between two such values calls more real pixels
+    fake than the higher of them and finds no more fake ones, so that no metric is better there.
 
-    `at_fakes`: the counts at these thresholds, image after image, in each the highest first;
-    `image`: (thresholds,) int32, whose each is; `tied`: (thresholds,) int32, how many fake pixels
-    have exactly its value. `at_fixed`: the counts at one threshold for each image; `in_all`: those
-    of all its pixels; `varied`: (images,) bool, whether its certain pixels differ in value.
+    Attributes:
+        at_fakes: Counts at these thresholds, ordered by image and then by falling threshold.
+        image: (thresholds,) int32, index of the image of each threshold.
+        tied: (thresholds,) int32, number of fake pixels with exactly this value.
+        at_fixed: Counts of each image at one fixed threshold.
+        in_all: Counts of each image over all its pixels.
+        varied: (images,) bool, whether the image's certain pixels differ in value.
     """
 
     at_fakes: Counts
@@ -51,7 +54,7 @@ class Ranking:
 
 
 def sort_rows(keys: Tensor) -> Tensor:
-    """`keys` (N, pixels) int32 with each row in rising order; `keys` may be overwritten."""
+    """Return `keys` (N, pixels) int32 with each row sorted; `keys` may be overwritten."""
     if keys.device.type != "cpu":
         return torch.sort(keys, dim=1).values
     # A row of 65,536 takes 0.4 ms alone, 3.0 ms as a part of several, 1.4 ms by numpy; one of
@@ -65,14 +68,16 @@ def sort_rows(keys: Tensor) -> Tensor:
 
 
 def rank_pixels(maps: Tensor, masks: Tensor, certain: Tensor, threshold: float = 0.5) -> Ranking:
-    """Sort each image's pixels by falling map value, and count down the ranking.
+    """Sort each image's pixels by falling map value and count along the ranking.
 
-    A pixel's value and its two truth bits share one 32-bit key, so one sort of plain integers
-    does and no order is stored or looked up: values in [0, 1] need 30 bits.
+    A pixel's value and its two truth bits share one 32-bit key (values in [0, 1] need 30 bits), so
+    that one sort of integers suffices and no permutation is stored.
 
-    maps: (N, H, W) float32 in [0, 1]. masks: (N, H, W) bool, True = fake.
-    certain: (N, H, W) bool, True where a pixel is certainly fake or certainly real.
-    threshold: the fixed one, in [0, 1]; it calls a pixel fake when its value is greater.
+    Args:
+        maps: (N, H, W) float32 in [0, 1].
+        masks: (N, H, W) bool, True = fake.
+        certain: (N, H, W) bool, True where a pixel is certainly fake or certainly real.
+        threshold: The fixed threshold, in [0, 1]; values greater than it are called fake.
     """
     keys = _keys(maps).add_(masks.byte().mul_(FAKE).add_(certain)).flatten(1)
     return _count_down(sort_rows(keys), _keys(maps.new_tensor(threshold)))
@@ -87,11 +92,11 @@ def _keys(values: Tensor) -> Tensor:
 def _count_down(keys: Tensor, fixed: Tensor) -> Ranking:
     n, pixels = keys.shape
     images = torch.arange(n, dtype=torch.int32, device=keys.device)
-    # A zero before the first, so that the place `called` holds the count of that many pixels.
+    # With a leading zero, so that index `called` holds the count among that many pixels.
     certain = F.pad((keys & CERTAIN).cumsum(1, dtype=torch.int32), (1, 0))
 
-    # All else is counted at the fake pixels. Among equal values they come last, so at the last
-    # of them every pixel of that value has been passed. Indexing with brackets would take six
+    # All other counts are taken at the fake pixels. Among equal values they come last, so that at
+    # the last of them every pixel of that value has been passed. Indexing with brackets takes six
     # times as long as index_select on a CPU.
     places = (keys.flatten() & FAKE).nonzero()[:, 0].int()
     fakes = keys.flatten().index_select(0, places)
@@ -106,7 +111,7 @@ def _count_down(keys: Tensor, fixed: Tensor) -> Ranking:
     image = every_image.index_select(0, ends)
 
     def counts(image: Tensor, called: Tensor, passed: Tensor) -> Counts:
-        """`passed`: how many fake pixels of this and of the earlier images have been passed."""
+        """Count; `passed` is the number of fake pixels passed in this and all earlier images."""
         start = starts.index_select(0, image)
         before = certain_fakes.index_select(0, start)
         return Counts(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -125,15 +124,15 @@ def _import_shard(store: Store, shard: int, ledger_entry: bytes, writer: StoreWr
         if array.is_compressed or not rows:
             continue
         key = array.shard_key(shard)
-        if _shard_sha256(store, array, shard, rows, arrays[name]) != entry.files[key].sha256:
+        if _shard_blake3(store, array, shard, rows, arrays[name]) != entry.files[key].blake3:
             raise StoreError(
                 f"{store.location}: the rows of {key} are not those of the ledger, "
-                f"their SHA-256 differs; {_EXPORT_AGAIN}"
+                f"their BLAKE3 hash differs; {_EXPORT_AGAIN}"
             )
     writer.write_shard(shard, rows, arrays, entry.failures)
 
 
-def _shard_sha256(
+def _shard_blake3(
     store: Store,
     array: fmt.RowArray,
     shard: int,
@@ -141,9 +140,5 @@ def _shard_sha256(
     values: Sequence[np.ndarray],
 ) -> str:
     first = store.header.shard_rows(shard).start
-    digest = sha256()
-    for piece in encode_shard(
-        array, store.header.rows_per_shard, [row - first for row in rows], values
-    ):
-        digest.update(piece)
-    return digest.hexdigest()
+    places = [row - first for row in rows]
+    return encode_shard(array, store.header.rows_per_shard, places, values).blake3

@@ -109,7 +109,7 @@ def parse_ledger_entry(
         value = json.loads(blob)
         entry = LedgerEntry(
             files={
-                key: ShardFile(int(file["bytes"]), str(file["sha256"]))
+                key: ShardFile(int(file["bytes"]), str(file["blake3"]))
                 for key, file in value["files"].items()
             },
             failures={int(row): str(reason) for row, reason in value["failures"].items()},

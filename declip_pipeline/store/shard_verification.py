@@ -2,10 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from itertools import product
 
 import numpy as np
+from blake3 import blake3
 
 from declip_pipeline.store.format import RowArray
 from declip_pipeline.store.shards import (
@@ -15,9 +15,10 @@ from declip_pipeline.store.shards import (
     decode_index,
     decode_tile,
     index_bytes,
+    is_finite,
 )
 from declip_pipeline.store.storage import Storage
-from declip_pipeline.store.writer import ShardFile, is_finite
+from declip_pipeline.store.writer import ShardFile
 
 # What is held of a shard at a time; one chunk is held whole, however large.
 PIECE_BYTES = 4 * 2**20
@@ -66,8 +67,8 @@ def check_content(
     """Read a shard's file, of the size that the ledger says, once from beginning to end, in pieces.
 
     `windows` maps the rows that must be there to the part of each that must be: its shape, or
-    the picture's size for masks. Other rows must be absent. Chunks are left unchecked, and only
-    the SHA-256 told, when it is not certain how they are laid out. Returns None when all is well.
+    the picture's size for masks. Other rows must be absent. When the layout of the chunks is not
+    certain, only the file's hash is checked. Returns None when all is well.
     """
     wrong: dict[str, set[int]] = {}
     chunks: list[_Chunk] = []
@@ -79,7 +80,7 @@ def check_content(
             _check_presence(array, index, windows, wrong)
         except DamagedChunkError as error:
             wrong[str(error)] = set(windows)
-    digest = sha256()
+    digest = blake3()
     for start, stop, inside in _pieces(chunks, file.bytes):
         piece = np.empty(stop - start, np.uint8)
         if not storage.read_part(key, start, [piece]):
@@ -94,10 +95,10 @@ def check_content(
                 wrong.setdefault(str(error), set()).add(chunk.row)
     if wrong:
         return Damage("; ".join(wrong), frozenset.union(*map(frozenset, wrong.values())))
-    if digest.hexdigest() != file.sha256:
+    if digest.hexdigest() != file.blake3:
         whole = ", though every chunk is whole: as when files are swapped"
         return Damage(
-            f"its SHA-256 is not that in the ledger{whole if is_layout_certain else ''}",
+            f"its BLAKE3 hash is not that in the ledger{whole if is_layout_certain else ''}",
             frozenset(windows),
         )
     return None

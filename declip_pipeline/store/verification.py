@@ -49,10 +49,10 @@ def verify_store(
 ) -> Verification:
     """Hold a store's files against its records, and its records against each other.
 
-    `deep` reads every shard besides: SHA-256, each chunk's checksum and presence, values that are
-    not finite. Without it, a shard is known by its size alone. Nothing is written. `progress` is
-    told shards' files done and in all. Raises `StoreError` where there is no store, or one whose
-    group does not say what it holds; `InputError` for a file.
+    `deep` also reads every shard: its BLAKE3 hash, each chunk's checksum and presence, values that
+    are not finite. Without it, only the sizes of shards are checked. Nothing is written.
+    `progress(done, total)` counts shards' files. Raises `StoreError` where there is no store, or
+    one whose group does not say what it holds; `InputError` for a file.
     """
     if URL_MARK not in str(location) and Path(location).is_file():
         raise InputError(

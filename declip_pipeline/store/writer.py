@@ -1,10 +1,9 @@
 """Writing a store: shards that appear whole, a ledger entry after each, completion last."""
 
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +16,10 @@ from declip_pipeline.files import canonical_json, sha256_of_bytes, sha256_of_jso
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import StoreIdentity
-from declip_pipeline.store.shards import Buffer, encode_shard
+from declip_pipeline.store.shards import EncodedShard, encode_shard, is_finite
 from declip_pipeline.store.storage import Storage, storage_at
 
-# Files of one shard being written or hashed at once: enough to keep a disk busy while it flushes.
+# Files of one shard being encoded or written at once: enough to keep a disk busy while it flushes.
 WRITING_THREADS = 4
 
 
@@ -29,7 +28,7 @@ class ShardFile:
     """One array's file of a shard, as the ledger has it."""
 
     bytes: int
-    sha256: str
+    blake3: str
 
 
 @dataclass(frozen=True)
@@ -196,29 +195,24 @@ class StoreWriter:
             raise StoreError(
                 f"shard {shard} has {sorted([*arrays, *stored])}, expected {sorted(self.arrays)}"
             )
-        for name, values in arrays.items():
-            for row, value in zip(rows, values, strict=True):
-                _require_finite(self.arrays[name], value, row, self.header.identity.dtype)
         if self.is_written(shard):
             return
         inside = [row - places.start for row in rows]
+
+        def encode(name: str) -> EncodedShard:
+            array, dtype = self.arrays[name], self.header.identity.dtype
+            values = _finite(array, arrays[name], rows, dtype)
+            return encode_shard(array, self.header.rows_per_shard, inside, values)
+
+        # Before the lock: while one shard waits for the disk, the next gets ready.
         with ThreadPoolExecutor(WRITING_THREADS) as threads:
-            # Before the lock: while one shard waits for the disk, the next gets ready.
-            encoded = {
-                name: encode_shard(self.arrays[name], self.header.rows_per_shard, inside, values)
-                for name, values in arrays.items()
-                if rows
-            }
-            digests = {
-                name: threads.submit(_sha256_of_pieces, pieces) for name, pieces in encoded.items()
-            }
-            self._commit(shard, encoded, digests, stored, failures)
+            encoded = dict(zip(arrays, threads.map(encode, arrays), strict=True)) if rows else {}
+        self._commit(shard, encoded, stored, failures)
 
     def _commit(
         self,
         shard: int,
-        encoded: Mapping[str, list[Buffer]],
-        digests: Mapping[str, Future[str]],
+        encoded: Mapping[str, EncodedShard],
         stored: Mapping[str, StoredShard],
         failures: Mapping[int, str],
     ) -> None:
@@ -234,13 +228,13 @@ class StoreWriter:
             keys = {name: self.arrays[name].shard_key(shard) for name in encoded}
             # Several at once, so that their flushes to the disk become few.
             for written in [
-                threads.submit(self.storage.write, keys[name], pieces)
-                for name, pieces in encoded.items()
+                threads.submit(self.storage.write, keys[name], file.pieces)
+                for name, file in encoded.items()
             ]:
                 written.result()
             files = {
-                keys[name]: ShardFile(sum(map(len, pieces)), digests[name].result())
-                for name, pieces in encoded.items()
+                keys[name]: ShardFile(sum(map(len, file.pieces)), file.blake3)
+                for name, file in encoded.items()
             }
             for name, source in stored.items():
                 key = self.arrays[name].shard_key(shard)
@@ -346,35 +340,14 @@ def metadata_keys(keys: Iterable[str], header: StoreHeader) -> list[str]:
     return [key for key in keys if key in known]
 
 
-def _sha256_of_pieces(pieces: Sequence[Buffer]) -> str:
-    digest = sha256()
-    for piece in pieces:
-        digest.update(piece)
-    return digest.hexdigest()
-
-
-# All ones in the exponent is an infinity or not a number: the exponent's bits, and NumPy's integer
-# of that size. Testing bits is several times faster than np.isfinite on 16-bit numbers.
-_EXPONENTS = {
-    "float16": (0x7C00, np.uint16),
-    "bfloat16": (0x7F80, np.uint16),
-    "float32": (0x7F800000, np.uint32),
-}
-
-
-def is_finite(array: fmt.RowArray, value: np.ndarray) -> bool:
-    """Whether none of an array's values (as they are stored) is infinite or not a number."""
-    # bfloat16 is kept as its bits, so the array's own type does not tell.
-    kind = "bfloat16" if array.dtype == "uint16" else array.dtype
-    if kind not in _EXPONENTS:
-        return True
-    exponent, integer = _EXPONENTS[kind]
-    return not (np.bitwise_and(value.view(integer), exponent) == exponent).any()
-
-
-def _require_finite(array: fmt.RowArray, value: np.ndarray, row: int, dtype: str) -> None:
-    if not is_finite(array, value):
-        raise StoreError(
-            f"{array.name} has a non-finite value in row {row} as {dtype}; "
-            "use --dtype float32 if it overflows, or check the weights"
-        )
+def _finite(
+    array: fmt.RowArray, values: Iterable[np.ndarray], rows: Iterable[int], dtype: str
+) -> Iterator[np.ndarray]:
+    """Yield the rows' values, each checked right before its use: so it is read from memory once."""
+    for value, row in zip(values, rows, strict=True):
+        if not is_finite(array, value):
+            raise StoreError(
+                f"{array.name} has a non-finite value in row {row} as {dtype}; "
+                "use --dtype float32 if it overflows, or check the weights"
+            )
+        yield value

@@ -9,6 +9,7 @@ from threading import Lock
 import numpy as np
 
 from declip_pipeline.errors import StoreError
+from declip_pipeline.store.buffers import BUFFERS
 from declip_pipeline.store.format import RowArray
 from declip_pipeline.store.row_source import RowSource
 from declip_pipeline.store.shards import (
@@ -44,7 +45,7 @@ class ZarrRows(RowSource):
     def begin(
         self, array: RowArray, rows: np.ndarray, window: tuple[int, ...] | None = None
     ) -> Callable[[], np.ndarray]:
-        out = np.empty((len(rows), *(window or array.row_shape)), array.dtype)
+        out = BUFFERS.empty((len(rows), *(window or array.row_shape)), array.dtype)
         fill = self._fill_tiled if array.is_compressed else self._fill_plain
         workers = min(self._storage.parallel_reads, len(rows))
         # Neighbours stay together, so that a run of rows is one read.

@@ -9,12 +9,12 @@ from typing import Any
 
 from declip_pipeline.compute import choose_device
 from declip_pipeline.decoders.fusion import FusionMode
+from declip_pipeline.decoders.names import is_probe, read_decoder_type
 from declip_pipeline.errors import DeclipError, RunBusyError
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import Cell
 from declip_pipeline.training.localization_run import PlannedRun, plan_run, train_runs
-from declip_pipeline.training.probe_type import is_probe
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
@@ -92,11 +92,13 @@ class GridTrainer:
         is_published = self.job.uncached and self.job.precision == "auto"
         asked = "float32" if is_published else self.job.precision
         precision: Any = choose_precision(asked, cell.decoder_type, self.data.device)
+        kind = read_decoder_type(cell.decoder_type)
         recipe = replace(
             self.job.recipe,
             decoder_type=cell.decoder_type,
-            # Widths are a conv decoder's; others of the same grid have none.
-            widths=self.job.recipe.widths if cell.decoder_type.startswith("conv") else None,
+            # Widths and options go to the decoders of a grid that take them.
+            widths=self.job.recipe.widths if kind.takes_widths else None,
+            decoder_options=self.job.recipe.decoder_options if kind.found else {},
             seed=cell.seed,
             learning_rate=cell.learning_rate,
             precision=precision,

@@ -1,4 +1,4 @@
-"""What learns: a decoder, and how it takes in batches."""
+"""Learner: a decoder with its optimizer and loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -10,25 +10,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from declip_pipeline.compute import exact_float32
-from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.decoders.decoder import Decoder, PositionDecoder
+from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.decoders.decoder import Decoder, PositionDecoder, bicubic_matrix
 from declip_pipeline.decoders.fusion import FusionMode
-from declip_pipeline.decoders.initialization import initialize
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.training.enlarged_loss import enlarged_cross_entropy
 from declip_pipeline.training.recipe import Recipe
 
-# Features that fit into a processor's cache, so that forward and backward pass read them from
-# memory once: a linear decoder does nothing else for long.
+# Features that fit into a processor's cache, so that the forward and backward pass of a linear
+# decoder, whose time is spent on reading them, read them from memory once.
 CACHED_BYTES = 4 * 2**20
+# Large maps computed at once, so that they stay in the processor's cache: eight of 256x256.
+# benchmarks/light_decoders.py measures what that saves.
+CPU_PIXELS_AT_ONCE = 2**19
 
 
 class Learner(ABC):
-    """A decoder that learns from pieces of batches; `piece_size` is how many pictures it takes.
+    """A decoder that learns from batches, given in pieces.
 
-    Used as: for each epoch `begin_epoch`; for each of its batches `compute` and `accumulate` every
-    piece in order, then `update`. `threads` says how many pieces are best computed at a time, each
-    on one core.
+    For each epoch, call `begin_epoch`; for each batch, `compute` and `accumulate` every piece in
+    order, then `update`.
+
+    Attributes:
+        decoder: The decoder, trained in place.
+        piece_size: Number of images of a piece.
+        threads: Number of pieces to compute at a time, each on one core.
     """
 
     decoder: Decoder
@@ -37,30 +42,35 @@ class Learner(ABC):
 
     @abstractmethod
     def begin_epoch(self, learning_rate: float) -> None:
-        """Get ready to learn at a rate."""
+        """Begin an epoch with a learning rate."""
 
     @abstractmethod
     def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
-        """Compute what a piece that is `share` of its batch teaches; changes nothing else.
+        """Compute a piece's contribution to its batch, without a side effect.
 
-        `inputs` are what the decoder is called with, `targets` (N, 256, 256) float32, or (N,) for
-        a decoder with a pooling.
+        Args:
+            inputs: The decoder's arguments, one batch of features a layer.
+            targets: (N, 256, 256) float32 in [0, 1], or (N,) for a decoder with a pooling.
+            share: Size of the piece as a fraction of its batch.
+
+        Returns:
+            What `accumulate` takes.
         """
 
     @abstractmethod
     def accumulate(self, computed: Any) -> Tensor:
-        """Take in what `compute` gave; returns the piece's mean loss, on the device."""
+        """Add a result of `compute` to its batch; return the piece's mean loss, on the device."""
 
     @abstractmethod
     def update(self) -> None:
-        """Change the decoder by what the batch taught."""
+        """Update the decoder after a batch."""
 
     @abstractmethod
     def logits(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The decoder's map (N, 256, 256) of logits."""
+        """Return the decoder's maps of logits (N, 256, 256)."""
 
     def is_finite(self) -> bool:
-        """Whether all of the decoder's numbers are."""
+        """Return whether all weights and buffers of the decoder are finite."""
         numbers = [
             value for value in self.decoder.state_dict().values() if value.is_floating_point()
         ]
@@ -68,35 +78,35 @@ class Learner(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """All that is needed to go on, as tensors and plain values."""
+        """Return the state to resume from, as tensors and plain values."""
 
     @abstractmethod
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
+        """Restore what `state` returned."""
 
 
 class LookingLearner(Learner):
-    """A learner that must see all pictures once before it learns.
+    """Learner that needs one pass over all images before the first epoch.
 
-    Used as: `look` at every piece, `end_look`, then as any other. A loaded state is all it needs.
+    Call `look` for every piece, then `end_look`; after `load_state` neither is needed.
     """
 
     @property
     @abstractmethod
     def has_looked(self) -> bool:
-        """Whether it has seen them."""
+        """Whether that pass is done."""
 
     @abstractmethod
     def look(self, inputs: Sequence[Tensor], targets: Tensor) -> None:
-        """See a piece, given as to `accumulate`."""
+        """Take in a piece; the arguments are those of `compute`."""
 
     @abstractmethod
     def end_look(self) -> None:
-        """All were seen. Raises `TrainingError` if nothing can be learned from them."""
+        """End the pass. Raises `TrainingError` if nothing can be learned from the images."""
 
 
 class GradientLearner(Learner):
-    """A decoder under AdamW."""
+    """Decoder trained with AdamW."""
 
     def __init__(
         self,
@@ -110,15 +120,16 @@ class GradientLearner(Learner):
             shapes,
             fusion=fusion,
             widths=recipe.widths,
+            options=recipe.decoder_options,
             pooling=recipe.pooling,
         )
         self.initialize(decoder, recipe)
-        # Convolutions are faster on this layout on CPUs and GPUs alike; other layers ignore it.
+        # Convolutions are faster with this layout on CPUs and GPUs; other layers ignore it.
         decoder.to(device).to(memory_format=torch.channels_last)
         self.decoder = decoder
         self.piece_size = recipe.micro_batch_size or _piece_size(decoder, recipe, device)
         self._optimizer = make_optimizer(decoder, recipe.learning_rate)
-        self._parameters = list(decoder.parameters())
+        self._parameters = [one for one in decoder.parameters() if one.requires_grad]
         if recipe.decoder_type == "linear" and device.type == "cpu":
             self.threads = torch.get_num_threads()
         self._device = device
@@ -126,35 +137,37 @@ class GradientLearner(Learner):
         self._loss = torch.compile(self.loss) if recipe.compile else self.loss
 
     def loss(self, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
-        """What it makes small: a mean over the piece."""
+        """Return the loss to minimise, a mean over the piece."""
         return training_loss(self.decoder, inputs, targets)
 
     def initialize(self, decoder: Decoder, recipe: Recipe) -> None:
-        """Give a new decoder its initial weights."""
+        """Draw the initial weights of a new decoder."""
         assert recipe.initialization != "imagenet", "others have no such weights"
         initialize(decoder, recipe.initialization, recipe.seed)
 
     def begin_epoch(self, learning_rate: float) -> None:
-        """Get ready to learn at a rate."""
+        """Begin an epoch with a learning rate."""
         self.decoder.train()
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
 
     def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
-        """A piece's loss, and the gradients that it adds to its batch's."""
+        """Return a piece's loss and its part of the batch's gradients."""
         with exact_float32(self._device):
             with self._autocast():
                 loss = self._loss(inputs, targets)
-            return loss.detach(), torch.autograd.grad(loss * share, self._parameters)
+            # A decoder of one's own may have parameters that do not bear on this loss.
+            gradients = torch.autograd.grad(loss * share, self._parameters, allow_unused=True)
+            return loss.detach(), gradients
 
     def accumulate(self, computed: Any) -> Tensor:
-        """Add a piece's gradients to its batch's."""
+        """Add a piece's gradients to the batch's."""
         loss: Tensor
         loss, gradients = computed
         for parameter, gradient in zip(self._parameters, gradients, strict=True):
             if parameter.grad is None:
                 parameter.grad = gradient
-            else:
+            elif gradient is not None:
                 parameter.grad += gradient
         return loss
 
@@ -164,17 +177,17 @@ class GradientLearner(Learner):
         self._optimizer.zero_grad(set_to_none=True)
 
     def logits(self, inputs: Sequence[Tensor]) -> Tensor:
-        """The decoder's map (N, 256, 256) of logits, in the precision of the training."""
+        """Return the decoder's maps of logits (N, 256, 256), in the precision of the training."""
         with exact_float32(self._device), self._autocast():
             logits: Tensor = self.decoder(*inputs)
         return logits
 
     def state(self) -> dict[str, Any]:
-        """Weights and the optimizer's moments."""
+        """Return the weights and the optimizer's moments."""
         return {"decoder": self.decoder.state_dict(), "optimizer": self._optimizer.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `state`."""
+        """Restore what `state` returned."""
         self.decoder.load_state_dict(state["decoder"])
         self._optimizer.load_state_dict(state["optimizer"])
 
@@ -185,9 +198,9 @@ class GradientLearner(Learner):
 
 
 def training_loss(decoder: Decoder, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """Binary cross-entropy with logits, mean over all pixels of the batch (DeCLIP, section 3).
+    """Return the binary cross-entropy with logits, a mean over all pixels (DeCLIP, section 3).
 
-    Of a decoder with a pooling, mean over its pictures, fake and real ones counted alike.
+    For a decoder with a pooling, it is a mean over images, fake and real ones weighted alike.
     """
     if decoder.pooling is not None:
         logits = decoder.pooling(decoder(*inputs).float())
@@ -200,18 +213,72 @@ def training_loss(decoder: Decoder, inputs: Sequence[Tensor], targets: Tensor) -
 
 
 def make_optimizer(decoder: Decoder, learning_rate: float) -> torch.optim.Optimizer:
-    """AdamW, betas 0.9 and 0.999, no weight decay: the reference's; so it is Adam as well."""
+    """Return AdamW as in the reference: betas 0.9 and 0.999, no weight decay (so also Adam)."""
     return torch.optim.AdamW(
         decoder.parameters(), lr=learning_rate, betas=(0.9, 0.999), weight_decay=0.0, fused=True
     )
 
 
 def _piece_size(decoder: Decoder, recipe: Recipe, device: torch.device) -> int:
-    """Pictures computed at once: the batch, or for a linear decoder on a CPU what is cached.
+    """Return the number of images to compute at once.
 
-    Without BatchNorm the pieces' gradients add up to the batch's.
+    The whole batch, or for a linear decoder on a CPU as many as fit into its cache: without
+    BatchNorm, the pieces' gradients add up to the batch's.
     """
     if recipe.decoder_type != "linear" or device.type != "cpu":
         return recipe.batch_size
-    picture = sum(4 * torch.Size(shape.array_shape).numel() for shape in decoder.input_shapes)
-    return max(1, min(recipe.batch_size, CACHED_BYTES // picture))
+    n_bytes = sum(4 * torch.Size(shape.array_shape).numel() for shape in decoder.input_shapes)
+    return max(1, min(recipe.batch_size, CACHED_BYTES // n_bytes))
+
+
+def patch_labels(targets: Tensor, shape: FeatureShape) -> Tensor:
+    """Return labels of patches (N * height * width,), int64, from targets (N, 256, 256).
+
+    A label is 1 where the mean over the patch's area is above 0.5. Where 256 is not a multiple of
+    the grid, the areas of neighbouring patches overlap by a pixel.
+    """
+    # Whole numbers 0..255 have exact sums, so that areas that are exactly half fake (where an
+    # outline follows the patches) get the same label on every device.
+    levels = (targets * 255).round()[:, None]
+    means = F.adaptive_avg_pool2d(levels, (shape.height, shape.width))
+    return (means > 127.5).long().flatten()
+
+
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def enlarged_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Return the binary cross-entropy of `enlarge(logits)`, a mean over all pixels.
+
+    The large maps are never held all at once. `logits` are (N, h, w), converted to float32,
+    `targets` (N, size, size) float32 in [0, 1].
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        loss: Tensor = _EnlargedCrossEntropy.apply(logits.float(), targets)
+    return loss
+
+
+class _EnlargedCrossEntropy(torch.autograd.Function):
+    """Computes the gradient along with the loss, part by part of the large maps."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        size = targets.shape[1]
+        rows, columns = (bicubic_matrix(side, size, logits.device) for side in logits.shape[1:])
+        at_once = len(logits)
+        if logits.device.type == "cpu":
+            at_once = max(1, CPU_PIXELS_AT_ONCE // size**2)
+        gradient = torch.empty_like(logits)
+        total = logits.new_zeros(())
+        for start in range(0, len(logits), at_once):
+            part = slice(start, start + at_once)
+            large, truth = rows @ logits[part] @ columns.T, targets[part]
+            gradient[part] = rows.T @ torch.sigmoid(large).sub_(truth) @ columns
+            # log(1 + exp(x)) - x t, written so that nothing overflows.
+            entropy = large.abs().neg_().exp_().add_(1).log_()
+            total += entropy.addcmul_(large, truth, value=-1).add_(large.clamp_(min=0)).sum()
+        ctx.save_for_backward(gradient / targets.numel())
+        return total / targets.numel()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * upstream[0], None

@@ -78,7 +78,7 @@ def plan_run(
     learned = "all" if train_on is None else folder_name("+".join(generators))
     task = "" if recipe.pooling is None else f"detection-{recipe.pooling}_"
     name = (
-        f"{task}{recipe.decoder_type}_{folder_name('+'.join(inputs.names))}_{learned}"
+        f"{task}{folder_name(recipe.decoder_type)}_{folder_name('+'.join(inputs.names))}_{learned}"
         f"_seed{recipe.seed}_{sha256[:12]}"
     )
     config = {

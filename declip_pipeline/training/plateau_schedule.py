@@ -1,4 +1,4 @@
-"""The paper's learning rate schedule: a tenth at each plateau, until it is too small."""
+"""The paper's learning rate schedule: a tenth at each plateau, down to a minimum."""
 
 import math
 from dataclasses import asdict, dataclass, field
@@ -11,12 +11,12 @@ FACTOR = 0.1
 
 @dataclass
 class PlateauSchedule:
-    """Decides after each epoch whether to go on, and at which learning rate.
+    """Schedule that decides after each epoch whether training continues, and at which rate.
 
-    An epoch counts against the patience unless its score (percent) beats the best of the present
+    An epoch counts against the patience unless its score (percent) exceeds the best of the current
     count by `FIRST_DELTA`. When the patience is used up, the learning rate falls to a tenth and a
-    fresh count begins, with `LATER_DELTA` and without a memory of earlier bests, as in the
-    reference. Training stops once the rate would fall below `minimum_learning_rate`.
+    new count begins, with `LATER_DELTA` and without the earlier best scores, as in the reference.
+    Training stops once the rate would fall below `minimum_learning_rate`.
 
     Source: the reference's training loop (DeCLIP, arXiv 2409.08849, supplementary material).
     """
@@ -30,7 +30,7 @@ class PlateauSchedule:
     stopped: bool = False
 
     def after_epoch(self, score: float) -> None:
-        """Take in an epoch's validation score (IoU, or AP of detection), in percent."""
+        """Update the schedule by an epoch's validation score, IoU or AP in percent."""
         if score > self.best_of_count + self.delta:
             self.best_of_count = score
             self.epochs_without_gain = 0
@@ -39,7 +39,7 @@ class PlateauSchedule:
         if self.epochs_without_gain < self.patience:
             return
         lower = self.learning_rate * FACTOR
-        # Three tenths of 1e-3 are 1e-6 but for rounding: that step is still taken.
+        # 1e-3 divided by ten three times is 1e-6 up to rounding; that step is still taken.
         if lower < self.minimum_learning_rate * (1 - 1e-6):
             self.stopped = True
             return
@@ -49,5 +49,5 @@ class PlateauSchedule:
         self.delta = LATER_DELTA
 
     def to_state(self) -> dict[str, Any]:
-        """The schedule's state as plain values; `PlateauSchedule(**state)` restores it."""
+        """Return the state as plain values; `PlateauSchedule(**state)` restores it."""
         return asdict(self)

@@ -1,18 +1,18 @@
 """How a decoder is trained: what a run is, besides its features and its pictures."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
 
-from declip_pipeline.decoders.initialization import InitializationScheme
+from declip_pipeline.decoders.building import InitializationScheme
+from declip_pipeline.decoders.names import is_probe
 from declip_pipeline.decoders.pooling import PoolingName
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.feed import TargetKind
 from declip_pipeline.files import sha256_of_file
-from declip_pipeline.training.probe_type import is_probe
 from declip_pipeline.training.validation_score import ScoreName
 
 Precision = Literal["float32", "bfloat16"]
@@ -24,10 +24,11 @@ class Recipe:
 
     `initialization` "imagenet" is for `patch-forensics`; `initial_weights` is a file of them, None
     takes the downloaded ones.
-    `widths` are a conv decoder's. `batch_size` pictures are a step, `micro_batch_size` of them are
-    computed at once (all where None), their gradients added up: for less memory, and BatchNorm
-    sees so many. `precision` is that of the decoder's forward and backward pass; weights, loss and
-    optimizer are float32. `compile` uses `torch.compile`. `pooling` makes it a training of
+    `widths` are a conv decoder's, `decoder_options` (JSON values) those of a decoder of one's own.
+    `batch_size` pictures are a step, `micro_batch_size` of them are computed at once (all where
+    None), their gradients added up: for less memory, and BatchNorm sees so many. `precision` is
+    that of the decoder's forward and backward pass; weights, loss and optimizer are float32.
+    `compile` uses `torch.compile`. `pooling` makes it a training of
     detection: on labels of pictures, whose logit is the pooled map; None is localization, on masks.
     """
 
@@ -44,6 +45,7 @@ class Recipe:
     precision: Precision = "float32"
     compile: bool = False
     pooling: PoolingName | None = None
+    decoder_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.precision not in get_args(Precision):
@@ -81,12 +83,14 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values; a file of initial weights by its hash.
 
-        `pooling` and initial weights only where there are any: what a run was named by before
-        there were such it still is.
+        `pooling`, initial weights and decoder options only where there are any: what a run was
+        named by before there were such it still is.
         """
         values = asdict(self) | {"widths": list(self.widths) if self.widths else None}
         if self.pooling is None:
             del values["pooling"]
+        if not self.decoder_options:
+            del values["decoder_options"]
         file = values.pop("initial_weights")
         if file is None:
             return values

@@ -17,8 +17,9 @@ import yaml
 
 from declip_pipeline import __version__
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.decoder_file import load_decoder
-from declip_pipeline.errors import InputError, OutputExistsError, RunBusyError
+from declip_pipeline.decoders.factories import DecoderFactory
+from declip_pipeline.decoders.file import load_decoder
+from declip_pipeline.errors import DecoderError, InputError, OutputExistsError, RunBusyError
 from declip_pipeline.files import write_bytes, write_json, write_text
 from declip_pipeline.store.local_storage import LocalStorage
 from declip_pipeline.training.validation_score import score_name
@@ -42,8 +43,10 @@ _STATE = {
 class RunFolder:
     """One training's folder. `summary.json` is written last: with it, the run is finished."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, decoder: DecoderFactory | None = None) -> None:
+        """Name a run's folder; `decoder` builds its decoder where that cannot be imported."""
         self.path = path
+        self._decoder = decoder
 
     @property
     def best_checkpoint(self) -> Path:
@@ -124,10 +127,11 @@ class RunFolder:
     def best_decoder(self) -> tuple[Decoder, dict[str, Any]]:
         """The decoder with the best validation score and the identity of its features.
 
-        Raises `InputError` when its file is missing or damaged.
+        Raises `InputError` when its file is missing or damaged, `DecoderError` for a decoder of
+        one's own that cannot be imported.
         """
         with self._reading(self.best_checkpoint.name, self.path):
-            return load_decoder(self.best_checkpoint)
+            return load_decoder(self.best_checkpoint, self._decoder)
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Declare the run finished."""
@@ -184,7 +188,7 @@ class RunFolder:
         """
         try:
             yield
-        except PermissionError:
+        except (PermissionError, DecoderError):
             raise
         except Exception as error:
             reason = textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" ...")

@@ -1,4 +1,4 @@
-"""Epochs as TensorBoard shows them, in the run's folder; `metrics.jsonl` stays the truth."""
+"""TensorBoard events of a run's epochs, beside its `metrics.jsonl`."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Log(Protocol):
-    """Is told a run's epochs."""
+    """Called with a run and each of its epochs."""
 
     def __call__(self, run: RunFolder, epoch: "Epoch") -> None: ...
 
@@ -30,9 +30,9 @@ def require_tensorboard() -> None:
 
 @contextmanager
 def tensorboard_log() -> Iterator[Log]:
-    """Yields what writes loss, score (percent) and learning rate into `RUN/tensorboard`.
+    """Yield a log that writes loss, score (percent) and learning rate into `RUN/tensorboard`.
 
-    Raises `InputError` where TensorBoard is not installed.
+    Raises `InputError` if TensorBoard is not installed.
     """
     require_tensorboard()
     from torch.utils.tensorboard import SummaryWriter
@@ -42,7 +42,7 @@ def tensorboard_log() -> Iterator[Log]:
 
         def log(run: RunFolder, epoch: "Epoch") -> None:
             if run not in opened:
-                # What a run that was interrupted wrote of this epoch, and after, is not shown.
+                # Hides events of this and later epochs that an interrupted training wrote.
                 folder = str(run.path / "tensorboard")
                 opened[run] = SummaryWriter(folder, purge_step=epoch.epoch)
                 writers.callback(opened[run].close)

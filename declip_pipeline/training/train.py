@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, permutation
-from declip_pipeline.decoders.decoder_file import save_decoder
+from declip_pipeline.decoders.file import save_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.evaluation.validation import VALIDATIONS, Judged
 from declip_pipeline.feeding.batch import Batch, BatchFeed

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from declip_pipeline.decoders.attention import AttentionDecoder, CausalSelfAttention, head_count
+from declip_pipeline.decoders.paper import AttentionDecoder, CausalSelfAttention, head_count
 from declip_pipeline.features import FeatureShape
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from declip_pipeline.decoders import DECODER_TYPES, build_decoder
+from declip_pipeline.decoders.building import build_decoder
+from declip_pipeline.decoders.names import DECODER_TYPES
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
 
@@ -49,7 +50,7 @@ def test_unknown_type_lists_the_known_ones(decoder_type: str) -> None:
         build_decoder(decoder_type, TINY)
     assert str(caught.value).startswith(f"unknown decoder type {decoder_type!r}; ")
     assert str(caught.value).endswith(
-        "known: linear, attention, conv-4, conv-12, conv-20, patch-forensics"
+        "known: linear, attention, conv-4, conv-12, conv-20, patch-forensics, probe, probe-pca-64"
     )
 
 

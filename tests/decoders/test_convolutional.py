@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from declip_pipeline.decoders.convolutional import ConvolutionalDecoder, skipped_upsamplings
+from declip_pipeline.decoders.paper import ConvolutionalDecoder, skipped_upsamplings
 from declip_pipeline.features import FeatureShape
 
 NARROW = (4, 3, 2, 2)

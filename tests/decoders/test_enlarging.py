@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from declip_pipeline.decoders.enlarging import enlarge
-from declip_pipeline.training.enlarged_loss import enlarged_cross_entropy
+from declip_pipeline.decoders.decoder import enlarge
+from declip_pipeline.training.learner import enlarged_cross_entropy
 
 
 @pytest.mark.parametrize(("height", "width", "size"), [(16, 16, 256), (7, 7, 256), (112, 56, 64)])

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from declip_pipeline.decoders import build_decoder, initialize
-from declip_pipeline.decoders.decoder_file import load_decoder, save_decoder
+from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.decoders.file import load_decoder, save_decoder
 from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape

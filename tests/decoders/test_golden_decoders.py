@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.decoders import Decoder, build_decoder
+from declip_pipeline.decoders.building import build_decoder
+from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.features import FeatureShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from declip_pipeline.decoders import Decoder, build_decoder, initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.features import FeatureShape
 

@@ -1,7 +1,7 @@
 import torch
 import torch.nn.functional as F
 
-from declip_pipeline.decoders import build_decoder
+from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.features import FeatureShape
 
 

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from declip_pipeline.decoders import build_decoder, initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
 

@@ -6,9 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.decoders.decoder_file import load_decoder, save_decoder
-from declip_pipeline.decoders.initialization import initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.decoders.file import load_decoder, save_decoder
 from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.features import FeatureShape

@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.decoders.initialization import initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.errors import IdentityMismatchError
 from declip_pipeline.evaluation.maps import probability_maps
 from declip_pipeline.evaluation.predictor import Predictor

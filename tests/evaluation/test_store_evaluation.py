@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.decoders.initialization import initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.evaluation.localization import (
     ImageResult,
     by_generator,

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from blake3 import blake3
 from forked_extraction import Run, forked_extractions
 from handmade_store import (
     ROWS_PER_SHARD,
@@ -103,7 +103,7 @@ def require_ledger_true(path: Path, shards: int) -> None:
         entry = json.loads((path / fmt.ledger_key(shard)).read_bytes())
         for key, said in entry["files"].items():
             content = (path / key).read_bytes()
-            assert said == {"bytes": len(content), "sha256": sha256(content).hexdigest()}
+            assert said == {"bytes": len(content), "blake3": blake3(content).hexdigest()}
     assert [name for name in files_of(path) if "partial" in name] == []
     assert Store(path).failures == {}
 

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from declip_pipeline.images.decode import decode_image
-from declip_pipeline.images.pillow_guard import guarded_pillow
+from declip_pipeline.images.decode import decode_image, guarded_pillow
 
 
 def warn_as(module: str) -> None:

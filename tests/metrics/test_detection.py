@@ -7,7 +7,12 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.metrics.detection import accuracy_at, area_under_roc, detection_metrics
+from declip_pipeline.metrics.detection import (
+    accuracy_at,
+    area_under_roc,
+    average_precision,
+    detection_metrics,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text())
 
@@ -116,3 +121,20 @@ def test_wrong_input_is_refused_in_words(scores, labels, message):
     for measure in (detection_metrics, area_under_roc, lambda *these: accuracy_at(*these, 0.5)):
         with pytest.raises(InputError, match=message):
             measure(scores, labels)
+
+
+def test_average_precision_by_hand():
+    # Fake, real, fake: precision 1 at recall 1/2, 2/3 at recall 1.
+    found = torch.tensor([[1, 1, 2], [0, 0, 0]])
+    values = average_precision(found, torch.ones(2, 3, dtype=torch.bool))
+    assert values.tolist() == pytest.approx([(1 + 2 / 3) / 2, 0])
+
+
+@pytest.mark.parametrize("n_values", [2, 5, 1000])
+def test_average_precision_counts_ties_together_as_in_scikit_learn(n_values):
+    random = np.random.default_rng(n_values)
+    scores = -np.sort(-random.integers(0, n_values, 300))
+    labels = random.random(300) < 0.3
+    ends = np.append(scores[1:] != scores[:-1], True)
+    ours = average_precision(torch.from_numpy(labels.cumsum())[None], torch.from_numpy(ends)[None])
+    assert ours.item() == pytest.approx(average_precision_score(labels, scores), abs=1e-12)

@@ -4,11 +4,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import maximum_filter, minimum_filter
 from sklearn.metrics import average_precision_score
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.metrics import localization
-from declip_pipeline.metrics.localization import has_fake, localization_metrics
+from declip_pipeline.metrics.localization import (
+    certain_regions,
+    has_fake,
+    intersection_over_union,
+    localization_metrics,
+    widen,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = json.loads((GOLDEN / "metrics.json").read_text())["localization"]
@@ -214,3 +221,62 @@ def test_half_precision_maps_and_rounding_beyond_one_are_taken():
 def test_wrong_input_is_refused_in_words(maps, masks, message):
     with pytest.raises(InputError, match=message):
         localization_metrics(maps, masks)
+
+
+def test_iou_by_hand():
+    maps = torch.tensor([[[0.9, 0.9, 0.1, 0.5]], [[0.0, 0.0, 0.0, 0.0]]])
+    masks = torch.tensor([[[True, False, True, True]], [[False] * 4]])
+    # One of four in the union; 0.5 is not greater than the threshold; two empty sets agree.
+    assert intersection_over_union(maps, masks).tolist() == pytest.approx([25, 100])
+
+
+def test_iou_of_logits_and_probabilities_agree():
+    logits = torch.randn(3, 16, 16, generator=torch.Generator().manual_seed(0))
+    masks = logits.roll(3, 2) > 0.2
+    of_logits = intersection_over_union(logits, masks, threshold=0.0)
+    assert torch.equal(of_logits, intersection_over_union(logits.sigmoid(), masks))
+    assert of_logits.dtype == torch.float64
+
+
+def test_iou_of_soft_masks_are_fake_above_a_half():
+    soft = torch.tensor([[[0.2, 0.5, 0.500001, 1.0]]])
+    maps = torch.tensor([[[0.0, 0.0, 1.0, 1.0]]])
+    assert intersection_over_union(maps, soft).item() == 100
+
+
+def test_iou_refuses_wrong_shapes():
+    with pytest.raises(InputError, match=r"shape \(1, 4, 4\) and masks \(2, 4, 4\)"):
+        intersection_over_union(torch.zeros(1, 4, 4), torch.zeros(2, 4, 4))
+
+
+REGION_SHAPES = [(1, 1), (3, 5), (1, 40), (7, 7), (14, 16), (40, 61)]
+
+
+@pytest.mark.parametrize("shape", REGION_SHAPES)
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_certain_regions_equal_square_filters(shape, share):
+    masks = np.random.default_rng(0).random((3, *shape)) < share
+    masks[1, : shape[0] // 2] = True
+    fake, real = certain_regions(torch.from_numpy(masks))
+    for i, mask in enumerate(masks):
+        assert np.array_equal(fake[i], minimum_filter(mask, 15))
+        assert np.array_equal(real[i], ~maximum_filter(mask, 11))
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 7, 9, 11, 15, 17])
+def test_widen_for_every_odd_size(size):
+    mask = np.zeros((25, 31), dtype=bool)
+    mask[[0, 12, 20], [0, 15, 30]] = True
+    ours = widen(torch.from_numpy(mask)[None], size)[0]
+    assert np.array_equal(ours, maximum_filter(mask, size))
+
+
+def test_certain_regions_are_disjoint_and_leave_masks_unchanged():
+    masks = torch.zeros(1, 40, 40, dtype=torch.bool)
+    masks[:, 10:30, 10:30] = True
+    before = masks.clone()
+    fake, real = certain_regions(masks)
+    assert torch.equal(masks, before)
+    assert fake.sum() == 6 * 6
+    assert (~real).sum() == 30 * 30
+    assert not (fake & real).any()

@@ -4,7 +4,7 @@ import json
 
 import onnx
 
-from declip_pipeline.exchange import onnx_file
+from declip_pipeline.exchange import onnx as onnx_export
 
 
 def test_a_run_becomes_a_file_that_was_checked(program, refused, tiny_run, golden, tmp_path):
@@ -24,8 +24,8 @@ def test_a_run_becomes_a_file_that_was_checked(program, refused, tiny_run, golde
 
 
 def test_one_that_differs_is_refused_and_not_left(refused, tiny_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_file, "_write_graph", lambda path, *others: path.touch())
-    monkeypatch.setattr(onnx_file, "_largest_difference", lambda *others: 0.5)
+    monkeypatch.setattr(onnx_export, "_write_graph", lambda path, *others: path.touch())
+    monkeypatch.setattr(onnx_export, "_largest_difference", lambda *others: 0.5)
     file = tmp_path / "tiny.onnx"
     text = refused("export", tiny_run, "--onnx", file, code=1)
     assert "onnxruntime differs from torch by up to 0.5 in" in text
@@ -38,7 +38,7 @@ def test_missing_packages_and_bad_pictures_are_named(refused, tiny_run, tmp_path
     text = refused("export", tiny_run, "--onnx", file, "--check-on", note)
     assert text.startswith(f"{note}: ")
     assert text.endswith("; name another picture with --check-on")
-    monkeypatch.setattr(onnx_file, "find_spec", lambda name: None)
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
     text = refused("export", tiny_run, "--onnx", file)
     assert "needs onnx, onnxscript, onnxruntime, which are not installed" in text
     assert not file.exists()

@@ -10,7 +10,7 @@ import torch
 from huggingface_hub import constants
 
 from declip_pipeline.backbones import weights
-from declip_pipeline.decoders import build_decoder, initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.training.run_folder import RunFolder
 
@@ -18,7 +18,7 @@ from declip_pipeline.training.run_folder import RunFolder
 @pytest.fixture(scope="session")
 def published(tiny_run, tmp_path_factory) -> Path:
     """The tiny run's decoder in the published format."""
-    from declip_pipeline.exchange.published_export import export_published
+    from declip_pipeline.exchange.published_run import export_published
 
     path = tmp_path_factory.mktemp("published") / "ViT_layer1_conv-4_noisy.pth"
     export_published(RunFolder(tiny_run), path)

@@ -85,7 +85,7 @@ def test_damage_is_named(name, store):
 
 
 def test_what_is_not_edited_with_its_ledger_is_told_by_the_completion(store):
-    by_hand.SHARD_CASES["its ledger's SHA-256 edited"].damage(store)
+    by_hand.SHARD_CASES["its ledger's hash edited"].damage(store)
     problem = found_in(store)[0]
     assert problem.key == fmt.COMPLETE
     assert "ledger_sha256 is not that of the ledger" in problem.what
@@ -135,8 +135,8 @@ def rewrite_shard(store, name, number, change):
     change(values)
     first = reader.header.shard_rows(number).start
     places = [row - first for row in values]
-    pieces = encode_shard(array, reader.header.rows_per_shard, places, list(values.values()))
-    (store / array.shard_key(number)).write_bytes(b"".join(pieces))
+    encoded = encode_shard(array, reader.header.rows_per_shard, places, values.values())
+    (store / array.shard_key(number)).write_bytes(b"".join(encoded.pieces))
     by_hand.seal(store)
 
 

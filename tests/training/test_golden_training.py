@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.decoders import build_decoder
+from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.training.learner import make_optimizer, training_loss
 

@@ -8,7 +8,7 @@ import torch
 import yaml
 
 from declip_pipeline.compute import permutation
-from declip_pipeline.decoders.decoder_file import load_decoder
+from declip_pipeline.decoders.file import load_decoder
 from declip_pipeline.errors import (
     IdentityMismatchError,
     InputError,

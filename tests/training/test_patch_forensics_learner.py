@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.decoders.decoder_file import load_decoder
+from declip_pipeline.decoders.file import load_decoder
 from declip_pipeline.errors import InputError, WeightsError
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.features import FeatureShape
@@ -17,7 +17,7 @@ from declip_pipeline.files import sha256_of_file
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.localization_run import localization_run, plan_run
-from declip_pipeline.training.patch_forensics_learner import PatchForensicsLearner
+from declip_pipeline.training.patch_forensics import PatchForensicsLearner
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.training_data import TrainingData
 
@@ -209,7 +209,7 @@ class TestImageNet:
 
 
 def test_its_file_gives_the_same_maps(tmp_path):
-    from declip_pipeline.decoders.decoder_file import save_decoder
+    from declip_pipeline.decoders.file import save_decoder
 
     learner = learner_of(recipe(), [SHAPE], "concat", CPU)
     inputs, _ = a_batch()

@@ -1,4 +1,4 @@
-"""A whole network as an ONNX file, which is left only when it computes what torch does."""
+"""Export of a backbone and a decoder as one ONNX file, checked against torch."""
 
 import io
 import json
@@ -12,24 +12,28 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
+from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import DeclipError, InputError
-from declip_pipeline.exchange.whole_network import WholeNetwork
+from declip_pipeline.evaluation.predictor import Predictor
 from declip_pipeline.files import write_with
 from declip_pipeline.images.resize import resize_image
+from declip_pipeline.store.identity import parts_of
 
 TOLERANCE = 1e-4
-"""The largest difference of a probability; sums in another order differ by some 1e-6."""
+"""Largest accepted difference of a probability; another order of sums gives about 1e-6."""
 
 LARGEST_FILE = 2**31
-"""Protocol buffers, which ONNX files are made of, hold less than 2 GB."""
+"""Limit in bytes of protocol buffers, the format of ONNX files."""
 
 _PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 _METADATA = "declip_pipe"
 
 
 def require_onnx() -> None:
-    """Raise `InputError` where the packages that write and check ONNX files are missing."""
+    """Raise `InputError` if a package that writes or checks ONNX files is missing."""
     missing = [name for name in _PACKAGES if find_spec(name) is None]
     if missing:
         raise InputError(
@@ -39,6 +43,54 @@ def require_onnx() -> None:
         )
 
 
+class WholeNetwork(nn.Module):
+    """Backbones and a decoder as one network, from images to maps.
+
+    Maps images (N, 3, height, width), uint8 RGB of the backbones' input size, to probabilities of
+    "manipulated", (N, output_size, output_size) float32 in [0, 1]. Scaling and normalisation are
+    included; features are float32, not rounded as in a store.
+    """
+
+    def __init__(
+        self, backbones: Sequence[Backbone], decoder: Decoder, features: Mapping[str, Any]
+    ) -> None:
+        """Connect a decoder to the backbones of its features, one for each layer that it joins.
+
+        Raises `IdentityMismatchError` naming the field when a backbone gives other features,
+        `InputError` for backbones with different input sizes or interpolations.
+        """
+        super().__init__()
+        # Checks that backbones and decoder belong together, as for a prediction.
+        Predictor(backbones, decoder, features, dtypes=["float32"] * len(backbones))
+        self.preprocessing = backbones[0].preprocessing
+        ways = {
+            f"{p.height}x{p.width} {p.interpolation}": None
+            for p in (backbone.preprocessing for backbone in backbones)
+        }
+        if len(ways) > 1:
+            raise InputError(
+                f"its backbones see pictures of {' and '.join(ways)}; one graph takes one picture, "
+                "so such a run cannot be exported to ONNX"
+            )
+        for backbone in backbones:
+            if not backbone.networks:
+                raise InputError(
+                    f"{backbone.name} has no PyTorch network, so such a run cannot be exported to "
+                    "ONNX"
+                )
+        layers = [str(part["layer"]) for part in parts_of(features)]
+        self._inputs = list(zip(backbones, layers, strict=True))
+        networks = [network for backbone in backbones for network in backbone.networks]
+        self.networks = nn.ModuleList(dict.fromkeys(networks))
+        self.decoder = decoder.eval()
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Return the probabilities of a batch of images; see the class."""
+        inputs = [backbone.features(pictures, [layer])[layer] for backbone, layer in self._inputs]
+        logits: Tensor = self.decoder(*inputs)
+        return torch.sigmoid(logits.float())
+
+
 def export_onnx(
     path: Path,
     network: WholeNetwork,
@@ -46,15 +98,24 @@ def export_onnx(
     *,
     about: Mapping[str, Any],
 ) -> float:
-    """Write a network on the CPU to `path`, whole or not at all, and check it on `pictures`.
+    """Write a network on the CPU to `path`, whole or not at all, and check it on images.
 
     The graph's input is `pictures` (N, 3, height, width) uint8 RGB, its output `probabilities`
-    (N, output_size, output_size) float32, with any N. `about` goes into the file's metadata as
-    JSON. `pictures` are HWC uint8 RGB of any size.
+    (N, output_size, output_size) float32, with any N.
 
-    Returns the largest difference of a probability between onnxruntime and torch. Raises
-    `DeclipError` when that is above `TOLERANCE`, or the network cannot be exported; then there is
-    no file. Raises `InputError` for weights of 2 GB or more.
+    Args:
+        path: The file.
+        network: The network.
+        pictures: Images to compare onnxruntime and torch on, HWC uint8 RGB of any size.
+        about: Plain values for the file's metadata, written as JSON.
+
+    Returns:
+        Largest difference of a probability between onnxruntime and torch.
+
+    Raises:
+        DeclipError: The difference is above `TOLERANCE`, or the network cannot be exported; no
+            file is written.
+        InputError: The weights take 2 GB or more.
     """
     size = sum(value.nbytes for value in network.state_dict().values())
     if size >= LARGEST_FILE:
@@ -69,7 +130,7 @@ def export_onnx(
             for picture in pictures
         ]
     ).transpose(0, 3, 1, 2)
-    # Also makes the tables that networks keep, which the trace must find.
+    # This also fills the networks' caches, which the trace must find.
     with torch.inference_mode():
         expected = network(torch.from_numpy(batch)).numpy()
     difference = np.inf
@@ -111,7 +172,7 @@ def _write_graph(
 
 
 def _largest_difference(path: Path, batch: np.ndarray, expected: np.ndarray) -> float:
-    """Between what a file computes for all pictures at once, and for the first alone, and this."""
+    """Return the largest difference to `expected`, of all images at once and of the first alone."""
     import onnxruntime
 
     try:
@@ -127,7 +188,7 @@ def _largest_difference(path: Path, batch: np.ndarray, expected: np.ndarray) -> 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks on its own progress and versions off the screen."""
+    """Suppress the exporter's messages on its progress and versions."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

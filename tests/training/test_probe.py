@@ -9,16 +9,16 @@ from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
 from declip_pipeline.compute import derived_seed, permutation
-from declip_pipeline.decoders.decoder_file import load_decoder
+from declip_pipeline.decoders.file import load_decoder
+from declip_pipeline.decoders.names import is_probe, probe_components
 from declip_pipeline.errors import InputError, TrainingError, UnknownNameError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.training.learner import patch_labels
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.localization_run import localization_run, plan_run, train_runs
-from declip_pipeline.training.patch_projection import PatchMoments, PatchProjection
-from declip_pipeline.training.probe_learner import ALPHA, patch_labels
-from declip_pipeline.training.probe_type import is_probe, probe_components
+from declip_pipeline.training.probe import ALPHA, PatchMoments, PatchProjection
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.training_data import TrainingData
 
@@ -203,10 +203,10 @@ def test_in_company_it_ends_as_alone(tiny_store, tmp_path):
 def test_pictures_without_a_fake_patch_are_refused_and_others_go_on(
     tiny_store, tmp_path, monkeypatch
 ):
-    from declip_pipeline.training import probe_learner
+    from declip_pipeline.training import probe
 
     monkeypatch.setattr(
-        probe_learner,
+        probe,
         "patch_labels",
         lambda targets, shape: torch.zeros(len(targets) * shape.height * shape.width).long(),
     )

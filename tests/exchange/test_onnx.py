@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.decoders import build_decoder, initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.errors import DeclipError, IdentityMismatchError, InputError
-from declip_pipeline.exchange import onnx_file
-from declip_pipeline.exchange.onnx_file import export_onnx, require_onnx
-from declip_pipeline.exchange.whole_network import WholeNetwork
+from declip_pipeline.exchange import onnx as onnx_export
+from declip_pipeline.exchange.onnx import WholeNetwork, export_onnx, require_onnx
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store.identity import feature_identity, joined_identity
@@ -94,8 +93,8 @@ def test_the_file_computes_what_torch_does(pairs, decoder_type, backbones, pictu
 @pytest.mark.parametrize("difference", [0.02, float("nan")])
 def test_a_file_that_differs_is_not_left(difference, backbones, pictures, tmp_path, monkeypatch):
     network = network_of([(backbones["vit"], "layer0")], "linear")
-    monkeypatch.setattr(onnx_file, "_write_graph", lambda path, *others: path.touch())
-    monkeypatch.setattr(onnx_file, "_largest_difference", lambda *others: difference)
+    monkeypatch.setattr(onnx_export, "_write_graph", lambda path, *others: path.touch())
+    monkeypatch.setattr(onnx_export, "_largest_difference", lambda *others: difference)
     path = tmp_path / "network.onnx"
     words = rf"differs from torch by up to {difference} in a probability, expected at most 0.0001; "
     with pytest.raises(DeclipError, match=words + f"{path} was not written"):
@@ -105,7 +104,7 @@ def test_a_file_that_differs_is_not_left(difference, backbones, pictures, tmp_pa
 
 def test_what_onnxruntime_cannot_run_is_not_left(backbones, pictures, tmp_path, monkeypatch):
     network = network_of([(backbones["vit"], "layer0")], "linear")
-    monkeypatch.setattr(onnx_file, "_write_graph", lambda path, *others: path.write_text("no"))
+    monkeypatch.setattr(onnx_export, "_write_graph", lambda path, *others: path.write_text("no"))
     with pytest.raises(DeclipError, match=r"^onnxruntime cannot run what was exported: "):
         export_onnx(tmp_path / "network.onnx", network, pictures[:1], about={})
     assert list(tmp_path.iterdir()) == []
@@ -127,14 +126,14 @@ def test_too_large_a_network_is_refused_before_it_is_computed(
     backbones, pictures, tmp_path, monkeypatch
 ):
     network = network_of([(backbones["vit"], "layer0")], "linear")
-    monkeypatch.setattr(onnx_file, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(onnx_export, "LARGEST_FILE", 1000)
     with pytest.raises(InputError, match=r"the weights take 0.0 GB, and an ONNX file holds less"):
         export_onnx(tmp_path / "a.onnx", network, pictures, about={})
 
 
 def test_missing_packages_are_named_with_the_remedy(monkeypatch):
     require_onnx()
-    monkeypatch.setattr(onnx_file, "find_spec", lambda name: None if name == "onnxscript" else 1)
+    monkeypatch.setattr(onnx_export, "find_spec", lambda name: None if name == "onnxscript" else 1)
     words = r"needs onnxscript, which is not installed; pip install 'declip-pipe\[onnx\]'"
     with pytest.raises(InputError, match=words):
         require_onnx()

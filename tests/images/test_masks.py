@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from declip_pipeline.errors import ImageError
-from declip_pipeline.images.masks import decode_mask, resize_mask
+from declip_pipeline.images.decode import decode_mask
+from declip_pipeline.images.resize import resize_mask
 
 
 def png(array: np.ndarray, **options: object) -> bytes:

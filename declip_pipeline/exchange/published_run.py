@@ -1,4 +1,4 @@
-"""A published checkpoint as a finished run, which `evaluate` and `predict` use like any other."""
+"""Import of published checkpoints as finished runs, and export of runs as checkpoints."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,11 +8,16 @@ import torch
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.weights import differences, is_weight
-from declip_pipeline.decoders import build_decoder
-from declip_pipeline.decoders.convolutional import ConvolutionalDecoder
+from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.decoder_file import save_decoder
-from declip_pipeline.errors import InputError, WeightsError
+from declip_pipeline.decoders.file import save_decoder
+from declip_pipeline.decoders.names import DECODER_TYPES, is_published_type
+from declip_pipeline.decoders.paper import (
+    AttentionDecoder,
+    ConvolutionalDecoder,
+    LinearDecoder,
+)
+from declip_pipeline.errors import InputError, UnknownNameError, WeightsError
 from declip_pipeline.exchange.published_decoder import (
     PUBLISHED,
     FileNameHints,
@@ -22,13 +27,20 @@ from declip_pipeline.exchange.published_decoder import (
     infer_layer,
     stated,
 )
-from declip_pipeline.exchange.published_file import PublishedCheckpoint, read_published
+from declip_pipeline.exchange.published_file import (
+    PublishedCheckpoint,
+    read_published,
+    write_published,
+)
 from declip_pipeline.files import folder_name, sha256_of_file, sha256_of_json
-from declip_pipeline.store.identity import feature_identity
+from declip_pipeline.store.identity import feature_identity, parts_of
 from declip_pipeline.training.run_folder import RunFolder
 
 UNKNOWN = "unknown"
-"""What a decoder was trained on where nothing says it."""
+"""Generator recorded where nothing says what the decoder was trained on."""
+
+OUTPUT_SIZE = 256
+"""Side of the published decoders' maps, which the format does not state."""
 
 
 def import_published(
@@ -42,20 +54,33 @@ def import_published(
     train_on: Sequence[str] | None = None,
     weights: Sequence[str] = (),
 ) -> RunFolder:
-    """Make a finished run of a published checkpoint under `runs`; the same one again is found.
+    """Import a published checkpoint as a finished run under `runs`, or find it there.
 
-    `open_backbone` opens a backbone by name. What is None is taken from the file, its tensors, or
-    its name where that is one of the published ("ViT_layer20_conv-20_lama.pth"). `weights` are what
-    the run records for `predict` to open the backbone with.
+    Arguments that are None are read from the file, inferred from its tensors, or taken from its
+    name where that is a published one ("ViT_layer20_conv-20_lama.pth").
 
-    Raises `InputError` for a file that is no checkpoint, does not hold the decoder that it should,
-    or leaves open what it is; `WeightsError` when the file's backbone is another one.
+    Args:
+        path: The checkpoint.
+        runs: Folder of runs.
+        open_backbone: Opens a backbone by name.
+        arch: Name of the backbone.
+        feature_layer: Layer that the decoder was trained on.
+        decoder_type: Type of the decoder.
+        train_on: Generators that the decoder was trained on.
+        weights: Recorded in the run, for `predict` to open the backbone with.
+
+    Raises:
+        InputError: Not a checkpoint, another decoder than the file says, or open what it is.
+        WeightsError: The checkpoint holds another backbone.
     """
     checkpoint = read_published(path)
     hints = FileNameHints.of(path)
     layer = stated(feature_layer, checkpoint.feature_layer, "feature layer", path)
     kind = stated(decoder_type, checkpoint.decoder_type, "decoder type", path)
     kind = kind or decoder_type_of(checkpoint.decoder, path)
+    if not is_published_type(kind):
+        # A file of others must not choose what is imported here.
+        raise UnknownNameError("decoder type", kind, DECODER_TYPES[:-1])
     if arch is None:
         arch = infer_arch(checkpoint, kind, layer, hints)
         # Before its weights are read, or even downloaded.
@@ -93,6 +118,51 @@ def import_published(
     return run
 
 
+def export_published(run: RunFolder, path: Path) -> None:
+    """Write the decoder of a finished run to `path` in the published format, with exact weights.
+
+    Raises `InputError` when the run is not finished, or when the format cannot hold its decoder:
+    several backbones or layers, maps of another size, another type, or a learned pooling.
+    """
+    summary = run.summary()
+    config = run.config()
+    decoder, features = run.best_decoder()
+    parts = parts_of(features)
+    if len(parts) > 1:
+        names = ", ".join(f"{part['layer']} of {part['backbone']}" for part in parts)
+        raise InputError(
+            f"{run.path} joins {names}; a published checkpoint names one layer of one backbone; "
+            "export it with --onnx"
+        )
+    if not isinstance(decoder, LinearDecoder | AttentionDecoder | ConvolutionalDecoder):
+        raise InputError(
+            f"{run.path} is of {decoder.decoder_type}, which the published format does not have; "
+            "export it with --onnx"
+        )
+    if decoder.output_size != OUTPUT_SIZE:
+        raise InputError(
+            f"{run.path} gives maps of {decoder.output_size} pixels; a published checkpoint's have "
+            f"{OUTPUT_SIZE}; export it with --onnx"
+        )
+    if decoder.pooling is not None and list(decoder.pooling.parameters()):
+        raise InputError(
+            f"{run.path} learned how to pool its maps into scores, which a published checkpoint "
+            "does not hold; train with --pooling mean, or export its maps with --onnx"
+        )
+    imported = config.get("imported") or {}
+    steps = imported.get("total_steps")
+    if steps is None:
+        batches = -(-int(summary.get("train_images", 0)) // int(config.get("batch_size", 1)))
+        steps = (summary["best_epoch"] or 0) * batches
+    write_published(
+        path,
+        decoder.state_dict(),
+        feature_layer=parts[0]["layer"],
+        decoder_type=decoder.decoder_type,
+        total_steps=steps,
+    )
+
+
 def _write(
     run: RunFolder,
     config: dict[str, Any],
@@ -107,7 +177,7 @@ def _write(
         save_decoder(run.best_checkpoint, decoder, features)
         run.finish(
             {
-                # Published checkpoints do not say how their training went.
+                # Published checkpoints do not record their training.
                 "best_valid_iou": None,
                 "best_epoch": None,
                 "epochs": None,
@@ -119,7 +189,7 @@ def _write(
 def _decoder(
     checkpoint: PublishedCheckpoint, decoder_type: str, backbone: Backbone, layer: str
 ) -> Decoder:
-    """The decoder with the checkpoint's weights as float32, which were checked to fit."""
+    """Return the decoder with the checkpoint's weights, which were checked to fit, as float32."""
     shape = backbone.layers[layer]
     empty = empty_decoder(decoder_type, shape, checkpoint.decoder)
     widths = empty.widths if isinstance(empty, ConvolutionalDecoder) else None
@@ -130,13 +200,13 @@ def _decoder(
                 "give an undamaged checkpoint"
             )
     decoder = build_decoder(decoder_type, shape, widths=widths)
-    # Old checkpoints lack BatchNorm's step counters, which bear on nothing here.
+    # Old checkpoints lack BatchNorm's step counters, which are not used.
     decoder.load_state_dict(checkpoint.decoder, strict=False)
     return decoder.eval()
 
 
 def _require_backbone(checkpoint: PublishedCheckpoint, backbone: Backbone) -> None:
-    """Refuse a backbone with other weights than those that the checkpoint holds, if it does."""
+    """Raise an error if the checkpoint holds other backbone weights than the backbone's."""
     if not checkpoint.visual:
         return
     path = checkpoint.path

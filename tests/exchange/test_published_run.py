@@ -9,12 +9,11 @@ import torch
 
 from declip_pipeline.backbones.backbone import Backbone, Preprocessing
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.decoders import build_decoder, initialize
+from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.errors import InputError, WeightsError
 from declip_pipeline.exchange.published_decoder import PUBLISHED
-from declip_pipeline.exchange.published_export import export_published
 from declip_pipeline.exchange.published_file import read_published
-from declip_pipeline.exchange.published_import import import_published
+from declip_pipeline.exchange.published_run import export_published, import_published
 from declip_pipeline.features import FeatureShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -227,3 +226,11 @@ def test_maps_equal_the_published_chain_end_to_end(recipe, tmp_path):
             picture = decode_image(GOLDEN / "images" / str(name))
             expected = probability_maps(its_logits[None], *picture.shape[:2])[0].numpy()
             np.testing.assert_allclose(predictor.map(picture), expected, atol=1e-4)
+
+
+def test_a_file_does_not_choose_what_is_imported(tmp_path):
+    path = tiny_checkpoint(
+        tmp_path / "a.pth", 128, decoder_type="os:system", feature_layer="layer2"
+    )
+    with pytest.raises(InputError, match="unknown decoder type 'os:system'; known: linear, att"):
+        import_published(path, tmp_path / "runs", opened_tiny("vit"))

@@ -1,0 +1,101 @@
+"""Names of decoder types, and the one function that reads them."""
+
+import inspect
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from declip_pipeline.decoders.factories import FoundFactory, find_factory, registered_names
+from declip_pipeline.errors import UnknownNameError
+
+PATCH_FORENSICS: Literal["patch-forensics"] = "patch-forensics"
+
+DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20", PATCH_FORENSICS)
+"""Built-in decoders; `conv-N` may have any other multiple N of 4 up to 96."""
+
+PROBE_TYPES = ("probe", "probe-pca-64")
+"""Linear decoders that scikit-learn fits; the 64 may be any number of components."""
+
+Kind = Literal["linear", "attention", "conv", "patch-forensics", "probe", "custom"]
+
+
+@dataclass(frozen=True)
+class DecoderType:
+    """A decoder type as its name says it.
+
+    Attributes:
+        depth: Number of convolutions before the last one, of `conv-N` alone.
+        components: The K of `probe-pca-K`; None for other types.
+        found: The factory of a custom decoder; None for built-in types.
+    """
+
+    name: str
+    kind: Kind
+    depth: int | None = None
+    components: int | None = None
+    found: FoundFactory | None = None
+
+    @property
+    def takes_widths(self) -> bool:
+        """Whether widths can be given: to `conv-N`, or a factory with a parameter `widths`."""
+        if self.found is None:
+            return self.kind == "conv"
+        try:
+            parameters = inspect.signature(self.found.factory).parameters.values()
+        except (TypeError, ValueError):  # some callables written in C have no signature
+            return True
+        return any(one.name == "widths" or one.kind is one.VAR_KEYWORD for one in parameters)
+
+
+def read_decoder_type(name: str) -> DecoderType:
+    """Return the type with a name: built-in, an entry point's, or a factory's `module:qualname`.
+
+    Installed packages are searched only for a name that is not built in. Raises `UnknownNameError`,
+    and what `find_factory` does.
+    """
+    if name in _PLAIN:
+        return DecoderType(name, _PLAIN[name])
+    if is_probe(name):
+        return DecoderType(name, "probe", components=probe_components(name))
+    depth = _convolutional_depth(name)
+    if depth is not None:
+        return DecoderType(name, "conv", depth=depth)
+    found = find_factory(name)
+    if found is None:
+        raise UnknownNameError("decoder type", name, known_decoder_types())
+    return DecoderType(name, "custom", found=found)
+
+
+def known_decoder_types() -> list[str]:
+    """Return the names of built-in types, probes and registered decoders; nothing is imported."""
+    return [*DECODER_TYPES, *PROBE_TYPES, *registered_names()]
+
+
+def is_published_type(name: str) -> bool:
+    """Whether a type is one of the paper's: `linear`, `attention` or `conv-N`; imports nothing."""
+    return name in ("linear", "attention") or _convolutional_depth(name) is not None
+
+
+def is_probe(name: str) -> bool:
+    """Whether a type's name is a probe's: `probe`, or `probe-pca-K`."""
+    return _PROBE.fullmatch(name) is not None
+
+
+def probe_components(name: str) -> int | None:
+    """Return the K of `probe-pca-K`, None for `probe`."""
+    match = _PROBE.fullmatch(name)
+    return int(match[1]) if match is not None and match[1] else None
+
+
+def _convolutional_depth(name: str) -> int | None:
+    match = re.fullmatch(r"conv-([1-9][0-9]?)", name)
+    return int(match[1]) if match is not None and int(match[1]) % 4 == 0 else None
+
+
+_PLAIN: Mapping[str, Kind] = {
+    "linear": "linear",
+    "attention": "attention",
+    PATCH_FORENSICS: PATCH_FORENSICS,
+}
+_PROBE = re.compile(r"probe(?:-pca-([1-9][0-9]{0,5}))?")
