@@ -1,1 +1,1 @@
-"""`declip-pipe data`: look at data sets; one file a command."""
+"""`declip-pipe data`: look at datasets; one file a command."""
