@@ -1,25 +1,25 @@
-"""What the commands that train share: a job from their options, and a grid of it on the screen."""
+"""What the commands that train share: a job of their options, and a grid of it on the screen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from declip_pipeline.backbones.layer_selection import select_layers
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.decoder_inputs import JOIN
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import (
-    Cell,
     CellResult,
     Grid,
     RunGroups,
     grid_name,
     one_after_another,
 )
-from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
+from declip_pipeline.sweeps.grid_job import Cell, GridJob, grid_cells
+from declip_pipeline.sweeps.trainer import GridTrainer
 from stages.grid_table import live_grid
-from stages.options import comma_separated
 from stages.screen import remark
 
 
@@ -39,19 +39,49 @@ def asked_workers(dask: str | None, scheduler: str | None, device: str) -> Asked
     return AskedWorkers(dask, scheduler, device)
 
 
-def own_device(device: str, workers: AskedWorkers | None) -> str:
-    """What this process computes on: it may lack what workers have."""
-    return "auto" if workers is not None and device == "cuda" else device
+def job_of(
+    stores: Sequence[str], asked: Mapping[str, Any], workers: AskedWorkers | None
+) -> tuple[GridJob, list[Cell]]:
+    """Make a job and its cells of what `with_training_options` gives a command.
+
+    Raises `InputError`, `UnknownNameError` for a layer that the first store does not have.
+    """
+    options = dict(asked)
+    cells = grid_cells(
+        layers_of(options.pop("layer"), stores[0]),
+        options["decoder_type"],
+        options.pop("seed"),
+        options.pop("learning_rate"),
+        options.pop("train_on") or [None],
+    )
+    options["decoder_type"] = cells[0].decoder_type
+    options["pooling"] = _pooling(options.pop("detection", False), options.get("pooling"))
+    if options.get("initial_weights"):
+        # As workers elsewhere find it.
+        options["initial_weights"] = str(Path(options["initial_weights"]).absolute())
+    if workers is not None and options["device"] == "cuda":
+        options["device"] = "auto"  # this process may lack what workers have
+    return GridJob.of(stores, options), cells
 
 
-def layers_of(text: str, store: str) -> list[str]:
-    """The layers of an option, each a name or several that are joined ("layer8+layer14").
+def _pooling(detection: bool, pooling: str | None) -> str | None:
+    """The pooling of a recipe, None of localization. Raises `InputError`."""
+    if pooling is not None and not detection:
+        raise InputError(
+            f"--pooling {pooling} is for detection, which --detection asks for; leave one out or "
+            "add the other"
+        )
+    return (pooling or "mean") if detection else None
+
+
+def layers_of(items: Sequence[str], store: str) -> list[str]:
+    """The layers of an option's items, each a name or several that are joined ("layer8+layer14").
 
     Raises `InputError`, `UnknownNameError` for one that the store does not have.
     """
     known = list(Store(store).layers)
     found = []
-    for item in comma_separated(text) or []:
+    for item in items:
         if JOIN not in item:
             found.extend(select_layers(item, known))
             continue
@@ -79,7 +109,7 @@ def train_grid(
     trainer: GridTrainer, cells: Sequence[Cell], workers: AskedWorkers | None = None
 ) -> tuple[Path, list[CellResult]]:
     """Train every cell, with a table on the screen; returns the grid's folder and rows."""
-    folder = Path(trainer.job.runs, grid_name(trainer.job.identity(trainer.data), cells))
+    folder = Path(trainer.job.runs, grid_name(trainer.identity(), cells))
     with _training(trainer, cells, workers) as (run_groups, groups), live_grid() as tell:
         grid = Grid(
             cells,

@@ -34,29 +34,55 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
+# The panels of a help page, in their order; what most users need comes first, in none.
+PANELS: dict[str, str | None] = {
+    "main": None,
+    "data": "Data",
+    "decoder": "Decoder",
+    "training": "Training",
+    "machine": "Machine",
+    "output": "Output",
+}
+
+DASK_HELP = "local:N here, one a GPU, or slurm:configs/slurm.yaml."
+
 DeviceOption = Annotated[
-    Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")
+    Device,
+    typer.Option(
+        rich_help_panel=PANELS["machine"],
+        help="Where to compute; auto takes CUDA where there is one.",
+    ),
 ]
 CacheOption = Annotated[
     str,
     typer.Option(
         metavar="DIR|URL",
+        rich_help_panel=PANELS["output"],
         help="Folder that holds the stores, or s3://BUCKET/FOLDER (credentials from AWS_*).",
     ),
 ]
 MegapixelsOption = Annotated[
     float,
     typer.Option(
-        min=0.001, callback=finite, help="Largest picture to decode, in millions of pixels."
+        min=0.001,
+        callback=finite,
+        rich_help_panel=PANELS["machine"],
+        help="Largest image to decode, in millions of pixels.",
     ),
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what an earlier run left.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        rich_help_panel=PANELS["output"],
+        help="Replace what an earlier run left.",
+    ),
 ]
 WeightsOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE",
+        rich_help_panel=PANELS["data"],
         help="Backbone weights from a file: OpenAI .pt (TorchScript or state dict), open_clip "
         ".safetensors or .bin. Once for each part of a fusion, in order. random:SEED gives "
         "untrained weights, for measuring speed. Default: downloaded from the hub, or embedded.",
@@ -65,7 +91,9 @@ WeightsOption = Annotated[
 SchedulerOption = Annotated[
     str | None,
     typer.Option(
-        metavar="tcp://HOST:PORT", help="Compute on the workers of a Dask scheduler that runs."
+        metavar="tcp://HOST:PORT",
+        rich_help_panel=PANELS["machine"],
+        help="Compute on the workers of a Dask scheduler that runs.",
     ),
 ]
 StoresArgument = Annotated[

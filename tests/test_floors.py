@@ -11,6 +11,7 @@ FLOORS = [
         "feature_shape",
         "feature_dtype",
         "fingerprint",
+        "options",
         "atomic_files",
         "seeding",
         "core_threads",

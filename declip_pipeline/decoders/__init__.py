@@ -2,6 +2,6 @@
 
 from declip_pipeline.decoders.building import DECODER_TYPES, build_decoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.initialization import InitializationScheme, initialize
+from declip_pipeline.decoders.initialization import initialize
 
-__all__ = ["DECODER_TYPES", "Decoder", "InitializationScheme", "build_decoder", "initialize"]
+__all__ = ["DECODER_TYPES", "Decoder", "build_decoder", "initialize"]

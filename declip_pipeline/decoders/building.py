@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from declip_pipeline.decoders.attention import AttentionDecoder
 from declip_pipeline.decoders.convolutional import PAPER_WIDTHS, ConvolutionalDecoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.fusion import FeatureFusion, FusionMode
+from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.decoders.linear import LinearDecoder
 from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.options import FusionMode
 
 PATCH_FORENSICS = "patch-forensics"
 DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20", PATCH_FORENSICS)

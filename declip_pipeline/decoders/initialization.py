@@ -1,15 +1,14 @@
 """Initial weights of a decoder, fixed by a seed and by nothing else."""
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import nn
 
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import UnknownNameError
+from declip_pipeline.options import InitializationScheme
 from declip_pipeline.seeding import derived_seed
-
-InitializationScheme = Literal["paper", "pytorch"]
 
 
 def initialize(decoder: Decoder, scheme: InitializationScheme, seed: int) -> None:

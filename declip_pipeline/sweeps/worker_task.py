@@ -11,8 +11,8 @@ from declip_pipeline.dask_workers import require_version
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.shared_place import require_token
-from declip_pipeline.sweeps.grid import Cell
-from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
+from declip_pipeline.sweeps.grid_job import Cell, GridJob
+from declip_pipeline.sweeps.trainer import GridTrainer
 from declip_pipeline.training.train import Epoch
 
 SHARED_DISK = "a disk that all workers mount at the same path"

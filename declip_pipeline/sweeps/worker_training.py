@@ -11,8 +11,8 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.shared_place import token_at
 from declip_pipeline.store.storage import absolute_location
-from declip_pipeline.sweeps.grid import Cell, EpochScore, Outcomes
-from declip_pipeline.sweeps.grid_job import GridJob
+from declip_pipeline.sweeps.grid import EpochScore, Outcomes
+from declip_pipeline.sweeps.grid_job import Cell, GridJob
 from declip_pipeline.sweeps.group_dispatch import GroupDispatch
 from declip_pipeline.sweeps.worker_task import forget, plan_runs, store_places, train_group
 from declip_pipeline.training.run_folder import RunFolder

@@ -11,9 +11,9 @@ from declip_pipeline.decoders.building import (
     is_decoder_type,
 )
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.options import FusionMode
 from declip_pipeline.training.learner import GradientLearner, Learner
 from declip_pipeline.training.probe_type import PROBE_TYPES, is_probe, probe_components
 from declip_pipeline.training.recipe import Recipe

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.errors import TrainingError
 from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.options import FusionMode
 from declip_pipeline.seeding import derived_seed
 from declip_pipeline.training.learner import LookingLearner
 from declip_pipeline.training.patch_labels import patch_labels

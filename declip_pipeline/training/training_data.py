@@ -7,13 +7,13 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
 from declip_pipeline.feeding.decoder_inputs import JOIN, DecoderInputs, joined_inputs
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_bytes
 from declip_pipeline.feeding.tiers import fast_bytes
+from declip_pipeline.options import FusionMode
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
