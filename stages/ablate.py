@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.options import PANELS, SchedulerOption, StoresArgument, require_folder
+from stages.options import DATA, SchedulerOption, StoresArgument, require_folder
 from stages.screen import progress, result
 from stages.training_options import DaskOption, with_training_options
 
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 def ablate(
     stores: StoresArgument,
     asked: Mapping[str, Any],
-    split: Annotated[
-        str, typer.Option(rich_help_panel=PANELS["data"], help="Split to judge on.")
-    ] = "test",
+    split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Split to judge on.")] = "test",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
@@ -67,7 +65,7 @@ def ablate(
     sets = asked["train_on"] or [(name,) for name in generators]
     job, cells = job_of(stores, {**asked, "train_on": sets}, workers)
     trainer = open_trainer(job, cells)
-    folder, rows = train_grid(trainer, cells, workers)
+    folder, rows = train_grid(trainer, cells, workers, is_named=asked["name"] is not None)
     finished = [row.run for row in rows if row.run is not None]
     evaluations = {}
     others = [Store(place) for place, _ in job.beside]

@@ -95,9 +95,16 @@ DATA_COMMANDS = {
         "Check a data set: print what was found, and what would spoil a result.",
     ),
 }
+RUNS_COMMANDS = {
+    "ls": (
+        "stages.runs.ls:ls",
+        "List the runs below FOLDER: state, date, scores, and the options in which they differ.",
+    ),
+}
 GROUPS = {
     "cache": ("Look after stores.", CACHE_COMMANDS),
     "data": ("Look at data sets.", DATA_COMMANDS),
+    "runs": ("Look at runs.", RUNS_COMMANDS),
 }
 
 
@@ -113,8 +120,10 @@ class LazyCommand(TyperCommand):
     def command(self) -> Any:
         """The command itself, with its options."""
         module, _, function = self._place.partition(":")
-        alone = typer.Typer(add_completion=False, rich_markup_mode="markdown")
-        alone.command(self.name)(getattr(import_module(module), function))
+        from stages.help_page import DocumentedCommand
+
+        alone = typer.Typer(add_completion=False)
+        alone.command(self.name, cls=DocumentedCommand)(getattr(import_module(module), function))
         return typer.main.get_command(alone)
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
@@ -210,7 +219,9 @@ def _show_usage_error(error: Any) -> None:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, DeclipError):
-        return " ".join(str(error).split())
+        from stages.texts import spelled
+
+        return " ".join(spelled(str(error)).split())
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     kind, text = type(error).__name__, " ".join(str(error).split())

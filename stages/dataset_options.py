@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from declip_pipeline.errors import InputError
+from stages.options import DATA
 
 
 class Layout(StrEnum):
@@ -29,21 +30,34 @@ class Polarity(StrEnum):
 
 
 LayoutOption = Annotated[
-    Layout, typer.Option(help="How DATA lies on disk; auto recognises each of the others.")
+    Layout,
+    typer.Option(
+        help="How DATA lies on disk; auto recognises each of the others.",
+        rich_help_panel=DATA,
+    ),
 ]
 PolarityOption = Annotated[
     Polarity | None,
-    typer.Option(help="Which colour marks fake pixels. Default: black for Dolos, else white."),
+    typer.Option(
+        help="Which colour marks fake pixels. Default: black for Dolos, else white.",
+        rich_help_panel=DATA,
+    ),
 ]
 AssignSplitsOption = Annotated[
     str | None,
     typer.Option(
         metavar="TRAIN,VALID,TEST",
         help="For a dataset without splits: percents, such as 80,10,10; drawn by name.",
+        rich_help_panel=DATA,
     ),
 ]
 AllowUnpairedOption = Annotated[
-    bool, typer.Option("--allow-unpaired", help="Leave out what has no partner.")
+    bool,
+    typer.Option(
+        "--allow-unpaired",
+        help="Leave out what has no partner.",
+        rich_help_panel=DATA,
+    ),
 ]
 
 

@@ -9,11 +9,13 @@ from typing import Any
 from declip_pipeline.backbones.layer_selection import select_layers
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.decoder_inputs import JOIN
+from declip_pipeline.folder_names import folder_name
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import (
     CellResult,
     Grid,
     RunGroups,
+    claim_folder,
     grid_name,
     one_after_another,
 )
@@ -59,6 +61,13 @@ def job_of(
     if options.get("initial_weights"):
         # As workers elsewhere find it.
         options["initial_weights"] = str(Path(options["initial_weights"]).absolute())
+    name = options["name"]
+    if name is not None and folder_name(name) != name:
+        raise InputError(
+            f"--name {name!r} cannot name a folder; expected letters, digits, _, ., + or -"
+        )
+    if name is not None and (len(cells) > 1 or workers is not None):
+        options |= {"runs": str(Path(options["runs"], name)), "name": None}
     if workers is not None and options["device"] == "cuda":
         options["device"] = "auto"  # this process may lack what workers have
     return GridJob.of(stores, options), cells
@@ -106,10 +115,20 @@ def open_trainer(job: GridJob, cells: Sequence[Cell]) -> GridTrainer:
 
 
 def train_grid(
-    trainer: GridTrainer, cells: Sequence[Cell], workers: AskedWorkers | None = None
+    trainer: GridTrainer,
+    cells: Sequence[Cell],
+    workers: AskedWorkers | None,
+    *,
+    is_named: bool,
 ) -> tuple[Path, list[CellResult]]:
-    """Train every cell, with a table on the screen; returns the grid's folder and rows."""
-    folder = Path(trainer.job.runs, grid_name(trainer.identity(), cells))
+    """Train every cell, with a table on the screen; returns the grid's folder and rows.
+
+    A named grid's folder is that of its runs.
+    """
+    name = grid_name(trainer.identity(), cells)
+    folder = Path(trainer.job.runs) if is_named else Path(trainer.job.runs, name)
+    if is_named:
+        claim_folder(folder, name)
     with _training(trainer, cells, workers) as (run_groups, groups), live_grid() as tell:
         grid = Grid(
             cells,

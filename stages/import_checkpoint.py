@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.options import Device, DeviceOption, WeightsOption, comma_separated, require_folder
+from stages.options import (
+    DATA,
+    Device,
+    DeviceOption,
+    WeightsOption,
+    comma_separated,
+    require_folder,
+)
 from stages.run_backbones import recorded_weights
 from stages.training_options import RunsOption
 
@@ -43,6 +50,7 @@ def import_checkpoint(
             metavar="NAMES",
             help="Generators that it learned, comma-separated, for the matrix of `evaluate`. "
             "Default: what a published file's name says, else unknown.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     weights: WeightsOption = None,

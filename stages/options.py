@@ -34,22 +34,15 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
-# The panels of a help page, in their order; what most users need comes first, in none.
-PANELS: dict[str, str | None] = {
-    "main": None,
-    "data": "Data",
-    "decoder": "Decoder",
-    "training": "Training",
-    "machine": "Machine",
-    "output": "Output",
-}
+# Panels of a help page, in their order; the options that most users need stand before them.
+DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machine", "Output"
 
 DASK_HELP = "local:N here, one a GPU, or slurm:configs/slurm.yaml."
 
 DeviceOption = Annotated[
     Device,
     typer.Option(
-        rich_help_panel=PANELS["machine"],
+        rich_help_panel=MACHINE,
         help="Where to compute; auto takes CUDA where there is one.",
     ),
 ]
@@ -57,7 +50,7 @@ CacheOption = Annotated[
     str,
     typer.Option(
         metavar="DIR|URL",
-        rich_help_panel=PANELS["output"],
+        rich_help_panel=OUTPUT,
         help="Folder that holds the stores, or s3://BUCKET/FOLDER (credentials from AWS_*).",
     ),
 ]
@@ -66,7 +59,7 @@ MegapixelsOption = Annotated[
     typer.Option(
         min=0.001,
         callback=finite,
-        rich_help_panel=PANELS["machine"],
+        rich_help_panel=MACHINE,
         help="Largest image to decode, in millions of pixels.",
     ),
 ]
@@ -74,7 +67,7 @@ OverwriteOption = Annotated[
     bool,
     typer.Option(
         "--overwrite",
-        rich_help_panel=PANELS["output"],
+        rich_help_panel=OUTPUT,
         help="Replace what an earlier run left.",
     ),
 ]
@@ -82,7 +75,7 @@ WeightsOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE",
-        rich_help_panel=PANELS["data"],
+        rich_help_panel=DATA,
         help="Backbone weights from a file: OpenAI .pt (TorchScript or state dict), open_clip "
         ".safetensors or .bin. Once for each part of a fusion, in order. random:SEED gives "
         "untrained weights, for measuring speed. Default: downloaded from the hub, or embedded.",
@@ -92,7 +85,7 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option(
         metavar="tcp://HOST:PORT",
-        rich_help_panel=PANELS["machine"],
+        rich_help_panel=MACHINE,
         help="Compute on the workers of a Dask scheduler that runs.",
     ),
 ]

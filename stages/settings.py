@@ -93,26 +93,28 @@ def settings_of(path: Path, values: dict[str, Any], kind: type[SettingsType]) ->
         raise InputError(f"config {path}: {where}: found {found!r}; {expected}") from error
 
 
-def grid_options(path: Path) -> dict[str, Any]:
-    """Read the file of a grid: options of `train`, of which those that span it are lists.
-
-    Its keys are the fields of the library's recipe classes. Returns what was set by field, in the
-    words of a command line. Raises `InputError`.
-    """
-    fields = {
+def grid_settings() -> dict[str, described.Field]:
+    """The keys of a grid's file, which are the fields of the library's recipe classes."""
+    return {
         KEYS.get(name, name): field
         for name, field in option_fields().items()
         if field.option.group not in ("machine", "output") or name in ON_ANY_MACHINE
     }
+
+
+def grid_options(path: Path) -> dict[str, Any]:
+    """Read the file of a grid: options of `train`, of which those that span it are lists.
+
+    Returns what was set by field, in the words of a command line. Raises `InputError`.
+    """
+    keys = grid_settings()
     kinds: dict[str, Any] = {
         key: (_kind_in_file(field) | None, Field(None, ge=_least_in_file(field)))
-        for key, field in fields.items()
+        for key, field in keys.items()
     }
     settings = read_settings(path, create_model("GridSettings", __base__=Settings, **kinds))
-    return {
-        fields[key].name: _typed(value, fields[key])
-        for key, value in settings.model_dump(exclude_none=True).items()
-    }
+    found = settings.model_dump(exclude_none=True)
+    return {keys[key].name: _typed(value, keys[key]) for key, value in found.items()}
 
 
 def _kind_in_file(field: described.Field) -> Any:
@@ -130,7 +132,7 @@ def _kind_in_file(field: described.Field) -> Any:
 
 
 def _least_in_file(field: described.Field) -> float | None:
-    return field.option.least if field.kind is int else None
+    return field.option.least if field.kind in (int, float) and not field.option.several else None
 
 
 def _typed(value: Any, field: described.Field) -> Any:

@@ -8,7 +8,7 @@ import typer
 
 from declip_pipeline.errors import DeclipError
 from declip_pipeline.training.validation_score import SCORES, score_name
-from stages.options import PANELS, SchedulerOption, StoresArgument, require_folder
+from stages.options import TRAINING, SchedulerOption, StoresArgument, require_folder
 from stages.screen import remark, result
 from stages.training_options import DaskOption, with_training_options
 
@@ -39,7 +39,7 @@ def train(
             is_eager=True,
             callback=_take_config,
             metavar="FILE.yaml",
-            rich_help_panel=PANELS["training"],
+            rich_help_panel=TRAINING,
             help="Take options from a file, such as configs/grid.yaml; those given here win.",
         ),
     ] = None,
@@ -66,7 +66,7 @@ def train(
     trainer = open_trainer(job, cells)
     if len(cells) == 1 and workers is None:
         return [_train_one(cells[0], trainer)]
-    folder, results = train_grid(trainer, cells, workers)
+    folder, results = train_grid(trainer, cells, workers, is_named=asked["name"] is not None)
     result(str(folder / "results.csv"))
     if any(row.state == "failed" for row in results):
         raise typer.Exit(1)

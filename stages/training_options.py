@@ -17,8 +17,18 @@ import typer
 from declip_pipeline.errors import InputError
 from declip_pipeline.options import Field, Option
 from declip_pipeline.sweeps.grid_job import training_fields
-from stages.options import DASK_HELP, PANELS, comma_separated
-from stages.texts import flag_of, flags_of
+from stages.options import DASK_HELP, DATA, DECODER, MACHINE, OUTPUT, TRAINING, comma_separated
+from stages.texts import flag_of, flags_of, spelled
+
+# The panels of the groups that the library's fields are of, in their order.
+PANELS = {
+    "main": None,
+    "data": DATA,
+    "decoder": DECODER,
+    "training": TRAINING,
+    "machine": MACHINE,
+    "output": OUTPUT,
+}
 
 DETECTION = Field(
     "detection",
@@ -34,7 +44,7 @@ DaskOption = Annotated[
     str | None,
     typer.Option(
         metavar="CLUSTER",
-        rich_help_panel=PANELS["machine"],
+        rich_help_panel=MACHINE,
         help=f"Train in worker processes, a run at a time in each: {DASK_HELP} All must see the "
         "stores and RUNS at the same path.",
     ),
@@ -45,7 +55,7 @@ RunsOption = Annotated[
         "-o",
         "--runs",
         metavar="RUNS",
-        rich_help_panel=PANELS["output"],
+        rich_help_panel=OUTPUT,
         help="Folder that holds the runs.",
     ),
 ]
@@ -53,7 +63,7 @@ RunsOption = Annotated[
 
 def option_fields() -> dict[str, Field]:
     """Every option of a training by its field's name: by panel, what is required first."""
-    found = [*training_fields().values(), DETECTION]
+    found = [DETECTION, *training_fields().values()]
     groups = list(PANELS)
     found.sort(key=lambda field: (groups.index(field.option.group), field.default is not MISSING))
     return {field.name: field for field in found}
@@ -132,10 +142,10 @@ def _parameter(field: Field, default: Any = MISSING, **others: Any) -> inspect.P
         default = None
     info = typer.Option(
         *flags_of(field.name),
-        help=others.get("help", option.help),
+        help=spelled(others.get("help", option.help)),
         rich_help_panel=PANELS[option.group],
         metavar=option.form,
-        min=option.least if form.typed in (int, int | None) else None,
+        min=option.least if field.kind in (int, float) and not option.several else None,
     )
     return inspect.Parameter(
         field.name,

@@ -1,6 +1,7 @@
 """Many trainings as one: a grid of layers, decoders, seeds, learning rates and training sets."""
 
 import io
+import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
@@ -12,8 +13,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from declip_pipeline.atomic_files import write_bytes
-from declip_pipeline.errors import DeclipError, RunBusyError
+from declip_pipeline.atomic_files import write_bytes, write_json
+from declip_pipeline.errors import DeclipError, OutputExistsError, RunBusyError
 from declip_pipeline.fingerprint import sha256_of_json
 from declip_pipeline.sweeps.grid_job import Cell
 from declip_pipeline.training.run_folder import RunFolder
@@ -223,6 +224,25 @@ def grid_name(identity: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """The name of a grid's folder: the same cells of the same stores have the same."""
     content = {**identity, "cells": [asdict(cell) for cell in cells]}
     return f"grid_{sha256_of_json(content)[:12]}"
+
+
+def claim_folder(folder: Path, name: str) -> None:
+    """Make a folder that a user named the grid's, which `grid_name` names.
+
+    Raises `OutputExistsError` when it holds another grid, a run or anything else.
+    """
+    marker = folder / "grid.json"
+    if marker.is_file():
+        try:
+            found = json.loads(marker.read_bytes())["grid"]
+        except (ValueError, KeyError, TypeError):
+            found = None
+        if found != name:
+            raise OutputExistsError(f"{folder} holds another grid; choose another `name`")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputExistsError(f"{folder} holds other files; choose another `name`")
+    write_json(marker, {"grid": name})
 
 
 def write_table(folder: Path, results: Sequence[CellResult]) -> None:

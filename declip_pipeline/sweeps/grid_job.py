@@ -28,6 +28,7 @@ class GridJob:
         beside: Locations of other backbones' stores, each with a layer.
         device: A name that `choose_device` takes.
         uncached: As in `TrainingData`.
+        name: Name of the folder of a single run; a grid's is its folder of runs.
         runs: Location of the folder that holds the runs.
     """
 
@@ -67,6 +68,15 @@ class GridJob:
             choices=("auto", "cpu", "cuda"),
         ),
     ] = "auto"
+    name: Annotated[
+        str | None,
+        Option(
+            "Name of the run's folder in RUNS, or of a grid's, which then holds its table and its "
+            "runs. Default: made out of what the run is.",
+            "output",
+            form="NAME",
+        ),
+    ] = None
     tensorboard: Annotated[
         bool,
         Option("Also log to RUN/tensorboard (pip install 'declip-pipe[tensorboard]').", "output"),

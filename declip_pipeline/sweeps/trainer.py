@@ -82,7 +82,12 @@ class GridTrainer:
             precision=precision,
         )
         return plan_run(
-            self.data, Path(self.job.runs), layer=cell.layer, recipe=recipe, train_on=cell.train_on
+            self.data,
+            Path(self.job.runs),
+            layer=cell.layer,
+            recipe=recipe,
+            train_on=cell.train_on,
+            name=self.job.name,
         )
 
     def groups(self, cells: Sequence[Cell]) -> list[list[int]]:

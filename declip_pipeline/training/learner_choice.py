@@ -47,8 +47,8 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
         raise UnknownNameError("decoder type", name, (*DECODER_TYPES, *PROBE_TYPES))
     if recipe.initialization == "imagenet" and name != PATCH_FORENSICS:
         raise InputError(
-            f"--initialization imagenet for {name}, of which there are no such weights; expected "
-            f"{PATCH_FORENSICS}, or --initialization paper or pytorch"
+            f'`initialization="imagenet"` for {name}, of which there are no such weights; expected '
+            f'{PATCH_FORENSICS}, or `initialization="paper"` or pytorch'
         )
     if not is_probe(name):
         decoder = build_decoder(
@@ -72,12 +72,12 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
     if recipe.compile:
         raise InputError(
             f"{name} is learned by scikit-learn, which torch.compile cannot compile; leave out "
-            "--compile"
+            "`compile`"
         )
     if len(shapes) > 1 and fusion == "weighted":
         raise InputError(
             f"{name} cannot learn the weights of a weighted sum of {len(shapes)} layers; take "
-            "--fusion concat"
+            '`fusion="concat"`'
         )
     decoder = build_decoder("linear", shapes, fusion=fusion)
     components = probe_components(name)

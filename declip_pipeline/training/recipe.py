@@ -31,7 +31,7 @@ class Recipe:
         str,
         Option(
             "linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches), "
-            "probe-pca-64, or patch-forensics (on a store of --arch pixels:299); several are a "
+            'probe-pca-64, or patch-forensics (on a store of `arch="pixels:299"`); several are a '
             "grid.",
             "main",
             several=True,
@@ -57,7 +57,7 @@ class Recipe:
     initial_weights: Annotated[
         str | None,
         Option(
-            "Those for --initialization imagenet: timm's legacy_xception. Default: downloaded.",
+            'Those for `initialization="imagenet"`: timm\'s legacy_xception. Default: downloaded.',
             "decoder",
             form="FILE",
         ),
@@ -98,14 +98,14 @@ class Recipe:
     compile: Annotated[
         bool,
         Option(
-            "Train with torch.compile: measured slower on a CPU (benchmarks/train.py --compile).",
+            "Train with torch.compile: measured slower on a CPU (benchmarks/train.py).",
             "machine",
         ),
     ] = False
     pooling: Annotated[
         PoolingName | None,
         Option(
-            "With --detection, how a map becomes one logit: its mean (the paper's, the default), "
+            "With `detection`, how a map becomes one logit: its mean (the paper's, the default), "
             "its maximum, or learned between the two (log-mean-exp).",
             "data",
         ),
@@ -117,9 +117,9 @@ class Recipe:
         if self.initial_weights is not None:
             if self.initialization != "imagenet":
                 raise InputError(
-                    f"initial weights {self.initial_weights} for --initialization "
-                    f"{self.initialization}, which draws them; take --initialization imagenet, or "
-                    "leave them out"
+                    f"initial weights {self.initial_weights} for "
+                    f'`initialization="{self.initialization}"`, which draws them; take '
+                    '`initialization="imagenet"`, or leave them out'
                 )
             if not Path(self.initial_weights).is_file():
                 raise InputError(

@@ -192,8 +192,8 @@ class TrainingData:
             raise InputError(
                 f"{', '.join(store.location for store in self.stores)} has the "
                 f"split{'s' if len(found) > 1 else ''} {', '.join(found)}; training needs the "
-                "splits train and valid, extract with both, or with --assign-splits 80,10,10 where "
-                "the data set has none"
+                "splits train and valid, extract with both, or with `assign_splits=(80, 10, 10)` "
+                "where the dataset has none"
             )
         parts = []
         for store in self.stores:
@@ -249,5 +249,5 @@ def _require_fake_pixels(parts: Sequence[tuple[Store, np.ndarray]]) -> None:
     raise InputError(
         f"none of the {sum(len(rows) for _, rows in parts)} training masks of "
         f"{', '.join(store.location for store, _ in parts)} has a fake pixel; expected some, look "
-        "whether --polarity was right when they were extracted"
+        "whether `polarity` was right when they were extracted"
     )

@@ -5,13 +5,12 @@ import sys
 
 import pytest
 
-from stages.app import CACHE_COMMANDS, COMMANDS, DATA_COMMANDS, app
+from stages.app import COMMANDS, GROUPS, app
 
 HEAVY = ("torch", "numpy", "zarr", "tensorstore", "open_clip", "timm", "PIL", "yaml")
 NAMES = [
     *COMMANDS,
-    *(f"cache {name}" for name in CACHE_COMMANDS),
-    *(f"data {name}" for name in DATA_COMMANDS),
+    *(f"{group} {name}" for group, (_, table) in GROUPS.items() for name in table),
 ]
 
 
@@ -66,3 +65,31 @@ def test_every_option_is_explained(name):
     assert command.help
     for parameter in command.params:
         assert getattr(parameter, "help", None), f"{name} {parameter.name} has no help"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_name_is_cut_on_a_narrow_terminal(name, program, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    outcome = program(*name.split(), "--help")
+    assert outcome.code == 0
+    assert "…" not in outcome.out and max(map(len, outcome.out.splitlines())) <= 80
+    words = {word.strip(",") for word in outcome.out.split()}
+    for parameter in command_of(name).params:
+        if parameter.param_type_name == "option":
+            assert {*parameter.opts, *parameter.secondary_opts} <= words
+
+
+def test_the_help_lists_panels_choices_and_ranges(program, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    page = program("train", "--help").out
+    titles = [line.split()[1] for line in page.splitlines() if line.startswith("╭─")]
+    assert titles == ["Arguments", "Options", "Data", "Decoder", "Training", "Machine", "Output"]
+    for text in ("auto|cpu|cuda", "mean|max|learned", "INTEGER>=1", "[default: auto]"):
+        assert text in page
+    first = page[page.index("─ Options") : page.index("─ Data")]
+    assert [line.split()[1].strip(",") for line in first.splitlines() if line[:4] == "│ --"] == [
+        "--feature-layer",
+        "--decoder-type",
+        "--train-on",
+        "--help",
+    ]
