@@ -91,13 +91,13 @@ CACHE_COMMANDS = {
 }
 DATA_COMMANDS = {
     "check": (
-        "stages.data.check:check",
+        "stages.data:check",
         "Check a data set: print what was found, and what would spoil a result.",
     ),
 }
 RUNS_COMMANDS = {
     "ls": (
-        "stages.runs.ls:ls",
+        "stages.runs:ls",
         "List the runs below FOLDER: state, date, scores, and the options in which they differ.",
     ),
 }

@@ -12,29 +12,27 @@ import typer
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.feature_dtype import FEATURE_DTYPES
-from stages.dataset_options import (
-    AllowUnpairedOption,
-    AssignSplitsOption,
-    Layout,
-    LayoutOption,
-    PolarityOption,
-    fake_is_white,
-    percents,
-)
 from stages.extraction_texts import left_out_lines, price_text, profile_text
 from stages.options import (
     DATA,
     MACHINE,
     OUTPUT,
+    AllowUnpairedOption,
+    AssignSplitsOption,
     CacheOption,
     Device,
     DeviceOption,
+    Layout,
+    LayoutOption,
     MegapixelsOption,
     OverwriteOption,
+    PolarityOption,
     Precision,
     SchedulerOption,
     WeightsOption,
     comma_separated,
+    fake_is_white,
+    percents,
     require_folder,
 )
 from stages.run_backbones import open_chosen_backbone, recorded_weights

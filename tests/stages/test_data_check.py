@@ -303,6 +303,6 @@ def test_a_list_of_files_that_are_not_there_is_refused_with_their_names(refused,
 
 def test_every_layout_of_the_library_can_be_chosen():
     from declip_pipeline.datasets.layouts import LAYOUTS
-    from stages.dataset_options import Layout
+    from stages.options import Layout
 
     assert tuple(Layout) == LAYOUTS

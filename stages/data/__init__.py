@@ -1,1 +1,0 @@
-"""`declip-pipe data`: look at datasets; one file a command."""
