@@ -21,7 +21,7 @@ from reporting import report
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
-from declip_pipeline.feature_dtype import encode_features
+from declip_pipeline.features import encode_features
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.resize import resize_image
 
@@ -57,7 +57,7 @@ def main() -> None:
 
 def features() -> dict[str, dict[str, list[np.ndarray]]]:
     """Stored values by dtype and layer, an array an image."""
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     with TemporaryDirectory() as folder:
         root = Path(folder) / "demo"
         build_demo_set(root, seed=0, train_count=IMAGES, valid_count=4, test_count=4)
@@ -72,7 +72,7 @@ def features() -> dict[str, dict[str, list[np.ndarray]]]:
             for sample in manifest.samples
         ]
     batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
-    outputs = backbone.forward(batch, list(backbone.layers))
+    outputs = backbone.features(batch, list(backbone.layers))
     return {
         dtype: {
             layer: list(encode_features(values, dtype, is_grid=True).values.numpy())

@@ -19,7 +19,7 @@ from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.evaluation.localization import mean_figures
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
-from declip_pipeline.feature_dtype import FEATURE_DTYPES
+from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store.comparison import compare_layers
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import evaluate_run
@@ -51,7 +51,7 @@ def main() -> None:
 def stored(root: Path, dtype: str) -> Store:
     """A store of the demo's telea forgeries; after the first, out of the float32 one."""
     manifest, sizes = open_checked_dataset(root / "demo", generators=["telea"])
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     layers = list(backbone.layers)
     found = extract(
         manifest, backbone, layers=layers, sizes=sizes, root=root / "cache", dtype=dtype

@@ -31,7 +31,7 @@ from PIL import Image
 from reporting import report
 from torch.utils.flop_counter import FlopCounterMode
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.manifest import Manifest
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
@@ -190,7 +190,7 @@ def bare_forward(
 
     def run() -> None:
         for first in range(0, images, batch_size):
-            backbone.forward(batch[: images - first], layers)
+            backbone.features(batch[: images - first], layers)
         if backbone.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -199,10 +199,10 @@ def bare_forward(
 
 def flops_of_picture(name: str, layers: Sequence[str]) -> float:
     """Floating-point operations of one picture, as far as the layers asked for."""
-    backbone = open_backbone(name)
+    backbone = open_backbone(name, device="cpu")
     shape = (1, 3, backbone.preprocessing.height, backbone.preprocessing.width)
     with FlopCounterMode(display=False) as counter:
-        backbone.forward(torch.zeros(shape, dtype=torch.uint8), layers)
+        backbone.features(torch.zeros(shape, dtype=torch.uint8), layers)
     return float(counter.get_total_flops())
 
 
@@ -236,7 +236,7 @@ def plain_loop(
     save: Save,
 ) -> None:
     """What one writes first: decode, forward with hooks, save; one thing after the other."""
-    network = backbone.tower.network  # type: ignore[attr-defined]
+    network = backbone.network  # type: ignore[attr-defined]
     caught: dict[str, torch.Tensor] = {}
     hooks = [
         network.transformer.resblocks[int(layer.removeprefix("layer"))].register_forward_hook(

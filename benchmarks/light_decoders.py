@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from reporting import report
 from torch import Tensor
 
-from declip_pipeline.core_threads import mapping_parts
+from declip_pipeline.compute import mapping_parts
 from declip_pipeline.decoders.enlarging import enlarge
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.training.enlarged_loss import enlarged_cross_entropy
 from declip_pipeline.training.learner import GradientLearner
 from declip_pipeline.training.recipe import Recipe

@@ -27,7 +27,7 @@ from store import SHAPE, fill, in_turns, new_writer
 from torch.utils.flop_counter import FlopCounterMode
 
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.core_threads import mapping_parts
+from declip_pipeline.compute import mapping_parts
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.feeding.feed import Feed

@@ -65,7 +65,7 @@ def compare(
     many there are. Pictures are the same when id and content
     are. What `evaluate` wrote of the same weights on the same store is taken; else it is judged.
     """
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.cross_evaluation import evaluate_run
     from declip_pipeline.sweeps.run_comparison import (

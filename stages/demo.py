@@ -51,7 +51,7 @@ def demo(
     require_folder(out, "-o")
     settings = read_settings(config or packaged_config("demo.yaml"), DemoSettings)
 
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from stages.demo_study import DemoStudy
     from stages.screen import remark, result
 
@@ -70,7 +70,7 @@ def _prepare(out: Path, asked: dict[str, Any], *, overwrite: bool) -> bool:
 
     Raises `OutputExistsError` when it holds anything else, unless that is a demo and `overwrite`.
     """
-    from declip_pipeline.atomic_files import write_json
+    from declip_pipeline.files import write_json
 
     marker = out / MARKER
     if out.is_dir() and any(out.iterdir()):

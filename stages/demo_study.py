@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.datasets.manifest import Manifest

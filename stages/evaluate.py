@@ -85,7 +85,7 @@ def evaluate(
     """
     if detection and views is not None:
         raise InputError("--views judges maps, --detection whole pictures; leave one out")
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.reports.matrix import format_matrix_text
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.cross_evaluation import (

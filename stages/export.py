@@ -6,12 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import ImageError, InputError, OutputExistsError
-from stages.options import (
-    DATA,
-    OverwriteOption,
-    WeightsOption,
-)
-from stages.run_backbones import open_backbones
+from stages.options import DATA, OverwriteOption, WeightsOption
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,12 +82,15 @@ def _export_onnx(
 ) -> None:
     from declip_pipeline.exchange.onnx_file import export_onnx
     from declip_pipeline.exchange.whole_network import WholeNetwork
+    from declip_pipeline.extraction.recorded_backbones import open_run_backbones
     from declip_pipeline.store.identity import parts_of
     from stages.screen import remark
 
     decoder, features = run.best_decoder()
     # The graph is the same wherever it is traced, and onnxruntime checks it on the CPU.
-    backbones = open_backbones(parts_of(features), run.config()["inputs"], weights, "cpu")
+    backbones = open_run_backbones(
+        parts_of(features), run.config()["inputs"], weights=weights or (), device="cpu"
+    )
     network = WholeNetwork(backbones, decoder, features)
     difference = export_onnx(
         file,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from declip_pipeline.errors import InputError
-from declip_pipeline.feature_dtype import FEATURE_DTYPES
+from declip_pipeline.errors import DownloadError, InputError, WeightsError
+from declip_pipeline.features import FEATURE_DTYPES
 from stages.extraction_texts import left_out_lines, price_text, profile_text
 from stages.options import (
     DATA,
@@ -35,7 +35,6 @@ from stages.options import (
     percents,
     require_folder,
 )
-from stages.run_backbones import open_chosen_backbone, recorded_weights
 
 # Typer makes the choices out of it.
 Dtype = StrEnum("Dtype", {name: name for name in FEATURE_DTYPES})  # type: ignore[misc]
@@ -43,10 +42,10 @@ DEFAULT_DTYPE = Dtype("float16")
 
 
 if TYPE_CHECKING:
-    from declip_pipeline.backbones.contract import Backbone
+    from declip_pipeline.backbones.backbone import Backbone
     from declip_pipeline.datasets.manifest import Manifest
     from declip_pipeline.extraction.stage_times import StageTimes
-    from declip_pipeline.extraction.worker_filling import ShardWorkers
+    from declip_pipeline.extraction.task import ShardWorkers
     from declip_pipeline.images.views import View
 
 
@@ -65,7 +64,7 @@ def extract(
             help="Backbone: CLIP:ViT-L/14, RN50, their fusion ViT-L/14,RN50; open_clip's "
             "ARCH/TAG (ViT-B-32/laion2b_s34b_b79k); timm:NAME; efficientnet-lite0 (built in); "
             "CLIP:from-file (read off --weights); pixels:299 (the picture itself, for "
-            "patch-forensics)."
+            "patch-forensics); or a name that an installed package adds."
         ),
     ],
     layers: Annotated[
@@ -196,8 +195,10 @@ def extract(
     disk, written), with a byte a pixel of each picture's mask: of ViT-L/14 in float16 3.2 GB for
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
-    from declip_pipeline.backbones.layer_selection import select_layers
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.backbones.backbone import choose_precision
+    from declip_pipeline.backbones.registry import select_layers
+    from declip_pipeline.backbones.weights import absolute_weights
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.extraction.checked_dataset import open_checked_dataset
     from declip_pipeline.extraction.stage_times import StageTimes
     from declip_pipeline.images.views import parse_augmentation, parse_view
@@ -232,10 +233,9 @@ def extract(
         # With workers, this process only says what theirs must be.
         computing_on = choose_device(device.value if workers is None else "cpu")
         kind = computing_on.type if workers is None else workers.device_kind()
-        if precision is Precision.auto:
-            precision = Precision.bfloat16 if kind == "cuda" else Precision.float32
-        backbone = open_chosen_backbone(arch, weights, str(computing_on))
-        backbone.in_precision(precision.value)
+        backbone = _open_backbone(
+            arch, weights, str(computing_on), choose_precision(precision.value, kind)
+        )
         if compile_backbone:
             backbone.compile()
         remark(f"{manifest.name}: {len(manifest.samples)} pictures, {backbone.name}")
@@ -250,7 +250,7 @@ def extract(
                 "overwrite": overwrite,
             },
             batch_size=batch_size,
-            provenance={"arch": arch, "weights": recorded_weights(weights or [])},
+            provenance={"arch": arch, "weights": absolute_weights(weights or [])},
             times=StageTimes(),
             workers=workers,
         )
@@ -275,6 +275,18 @@ def extract(
         )
         raise typer.Exit(1)
     return locations
+
+
+def _open_backbone(arch: str, weights: list[str] | None, device: str, precision: str) -> "Backbone":
+    """Open the backbone; where its weights cannot be downloaded, name the installed one, too."""
+    from declip_pipeline.backbones.registry import open_backbone
+
+    try:
+        return open_backbone(arch, weights=weights, device=device, precision=precision)
+    except DownloadError as error:
+        raise WeightsError(
+            f"{error}, or take --arch efficientnet-lite0, whose weights are installed"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -327,7 +339,7 @@ class _Work:
         for location in extraction.reused:
             remark(f"took what it has from {location}")
         for row, reason in extraction.failures.items():
-            remark(f"failed: {extraction.samples[row]['image']}: {reason}")
+            remark(f"failed: {extraction.samples[row].image}: {reason}")
         result(extraction.location)
         return extraction.location, len(extraction.failures)
 
@@ -354,11 +366,13 @@ def _workers(
     if dask is None and scheduler is None:
         yield None
         return
-    from declip_pipeline.dask_cluster import open_client
-    from declip_pipeline.extraction.worker_filling import ShardWorkers
+
+    from declip_pipeline.backbones.weights import absolute_weights
+    from declip_pipeline.extraction.task import ShardWorkers
+    from declip_pipeline.jobs.cluster import open_client
     from stages.screen import remark
 
     with open_client(dask=dask, scheduler=scheduler, notice=remark) as client:
-        workers = ShardWorkers(client, arch=arch, weights=recorded_weights(weights), device=device)
+        workers = ShardWorkers(client, arch=arch, weights=absolute_weights(weights), device=device)
         yield workers
         workers.release()

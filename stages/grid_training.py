@@ -10,10 +10,10 @@ from typing import Any
 from rich.live import Live
 from rich.table import Table
 
-from declip_pipeline.backbones.layer_selection import select_layers
+from declip_pipeline.backbones.registry import select_layers
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.decoder_inputs import JOIN
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.files import folder_name
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import (
     CellResult,
@@ -24,7 +24,7 @@ from declip_pipeline.sweeps.grid import (
     one_after_another,
 )
 from declip_pipeline.sweeps.grid_job import Cell, GridJob, grid_cells
-from declip_pipeline.sweeps.trainer import GridTrainer
+from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from stages.screen import console, remark
 
 
@@ -152,8 +152,8 @@ def _training(
     if workers is None:
         yield one_after_another(trainer.train), trainer.groups(cells)
         return
-    from declip_pipeline.dask_cluster import open_client
-    from declip_pipeline.sweeps.worker_training import WorkerTraining
+    from declip_pipeline.jobs.cluster import open_client
+    from declip_pipeline.sweeps.trainer import WorkerTraining
 
     with open_client(dask=workers.dask, scheduler=workers.scheduler, notice=remark) as client:
         training = WorkerTraining(

@@ -13,11 +13,10 @@ from stages.options import (
     comma_separated,
     require_folder,
 )
-from stages.run_backbones import recorded_weights
 from stages.training_options import RunsOption
 
 if TYPE_CHECKING:
-    from declip_pipeline.backbones.contract import Backbone
+    from declip_pipeline.backbones.backbone import Backbone
 
 
 def import_checkpoint(
@@ -63,14 +62,13 @@ def import_checkpoint(
     same command again finds it.
     """
     require_folder(runs, "-o")
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.backbones.registry import open_backbone
+    from declip_pipeline.backbones.weights import absolute_weights
     from declip_pipeline.exchange.published_import import UNKNOWN, import_published
     from stages.screen import remark, result
 
     def opened(name: str) -> "Backbone":
-        from declip_pipeline.backbones.registry import open_backbone
-
-        return open_backbone(name, weights=weights or (), device=str(choose_device(device.value)))
+        return open_backbone(name, weights=weights, device=device.value)
 
     run = import_published(
         file,
@@ -80,7 +78,7 @@ def import_checkpoint(
         feature_layer=feature_layer,
         decoder_type=decoder_type,
         train_on=comma_separated(train_on),
-        weights=recorded_weights(weights or []),
+        weights=absolute_weights(weights or []),
     )
     config = run.config()
     learned = ", ".join(config["train_on"])

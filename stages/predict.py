@@ -19,7 +19,6 @@ from stages.options import (
     finite,
     require_folder,
 )
-from stages.run_backbones import open_backbones
 
 
 def predict(
@@ -59,9 +58,10 @@ def predict(
     require_folder(out, "-o")
     pictures = named_pictures(images, out)
 
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.predictor import Predictor
-    from declip_pipeline.fingerprint import sha256_of_file
+    from declip_pipeline.extraction.recorded_backbones import open_run_backbones
+    from declip_pipeline.files import sha256_of_file
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
@@ -77,9 +77,15 @@ def predict(
     made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
     chosen = choose_device(device.value)
-    opened = open_backbones(parts_of(features), config["inputs"], weights, str(chosen))
-    dtypes = [each["dtype"] for each in config["inputs"]]
-    predictor = Predictor(opened, decoder.to(chosen), features, dtypes=dtypes)
+    opened = open_run_backbones(
+        parts_of(features), config["inputs"], weights=weights or (), device=str(chosen)
+    )
+    predictor = Predictor(
+        opened,
+        decoder.to(chosen),
+        features,
+        dtypes=[each["dtype"] for each in config["inputs"]],
+    )
     results.start()
     remark_weak_maps([folder])
     rows = dict(results.done)

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from declip_pipeline.devices import choose_device
+from declip_pipeline.compute import choose_device
 from declip_pipeline.evaluation.figure_table import FigureTable
 from declip_pipeline.reports.beside_published import Published
 from declip_pipeline.store.reader import Store

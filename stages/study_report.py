@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from declip_pipeline.atomic_files import write_text
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.figure_table import FigureTable
+from declip_pipeline.files import write_text
 from declip_pipeline.reports.beside_published import (
     Published,
     beside_csv,

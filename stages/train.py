@@ -14,7 +14,7 @@ from stages.training_options import DaskOption, with_training_options
 
 if TYPE_CHECKING:
     from declip_pipeline.sweeps.grid_job import Cell
-    from declip_pipeline.sweeps.trainer import GridTrainer
+    from declip_pipeline.sweeps.grid_trainer import GridTrainer
     from declip_pipeline.training.train import Epoch
 
 

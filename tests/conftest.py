@@ -74,7 +74,7 @@ def dataset(tmp_path) -> Path:
 def tiny_backbone():
     from declip_pipeline.backbones.registry import open_backbone
 
-    return open_backbone("CLIP:from-file", weights=[str(TINY_VIT)])
+    return open_backbone("CLIP:from-file", weights=[str(TINY_VIT)], device="cpu")
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ def serve(weights: str, rows_per_shard: int) -> None:
     # A pool of threads would not come along into a child.
     torch.set_num_threads(1)
     fmt.ROWS_PER_SHARD = rows_per_shard
-    backbone = registry.open_backbone("CLIP:from-file", weights=[weights])
+    backbone = registry.open_backbone("CLIP:from-file", weights=[weights], device="cpu")
     registry.open_backbone = lambda *arguments, **options: backbone
     _import_the_rest()
     # Else each child's first collection would copy every page of the parent.

@@ -1,13 +1,13 @@
 """A store of a few rows that a test writes itself, without pictures and without a backbone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
 from declip_pipeline.store.storage import storage_at
@@ -15,21 +15,22 @@ from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
 
 ROWS, ROWS_PER_SHARD = 3, 2
 LAYER = {"layer0": FeatureShape(4, 2, 2, 1)}
-SIZES = np.full((ROWS, 2), 16, np.int32)
-SAMPLES: list[dict[str, Any]] = [
-    {
-        "id": f"picture{number}",
-        "image": f"images/picture{number}.png",
-        "mask": f"masks/picture{number}.png",
-        "split": "train",
-        "generator": "lama",
-        "label": 1,
-        "source": "made",
-        "image_sha256": f"{number:064x}",
-        "mask_sha256": f"{number + 1000:064x}",
-    }
+SAMPLES = Samples.from_rows(
+    Sample(
+        id=f"image{number}",
+        image=f"images/image{number}.png",
+        mask=f"masks/image{number}.png",
+        split="train",
+        generator="lama",
+        label=1,
+        source="made",
+        height=16,
+        width=16,
+        image_sha256=f"{number:064x}",
+        mask_sha256=f"{number + 1000:064x}",
+    )
     for number in range(ROWS)
-]
+)
 IDENTITY = StoreIdentity(
     backbone="test",
     weights_sha256="0" * 64,
@@ -40,18 +41,18 @@ IDENTITY = StoreIdentity(
     manifest_sha256=manifest_sha256(True, SAMPLES),
     format_version=fmt.FORMAT_VERSION,
 )
-ARRAYS = fmt.row_arrays(LAYER, "float16", SIZES)
+ARRAYS = fmt.row_arrays(LAYER, "float16", SAMPLES)
 # What each array holds of each sample.
 VALUES: Mapping[str, Mapping[str, np.ndarray]] = {
     name: {
-        sample["id"]: np.full(array.row_shape, number + 1, array.dtype)
+        sample.id: np.full(array.row_shape, number + 1, array.dtype)
         for number, sample in enumerate(SAMPLES)
     }
     for name, array in ARRAYS.items()
 }
 
 
-def begin_store(path: Path, samples: Sequence[dict[str, Any]] = SAMPLES) -> StoreWriter:
+def begin_store(path: Path, samples: Samples = SAMPLES) -> StoreWriter:
     """A writer for the store at `path`; a new store has the samples in the given order."""
     return StoreWriter(
         str(path),
@@ -61,7 +62,6 @@ def begin_store(path: Path, samples: Sequence[dict[str, Any]] = SAMPLES) -> Stor
         provenance={},
         samples=samples,
         fake_is_white=True,
-        sizes=SIZES,
     )
 
 
@@ -74,7 +74,7 @@ def write_pending(store: StoreWriter, earlier: Path | None = None, more: int = 0
         rows = store.shard_rows(shard)
         stored = {} if earlier is None else {"layers/layer0": _stored_shard(earlier, shard)}
         arrays = {
-            name: [of_sample[store.samples[row]["id"]] + np.asarray(more) for row in rows]
+            name: [of_sample[store.samples[row].id] + np.asarray(more) for row in rows]
             for name, of_sample in VALUES.items()
             if name not in stored
         }

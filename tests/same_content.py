@@ -19,7 +19,7 @@ def shared_files(one: Path, other: Path) -> set[str]:
 
 def usable(store: Store) -> dict[str, int]:
     """Rows that have data, by sample id."""
-    return {s["id"]: row for row, s in enumerate(store.samples) if row not in store.failures}
+    return {s.id: row for row, s in enumerate(store.samples) if row not in store.failures}
 
 
 def require_same_content(first: str | Path, second: str | Path, tolerance: float = 0.0) -> None:
@@ -47,10 +47,8 @@ def require_same_content(first: str | Path, second: str | Path, tolerance: float
             rtol=tolerance,
             atol=tolerance,
         )
-    reasons = [{s.samples[row]["id"]: why for row, why in s.failures.items()} for s in (one, other)]
+    reasons = [{s.samples[row].id: why for row, why in s.failures.items()} for s in (one, other)]
     assert reasons[0] == reasons[1]
     for split in one.splits:
-        ids, other_ids = (
-            [s.samples[row]["id"] for row in s.fake_rows(split)] for s in (one, other)
-        )
+        ids, other_ids = ([s.samples[row].id for row in s.fake_rows(split)] for s in (one, other))
         assert ids == other_ids, "a training is fed in the same order"

@@ -1,1 +1,1 @@
-"""Frozen networks behind one contract: pictures in, features of the asked layers out."""
+"""Frozen networks behind one contract: images in, features of the requested layers out."""

@@ -1,28 +1,28 @@
-"""Several backbones as one: their grids side by side."""
+"""Several backbones as one, with their grids concatenated."""
 
 from collections.abc import Sequence
 from functools import cached_property
 from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.features import FeatureShape
+from declip_pipeline.files import sha256_of_json
 
 FUSED_LAYER = "layer3"
 
 
 class FusedBackbone(Backbone):
-    """The first backbone's layers, each with `layer3` of every further ResNet behind its channels.
+    """First backbone's layers, each with `layer3` of every further ResNet behind its channels.
 
-    Layer names, grids and the pictures' resizing are the first one's; its prefix tokens are
-    dropped, and the ResNets' grids resized bilinearly to its own.
+    Layer names, grids and the images' resizing are the first one's. Its prefix tokens are dropped,
+    and the ResNets' grids are resized bilinearly to its grid.
     Source: DeCLIP (arXiv 2409.08849), ViT-L/14 + RN50.
-    Raises `InputError` when a part has no such grid, or the parts see pictures of other sizes.
+    Raises `InputError` when a part has no such grid, or the parts see images of other sizes.
     """
 
     def __init__(self, parts: Sequence[Backbone]) -> None:
@@ -55,46 +55,53 @@ class FusedBackbone(Backbone):
 
     @cached_property
     def weights_sha256(self) -> str:
-        """SHA-256 over the parts' hashes and what each part normalizes with."""
+        """SHA-256 over the parts' hashes and preprocessings."""
         return sha256_of_json(
             [[part.weights_sha256, part.preprocessing.to_json()] for part in self.parts]
         )
 
     @property
     def device(self) -> torch.device:
-        """Where the parts' weights are."""
+        """Device of the parts' weights and of the computed features."""
         return self.parts[0].device
 
+    @property
+    def networks(self) -> list[nn.Module]:
+        """Networks of all parts, in order."""
+        return [network for part in self.parts for network in part.networks]
+
     def to(self, device: str | torch.device) -> Self:
-        """Move the weights to `device`; returns the backbone itself."""
+        """Move the parts' weights to `device` and return the backbone itself."""
         for part in self.parts:
             part.to(device)
         return self
 
     def in_precision(self, precision: str) -> Self:
-        """Compute every part so; returns the backbone itself."""
+        """Compute every part in `precision` from now on, and return the backbone itself."""
         for part in self.parts:
             part.in_precision(precision)
-        return super().in_precision(precision)
+        self.precision = precision
+        return self
 
     def compile(self, backend: str = "inductor") -> Self:
-        """Compile every part; returns the backbone itself."""
+        """Compile every part and return the backbone itself."""
         for part in self.parts:
             part.compile(backend)
-        return super().compile(backend)
+        self.is_compiled = True
+        return self
 
     @torch.no_grad()
-    def forward(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        """Features of the asked layers, (N, channels of all parts, height, width)."""
-        asked = self.in_depth_order(layers)
-        if not asked:
+    def features(self, images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        """Compute features of the requested layers, (N, channels of all parts, height, width)."""
+        names = self.in_depth_order(layers)
+        if not names:
             self.check_images(images)
             return {}
         first, *others = self.parts
-        features = first.forward(images, asked)
-        beside = [part.forward(images, [FUSED_LAYER])[FUSED_LAYER] for part in others]
+        features = first.features(images, names)
+        beside = [part.features(images, [FUSED_LAYER])[FUSED_LAYER] for part in others]
         fused = {}
-        for layer in asked:
+        for layer in names:
             shape = first.layers[layer]
             size = (shape.height, shape.width)
             resized = [
@@ -106,9 +113,9 @@ class FusedBackbone(Backbone):
 
 
 def as_grid(features: Tensor, shape: FeatureShape) -> Tensor:
-    """Features (N, *array_shape) as a grid (N, channels, height, width), prefix tokens dropped."""
+    """Return features (N, *array_shape) as a grid (N, channels, height, width), prefix dropped."""
     if shape.prefix_tokens is None:
         return features
     patches = features[:, shape.prefix_tokens :].transpose(1, 2)
-    # Not len(patches): an exported graph would take so many pictures only.
+    # Not len(patches): an exported graph would have a fixed batch size.
     return patches.reshape(patches.shape[0], shape.channels, shape.height, shape.width)

@@ -1,15 +1,14 @@
-"""The picture itself as a backbone: for decoders that are whole networks and learn from pixels."""
+"""The image itself as a backbone: for decoders that are whole networks and learn from pixels."""
 
 import re
-from typing import Any
+from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from declip_pipeline.backbones.architecture_names import PIXELS
-from declip_pipeline.backbones.contract import Preprocessing
-from declip_pipeline.backbones.network_backbone import NetworkBackbone
-from declip_pipeline.backbones.tower import Tower
+from declip_pipeline.backbones.backbone import Preprocessing
+from declip_pipeline.backbones.network import NetworkBackbone
 from declip_pipeline.errors import InputError
+from declip_pipeline.features import FeatureShape
 
 LAYER = "pixels"
 SIDES = range(32, 1025)
@@ -18,7 +17,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def open_pixels(name: str, weights: str | None) -> NetworkBackbone:
-    """`pixels:SIDE`: pictures resized straight to a square, bilinear, scaled to -1..1.
+    """Open "pixels:SIDE": images resized straight to a square, bilinear, scaled to [-1, 1].
 
     Its one layer, `pixels`, is a grid of 3 channels. float16 keeps it to 1/32 of the step between
     two neighbours of the 256 levels.
@@ -26,11 +25,11 @@ def open_pixels(name: str, weights: str | None) -> NetworkBackbone:
     Source: the scaling is that of Xception's ImageNet weights, and of Patch Forensics (Chai et
     al., ECCV 2020).
     """
-    match = re.fullmatch(rf"{PIXELS}:([1-9][0-9]{{0,4}})", name)
+    match = re.fullmatch(r"pixels:([1-9][0-9]{0,4})", name)
     if match is None or int(match[1]) not in SIDES:
         raise InputError(
-            f"arch {name!r}; expected {PIXELS}:SIDE with a whole number from {SIDES[0]} to "
-            f"{SIDES[-1]}, such as {PIXELS}:299"
+            f"arch {name!r}; expected pixels:SIDE with a whole number from {SIDES[0]} to "
+            f"{SIDES[-1]}, such as pixels:299"
         )
     if weights is not None:
         raise InputError(
@@ -38,12 +37,16 @@ def open_pixels(name: str, weights: str | None) -> NetworkBackbone:
             "--weights out"
         )
     side = int(match[1])
-    # Nothing to compute, but everything that a network gets: devices, checks, exports.
-    tower = Tower(nn.Identity(), {LAYER: 0}, False, _as_it_is)
-    return NetworkBackbone(name, tower, Preprocessing(side, side, "bilinear", HALF, HALF))
+    # A network all the same, so that devices, checks and exports are those of any other.
+    network = nn.Identity()
 
+    def compute(images: Tensor, _layers: list[str]) -> Mapping[str, Tensor]:
+        return {LAYER: network(images)}
 
-def _as_it_is(
-    network: Any, images: Tensor, indices: list[int], _output_format: str
-) -> list[tuple[Tensor, Tensor | None]]:
-    return [(network(images), None) for _ in indices]
+    return NetworkBackbone(
+        name,
+        network,
+        layers={LAYER: FeatureShape(3, side, side)},
+        preprocessing=Preprocessing(side, side, "bilinear", HALF, HALF),
+        compute=compute,
+    )

@@ -1,73 +1,229 @@
-"""From the name of an architecture to an opened backbone."""
+"""Backbones and layers by the names that users type."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from declip_pipeline.backbones.architecture_names import (
-    EFFICIENTNET_LITE0,
-    FROM_FILE,
-    OPENAI_NAMES,
-    PIXELS,
-    known_architectures,
-    unknown_architecture,
+from declip_pipeline.entry_points import (
+    described,
+    entry_point_named,
+    entry_point_names,
+    load_entry_point,
+    one_line,
 )
-from declip_pipeline.backbones.contract import Backbone
-from declip_pipeline.backbones.fusion import FusedBackbone
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 
-__all__ = ["known_architectures", "open_backbone"]
+if TYPE_CHECKING:
+    from declip_pipeline.backbones.backbone import Backbone
+
+ENTRY_POINTS = "declip_pipeline.backbones"
+OPENAI_NAMES = (
+    "RN50",
+    "RN101",
+    "RN50x4",
+    "RN50x16",
+    "RN50x64",
+    "ViT-B/32",
+    "ViT-B/16",
+    "ViT-L/14",
+    "ViT-L/14@336px",
+)
+
+# (name, file or "random:SEED" or None) to the backbone on the CPU.
+Opener = Callable[[str, str | None], "Backbone"]
 
 
-def open_backbone(arch: str, *, weights: Sequence[str] = (), device: str = "cpu") -> Backbone:
-    """Open a backbone by name, frozen, on `device`.
+def open_backbone(
+    name: "str | Backbone",
+    *,
+    weights: str | Path | Sequence[str | Path] | None = None,
+    device: str = "auto",
+    precision: str = "float32",
+) -> "Backbone":
+    """Open a frozen backbone by name.
 
-    `arch` is a paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", open_clip's
-    "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file", or several of these
-    separated by commas, which are fused. A backbone's own `name` opens it again. `weights` holds
-    nothing, or one entry for each comma part: a file, or "random:SEED".
-    Raises `UnknownNameError` for a name, `WeightsError` for weights, `InputError` for the rest.
+    Args:
+        name: The paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", open_clip's
+            "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file", or an entry
+            point of the group `declip_pipeline.backbones`; or several of these separated by commas,
+            which are fused. A backbone's own `name` opens it again. A `Backbone` is returned
+            unchanged, whatever the other arguments say.
+        weights: File, or "random:SEED"; of a fusion, one for each part, in order. None or an empty
+            list: downloaded from the hub, or embedded.
+        device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
+        precision: "float32", "bfloat16", "float16", or "auto" (bfloat16 on CUDA, else float32).
+
+    Raises:
+        UnknownNameError: No backbone has this name.
+        WeightsError: The weights cannot be fetched, or do not fit.
+        DeclipError: An entry point cannot be imported, or fails.
+        InputError: Any other argument is wrong.
     """
-    names = [name.strip() for name in arch.split(",")]
-    if weights and len(weights) != len(names):
+    from declip_pipeline.backbones.backbone import Backbone, choose_precision
+    from declip_pipeline.compute import choose_device
+
+    if isinstance(name, Backbone):
+        return name
+    if not isinstance(name, str):
         raise InputError(
-            f"{len(weights)} weights for the {len(names)} parts of {arch!r}; "
+            f"a backbone of type {type(name).__name__}; expected a name or a `Backbone`: "
+            "`declip_pipeline.backbones.network.NetworkBackbone` makes one of a PyTorch network"
+        )
+    chosen = choose_device(device)
+    names = [part.strip() for part in name.split(",")]
+    given: Sequence[str | Path | None] = (
+        [weights] if isinstance(weights, str | Path) else weights or [None] * len(names)
+    )
+    if len(given) != len(names):
+        raise InputError(
+            f"{len(given)} weights for the {len(names)} parts of {name!r}; "
             "give one for each part, in the same order, or none"
         )
-    given: Sequence[str | None] = weights or [None] * len(names)
-    parts = [_open_part(name, part) for name, part in zip(names, given, strict=True)]
-    backbone = parts[0] if len(parts) == 1 else FusedBackbone(parts)
-    return backbone.to(device)
+    parts = [
+        _open_part(part, None if file is None else str(file), str(chosen))
+        for part, file in zip(names, given, strict=True)
+    ]
+    if len(parts) > 1:
+        from declip_pipeline.backbones.fusion import FusedBackbone
+
+        parts = [FusedBackbone(parts)]
+    return parts[0].to(chosen).in_precision(choose_precision(precision, chosen.type))
 
 
-def _open_part(text: str, weights: str | None) -> Backbone:
+def known_backbones() -> list[str]:
+    """Return the paper's names, the embedded network, other packages' and the kinds of names."""
+    return [
+        "efficientnet-lite0",
+        *(f"CLIP:{name}" for name in OPENAI_NAMES),
+        *entry_point_names(ENTRY_POINTS),
+        "ViT-L/14,RN50 (a fusion)",
+        "ARCH/TAG (open_clip, as ViT-B-32/laion2b_s34b_b79k)",
+        "timm:NAME or timm:NAME.TAG (as timm:vit_small_patch14_dinov2.lvd142m)",
+        "pixels:299 (the picture itself, of any side, for patch-forensics)",
+        "CLIP:from-file (OpenAI layout, with --weights)",
+    ]
+
+
+def select_layers(text: str, known: Sequence[str]) -> list[str]:
+    """Return the layers that `text` names, in the order of `known` and without repeats.
+
+    Args:
+        text: Items separated by commas: "all", a name ("layer8", "pixels"), its number ("8"), or a
+            range that includes both ends ("8-10" or "layer8-layer10"). Numbers are those in the
+            names, so "1" is `layer1`, the second layer of a ViT and the first of a ResNet.
+        known: All layers, in order of depth.
+
+    Raises:
+        UnknownNameError: A layer is not known.
+        InputError: An item is empty, or a range runs backwards.
+    """
+    selected: set[str] = set()
+    for part in text.split(","):
+        item = part.strip()
+        if not item:
+            raise InputError(
+                f"layers {text!r} hold an empty item; write all, layer8,layer20 or 0-3"
+            )
+        selected.update(_layers_of_item(item, known))
+    return [layer for layer in known if layer in selected]
+
+
+def _layers_of_item(item: str, known: Sequence[str]) -> list[str]:
+    if item == "all":
+        return list(known)
+    if item in known:
+        return [item]
+    match = re.fullmatch(r"(?:layer)?([0-9]+)(?:-(?:layer)?([0-9]+))?", item)
+    if match is None:
+        raise UnknownNameError("layer", item, known)
+    first = int(match[1])
+    last = first if match[2] is None else int(match[2])
+    if last < first:
+        raise InputError(f"layers {item!r} run backwards; write {last}-{first}")
+    layers = []
+    for number in range(first, last + 1):
+        if f"layer{number}" not in known:
+            raise UnknownNameError("layer", f"layer{number}", known)
+        layers.append(f"layer{number}")
+    return layers
+
+
+def _open_part(text: str, weights: str | None, device: str) -> "Backbone":
+    name, weights = _without_seed(text, weights)
+    opener = _built_in(name)
+    if opener is not None:
+        return opener(name, weights)
+    return _open_entry_point(name, weights, device)
+
+
+def _built_in(name: str) -> Opener | None:
     # Imports are made here so that each kind costs only its own library's start.
-    name, weights = _with_seed_of_name(text, weights)
-    if name == EFFICIENTNET_LITE0:
-        from declip_pipeline.backbones.efficientnet_lite0 import open_efficientnet_lite0
-
-        return open_efficientnet_lite0(weights)
-    if name.partition(":")[0] == PIXELS:
+    if name.startswith("pixels:") or name == "pixels":
         from declip_pipeline.backbones.pixels import open_pixels
 
-        return open_pixels(name, weights)
-    if name.startswith("timm:"):
-        from declip_pipeline.backbones.timm_backbones import open_timm
+        return open_pixels
+    if name == "efficientnet-lite0" or name.startswith("timm:"):
+        from declip_pipeline.backbones import from_timm
 
-        return open_timm(name.removeprefix("timm:"), weights)
-    from declip_pipeline.backbones import open_clip_backbones
+        if name == "efficientnet-lite0":
+            return from_timm.open_efficientnet_lite0
+        return from_timm.open_timm if from_timm.is_known(name) else None
+    from declip_pipeline.backbones import from_open_clip
 
-    if name == FROM_FILE:
-        return open_clip_backbones.open_from_file(weights)
+    if name == "CLIP:from-file":
+        return from_open_clip.open_from_file
     if name.removeprefix("CLIP:") in OPENAI_NAMES:
-        return open_clip_backbones.open_openai(name.removeprefix("CLIP:"), weights)
-    model, _, tag = name.removeprefix("open_clip:").partition("/")
-    if model not in open_clip_backbones.architectures():
-        raise unknown_architecture(text)
-    return open_clip_backbones.open_any(model, tag or None, weights)
+        return from_open_clip.open_openai
+    return from_open_clip.open_any if from_open_clip.is_known(name) else None
 
 
-def _with_seed_of_name(text: str, weights: str | None) -> tuple[str, str | None]:
-    """A canonical name like "CLIP:RN50[random:0]" taken apart into name and weights."""
+def _open_entry_point(name: str, weights: str | None, device: str) -> "Backbone":
+    from declip_pipeline.backbones.backbone import Backbone
+
+    entry = entry_point_named(ENTRY_POINTS, name)
+    if entry is None:
+        raise _unknown_backbone(name)
+    if weights is not None and weights.startswith("random:"):
+        raise InputError(f"weights {weights!r} for {described(entry)}, which takes only a file")
+    opener = load_entry_point(entry)
+    try:
+        backbone = opener(weights=None if weights is None else Path(weights), device=device)
+    except DeclipError:
+        raise
+    except Exception as error:  # another package's code can raise anything
+        raise DeclipError(f"{described(entry)} failed to open ({one_line(error)})") from error
+    if not isinstance(backbone, Backbone):
+        found = f"a {type(backbone).__name__}, expected a `Backbone`"
+    elif backbone.name != name:
+        found = f"a backbone named {backbone.name!r}, expected {name!r}: by it a run opens it again"
+    else:
+        return backbone
+    raise DeclipError(f"{described(entry)} returned {found}")
+
+
+def _unknown_backbone(name: str) -> UnknownNameError:
+    """Return the error that lists the nearest names of open_clip and timm, then the known kinds."""
+    import open_clip
+    import timm
+
+    names = [
+        "efficientnet-lite0",
+        "CLIP:from-file",
+        *OPENAI_NAMES,
+        *(f"CLIP:{name}" for name in OPENAI_NAMES),
+        *entry_point_names(ENTRY_POINTS),
+        *open_clip.list_models(),
+        *(f"{arch}/{tag}" for arch, tag in open_clip.list_pretrained()),
+        *(f"timm:{name}" for name in timm.list_models()),
+    ]
+    near = get_close_matches(name, names, n=3)
+    return UnknownNameError("architecture", name, dict.fromkeys([*near, *known_backbones()]))
+
+
+def _without_seed(text: str, weights: str | None) -> tuple[str, str | None]:
+    """Split a canonical name like "CLIP:RN50[random:0]" into name and weights."""
     match = re.fullmatch(r"(.+)\[(random:[0-9]+)\]", text)
     if match is None:
         return text, weights

@@ -2,52 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
+import numpy as np
+
+from declip_pipeline.datasets.samples import FAKE, REAL, REAL_GENERATOR, Sample, Samples  # noqa: F401
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.fingerprint import sha256_of_file
-
-FAKE, REAL = 1, 0
-
-REAL_GENERATOR = "real"
-"""Generator of pictures that no generator has touched."""
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One picture and what is known of it.
-
-    `id` is unique and stable: `image` without its suffix. `image` and `mask` are posix paths
-    relative to the manifest's root; a real picture has no mask. `split` is "train", "valid",
-    "test", or "all" where the data set has no splits. `generator` is the method that made the
-    fake, or "real"; `label` 1 fake, 0 real; `source` the data set it comes from, e.g. "celebahq".
-    """
-
-    id: str
-    image: str
-    mask: str | None
-    split: str
-    generator: str
-    label: int
-    source: str
-
-    def __post_init__(self) -> None:
-        if self.label not in (FAKE, REAL):
-            raise InputError(f"sample {self.id} has label {self.label}; 1 fake or 0 real expected")
-        if (self.label == FAKE) != (self.mask is not None):
-            raise InputError(f"sample {self.id}: a fake has a mask, and a real picture has none")
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields as plain JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Sample":
-        """The inverse of `to_json`; what else is in `value` is left aside."""
-        return cls(**{field.name: value[field.name] for field in fields(cls)})
+from declip_pipeline.files import sha256_of_file
 
 
 @dataclass(frozen=True)
@@ -114,26 +77,6 @@ class Manifest:
             found.setdefault(sample.split, set()).add(sample.generator)
         return "; ".join(f"{split} has {_listed(names)}" for split, names in sorted(found.items()))
 
-    def to_json(self) -> dict[str, Any]:
-        """Everything but the root as plain JSON values."""
-        return {
-            "name": self.name,
-            "fake_is_white": self.fake_is_white,
-            "samples": [sample.to_json() for sample in self.samples],
-            "unpaired": list(self.unpaired),
-        }
-
-    @classmethod
-    def from_json(cls, value: dict[str, Any], root: Path) -> "Manifest":
-        """The inverse of `to_json`, for files that now lie under `root`."""
-        return cls(
-            name=value["name"],
-            root=root,
-            fake_is_white=value["fake_is_white"],
-            samples=tuple(Sample.from_json(sample) for sample in value["samples"]),
-            unpaired=tuple(value.get("unpaired", ())),
-        )
-
     def content_hashes(self, progress: Callable[[int, int], None] | None = None) -> dict[str, str]:
         """SHA-256 of every picture and mask, by relative path, in sorted order.
 
@@ -152,19 +95,21 @@ class Manifest:
                     progress(len(hashes), len(paths))
         return hashes
 
-    def records(self, hashes: dict[str, str]) -> list[dict[str, Any]]:
-        """Every sample's fields with the SHA-256 of its files (`content_hashes`), sorted by id.
+    def scanned(self, hashes: dict[str, str], sizes: np.ndarray) -> Samples:
+        """The samples as a table, with scenes, sizes and hashes."""
+        from declip_pipeline.datasets.scenes import scene_of_stored
 
-        Neither root nor name is part of it: moving the data set changes nothing.
-        """
-        return [
-            {
-                **sample.to_json(),
-                "image_sha256": hashes[sample.image],
-                "mask_sha256": None if sample.mask is None else hashes[sample.mask],
-            }
-            for sample in self.samples
-        ]
+        return Samples.from_rows(
+            replace(
+                sample,
+                scene=scene_of_stored(sample),
+                height=int(size[0]),
+                width=int(size[1]),
+                image_sha256=hashes[sample.image],
+                mask_sha256=None if sample.mask is None else hashes[sample.mask],
+            )
+            for sample, size in zip(self.samples, sizes, strict=True)
+        )
 
     def _hash_file(self, relative: str) -> str:
         try:

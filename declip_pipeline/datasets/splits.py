@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from operator import attrgetter
 
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.compute import derived_seed
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError
-from declip_pipeline.seeding import derived_seed
 
 UNSPLIT = "all"
 

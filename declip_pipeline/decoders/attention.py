@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from declip_pipeline.decoders.decoder import PositionDecoder
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 
 def head_count(channels: int) -> int:

@@ -10,7 +10,7 @@ from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.decoders.linear import LinearDecoder
 from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
 
 PATCH_FORENSICS = "patch-forensics"

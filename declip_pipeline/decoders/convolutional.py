@@ -6,7 +6,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from declip_pipeline.decoders.decoder import Decoder, positions_as_grid
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 PAPER_WIDTHS = (512, 256, 128, 64)
 

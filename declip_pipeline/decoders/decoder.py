@@ -8,7 +8,7 @@ from declip_pipeline.decoders.enlarging import enlarge
 from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.decoders.pooling import Pooling
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 
 class Decoder(nn.Module, ABC):

@@ -7,12 +7,12 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from declip_pipeline.atomic_files import write_bytes
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.convolutional import ConvolutionalDecoder
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
+from declip_pipeline.files import write_bytes
 
 _METADATA = "declip_pipe"
 

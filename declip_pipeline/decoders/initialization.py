@@ -5,10 +5,10 @@ from typing import get_args
 import torch
 from torch import nn
 
+from declip_pipeline.compute import derived_seed
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.options import InitializationScheme
-from declip_pipeline.seeding import derived_seed
 
 
 def initialize(decoder: Decoder, scheme: InitializationScheme, seed: int) -> None:

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from declip_pipeline.decoders.decoder import PositionDecoder
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 
 class LinearDecoder(PositionDecoder):

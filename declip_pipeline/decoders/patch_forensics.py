@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from declip_pipeline.decoders.decoder import PositionDecoder
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 LEAST_SIDE = 32
 

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from declip_pipeline.datasets.scenes import scene_of_stored
+from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.devices import exact_float32
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.store.reader import Store
@@ -83,12 +82,12 @@ def score_rows(
             progress(len(found), len(rows))
     return [
         PictureScores(
-            id=store.samples[row]["id"],
-            split=store.samples[row]["split"],
-            generator=store.samples[row]["generator"],
+            id=store.samples[row].id,
+            split=store.samples[row].split,
+            generator=store.samples[row].generator,
             label=int(store.labels[row]),
             scores=found[position],
-            scene=scene_of_stored(store.samples[row]),
+            scene=store.samples[row].scene,
         )
         for position, row in enumerate(rows.tolist())
     ]

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from declip_pipeline.datasets.scenes import scene_of_stored
+from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.devices import exact_float32
 from declip_pipeline.evaluation.maps import probability_maps
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
@@ -84,13 +83,13 @@ def _judged(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[int, I
     called = (maps > 0.5).double().mean(dim=(1, 2)).tolist()
     return {
         row: ImageResult(
-            id=store.samples[row]["id"],
-            split=store.samples[row]["split"],
-            generator=store.samples[row]["generator"],
+            id=store.samples[row].id,
+            split=store.samples[row].split,
+            generator=store.samples[row].generator,
             has_fake=fakes[place],
             score=scores[place],
             fake_share=called[place],
-            scene=scene_of_stored(store.samples[row]),
+            scene=store.samples[row].scene,
             **{name: figures[name][place] for name in METRICS},
         )
         for place, row in enumerate(rows.tolist())

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.devices import exact_float32
 from declip_pipeline.evaluation.maps import probability_maps
-from declip_pipeline.feature_dtype import rounded_features
+from declip_pipeline.features import rounded_features
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store.identity import (
     feature_identity,
@@ -70,7 +70,7 @@ class Predictor:
         for backbone, _, _ in self._inputs:
             if backbone not in computed:
                 layers = [layer for one, layer, _ in self._inputs if one is backbone]
-                computed[backbone] = backbone.forward(_picture(image, backbone), layers)
+                computed[backbone] = backbone.features(_picture(image, backbone), layers)
         device = next(self._decoder.parameters()).device
         with torch.inference_mode(), exact_float32(device):
             inputs = [

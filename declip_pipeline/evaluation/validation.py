@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from declip_pipeline.core_threads import MapParts
+from declip_pipeline.compute import MapParts
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.feature_source import FeatureSource

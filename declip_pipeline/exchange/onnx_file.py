@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from declip_pipeline.atomic_files import write_with
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.exchange.whole_network import WholeNetwork
+from declip_pipeline.files import write_with
 from declip_pipeline.images.resize import resize_image
 
 TOLERANCE = 1e-4

@@ -8,11 +8,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from declip_pipeline.backbones.strict_weights import differences, is_weight
+from declip_pipeline.backbones.weights import differences, is_weight
 from declip_pipeline.decoders import Decoder, build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.exchange.published_file import PublishedCheckpoint
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 VIT, RESNET, FUSION = "CLIP:ViT-L/14", "CLIP:RN50", "CLIP:ViT-L/14,CLIP:RN50"
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from declip_pipeline.atomic_files import write_bytes
 from declip_pipeline.errors import InputError
 from declip_pipeline.exchange.pickled_code import code_asked_for
+from declip_pipeline.files import write_bytes
 
 EXPECTED = (
     "expected a DeCLIP checkpoint (.pth): a dict of model, optimizer, total_steps, feature_layer "

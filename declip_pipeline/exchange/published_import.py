@@ -6,14 +6,13 @@ from typing import Any
 
 import torch
 
-from declip_pipeline.backbones.contract import Backbone
-from declip_pipeline.backbones.strict_weights import differences, is_weight
+from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.backbones.weights import differences, is_weight
 from declip_pipeline.decoders import build_decoder
 from declip_pipeline.decoders.convolutional import ConvolutionalDecoder
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.decoder_file import save_decoder
 from declip_pipeline.errors import InputError, WeightsError
-from declip_pipeline.exchange.backbone_networks import networks_of
 from declip_pipeline.exchange.published_decoder import (
     PUBLISHED,
     FileNameHints,
@@ -24,8 +23,7 @@ from declip_pipeline.exchange.published_decoder import (
     stated,
 )
 from declip_pipeline.exchange.published_file import PublishedCheckpoint, read_published
-from declip_pipeline.fingerprint import sha256_of_file, sha256_of_json
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.files import folder_name, sha256_of_file, sha256_of_json
 from declip_pipeline.store.identity import feature_identity
 from declip_pipeline.training.run_folder import RunFolder
 
@@ -142,10 +140,11 @@ def _require_backbone(checkpoint: PublishedCheckpoint, backbone: Backbone) -> No
     if not checkpoint.visual:
         return
     path = checkpoint.path
-    networks = networks_of([backbone])
-    if len(networks) > 1:
+    networks = list(dict.fromkeys(backbone.networks))
+    if len(networks) != 1:
         raise InputError(
-            f"{path} holds the weights of one backbone, and {backbone.name} is several; "
+            f"{path} holds the weights of one backbone, and {backbone.name} is "
+            f"{'several' if networks else 'no PyTorch network'}; "
             "name that one with --arch"
         )
     own = networks[0].state_dict()

@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.predictor import Predictor
-from declip_pipeline.exchange.backbone_networks import networks_of
 from declip_pipeline.store.identity import parts_of
 
 
@@ -27,12 +26,19 @@ class WholeNetwork(nn.Module):
         """Join a decoder to the backbones of its features, one for each layer that it joins.
 
         Raises `IdentityMismatchError` naming the field when a backbone gives other features,
-        `InputError` for backbones that see pictures resized in different ways.
+        `InputError` for backbones that see pictures resized in different ways, or that are no
+        PyTorch networks.
         """
         super().__init__()
         # Checks that they belong together, as for a prediction.
         Predictor(backbones, decoder, features, dtypes=["float32"] * len(backbones))
         self.preprocessing = backbones[0].preprocessing
+        for backbone in backbones:
+            if not backbone.networks:
+                raise InputError(
+                    f"{backbone.name} has no PyTorch network, so such a run cannot be exported to "
+                    "ONNX"
+                )
         ways = {
             f"{p.height}x{p.width} {p.interpolation}": None
             for p in (backbone.preprocessing for backbone in backbones)
@@ -44,11 +50,12 @@ class WholeNetwork(nn.Module):
             )
         layers = [str(part["layer"]) for part in parts_of(features)]
         self._inputs = list(zip(backbones, layers, strict=True))
-        self.networks = nn.ModuleList(networks_of(backbones))
+        networks = [network for backbone in backbones for network in backbone.networks]
+        self.networks = nn.ModuleList(dict.fromkeys(networks))
         self.decoder = decoder.eval()
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Probabilities of a batch of pictures; see the class."""
-        inputs = [backbone.forward(pictures, [layer])[layer] for backbone, layer in self._inputs]
+        inputs = [backbone.features(pictures, [layer])[layer] for backbone, layer in self._inputs]
         logits: Tensor = self.decoder(*inputs)
         return torch.sigmoid(logits.float())

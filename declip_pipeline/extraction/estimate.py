@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.extraction.reuse import EarlierStores, match_rows
 from declip_pipeline.extraction.shard_filling import (
     SHARDS_BEING_WRITTEN,
@@ -54,11 +54,11 @@ def estimate_extraction(plan: StorePlan, backbone: Backbone, *, batch_size: int)
     Takes about ten seconds, more where eight pictures do. Raises as `extract` does.
     """
     reuse = match_rows(plan.samples, plan.identity, plan.earlier)
-    done = _done_ids(plan)
+    done = _are_done(plan)
     computed = [
         row
-        for row, sample in enumerate(plan.samples)
-        if sample["id"] not in done and not all(reuse.has(row, layer) for layer in plan.layers)
+        for row, is_done in enumerate(done.tolist())
+        if not is_done and not all(reuse.has(row, layer) for layer in plan.layers)
     ]
     # A few first: they warm up the device and tell how many more the trials can take.
     seconds, row_bytes = _trial(
@@ -75,24 +75,29 @@ def estimate_extraction(plan: StorePlan, backbone: Backbone, *, batch_size: int)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Estimate(
         images=len(plan.samples),
-        done_images=len(done),
+        done_images=int(done.sum()),
         computed_images=len(computed),
         store_bytes=round(row_bytes * len(plan.samples)),
         free_bytes=storage_at(plan.location).free_bytes(),
         seconds=seconds * len(computed),
         peak_bytes=round(
-            peak + row_bytes * min(rows_ahead, len(computed)) + picture_bytes(plan.sizes)
+            peak + row_bytes * min(rows_ahead, len(computed)) + picture_bytes(plan.samples.sizes)
         ),
     )
 
 
-def _done_ids(plan: StorePlan) -> set[str]:
-    """The ids of the samples that an earlier run of the same extraction has written."""
+def _are_done(plan: StorePlan) -> np.ndarray:
+    """Tell of each sample, (N,) bool, whether an earlier run of the same extraction wrote it."""
     if plan.overwrite or not storage_at(plan.location).exists(fmt.GROUP):
-        return set()
+        return np.zeros(len(plan.samples), bool)
     writer = StoreWriter.reopen(plan.location)
-    pending = {row for shard in writer.pending_shards() for row in writer.shard_rows(shard)}
-    return {str(s["id"]) for row, s in enumerate(writer.samples) if row not in pending}
+    is_pending = np.zeros(len(writer.samples), bool)
+    for shard in writer.pending_shards():
+        rows = writer.shard_rows(shard)
+        is_pending[rows.start : rows.stop] = True
+    row = writer.samples.find(plan.samples.ids)
+    is_done: np.ndarray = (row >= 0) & ~is_pending[row]
+    return is_done
 
 
 def _trial_place(location: str) -> Path | None:
@@ -120,9 +125,8 @@ def _trial(
             layers=plan.layers,
             dataset=plan.dataset,
             provenance={},
-            samples=[plan.samples[row] for row in rows],
+            samples=plan.samples.take(rows),
             fake_is_white=plan.fake_is_white,
-            sizes=plan.sizes[rows],
         )
         times = StageTimes()
         none = EarlierStores([])

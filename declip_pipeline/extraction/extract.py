@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.manifest import Manifest
+from declip_pipeline.datasets.samples import FAKE, Samples
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import plan_store
-from declip_pipeline.extraction.worker_filling import ShardWorkers
+from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import CLEAN_VIEW, View
 from declip_pipeline.store.storage import absolute_location, storage_at
@@ -31,7 +32,7 @@ class Extraction:
     location: str
     was_complete: bool
     failures: dict[int, str]
-    samples: list[dict[str, Any]]
+    samples: Samples
     reused: list[str]
 
 
@@ -102,7 +103,6 @@ def extract(
         },
         samples=plan.samples,
         fake_is_white=plan.fake_is_white,
-        sizes=plan.sizes,
     )
     if writer.is_complete:
         return Extraction(plan.location, True, writer.failures(), writer.samples, [])
@@ -135,9 +135,12 @@ def extract(
     return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)
 
 
-def _some_files(samples: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """The first and the last picture and mask, with their SHA-256: parts of a dataset may lie on
+def _some_files(samples: Samples) -> dict[str, str]:
+    """The first and the last image and mask, with their SHA-256: parts of a dataset may lie on
     disks of their own."""
-    masked = [sample for sample in samples if sample["mask"] is not None]
-    pictures = {s["image"]: s["image_sha256"] for s in (samples[0], samples[-1])}
-    return pictures | {s["mask"]: s["mask_sha256"] for s in (*masked[:1], *masked[-1:])}
+    masked = samples.rows(label=FAKE)
+    files = {s.image: str(s.image_sha256) for s in (samples[0], samples[-1])}
+    for row in (*masked[:1], *masked[-1:]):
+        sample = samples[row]
+        files[str(sample.mask)] = str(sample.mask_sha256)
+    return files

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.feature_dtype import StoredFeatures, encode_features
+from declip_pipeline.features import StoredFeatures, encode_features
 from declip_pipeline.store.format import layer_key, scales_key
 
 # Batches that a CUDA device has been given and has not finished. Two keep it busy.
@@ -68,7 +68,7 @@ class FeatureComputer:
         with self._times.measure("copy"):
             batch = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)
         with self._times.measure("forward"):
-            outputs = self.backbone.forward(batch, layers)
+            outputs = self.backbone.features(batch, layers)
         with self._times.measure("encode"):
             return ComputedBatch(self._encoded(outputs))
 
@@ -94,7 +94,7 @@ class FeatureComputer:
         computing.wait_stream(self._incoming)
         batch.record_stream(computing)
         with timers.measure("forward", computing):
-            outputs = self.backbone.forward(batch.permute(0, 3, 1, 2), layers)
+            outputs = self.backbone.features(batch.permute(0, 3, 1, 2), layers)
         with timers.measure("encode", computing):
             encoded = self._encoded(outputs)
         self._outgoing.wait_stream(computing)

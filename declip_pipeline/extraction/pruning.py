@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.sample_reading import ReadSample
@@ -29,23 +29,20 @@ def prune_store(
     the two. An interrupted pruning goes on when asked for again. Raises `UnknownNameError` for a
     name that does not occur, `InputError` when nothing would be left, or nothing would go.
     """
-    found_splits = {sample["split"] for sample in store.samples}
-    found_generators = {sample["generator"] for sample in store.samples}
     for kind, names, known in (
         ("layer", layers, list(store.layers)),
-        ("generator", generators, sorted(found_generators)),
-        ("split", splits, sorted(found_splits)),
+        ("generator", generators, store.samples.names("generator")),
+        ("split", splits, store.samples.names("split")),
     ):
         for name in names:
             if name not in known:
                 raise UnknownNameError(f"{kind} in {store.location}", name, known)
     kept_layers = [layer for layer in store.layers if layer not in layers]
-    rows = [
-        row
-        for row, sample in enumerate(store.samples)
-        if sample["generator"] not in generators and sample["split"] not in splits
-    ]
-    if not kept_layers or not rows:
+    rows = store.samples.rows(
+        splits=set(store.samples.names("split")) - set(splits),
+        generators=set(store.samples.names("generator")) - set(generators),
+    )
+    if not kept_layers or not len(rows):
         raise InputError(
             f"nothing would be left of {store.location}; to remove all of it, use --all"
         )
@@ -53,7 +50,7 @@ def prune_store(
         raise InputError(
             f"nothing to remove from {store.location}; name layers, generators or splits"
         )
-    samples = [store.samples[row] for row in rows]
+    samples = store.samples.take(rows)
     identity = replace(
         store.identity,
         layers=tuple(kept_layers),
@@ -67,7 +64,6 @@ def prune_store(
         provenance=store.provenance,
         samples=samples,
         fake_is_white=store.fake_is_white,
-        sizes=store.sizes[rows],
     )
     if not writer.is_complete:
         reuse = match_rows(writer.samples, identity, [store])

@@ -1,41 +1,31 @@
 """The pictures that a store was made from, wherever they lie now, as long as they are the same."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from declip_pipeline.backbones.contract import Preprocessing
-from declip_pipeline.datasets.manifest import Sample
-from declip_pipeline.errors import ImageError, StoreError
+from declip_pipeline.backbones.backbone import Preprocessing
+from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.fingerprint import sha256_of_bytes
-from declip_pipeline.images.decode import image_size
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.views import View
 
 
 class RecordedPictures:
-    """Pictures and masks under `root`, held against the hashes in a store's manifest.
+    """Pictures and masks under `root`, held against the hashes in a store's manifest."""
 
-    `samples` are the manifest's rows as plain JSON, in row order.
-    """
-
-    def __init__(
-        self, root: Path, samples: Sequence[Mapping[str, Any]], *, fake_is_white: bool
-    ) -> None:
+    def __init__(self, root: Path, samples: Samples, *, fake_is_white: bool) -> None:
         self._root = root
         self._samples = samples
         self._fake_is_white = fake_is_white
 
-    def checked_sizes(self, rows: Iterable[int]) -> dict[int, tuple[int, int]]:
-        """Height and width in pixels of the rows' pictures, (0, 0) where they cannot be told.
-
-        Raises `StoreError` naming a picture or a mask that is missing, or is not what it was.
-        """
+    def require_unchanged(self, rows: Iterable[int]) -> None:
+        """Raise `StoreError` naming an image or a mask that is missing, or is not what it was."""
         # Read here and again for the features: nothing is to be touched before all are known.
-        rows = list(rows)
         with ThreadPoolExecutor() as threads:
-            return dict(zip(rows, threads.map(self._checked_size, rows), strict=True))
+            for _ in threads.map(self._require_unchanged, rows):
+                pass
 
     def reader(
         self,
@@ -53,10 +43,9 @@ class RecordedPictures:
         then: that they cannot be now is a `StoreError`. Those in `unlimited` were read or refused
         with another limit, so `max_megapixels` is not for them.
         """
-        row_of = {str(sample["id"]): row for row, sample in enumerate(self._samples)}
+        row_of = {name: row for row, name in enumerate(self._samples.ids)}
         with_limit, without = (
             sample_reader(
-                self._samples,
                 root=self._root,
                 view=view,
                 fake_is_white=self._fake_is_white,
@@ -80,17 +69,16 @@ class RecordedPictures:
 
         return read
 
-    def _checked_size(self, row: int) -> tuple[int, int]:
+    def _require_unchanged(self, row: int) -> None:
         sample = self._samples[row]
-        content = self._checked(sample["image"], sample["image_sha256"])
-        if sample["mask"] is not None:
-            self._checked(sample["mask"], sample["mask_sha256"])
-        try:
-            return image_size(content)
-        except ImageError:
-            return 0, 0
+        for path, expected in (
+            (sample.image, sample.image_sha256),
+            (sample.mask, sample.mask_sha256),
+        ):
+            if path is not None:
+                self._require_same(path, str(expected))
 
-    def _checked(self, relative: str, expected: str) -> bytes:
+    def _require_same(self, relative: str, expected: str) -> None:
         path = self._root / relative
         try:
             content = path.read_bytes()
@@ -106,4 +94,3 @@ class RecordedPictures:
                 f"the manifest has {expected[:12]}...; bring the former file back (another copy of "
                 "the dataset: --data), or extract the dataset as it is now into a new store"
             )
-        return content

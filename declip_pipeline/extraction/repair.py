@@ -4,26 +4,22 @@ import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StoreError
-from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.recorded_pictures import RecordedPictures
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.store_filling import fill_store
-from declip_pipeline.fingerprint import canonical_json
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.findings import Problem
-from declip_pipeline.store.header import StoreHeader, parse_header, read_json
+from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
 from declip_pipeline.store.records_verification import corrected_header
 from declip_pipeline.store.storage import Storage, storage_at
 from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
-from declip_pipeline.store.zarr_rows import ZarrRows
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -59,9 +55,7 @@ def repair_store(
                 f"{storage.location} cannot be repaired: {fmt.MANIFEST} {problem.what}"
             )
     found = parse_header(storage.read(fmt.GROUP), storage.location)
-    manifest = read_json(storage.read, fmt.MANIFEST, storage.location)
-    samples: list[dict[str, Any]] = manifest["samples"]
-    fake_is_white = bool(manifest["fake_is_white"])
+    samples = read_samples(storage.read(fmt.MANIFEST), storage.location)
     damaged = {problem.key: problem for problem in problems if problem.is_repairable}
     header = corrected_header(storage, found, rows=len(samples))
     work = _shards_to_fill(storage, header, damaged)
@@ -69,11 +63,11 @@ def repair_store(
     rows = _rows_of(header, work) - set(failures)
 
     root = Path(str(header.provenance.get("root", ""))) if data_root is None else data_root
-    pictures = RecordedPictures(root, samples, fake_is_white=fake_is_white)
-    sizes = _sizes(storage, header, damaged, rows, pictures)
+    pictures = RecordedPictures(root, samples, fake_is_white=header.fake_is_white)
+    pictures.require_unchanged(rows)
     backbone = None
     if work or fmt.GROUP in damaged:
-        backbone = open_recorded_backbone(
+        backbone = open_store_backbone(
             header,
             storage.location,
             arch=str(header.provenance.get("arch", header.identity.backbone)),
@@ -87,7 +81,7 @@ def repair_store(
 
     # Records first: until they are right, what the completion says of them must not be lost.
     outdated = set(damaged) | ({fmt.GROUP} if header != found else set())
-    _write_records(storage, header, manifest, sizes, outdated)
+    _write_records(storage, header, samples, outdated)
     for key, problem in damaged.items():
         if problem.is_stray:
             storage.delete(key)
@@ -102,8 +96,7 @@ def repair_store(
         dataset=header.dataset,
         provenance=header.provenance,
         samples=samples,
-        fake_is_white=fake_is_white,
-        sizes=sizes,
+        fake_is_white=header.fake_is_white,
     )
     if backbone is None:
         writer.finish()
@@ -186,40 +179,14 @@ def _recorded_failures(
     return {int(row): str(reason) for row, reason in failures.items() if int(row) in rows}
 
 
-def _sizes(
-    storage: Storage,
-    header: StoreHeader,
-    damaged: Mapping[str, Problem],
-    rows: Iterable[int],
-    pictures: RecordedPictures,
-) -> np.ndarray:
-    """Every picture's size, (N, 2) int32: as stored, measured again for the `rows` to be read."""
-    shape = (header.rows, 2)
-    if fmt.small_key(fmt.SIZES, shape) in damaged:
-        sizes, rows = np.zeros(shape, np.int32), range(header.rows)
-    else:
-        stored = ZarrRows(storage, header.rows_per_shard).read_small(fmt.SIZES, shape, "<i4")
-        sizes = stored.astype(np.int32)
-    for row, size in pictures.checked_sizes(rows).items():
-        sizes[row] = size
-    return sizes
-
-
 def _write_records(
-    storage: Storage,
-    header: StoreHeader,
-    manifest: Mapping[str, Any],
-    sizes: np.ndarray,
-    outdated: Collection[str],
+    storage: Storage, header: StoreHeader, samples: Samples, outdated: Collection[str]
 ) -> None:
-    """Write again those of a store's metadata files that are `outdated`, or say other sizes."""
-    labels = np.asarray([sample["label"] for sample in manifest["samples"]], np.int8)
-    arrays = fmt.row_arrays(header.layers, header.identity.dtype, sizes)
-    blobs = fmt.metadata_blobs(header.to_json(), arrays, labels, sizes)
-    fields = {key: manifest[key] for key in ("fake_is_white", "samples")}
-    blobs[fmt.MANIFEST] = canonical_json(fields)
-    # Sizes were measured; and without a good completion, nothing says that a file is as written.
-    doubtful = blobs if fmt.COMPLETE in outdated else {fmt.small_key(fmt.SIZES, sizes.shape)}
+    """Write again those of a store's metadata files that are `outdated`."""
+    arrays = fmt.row_arrays(header.layers, header.identity.dtype, samples)
+    blobs = fmt.metadata_blobs(header.to_json(), arrays, samples)
+    # Without a good completion, nothing says that a file is as written.
+    doubtful = blobs if fmt.COMPLETE in outdated else {}
     for key, blob in blobs.items():
         if key in outdated or (key in doubtful and storage.read(key) != blob):
             storage.write(key, [blob])

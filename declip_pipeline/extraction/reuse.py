@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StoreError
-from declip_pipeline.feature_dtype import encode_features
+from declip_pipeline.features import encode_features
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, store_location
 from declip_pipeline.store.reader import Store
@@ -34,25 +37,27 @@ class _SameShard:
 class EarlierStore:
     """A complete store with some of the same pictures seen by the same backbone.
 
-    `row_of` maps rows of the new store to those that hold the same picture and mask here. Its
+    `row_of` (N,) int64 gives for each row of the new store that which holds the same image and mask
+    here, -1 where none does. Its
     layers are of use where `gives_layers`: not those of another view, or of a coarser dtype.
     """
 
     store: Store
     storage: Storage
-    row_of: Mapping[int, int]
+    row_of: np.ndarray
     gives_layers: bool
     _shards: dict[int, _SameShard | None] = field(default_factory=dict)
 
     def failure(self, row: int) -> str | None:
         """Why the picture of a row of the new store could not be used, if it could not."""
-        return self.store.failures.get(self.row_of.get(row, -1))
+        return self.store.failures.get(int(self.row_of[row]))
 
     def has(self, row: int, layer: str | None) -> bool:
         """Whether a row of the new store has data here, and this layer of it (None for any)."""
         if layer is not None and (not self.gives_layers or layer not in self.store.layers):
             return False
-        return row in self.row_of and self.row_of[row] not in self.store.failures
+        own = int(self.row_of[row])
+        return own >= 0 and own not in self.store.failures
 
     def stored_shard(
         self, array: fmt.RowArray, rows: range, failures: Mapping[int, str], rows_per_shard: int
@@ -75,9 +80,9 @@ class EarlierStore:
 
     def _same_shard(self, rows: range) -> _SameShard | None:
         header = self.store.header
-        shard, place = divmod(self.row_of.get(rows.start, -1), header.rows_per_shard)
+        shard, place = divmod(int(self.row_of[rows.start]), header.rows_per_shard)
         own = list(header.shard_rows(shard)) if shard >= 0 and not place else []
-        if not own or [self.row_of.get(row) for row in rows] != own:
+        if not own or self.row_of[rows.start : rows.stop].tolist() != own:
             return None
         entry = json.loads(self.storage.read(fmt.ledger_key(shard)) or b"{}")
         failures = {row for row in rows if self.failure(row) is not None}
@@ -85,7 +90,7 @@ class EarlierStore:
 
     def read_layer(self, layer: str, rows: Sequence[int], dtype: str) -> dict[str, np.ndarray]:
         """A layer of rows of the new store, as the arrays that hold it in `dtype`."""
-        own = np.asarray([self.row_of[row] for row in rows])
+        own = self.row_of[np.asarray(rows, np.int64)]
         features = self.store.read_layer(layer, own)
         if self.store.identity.dtype != dtype:
             is_grid = self.store.layers[layer].is_grid
@@ -94,10 +99,10 @@ class EarlierStore:
 
     def read_array(self, name: str, rows: Sequence[int]) -> list[np.ndarray]:
         """`targets`, `thumbnails` or `masks` of rows of the new store, masks at their own size."""
-        own = [self.row_of[row] for row in rows]
+        own = self.row_of[np.asarray(rows, np.int64)]
         if name == "masks":
-            return [self.store.read_masks(np.asarray([row]))[0] for row in own]
-        return list(self.store.read_array(name, np.asarray(own)))
+            return [self.store.read_masks(own[[place]])[0] for place in range(len(own))]
+        return list(self.store.read_array(name, own))
 
 
 # The arrays of one row, by name.
@@ -163,33 +168,30 @@ class EarlierStores:
         return found
 
 
-def order_after(
-    samples: Sequence[Mapping[str, Any]], earlier: Store | None
-) -> list[Mapping[str, Any]]:
-    """Samples in the order of a new store's rows: those of the earlier store first, as there.
+def order_after(samples: Samples, earlier: Store | None) -> Samples:
+    """Return samples in the order of a new store's rows: those of an earlier store first.
 
-    So whole shards stay what they are when pictures are added. The others follow sorted by id, but
-    the same picture (with another mask) right behind its first, so that it is computed once.
+    So whole shards stay what they are when images are added. The others follow sorted by id, but
+    the same image (with another mask) right behind its first, so that it is computed once.
     """
-    place: dict[Any, int] = {}
+    place = np.full(len(samples), 0 if earlier is None else len(earlier.samples))
     if earlier is not None:
-        place = {(s["id"], *_content(s)): row for row, s in enumerate(earlier.samples)}
-    first_id: dict[str, str] = {}
-    for sample in sorted(samples, key=lambda sample: str(sample["id"])):
-        first_id.setdefault(sample["image_sha256"], str(sample["id"]))
-
-    def key(sample: Mapping[str, Any]) -> tuple[int, str, str]:
-        row = place.get((sample["id"], *_content(sample)), len(place))
-        return row, first_id[sample["image_sha256"]], str(sample["id"])
-
-    return sorted(samples, key=key)
+        found = _find(samples, earlier.samples, with_id=True)
+        place = np.where(found >= 0, found, place)
+    rank = np.empty(len(samples), np.int64)
+    rank[samples.by_id()] = np.arange(len(samples))
+    images = samples.table.column("image_sha256").combine_chunks().dictionary_encode()
+    image = images.indices.to_numpy()
+    first = np.full(len(images.dictionary), len(samples))
+    np.minimum.at(first, image, rank)
+    return samples.take(np.lexsort((rank, first[image], place)))
 
 
 def find_earlier_stores(
     root: str | Path,
     dataset: str,
     identity: StoreIdentity,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Samples,
     fake_is_white: bool,
 ) -> list[Store]:
     """Complete stores of the same dataset with the same backbone, most shared first.
@@ -199,7 +201,7 @@ def find_earlier_stores(
     """
     own = store_location(root, dataset, identity)
     folder, own_name = own.rsplit("/", 1)
-    wanted = {_content(sample) for sample in samples}
+    wanted = samples.content()
     found: list[tuple[tuple[Any, ...], Store]] = []
     for name in storage_at(folder).folders():
         if name == own_name:
@@ -215,7 +217,7 @@ def find_earlier_stores(
             and other.backbone == identity.backbone
             and store.fake_is_white == fake_is_white
         )
-        shared = sum(_content(sample) in wanted for sample in store.samples)
+        shared = pc.sum(pc.is_in(store.samples.content(), value_set=wanted)).as_py() or 0
         layers = len(set(other.layers) & set(identity.layers))
         useful = bool(layers) and _gives_layers(other, identity)
         if same and shared:
@@ -228,23 +230,29 @@ def find_earlier_stores(
     return useful_stores or [store for _, store in found[:1]]
 
 
-def match_rows(
-    samples: Sequence[Mapping[str, Any]], identity: StoreIdentity, stores: Sequence[Store]
-) -> EarlierStores:
+def match_rows(samples: Samples, identity: StoreIdentity, stores: Sequence[Store]) -> EarlierStores:
     """Pair the rows of a store to be written (`samples`, in order) with those of earlier ones."""
     matched = []
     for store in stores:
-        by_content = {_content(s): row for row, s in enumerate(store.samples)}
-        by_id = {(s["id"], *_content(s)): row for row, s in enumerate(store.samples)}
-        row_of = {}
-        for row, sample in enumerate(samples):
-            content = _content(sample)
-            found = by_id.get((sample["id"], *content), by_content.get(content))
-            if found is not None:
-                row_of[row] = found
+        row_of = _find(samples, store.samples, with_id=True)
+        row_of = np.where(row_of >= 0, row_of, _find(samples, store.samples, with_id=False))
         useful = _gives_layers(store.identity, identity)
         matched.append(EarlierStore(store, storage_at(store.location), row_of, useful))
     return EarlierStores(matched)
+
+
+def _find(samples: Samples, among: Samples, *, with_id: bool) -> np.ndarray:
+    """Rows of `among` with the same image and mask (and id), int64; -1 where there is none."""
+
+    def keys(of: Samples) -> pa.Array:
+        content = of.content()
+        if not with_id:
+            return content
+        ids = of.table.column("id").combine_chunks().cast(pa.binary())
+        return pc.binary_join_element_wise(ids, content, b"/")
+
+    found = pc.index_in(keys(samples), value_set=keys(among))
+    return np.asarray(pc.fill_null(found, -1), np.int64)
 
 
 def _gives_layers(earlier: StoreIdentity, identity: StoreIdentity) -> bool:
@@ -253,7 +261,3 @@ def _gives_layers(earlier: StoreIdentity, identity: StoreIdentity) -> bool:
         and earlier.precision == identity.precision
         and earlier.dtype in (identity.dtype, EXACT_DTYPE)
     )
-
-
-def _content(sample: Mapping[str, Any]) -> tuple[str, str | None]:
-    return sample["image_sha256"], sample["mask_sha256"]

@@ -1,17 +1,16 @@
 """One sample from its files to what a store holds of it, besides the features."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from declip_pipeline.backbones.contract import Preprocessing
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.backbones.backbone import Preprocessing
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import ImageError, StoreError
-from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask, resize_mask
 from declip_pipeline.images.resize import resize_image, thumbnail
@@ -38,7 +37,6 @@ def read_sample(
     sample: Sample,
     *,
     root: Path,
-    hashes: dict[str, str],
     view: View,
     fake_is_white: bool,
     height: int,
@@ -48,10 +46,10 @@ def read_sample(
 ) -> ReadSample | str:
     """Read one sample, or say in one line why it cannot be used.
 
-    `hashes` maps each path (relative to `root`) to the SHA-256 the manifest was made with. Raises
-    `StoreError` when a file's content is another by now: the store's identity would be a lie.
+    Raises `StoreError` when a file's content is another by now than when the dataset was scanned:
+    the store's identity would be a lie.
     """
-    content = _content(root, sample.image, hashes)
+    content = _content(root, sample.image, sample.image_sha256)
     try:
         full = decode_image(content, max_megapixels=max_megapixels)
     except ImageError as error:
@@ -59,7 +57,7 @@ def read_sample(
     if sample.mask is None:
         mask = np.zeros(full.shape[:2], bool)
     else:
-        mask_content = _content(root, sample.mask, hashes)
+        mask_content = _content(root, sample.mask, sample.mask_sha256)
         try:
             mask = decode_mask(
                 mask_content, fake_is_white=fake_is_white, max_megapixels=max_megapixels
@@ -67,7 +65,9 @@ def read_sample(
         except ImageError as error:
             return f"its mask {sample.mask}: {error}"
     return ReadSample(
-        picture=resize_image(view.render(full, hashes[sample.image]), height, width, interpolation),
+        picture=resize_image(
+            view.render(full, sample.image_sha256 or ""), height, width, interpolation
+        ),
         mask=mask,
         target=resize_mask(mask, TARGET_SIZE, TARGET_SIZE),
         thumbnail=thumbnail(full, THUMBNAIL_SIZE),
@@ -75,7 +75,6 @@ def read_sample(
 
 
 def sample_reader(
-    samples: Iterable[Mapping[str, Any]],
     *,
     root: Path,
     view: View,
@@ -83,16 +82,10 @@ def sample_reader(
     preprocessing: Preprocessing,
     max_megapixels: float,
 ) -> Callable[[Sample], ReadSample | str]:
-    """`read_sample` for these samples, a manifest's rows as plain JSON with their files' hashes."""
-    hashes: dict[str, str] = {}
-    for sample in samples:
-        hashes[sample["image"]] = sample["image_sha256"]
-        if sample["mask"] is not None:
-            hashes[sample["mask"]] = sample["mask_sha256"]
+    """Return `read_sample` for the samples of one store."""
     return partial(
         read_sample,
         root=root,
-        hashes=hashes,
         view=view,
         fake_is_white=fake_is_white,
         height=preprocessing.height,
@@ -102,7 +95,7 @@ def sample_reader(
     )
 
 
-def _content(root: Path, relative: str, hashes: dict[str, str]) -> bytes:
+def _content(root: Path, relative: str, expected: str | None) -> bytes:
     try:
         content = (root / relative).read_bytes()
     except OSError as error:
@@ -110,7 +103,7 @@ def _content(root: Path, relative: str, hashes: dict[str, str]) -> bytes:
             f"{root / relative} cannot be read any more ({error.strerror}); "
             "bring it back and run the same command again, it goes on where it stopped"
         ) from error
-    if sha256_of_bytes(content) != hashes[relative]:
+    if sha256_of_bytes(content) != expected:
         raise StoreError(
             f"{root / relative} has changed since its dataset was first read; bring the former "
             "file back, or run `declip-pipe extract` on the dataset as it is now"

@@ -12,9 +12,9 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from declip_pipeline.backbones.contract import Backbone
-from declip_pipeline.datasets.manifest import Sample
-from declip_pipeline.devices import is_out_of_memory
+from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.compute import is_out_of_memory
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.feature_computing import (
     ComputedBatch,
@@ -123,7 +123,7 @@ class ShardFiller:
             if not set(self._layer_arrays(layer)) <= set(kept)
         ]
         # A picture is needed for what comes from it directly, too.
-        pictures = not set(PICTURE_ARRAYS) <= set(kept)
+        pictures = not set(PICTURE_ARRAYS) & set(self.writer.arrays) <= set(kept)
         computed, failures = {}, {}
         for row in self.writer.shard_rows(shard):
             # With the pictures at hand, one that failed before is tried again: limits may have
@@ -171,7 +171,7 @@ class ShardFiller:
                     continue
                 plan = self._plan(shard)
                 readings = {
-                    row: threads.submit(self._decode, Sample.from_json(self.writer.samples[row]))
+                    row: threads.submit(self._decode, self.writer.samples[row])
                     for row in plan.computed
                 }
                 waiting.append((plan, readings))
@@ -223,7 +223,7 @@ class ShardFiller:
             samples[row] = outcome
             layers = plan.computed[row]
             if layers:
-                picture = self.writer.samples[row]["image_sha256"]
+                picture = self.writer.samples[row].image_sha256 or ""
                 same_as[row] = first_of.setdefault((picture, layers), row)
                 if same_as[row] == row:
                     batches.setdefault(layers, []).append(row)
@@ -242,7 +242,7 @@ class ShardFiller:
         expected, found = tuple(self.writer.sizes[row].tolist()), sample.mask.shape
         if found != expected:
             raise StoreError(
-                f"{self.writer.samples[row]['image']} has {found[0]}x{found[1]} pixels, and had "
+                f"{self.writer.samples[row].image} has {found[0]}x{found[1]} pixels, and had "
                 f"{expected[0]}x{expected[1]} when the extraction began: it changed, or could not "
                 "be read then; run the same command again with --overwrite"
             )
@@ -301,7 +301,7 @@ class ShardFiller:
                 values |= self._reuse.read_layer(layer, others, self.writer.header.identity.dtype)
                 arrays |= {name: [values[row][name] for row in rows] for name in names}
         for name, field in PICTURE_ARRAYS.items():
-            if name not in stored:
+            if name in self.writer.arrays and name not in stored:
                 seen = {row: {name: getattr(s, field)} for row, s in samples.items()}
                 others = [row for row in rows if row not in seen]
                 values = seen | self._reuse.read_array(name, others)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from declip_pipeline.feature_dtype import StoredFeatures, to_device
+from declip_pipeline.features import StoredFeatures, to_device
 from declip_pipeline.feeding.feature_source import FeatureSource
 
 # A slice of a batch to what is stored of it. Cheap to call for parts: rows of a resident layer are

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from declip_pipeline.feature_dtype import to_device
+from declip_pipeline.features import to_device
 from declip_pipeline.feeding.tiers import Tier
 
 # Batches being read ahead of the one in use: enough to hide a read behind a training step.

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.options import FusionMode
 from declip_pipeline.store.identity import joined_identity, parts_of, require_same_features

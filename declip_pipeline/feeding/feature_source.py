@@ -48,12 +48,11 @@ class FeatureSource:
         if store is fed:
             return rows
         # A store that grew has its rows in another order.
-        row_of = {str(sample["id"]): row for row, sample in enumerate(store.samples)}
-        found = [row_of[str(fed.samples[row]["id"])] for row in rows.tolist()]
+        found = store.samples.find(fed.samples.take(rows).ids).tolist()
         for row in found:
             if row in store.failures:
                 raise InputError(
-                    f"{store.location} has no features of {store.samples[row]['id']} "
+                    f"{store.location} has no features of {store.samples[row].id} "
                     f"({store.failures[row]}), {fed.location} has; extract both anew"
                 )
         return np.asarray(found, np.int64)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_dtype import StoredFeatures
+from declip_pipeline.features import StoredFeatures
 from declip_pipeline.feeding.batch import Batch, Features, Targets
 from declip_pipeline.feeding.column import Column, Part, Stored, in_place, read_ahead
 from declip_pipeline.feeding.feature_source import FeatureSource
@@ -77,7 +77,7 @@ class Feed:
     def sample_ids(self, positions: np.ndarray) -> list[str]:
         """The ids of the samples at these positions."""
         return [
-            str(store.samples[rows[positions[place] - first]]["id"])
+            store.samples[rows[positions[place] - first]].id
             for place in range(len(positions))
             for store, rows, first in [self._part_at(positions[place])]
         ]

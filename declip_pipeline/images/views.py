@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from declip_pipeline.compute import generator
 from declip_pipeline.errors import InputError
 from declip_pipeline.images.resize import resize_image
-from declip_pipeline.seeding import generator
 
 CLEAN = "clean"
 

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from declip_pipeline.compute import generator
 from declip_pipeline.errors import InputError
 from declip_pipeline.metrics.resampling import CONFIDENCE, drawn_deviations, drawn_sums
-from declip_pipeline.seeding import generator
 
 RESAMPLES = 10_000
 

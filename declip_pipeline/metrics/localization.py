@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from declip_pipeline.core_threads import mapping_parts
+from declip_pipeline.compute import mapping_parts
 from declip_pipeline.metrics.average_precision import average_precision_of_ranking
 from declip_pipeline.metrics.certain_regions import certain_regions
 from declip_pipeline.metrics.f1_score import f1_best, f1_fixed

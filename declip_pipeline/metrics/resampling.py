@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from scipy.special import stdtrit
 
-from declip_pipeline.core_threads import torch_threads
+from declip_pipeline.compute import generator, torch_threads
 from declip_pipeline.errors import InputError
-from declip_pipeline.seeding import generator
 
 CONFIDENCE = 0.95
 # A statistic is computed for each resample, where means are one product for thousands.

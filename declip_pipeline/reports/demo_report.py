@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 import numpy as np
 
-from declip_pipeline.atomic_files import write_text
 from declip_pipeline.errors import InputError
+from declip_pipeline.files import write_text
 from declip_pipeline.reports.layer_curve_figure import check_series
 from declip_pipeline.reports.matrix import MISSING, Column, format_matrix_markdown, matrix_summary
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from declip_pipeline.atomic_files import write_with
+from declip_pipeline.files import write_with
 
 INK = "#222222"
 QUIET_INK = "#666666"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from declip_pipeline.atomic_files import write_text, write_with
+from declip_pipeline.files import write_text, write_with
 from declip_pipeline.reports.overlay import overlay
 
 

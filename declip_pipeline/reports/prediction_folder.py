@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.atomic_files import full_disk_as_error, write_text
 from declip_pipeline.errors import OutputExistsError
+from declip_pipeline.files import full_disk_as_error, write_text
 from declip_pipeline.reports.prediction_files import (
     Prediction,
     files_of,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from statistics import median
 
 import numpy as np
+import pyarrow.compute as pc
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.store.identity import require_same_features
@@ -64,18 +65,16 @@ def compare_layers(
 
 def _shared_rows(first: Store, second: Store) -> tuple[np.ndarray, np.ndarray]:
     """Rows of pictures that both hold, one array a store."""
-    row_of = {
-        sample["image_sha256"]: row
-        for row, sample in enumerate(second.samples)
-        if row not in second.failures
-    }
-    pairs = [
-        (row, row_of[sample["image_sha256"]])
-        for row, sample in enumerate(first.samples)
-        if row not in first.failures and sample["image_sha256"] in row_of
-    ]
-    found = np.asarray(pairs, np.int64).reshape(-1, 2)
-    return found[:, 0], found[:, 1]
+    rows, other_rows = (
+        np.setdiff1d(np.arange(len(store.samples)), list(store.failures))
+        for store in (first, second)
+    )
+    images, other_images = (
+        store.samples.take(own).table.column("image_sha256").combine_chunks()
+        for store, own in ((first, rows), (second, other_rows))
+    )
+    place = pc.fill_null(pc.index_in(images, value_set=other_images), -1).to_numpy()
+    return rows[place >= 0], other_rows[place[place >= 0]]
 
 
 def _compare_layer(

@@ -1,8 +1,9 @@
 """What is found to be wrong with a store."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+
+from declip_pipeline.datasets.samples import Samples
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Findings:
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
-        self.samples: Sequence[Mapping[str, Any]] = []
+        self.samples = Samples.from_rows([])
 
     def add(
         self,
@@ -45,7 +46,7 @@ class Findings:
     ) -> None:
         """Note a problem."""
         rows = tuple(sorted(rows))
-        images = tuple(str(self.samples[row]["image"]) for row in rows)
+        images = tuple(self.samples[row].image for row in rows)
         self.problems.append(
             Problem(what, key, array, shard, rows, images, is_repairable, is_stray)
         )

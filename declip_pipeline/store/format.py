@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.feature_dtype import SCALE_DTYPE, feature_dtype
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.datasets.samples import Samples
+from declip_pipeline.features import SCALE_DTYPE, FeatureShape, feature_dtype
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 ATTRIBUTES = "declip_pipe"
 GROUP = "zarr.json"
-MANIFEST = "manifest.json"
+MANIFEST = "manifest.parquet"
 COMPLETE = "complete.json"
 LEDGER = "ledger/"
 LABELS, SIZES = "labels", "sizes"
@@ -76,23 +76,18 @@ def ledger_key(shard: int) -> str:
     return f"{LEDGER}{shard:06d}.json"
 
 
-def small_key(name: str, shape: tuple[int, ...]) -> str:
-    """Path of the one chunk of `labels` or `sizes`."""
-    return f"{name}/c" + ".0" * len(shape)
-
-
 def shard_count(rows: int, rows_per_shard: int) -> int:
     """How many shards hold `rows` rows."""
     return -(-rows // rows_per_shard)
 
 
 def row_arrays(
-    layers: Mapping[str, FeatureShape], dtype: str, sizes: np.ndarray
+    layers: Mapping[str, FeatureShape], dtype: str, samples: Samples
 ) -> dict[str, RowArray]:
-    """Every sharded array of a store, by name.
+    """Return every sharded array of a store, by name.
 
-    `sizes` is (N, 2), height and width in pixels of each picture; the largest makes the masks'
-    shape.
+    The largest image makes the shape of `masks`. Where no sample says what is fake, there are
+    neither `masks` nor `targets`.
     """
     kind = feature_dtype(dtype)
     arrays = []
@@ -102,26 +97,23 @@ def row_arrays(
         scales = kind.scale_shape(shape)
         if scales is not None:
             arrays.append(RowArray(scales_key(name), SCALE_DTYPE, scales, scales, False))
-    target = (TARGET_SIZE, TARGET_SIZE)
-    arrays.append(RowArray("targets", "uint8", target, target, is_compressed=True))
-    picture = (THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
-    arrays.append(RowArray("thumbnails", "uint8", picture, picture, is_compressed=True))
-    height, width = (int(side) for side in sizes.max(axis=0, initial=1))
-    tile = (min(height, MASK_TILE), min(width, MASK_TILE))
-    arrays.append(RowArray("masks", "bool", (height, width), tile, is_compressed=True))
+    image = (THUMBNAIL_SIZE, THUMBNAIL_SIZE, 3)
+    arrays.append(RowArray("thumbnails", "uint8", image, image, is_compressed=True))
+    if samples.have_masks:
+        target = (TARGET_SIZE, TARGET_SIZE)
+        arrays.append(RowArray("targets", "uint8", target, target, is_compressed=True))
+        height, width = (int(side) for side in samples.sizes.max(axis=0, initial=1))
+        tile = (min(height, MASK_TILE), min(width, MASK_TILE))
+        arrays.append(RowArray("masks", "bool", (height, width), tile, is_compressed=True))
     return {array.name: array for array in arrays}
 
 
 def metadata_blobs(
-    attributes: Mapping[str, Any],
-    arrays: Mapping[str, RowArray],
-    labels: np.ndarray,
-    sizes: np.ndarray,
+    attributes: Mapping[str, Any], arrays: Mapping[str, RowArray], samples: Samples
 ) -> dict[str, bytes]:
-    """Every file of an empty store but the manifest: Zarr metadata, labels and sizes.
+    """Return every file of an empty store but the manifest: Zarr metadata, labels and sizes.
 
     Made by zarr-python in memory, so that they can be put in place whole, whatever the storage.
-    `labels` is (N,) int8, `sizes` is (N, 2) int32 (height, width) of each picture, in pixels.
     """
     import zarr
     from zarr.codecs import Crc32cCodec, ZstdCodec
@@ -136,7 +128,7 @@ def metadata_blobs(
         codecs: list[Any] = [ZstdCodec(level=ZSTD_LEVEL)] if array.is_compressed else []
         group.create_array(
             array.name,
-            shape=(len(labels), *array.row_shape),
+            shape=(len(samples), *array.row_shape),
             dtype=array.dtype,
             chunks=(1, *array.tile),
             shards=(attributes["rows_per_shard"], *padded),
@@ -144,7 +136,7 @@ def metadata_blobs(
             chunk_key_encoding=flat,
             fill_value=0,
         )
-    for name, values in ((LABELS, labels), (SIZES, sizes)):
+    for name, values in ((LABELS, samples.labels), (SIZES, samples.sizes)):
         whole = group.create_array(
             name,
             shape=values.shape,

@@ -8,13 +8,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from declip_pipeline.atomic_files import write_with
 from declip_pipeline.errors import (
     InputError,
     OutputExistsError,
     StorageFullError,
     StoreError,
 )
+from declip_pipeline.files import write_with
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5_rows import MARK, RECORDS
 from declip_pipeline.store.local_storage import LocalStorage

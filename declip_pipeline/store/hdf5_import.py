@@ -65,7 +65,6 @@ def import_store(
         provenance=store.provenance,
         samples=store.samples,
         fake_is_white=store.fake_is_white,
-        sizes=store.sizes,
     )
     if not was_there:
         pending = writer.pending_shards()
@@ -107,7 +106,9 @@ def _put_records(storage: Storage, records: Mapping[str, bytes]) -> None:
 
 def _import_shard(store: Store, shard: int, ledger_entry: bytes, writer: StoreWriter) -> None:
     try:
-        entry = parse_ledger_entry(ledger_entry, shard, store.header, store.samples, store.arrays)
+        entry = parse_ledger_entry(
+            ledger_entry, shard, store.header, writer.manifest_sha256, store.arrays
+        )
     except DamagedRecordError as error:
         raise StoreError(
             f"{store.location}: its {fmt.ledger_key(shard)} {error}; {_EXPORT_AGAIN}"

@@ -61,17 +61,6 @@ class Hdf5Rows(RowSource):
                 f"{self.location}: its {key} cannot be read, {_reason(error)}; export it again"
             ) from error
 
-    def read_small(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        try:
-            dataset = self._dataset(name, dtype, shape[1:])
-            content = _content(dataset, (0,) * len(shape), is_compressed=False)
-            return np.frombuffer(content, dtype).reshape(shape)
-        except (*_HDF5_ERRORS, DamagedChunkError) as error:
-            raise StoreError(
-                f"{self.location}: its {name} are missing or damaged, {_reason(error)}; "
-                "export it again"
-            ) from error
-
     def begin(
         self, array: RowArray, rows: np.ndarray, window: tuple[int, ...] | None = None
     ) -> Callable[[], np.ndarray]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from declip_pipeline.errors import StoreError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.datasets.samples import Samples
+from declip_pipeline.errors import InputError, StoreError
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.storage import URL_MARK
@@ -17,13 +18,15 @@ from declip_pipeline.store.storage import URL_MARK
 class StoreHeader:
     """The attributes of a store's group.
 
-    `layers` maps names to shapes, in order of depth; `provenance` says where all came from;
+    `layers` maps names to shapes, in order of depth; `fake_is_white` says which colour of the
+    masks' files marks fake pixels; `provenance` says where all came from;
     `rows` is how many samples there are.
     """
 
     identity: StoreIdentity
     layers: dict[str, FeatureShape]
     dataset: str
+    fake_is_white: bool
     provenance: dict[str, Any]
     rows: int
     rows_per_shard: int
@@ -46,6 +49,7 @@ class StoreHeader:
             "identity_sha256": self.identity.sha256,
             "layers": {name: shape.to_json() for name, shape in self.layers.items()},
             "dataset": self.dataset,
+            "fake_is_white": self.fake_is_white,
             "provenance": self.provenance,
             "rows": self.rows,
             "rows_per_shard": self.rows_per_shard,
@@ -85,6 +89,7 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
                 name: FeatureShape.from_json(attributes["layers"][name]) for name in identity.layers
             },
             dataset=str(attributes["dataset"]),
+            fake_is_white=bool(attributes["fake_is_white"]),
             provenance=dict(attributes["provenance"]),
             rows=int(attributes["rows"]),
             rows_per_shard=int(attributes["rows_per_shard"]),
@@ -103,6 +108,23 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
             "extract it again with --overwrite"
         )
     return header
+
+
+def read_samples(content: bytes | None, location: str) -> Samples:
+    """Return the samples in the bytes of a store's manifest, None where there is none.
+
+    Raises:
+        StoreError: When the manifest is absent or damaged.
+    """
+    remedy = f"run `declip-pipe cache verify {location} --repair`"
+    if content is None:
+        raise StoreError(f"{location} lacks its {fmt.MANIFEST}; {remedy}")
+    try:
+        return Samples.from_parquet(content)
+    except InputError as error:
+        raise StoreError(
+            f"{location}: its {fmt.MANIFEST} is damaged ({error}); {remedy}"
+        ) from error
 
 
 def read_json(read: Callable[[str], bytes | None], key: str, location: str) -> Any:

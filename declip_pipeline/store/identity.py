@@ -5,10 +5,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import IdentityMismatchError
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import sha256_of_json
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.features import FeatureShape
+from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.store.storage import join_location
 
 
@@ -96,14 +96,14 @@ def require_same_features(
             )
 
 
-def manifest_sha256(fake_is_white: bool, samples: Sequence[Mapping[str, Any]]) -> str:
+def manifest_sha256(fake_is_white: bool, samples: Samples) -> str:
     """Fingerprint of polarity, samples and their files' content, 64 hex digits.
 
-    `samples` hold each sample's fields, with `image_sha256` and `mask_sha256`. Their order is not
-    part of it: a store that grew has its rows in another order than one made at once.
+    The order of the samples is not part of it: a store that grew has its rows in another order
+    than one made at once.
     """
-    ordered = sorted(samples, key=lambda sample: str(sample["id"]))
-    return sha256_of_json({"fake_is_white": fake_is_white, "samples": ordered})
+    ordered = samples.take(samples.by_id())
+    return sha256_of_json({"fake_is_white": fake_is_white, "samples_sha256": ordered.sha256()})
 
 
 def store_location(root: str | Path, dataset: str, identity: StoreIdentity) -> str:

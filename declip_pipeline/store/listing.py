@@ -9,7 +9,7 @@ from typing import Any
 
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, parse_header
+from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.storage import URL_MARK, Storage, join_location, storage_at
 
 
@@ -95,23 +95,32 @@ def describe_store(location: str | Path) -> StoreDetails:
     storage = storage_at(location)
     header = parse_header(storage.read(fmt.GROUP), str(location))
     summary = _summary(storage, "", storage.sizes())
+    samples = read_samples(storage.read(fmt.MANIFEST), str(location))
     try:
-        samples = json.loads(storage.read(fmt.MANIFEST) or b"")["samples"]
-        failed: dict[int, str] = {}
-        for shard in range(header.shards):
-            blob = storage.read(fmt.ledger_key(shard))
-            if blob is not None:
-                failed |= {int(row): why for row, why in json.loads(blob)["failures"].items()}
+        failed = _failures(storage, header)
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(
             f"{location}: its records are damaged; run `declip-pipe cache verify {location}`"
         ) from error
-    keys = [(sample["split"], sample["generator"]) for sample in samples]
+    keys = list(zip(samples.strings("split"), samples.strings("generator"), strict=True))
     images, broken = Counter(keys), Counter(keys[row] for row in failed)
     counts = {key: (images[key], broken[key]) for key in sorted(images)}
     return StoreDetails(
-        summary, counts, {samples[row]["image"]: failed[row] for row in sorted(failed)}
+        summary, counts, {samples[row].image: failed[row] for row in sorted(failed)}
     )
+
+
+def _failures(storage: Storage, header: StoreHeader) -> dict[int, str]:
+    """Rows that failed with their reasons: of a complete store, or so far."""
+    complete = storage.read(fmt.COMPLETE)
+    if complete is not None:
+        return {int(row): why for row, why in json.loads(complete)["failures"].items()}
+    failed: dict[int, str] = {}
+    for shard in range(header.shards):
+        blob = storage.read(fmt.ledger_key(shard))
+        if blob is not None:
+            failed |= {int(row): why for row, why in json.loads(blob)["failures"].items()}
+    return failed
 
 
 def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSummary:

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.errors import StoreError, UnknownNameError
-from declip_pipeline.feature_dtype import StoredFeatures
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.features import FeatureShape, StoredFeatures
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, parse_header, read_json
-from declip_pipeline.store.identity import StoreIdentity, feature_identity, manifest_sha256
+from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
+from declip_pipeline.store.identity import StoreIdentity, feature_identity
 from declip_pipeline.store.row_source import RowSource
 from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.store.zarr_rows import ZarrRows
@@ -22,8 +22,8 @@ class Store:
     """A complete feature store: a folder, an s3:// URL, or a file of `declip-pipe cache export`.
 
     Attributes: `location`; `identity`; `layers` (name to shape, in order of depth); `dataset`;
-    `provenance` (where all came from); `fake_is_white` (of the masks' files); `samples` (the
-    manifest's rows as plain JSON, in row order); `failures` (row to reason); `sizes` (N, 2) int32,
+    `provenance` (where all came from); `fake_is_white` (of the masks' files); `samples` (a table,
+    in row order); `failures` (row to reason); `sizes` (N, 2) int32,
     height and width of each picture and mask in pixels; `labels` (N,) int8, 1 = fake.
     """
 
@@ -49,24 +49,18 @@ class Store:
         self.layers: dict[str, FeatureShape] = self.header.layers
         self.dataset = self.header.dataset
         self.provenance = self.header.provenance
-        summary = self._json(fmt.COMPLETE)
-        manifest = self._json(fmt.MANIFEST)
+        self.fake_is_white = self.header.fake_is_white
+        summary = read_json(self.source.read_blob, fmt.COMPLETE, self.location)
         try:
             self.failures = {int(row): str(why) for row, why in summary["failures"].items()}
-            self.samples: list[dict[str, Any]] = manifest["samples"]
-            self.fake_is_white = bool(manifest["fake_is_white"])
-            found = manifest_sha256(self.fake_is_white, self.samples)
-            self.labels = np.asarray([sample["label"] for sample in self.samples], np.int8)
+            recorded = summary["metadata_sha256"][fmt.MANIFEST]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise StoreError(
                 f"{self.location}: its records are damaged ({error!r}); "
                 f"run `declip-pipe cache verify {self.location} --repair`"
             ) from error
-        if (
-            found != self.identity.manifest_sha256
-            or len(self.samples) != self.header.rows
-            or summary.get("metadata_sha256", {}).get(fmt.MANIFEST) != self._sha256(fmt.MANIFEST)
-        ):
+        manifest = self.source.read_blob(fmt.MANIFEST)
+        if manifest is not None and sha256_of_bytes(manifest) != recorded:
             remedy = (
                 "export it again"
                 if is_single_file(location)
@@ -74,30 +68,32 @@ class Store:
             )
             raise StoreError(
                 f"{self.location}: its {fmt.MANIFEST} was edited, its SHA-256 is not that in "
-                f"{fmt.COMPLETE}, or its samples are not the identity's; {remedy}"
+                f"{fmt.COMPLETE}; {remedy}"
             )
-        self.sizes = self._whole(fmt.SIZES, (self.header.rows, 2), "<i4")
-        self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.sizes)
+        self.samples = read_samples(manifest, self.location)
+        if len(self.samples) != self.header.rows:
+            raise StoreError(
+                f"{self.location}: its {fmt.GROUP} says {self.header.rows} rows, its "
+                f"{fmt.MANIFEST} has {len(self.samples)}; "
+                f"run `declip-pipe cache verify {self.location} --repair`"
+            )
+        self.sizes = self.samples.sizes
+        self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.samples)
 
-    def _sha256(self, key: str) -> str:
-        return sha256_of_bytes(self.source.read_blob(key) or b"")
-
-    def _json(self, key: str) -> Any:
-        return read_json(self.source.read_blob, key, self.location)
-
-    def _whole(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """A small array that is one chunk."""
-        return self.source.read_small(name, shape, dtype)
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels, (N,) int8, 1 = fake."""
+        return self.samples.labels
 
     @property
     def splits(self) -> list[str]:
         """The splits that occur, sorted."""
-        return sorted({sample["split"] for sample in self.samples})
+        return list(self.samples.names("split"))
 
     @property
     def generators(self) -> list[str]:
         """The generators of the fakes that occur, sorted."""
-        return sorted({sample["generator"] for sample in self.samples if sample["label"]})
+        return list(self.samples.names("generator", label=FAKE))
 
     def fake_rows(self, split: str, generators: Sequence[str] | None = None) -> np.ndarray:
         """Rows (int64) of the usable fakes of a split, of the given generators or of all.
@@ -116,18 +112,15 @@ class Store:
     def _rows(self, split: str, generators: Sequence[str] | None, with_real: bool) -> np.ndarray:
         if split not in self.splits:
             raise UnknownNameError(f"split in {self.location}", split, self.splits)
-        wanted = self.generators if generators is None else generators
-        for name in wanted:
-            if name not in self.generators:
-                raise UnknownNameError(f"generator in {self.location}", name, self.generators)
-        rows = [
-            row
-            for row, sample in enumerate(self.samples)
-            if sample["split"] == split
-            and (sample["generator"] in wanted if sample["label"] else with_real)
-            and row not in self.failures
-        ]
-        return np.asarray(sorted(rows, key=lambda row: str(self.samples[row]["id"])), np.int64)
+        known = self.generators
+        for name in generators or ():
+            if name not in known:
+                raise UnknownNameError(f"generator in {self.location}", name, known)
+        rows = self.samples.rows(splits=[split], generators=generators, label=FAKE)
+        if with_real:
+            rows = np.concatenate([rows, self.samples.rows(splits=[split], label=REAL)])
+        rows = rows[~np.isin(rows, list(self.failures))]
+        return self.samples.by_id(rows)
 
     def feature_identity(self, layer: str) -> dict[str, Any]:
         """The identity of one layer's features; `UnknownNameError` lists the store's layers."""

@@ -1,20 +1,17 @@
 """The records of a store held against each other: completion, manifest, ledger, metadata."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
-import numpy as np
-
-from declip_pipeline.errors import StoreError
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes
+from declip_pipeline.datasets.samples import Samples
+from declip_pipeline.errors import InputError
+from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader
 from declip_pipeline.store.identity import manifest_sha256
 from declip_pipeline.store.storage import Storage
-from declip_pipeline.store.writer import ShardFile, samples_sha256
-from declip_pipeline.store.zarr_rows import ZarrRows
+from declip_pipeline.store.writer import ShardFile
 
 
 class DamagedRecordError(Exception):
@@ -43,14 +40,13 @@ class LedgerEntry:
 class Layout:
     """What a store should consist of besides its shards, and what of that is not so.
 
-    `header` is corrected where another record contradicts it. `sizes` is (N, 2) int32, None where
-    it cannot be trusted. `is_certain` says whether nothing is in doubt that says how shards are
-    laid out. `arrays` are the sharded arrays by name; `keys` every file but shards, ledger and
-    completion; `wrong` maps those of them that are damaged to how that was seen.
+    `header` is corrected where another record contradicts it. `is_certain` says whether nothing is
+    in doubt that says how shards are laid out. `arrays` are the sharded arrays by name; `keys`
+    every file but shards, ledger and completion; `wrong` maps those of them that are damaged to
+    how that was seen.
     """
 
     header: StoreHeader
-    sizes: np.ndarray | None
     is_certain: bool
     arrays: dict[str, fmt.RowArray]
     keys: set[str]
@@ -75,16 +71,23 @@ def parse_completion(blob: bytes) -> Completion:
     return found
 
 
-def parse_manifest(blob: bytes | None, header: StoreHeader) -> list[dict[str, Any]]:
-    """The samples in row order. Raises `DamagedRecordError` unless they are the identity's."""
+def parse_manifest(blob: bytes | None, header: StoreHeader, recorded: str | None) -> Samples:
+    """Return the samples in row order.
+
+    Raises `DamagedRecordError` unless they are the identity's, and the file's SHA-256 is the
+    `recorded` one of the completion, if there is one.
+    """
+    if blob is None:
+        raise DamagedRecordError("is missing")
+    if recorded is not None and sha256_of_bytes(blob) != recorded:
+        raise DamagedRecordError(
+            f"was edited or damaged, its SHA-256 is not that in {fmt.COMPLETE}"
+        )
     try:
-        value = json.loads(blob or b"")
-        samples: list[dict[str, Any]] = value["samples"]
-        found = manifest_sha256(value["fake_is_white"], samples)
-    except (ValueError, KeyError, TypeError) as error:
-        state = "is missing" if blob is None else f"is damaged ({_reason(error)})"
-        raise DamagedRecordError(state) from error
-    if found != header.identity.manifest_sha256:
+        samples = Samples.from_parquet(blob)
+    except InputError as error:
+        raise DamagedRecordError(f"is damaged ({error})") from error
+    if manifest_sha256(header.fake_is_white, samples) != header.identity.manifest_sha256:
         raise DamagedRecordError("was edited, its SHA-256 is not that of the store's identity")
     return samples
 
@@ -93,10 +96,14 @@ def parse_ledger_entry(
     blob: bytes,
     shard: int,
     header: StoreHeader,
-    samples: Sequence[Mapping[str, Any]],
+    manifest_sha256: str,
     arrays: Mapping[str, fmt.RowArray],
 ) -> LedgerEntry:
-    """A shard's ledger entry. Raises `DamagedRecordError` unless it is that of these rows."""
+    """Return a shard's ledger entry.
+
+    Raises `DamagedRecordError` unless it is that of these rows of a manifest, which is known by
+    the SHA-256 of its file.
+    """
     rows = header.shard_rows(shard)
     try:
         value = json.loads(blob)
@@ -107,7 +114,7 @@ def parse_ledger_entry(
             },
             failures={int(row): str(reason) for row, reason in value["failures"].items()},
         )
-        found_rows, found_samples = value["rows"], value["samples_sha256"]
+        found_rows, found_manifest = value["rows"], value["manifest_sha256"]
         is_another = value["shard"] != shard or found_rows != [rows.start, rows.stop]
         is_canonical = blob == canonical_json(value)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -117,8 +124,8 @@ def parse_ledger_entry(
             f"is that of shard {value['shard']} with rows {found_rows}, "
             f"expected shard {shard} with rows [{rows.start}, {rows.stop}]"
         )
-    if found_samples != samples_sha256([samples[row] for row in rows]):
-        raise DamagedRecordError("is of other pictures: its rows are not those of the manifest")
+    if found_manifest != manifest_sha256:
+        raise DamagedRecordError("is of other images: its manifest is not the store's")
     if not set(entry.failures) <= set(rows):
         raise DamagedRecordError("has failures of rows that are not the shard's")
     expected = {array.shard_key(shard) for array in arrays.values()}
@@ -144,7 +151,7 @@ def corrected_header(storage: Storage, header: StoreHeader, *, rows: int) -> Sto
 def check_metadata(
     storage: Storage,
     header: StoreHeader,
-    samples: Sequence[Mapping[str, Any]],
+    samples: Samples,
     recorded: Mapping[str, str],
 ) -> Layout:
     """Hold every metadata file against its SHA-256 in `recorded`, and against the format.
@@ -169,30 +176,19 @@ def check_metadata(
             f"expected {expected.rows} in shards of {expected.rows_per_shard}"
         )
     header = expected
-    sizes_key = fmt.small_key(fmt.SIZES, (header.rows, 2))
-    sizes = None
-    if not differs(sizes_key, storage.read(sizes_key)):
-        try:
-            rows = ZarrRows(storage, header.rows_per_shard)
-            sizes = rows.read_small(fmt.SIZES, (header.rows, 2), "<i4")
-        except StoreError:
-            wrong[sizes_key] = "is damaged, its checksum differs"
-    is_certain = sizes is not None and fmt.GROUP not in wrong
-    assumed = np.zeros((header.rows, 2), np.int32) if sizes is None else sizes
-    labels = np.asarray([sample["label"] for sample in samples], np.int8)
-    arrays = fmt.row_arrays(header.layers, header.identity.dtype, assumed)
-    blobs = fmt.metadata_blobs(header.to_json(), arrays, labels, assumed)
+    arrays = fmt.row_arrays(header.layers, header.identity.dtype, samples)
+    blobs = fmt.metadata_blobs(header.to_json(), arrays, samples)
     for key, blob in blobs.items():
-        if key in (fmt.GROUP, sizes_key) or differs(key, stored := storage.read(key)):
+        if key == fmt.GROUP or differs(key, stored := storage.read(key)):
             continue
         if not key.endswith(fmt.GROUP):
             if stored != blob:
-                wrong[key] = "holds other labels than the manifest"
-        elif fmt.GROUP in wrong or (sizes is None and key == f"masks/{fmt.GROUP}"):
+                wrong[key] = f"holds other {key.partition('/')[0]} than the manifest"
+        elif fmt.GROUP in wrong:
             continue  # what it should say is in doubt
         elif not _describes(stored or b"", blob, is_recorded=key in recorded):
             wrong[key] = "is not what the format prescribes"
-    return Layout(header, sizes, is_certain, arrays, {*blobs, fmt.MANIFEST}, wrong)
+    return Layout(header, fmt.GROUP not in wrong, arrays, {*blobs, fmt.MANIFEST}, wrong)
 
 
 # How codecs are spelled in JSON may change with zarr-python's versions, what they mean may not.

@@ -15,11 +15,7 @@ class RowSource(ABC):
 
     @abstractmethod
     def read_blob(self, key: str) -> bytes | None:
-        """The bytes of a record (`manifest.json`, a ledger entry), or None where it is absent."""
-
-    @abstractmethod
-    def read_small(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        """An unsharded array, whole: `labels` or `sizes`. Raises `StoreError`."""
+        """Return the bytes of a record (a ledger entry, the manifest); None where it is absent."""
 
     @abstractmethod
     def begin(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from declip_pipeline.errors import StoreError
-from declip_pipeline.fingerprint import sha256_of_bytes, sha256_of_json
+from declip_pipeline.files import sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.reader import Store, is_single_file
 from declip_pipeline.store.records_verification import DamagedRecordError, parse_completion

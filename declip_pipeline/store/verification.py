@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from declip_pipeline.errors import InputError, StoreError
-from declip_pipeline.fingerprint import sha256_of_bytes, sha256_of_json
+from declip_pipeline.files import sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.findings import Findings, Problem
 from declip_pipeline.store.header import StoreHeader, parse_header
@@ -63,13 +63,15 @@ def verify_store(
     header = _read_header(storage)
     store = _Examined(storage, corrected_header(storage, header, rows=header.rows))
     completion = store.read_completion()
+    recorded = {} if completion is None else completion.metadata_sha256
     try:
-        store.found.samples = parse_manifest(storage.read(fmt.MANIFEST), header)
+        manifest = storage.read(fmt.MANIFEST)
+        store.found.samples = parse_manifest(manifest, header, recorded.get(fmt.MANIFEST))
+        store.manifest_sha256 = sha256_of_bytes(manifest or b"")
     except DamagedRecordError as error:
         remedy = "without it nothing else can be told, extract the store again with --overwrite"
         store.found.add(f"{error}; {remedy}", fmt.MANIFEST, is_repairable=False)
         return store.verification({})
-    recorded = {} if completion is None else completion.metadata_sha256
     layout = check_metadata(storage, header, store.found.samples, recorded)
     store.header = layout.header
     for key, what in sorted(layout.wrong.items()):
@@ -117,6 +119,7 @@ class _Examined:
         self.bytes_of: Mapping[str, int] = {}
         self.is_finished = True
         self.ledger_sha256 = ""
+        self.manifest_sha256 = ""
         self._reads = min(storage.parallel_reads, MOST_READS)
 
     def verification(self, arrays: Mapping[str, fmt.RowArray]) -> Verification:
@@ -163,7 +166,7 @@ class _Examined:
                 continue
             try:
                 entry = parse_ledger_entry(
-                    blob, shard, self.header, self.found.samples, layout.arrays
+                    blob, shard, self.header, self.manifest_sha256, layout.arrays
                 )
             except DamagedRecordError as error:
                 self.found.add(str(error), key, shard=shard, rows=rows)
@@ -193,15 +196,15 @@ class _Examined:
             if entry.files
         ]
 
+        sizes = self.found.samples.sizes
+
         def check(task: tuple[int, fmt.RowArray]) -> Damage | None:
             shard, array = task
             key, entry = array.shard_key(shard), entries[shard]
             file, rows = entry.files[key], self.header.shard_rows(shard)
             present = [row for row in rows if row not in entry.failures]
             windows: dict[int, Sequence[int]] = {
-                row - rows.start: array.row_shape
-                if array.name != "masks" or layout.sizes is None
-                else layout.sizes[row]
+                row - rows.start: array.row_shape if array.name != "masks" else sizes[row]
                 for row in present
             }
             damage = check_size(file, self.bytes_of.get(key), windows)

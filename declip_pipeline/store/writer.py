@@ -10,16 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.feature_dtype import feature_dtype
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes, sha256_of_json
+from declip_pipeline.features import FeatureShape, feature_dtype
+from declip_pipeline.files import canonical_json, sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, parse_header, read_json
+from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.shards import Buffer, encode_shard
 from declip_pipeline.store.storage import Storage, storage_at
-from declip_pipeline.store.zarr_rows import ZarrRows
 
 # Files of one shard being written or hashed at once: enough to keep a disk busy while it flushes.
 WRITING_THREADS = 4
@@ -59,35 +58,38 @@ class StoreWriter:
         layers: Mapping[str, FeatureShape],
         dataset: str,
         provenance: Mapping[str, Any],
-        samples: Sequence[Mapping[str, Any]],
+        samples: Samples,
         fake_is_white: bool,
-        sizes: np.ndarray,
     ) -> None:
         """Open the store at `location` for writing, making it if it is not there.
 
-        `samples` are the manifest's rows as plain JSON with `image_sha256` and `mask_sha256`, in
-        the order that a new store's rows shall have; one that is there keeps its own, see
-        `samples`. `sizes` is (N, 2) int32, the height and width of each picture in pixels, in that
-        order. `provenance` (plain JSON) is a record. Raises `StoreError` when `location` holds
-        something else.
+        Args:
+            location: A folder or an s3:// URL.
+            identity: What the store holds.
+            layers: Names to shapes, in order of depth.
+            dataset: Name of the dataset.
+            provenance: Plain JSON, a record.
+            samples: With sizes and hashes, in the order that a new store's rows shall have; a
+                store that exists keeps its own order, see the attribute `samples`.
+            fake_is_white: Which colour of the masks' files marks fake pixels.
+
+        Raises:
+            StoreError: When `location` holds something else.
         """
         self.location = location
         self.storage = storage_at(location)
-        size_of = {
-            sample["id"]: size for sample, size in zip(samples, np.asarray(sizes), strict=True)
-        }
         if not self.storage.exists(fmt.GROUP):
             header = StoreHeader(
                 identity=identity,
                 layers=dict(layers),
                 dataset=dataset,
+                fake_is_white=fake_is_white,
                 provenance=dict(provenance),
                 rows=len(samples),
                 rows_per_shard=fmt.ROWS_PER_SHARD,
             )
             with self.storage.exclusively():
-                manifest = {"fake_is_white": fake_is_white, "samples": list(samples)}
-                self._begin(header, manifest, size_of)
+                self._begin(header, samples)
         self._open()
         if self.header.identity.sha256 != identity.sha256:
             raise StoreError(f"{location} holds another store; pass --overwrite to replace it")
@@ -106,14 +108,13 @@ class StoreWriter:
     def _open(self) -> None:
         """Read what is stored: it holds, whoever began it."""
         self.header = parse_header(self.storage.read(fmt.GROUP), self.location)
-        self.samples = self._stored_samples()
-        source = ZarrRows(self.storage, self.header.rows_per_shard)
-        self.sizes = source.read_small(fmt.SIZES, (self.header.rows, 2), "<i4").astype(np.int32)
-        self.arrays = fmt.row_arrays(self.header.layers, self.header.identity.dtype, self.sizes)
+        manifest = self.storage.read(fmt.MANIFEST)
+        self.samples = read_samples(manifest, self.location)
+        self.manifest_sha256 = sha256_of_bytes(manifest or b"")
+        self.sizes = self.samples.sizes
+        self.arrays = fmt.row_arrays(self.header.layers, self.header.identity.dtype, self.samples)
 
-    def _begin(
-        self, header: StoreHeader, manifest: Mapping[str, Any], size_of: Mapping[str, np.ndarray]
-    ) -> None:
+    def _begin(self, header: StoreHeader, samples: Samples) -> None:
         """Write all of an empty store: the manifest first, the group's own metadata last."""
         if self.storage.exists(fmt.GROUP):
             return
@@ -122,22 +123,14 @@ class StoreWriter:
             if found and fmt.MANIFEST not in found:
                 raise StoreError(f"{self.location} holds other files; name an empty or new folder")
             # Of writers that begin at once, the first decides the order of rows.
-            self.storage.create(fmt.MANIFEST, canonical_json(manifest))
-        samples = self._stored_samples()
-        sizes = _in_row_order(size_of, samples)
-        labels = np.asarray([sample["label"] for sample in samples], np.int8)
-        arrays = fmt.row_arrays(header.layers, header.identity.dtype, sizes)
-        blobs = fmt.metadata_blobs(header.to_json(), arrays, labels, sizes)
+            self.storage.create(fmt.MANIFEST, samples.to_parquet())
+        samples = read_samples(self.storage.read(fmt.MANIFEST), self.location)
+        arrays = fmt.row_arrays(header.layers, header.identity.dtype, samples)
+        blobs = fmt.metadata_blobs(header.to_json(), arrays, samples)
         group = blobs.pop(fmt.GROUP)
         for key in sorted(blobs):
             self.storage.write(key, [blobs[key]])
         self.storage.create(fmt.GROUP, group)
-
-    def _stored_samples(self) -> list[dict[str, Any]]:
-        """The manifest's samples, whose order is that of the rows."""
-        manifest = read_json(self.storage.read, fmt.MANIFEST, self.location)
-        samples: list[dict[str, Any]] = manifest["samples"]
-        return samples
 
     @property
     def is_complete(self) -> bool:
@@ -257,7 +250,7 @@ class StoreWriter:
             entry = {
                 "shard": shard,
                 "rows": [places.start, places.stop],
-                "samples_sha256": samples_sha256([self.samples[row] for row in places]),
+                "manifest_sha256": self.manifest_sha256,
                 "files": {key: asdict(file) for key, file in files.items()},
                 "failures": {str(row): reason for row, reason in failures.items()},
             }
@@ -309,11 +302,6 @@ def delete_store(storage: Storage) -> None:
     storage.delete_all()
 
 
-def samples_sha256(samples: Sequence[Mapping[str, Any]]) -> str:
-    """What a ledger entry says of the samples of its rows, in row order: 64 hex digits."""
-    return sha256_of_json(list(samples))
-
-
 def completion(storage: Storage, header: StoreHeader) -> dict[str, Any]:
     """What `complete.json` says: the root of the tree of hashes over all of a store.
 
@@ -353,15 +341,9 @@ def metadata_keys(keys: Iterable[str], header: StoreHeader) -> list[str]:
     groups = {name.partition("/")[0] for name in names}
     arrays = [*names, "targets", "thumbnails", "masks", fmt.LABELS, fmt.SIZES]
     known = {f"{name}/{fmt.GROUP}" for name in [*groups, *arrays]}
-    known |= {fmt.small_key(fmt.LABELS, (0,)), fmt.small_key(fmt.SIZES, (0, 0))}
+    known |= {f"{fmt.LABELS}/c.0", f"{fmt.SIZES}/c.0.0"}
     known |= {fmt.GROUP, fmt.MANIFEST}
     return [key for key in keys if key in known]
-
-
-def _in_row_order(
-    size_of: Mapping[str, np.ndarray], samples: Sequence[Mapping[str, Any]]
-) -> np.ndarray:
-    return np.asarray([size_of[sample["id"]] for sample in samples], np.int32)
 
 
 def _sha256_of_pieces(pieces: Sequence[Buffer]) -> str:

@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 
 from declip_pipeline.errors import StoreError
-from declip_pipeline.store.format import RowArray, small_key
+from declip_pipeline.store.format import RowArray
 from declip_pipeline.store.row_source import RowSource
 from declip_pipeline.store.shards import (
     ABSENT,
@@ -40,17 +40,6 @@ class ZarrRows(RowSource):
 
     def read_blob(self, key: str) -> bytes | None:
         return self._storage.read(key)
-
-    def read_small(self, name: str, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-        blob = self._storage.read(small_key(name, shape))
-        try:
-            content = check_chunk(np.frombuffer(blob or b"", np.uint8))
-            return np.frombuffer(content, dtype).reshape(shape)
-        except (DamagedChunkError, ValueError) as error:
-            raise StoreError(
-                f"{self.location}: its {name} are missing or damaged; "
-                f"run `declip-pipe cache verify {self.location} --repair`"
-            ) from error
 
     def begin(
         self, array: RowArray, rows: np.ndarray, window: tuple[int, ...] | None = None

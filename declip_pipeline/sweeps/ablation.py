@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
-from declip_pipeline.atomic_files import write_text
+from declip_pipeline.files import write_text
 from declip_pipeline.metrics.bootstrap import NO_INTERVAL, Interval
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
 from declip_pipeline.sweeps.grid import CellResult

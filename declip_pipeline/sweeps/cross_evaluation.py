@@ -16,7 +16,7 @@ from declip_pipeline.evaluation.localization import (
     evaluate_localization,
 )
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs, inputs_like
-from declip_pipeline.fingerprint import sha256_of_file, sha256_of_json
+from declip_pipeline.files import sha256_of_file, sha256_of_json
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.evaluation_files import (
@@ -79,7 +79,7 @@ def evaluate_run(
     folder = run.path / "evaluations" / evaluation_folder(store, split, generators)
     made_from = evaluation_origin(run, store, inputs, split, generators)
     results = read_results(folder, made_from) if reuse else None
-    if results is None or [one.id for one in results] != [store.samples[n]["id"] for n in rows]:
+    if results is None or [one.id for one in results] != store.samples.take(rows).ids:
         results = evaluate_localization(
             decoder.to(device),
             store,

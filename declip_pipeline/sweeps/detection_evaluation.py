@@ -140,7 +140,7 @@ def evaluate_detection(
         "scores": list(names),
     }
     results = read_scores(folder, made_from) if reuse else None
-    if results is None or [one.id for one in results] != [store.samples[n]["id"] for n in every]:
+    if results is None or [one.id for one in results] != store.samples.take(every).ids:
         results = score_rows(
             decoder.to(device),
             store,

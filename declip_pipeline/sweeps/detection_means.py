@@ -7,11 +7,11 @@ from statistics import fmean, stdev
 
 import numpy as np
 
+from declip_pipeline.compute import derived_seed
 from declip_pipeline.evaluation.detection import MEAN_SIGMOID, PictureScores
 from declip_pipeline.metrics.bootstrap import NO_INTERVAL, Interval, percentile_interval
 from declip_pipeline.metrics.detection_intervals import RankedPictures
 from declip_pipeline.metrics.resampling import drawn_deviations, resampled_counts
-from declip_pipeline.seeding import derived_seed
 from declip_pipeline.sweeps.detection_evaluation import DetectionEvaluation, DetectionFigures
 
 METRICS = ("ap", "auc")

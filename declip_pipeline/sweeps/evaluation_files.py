@@ -8,10 +8,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from declip_pipeline.atomic_files import write_json, write_text
 from declip_pipeline.evaluation.localization import ImageResult
-from declip_pipeline.fingerprint import sha256_of_bytes, sha256_of_json
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.files import (
+    folder_name,
+    sha256_of_bytes,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
 from declip_pipeline.store.reader import Store
 
 FILES = "per_image.csv", "summary.json"

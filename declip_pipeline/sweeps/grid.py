@@ -13,9 +13,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from declip_pipeline.atomic_files import write_bytes, write_json
 from declip_pipeline.errors import DeclipError, OutputExistsError, RunBusyError
-from declip_pipeline.fingerprint import sha256_of_json
+from declip_pipeline.files import sha256_of_json, write_bytes, write_json
 from declip_pipeline.sweeps.grid_job import Cell
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.train import Epoch

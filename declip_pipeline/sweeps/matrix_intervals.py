@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from declip_pipeline.compute import derived_seed
 from declip_pipeline.evaluation.figures import interval_of
 from declip_pipeline.evaluation.localization import ImageResult, scenes_of
 from declip_pipeline.metrics.bootstrap import (
@@ -12,7 +13,6 @@ from declip_pipeline.metrics.bootstrap import (
     Interval,
     resampled_means,
 )
-from declip_pipeline.seeding import derived_seed
 from declip_pipeline.sweeps.cross_evaluation import Evaluation
 
 # A generator and its pictures, what the runs were trained on, their kind, and the store.

@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
-from declip_pipeline.atomic_files import write_text
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.figures import Figures
 from declip_pipeline.evaluation.localization import METRICS
+from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store

@@ -8,7 +8,7 @@ from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.figures import metric_values
 from declip_pipeline.evaluation.localization import METRICS, ImageResult, scenes_of
 from declip_pipeline.feeding.decoder_inputs import inputs_like
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store
@@ -89,7 +89,7 @@ def plan_comparison(
 
 def results_by_picture(store: Store, results: Sequence[ImageResult]) -> dict[Picture, ImageResult]:
     """The results of a store's rows by what pairs them with those of another store."""
-    place = {sample["id"]: row for row, sample in enumerate(store.samples)}
+    place = {name: row for row, name in enumerate(store.samples.ids)}
     return {_picture(store, place[result.id]): result for result in results}
 
 

@@ -1,161 +1,203 @@
-"""Trains the cells of a grid in this process."""
+"""Training the groups of a grid on Dask workers: what the grid sends, and what a worker does."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import socket
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from declip_pipeline.devices import choose_device
-from declip_pipeline.errors import DeclipError, RunBusyError
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.errors import DeclipError, InputError
+from declip_pipeline.jobs import worker
+from declip_pipeline.jobs.tasks import run_tasks
+from declip_pipeline.jobs.workers import Workers
 from declip_pipeline.store.reader import Store
+from declip_pipeline.store.shared_place import require_token, token_at
+from declip_pipeline.store.storage import absolute_location
+from declip_pipeline.sweeps.grid import EpochScore, Outcomes
 from declip_pipeline.sweeps.grid_job import Cell, GridJob
-from declip_pipeline.training.localization_run import PlannedRun, plan_run, train_runs
-from declip_pipeline.training.probe_type import is_probe
-from declip_pipeline.training.recipe import choose_precision
+from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
 from declip_pipeline.training.train import Epoch
-from declip_pipeline.training.training_data import TrainingData
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+SHARED_DISK = "a disk that all workers mount at the same path"
 
 
-class GridTrainer:
-    """Trains cells of a job in this process; what they read is kept from one to the next."""
+class WorkerTraining:
+    """Trains the cells of a job on the workers of a Dask client: the `RunGroups` of a `Grid`.
 
-    def __init__(self, job: GridJob, notice: Callable[[str], None] = lambda line: None) -> None:
-        """Raises `StoreError` for a store that cannot be opened, `InputError`."""
-        if job.tensorboard:
-            require_tensorboard()
-        self.job = job
+    A worker is given one group at a time. Workers that connect later take part. A group whose
+    worker is lost continues from its runs' checkpoints on the next free worker.
+    """
+
+    def __init__(
+        self,
+        client: "Client",
+        job: GridJob,
+        cells: Sequence[Cell],
+        notice: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Check the workers.
+
+        Args:
+            client: The workers' client.
+            job: The job; `job.device` is the workers' device.
+            cells: All cells that may be trained.
+            notice: Called with lines for the user.
+
+        Raises:
+            InputError: A worker has another version of this package, sees other stores or another
+                folder of runs than this process, or would compute differently from the others.
+        """
+        self._workers = Workers(client)
         self._notice = notice
-        self._plans: dict[Cell, PlannedRun] = {}
-        self.stores = [Store(place) for place in job.stores]
-
-    @cached_property
-    def data(self) -> TrainingData:
-        """What the trainings are fed with."""
-        beside: dict[tuple[str, str], list[Store]] = {}
-        for place, layer in self.job.beside:
-            store = Store(place)
-            beside.setdefault((store.identity.weights_sha256, layer), []).append(store)
-        return TrainingData(
-            self.stores,
-            beside=[FeatureSource(layer, tuple(some)) for (_, layer), some in beside.items()],
-            fusion=self.job.fusion,
-            uncached=self.job.uncached,
-            device=choose_device(self.job.device),
-            notice=self._notice,
+        runs = Path(job.runs)
+        self._job = job = replace(
+            job,
+            stores=tuple(absolute_location(place) for place in job.stores),
+            beside=tuple((absolute_location(place), layer) for place, layer in job.beside),
+            runs=absolute_location(job.runs),
+            # A name such as "auto" might choose another device on a worker that connects later.
+            device=self._workers.device_kind(job.device),
         )
+        identities = [Store(place).identity.sha256 for place in _store_places(job)]
 
-    def identity(self) -> dict[str, Any]:
-        """What makes a grid of the same cells the same grid, as plain JSON."""
-        job = self.job
-        return {
-            "stores": [store.identity.sha256 for store in self.stores],
-            "beside": [[Store(place).identity.sha256, layer] for place, layer in job.beside],
-            "fusion": job.fusion,
-            "precision": job.precision,
-            **({"uncached": True} if job.uncached else {}),
-            **job.recipe.to_json(),
+        def check(addresses: list[str] | None) -> dict[str, list[str]]:
+            with token_at(job.runs) as (_, token):
+                return self._workers.ask(
+                    _plan_runs, job, list(cells), identities, token, workers=addresses
+                )
+
+        names = self._workers.admit(
+            check,
+            differing="it would compute in another precision",
+            remedy="the workers' processors differ, they would compute in different precisions; "
+            "name one with --precision",
+        )
+        self._folders = {
+            cell: RunFolder(runs / name) for cell, name in zip(cells, names, strict=True)
         }
 
-    def plan(self, cell: Cell) -> PlannedRun:
-        """The run that a cell is. Raises what `plan_run` does."""
-        if cell not in self._plans:
-            self._plans[cell] = self._plan(cell)
-        return self._plans[cell]
+    def split(self, groups: Sequence[list[int]]) -> list[list[int]]:
+        """Halve the largest groups until there is one for each worker, and return them.
 
-    def _plan(self, cell: Cell) -> PlannedRun:
-        # Without a cache all is as published.
-        is_published = self.job.uncached and self.job.precision == "auto"
-        asked = "float32" if is_published else self.job.precision
-        precision: Any = choose_precision(asked, cell.decoder_type, self.data.device)
-        recipe = replace(
-            self.job.recipe,
-            decoder_type=cell.decoder_type,
-            # Widths are a conv decoder's; others of the same grid have none.
-            widths=self.job.recipe.widths if cell.decoder_type.startswith("conv") else None,
-            seed=cell.seed,
-            learning_rate=cell.learning_rate,
-            precision=precision,
-        )
-        return plan_run(
-            self.data,
-            Path(self.job.runs),
-            layer=cell.layer,
-            recipe=recipe,
-            train_on=cell.train_on,
-            name=self.job.name,
-        )
-
-    def groups(self, cells: Sequence[Cell]) -> list[list[int]]:
-        """Which cells are trained side by side, as their numbers.
-
-        Linear decoders and probes cost less than what they read: those with the same pictures in
-        the same order, on as many layers as the fast tier keeps together, are one group. All others
-        are groups of their own.
+        A run's result does not depend on which runs are trained beside it.
         """
-        groups: list[list[int]] = []
-        together: dict[Any, list[int]] = {}
-        for number, cell in enumerate(cells):
-            if is_light(cell):
-                together.setdefault((cell.train_on, cell.seed), []).append(number)
-                if together[cell.train_on, cell.seed] == [number]:
-                    groups.append(together[cell.train_on, cell.seed])
-            else:
-                groups.append([number])
-        parts = [part for group in groups for part in self._fitting(group, cells)]
-        # Those that read the same one after another, whatever their seeds.
-        places: dict[Any, int] = {}
-        for part in parts:
-            places.setdefault(_read_by(part, cells), len(places))
-        return sorted(parts, key=lambda part: places[_read_by(part, cells)])
+        parts = list(groups)
+        while len(parts) < len(self._workers.usable()):
+            place = max(range(len(parts)), key=lambda place: len(parts[place]))
+            middle = len(parts[place]) // 2
+            if not middle:
+                break
+            parts[place : place + 1] = [parts[place][:middle], parts[place][middle:]]
+        return parts
 
-    def _fitting(self, group: list[int], cells: Sequence[Cell]) -> list[list[int]]:
-        if len(group) == 1:
-            return [group]
-        cell = cells[group[0]]
-        layers = list(dict.fromkeys(cells[number].layer for number in group))
-        inputs = {layer: self.data.inputs(layer) for layer in layers}
-        generators = cell.train_on or self.data.generators
-        parts = self.data.at_once(list(inputs.values()), generators, self.job.recipe.targets)
-        return [
-            [number for number in group if inputs[cells[number].layer] in part] for part in parts
-        ]
+    def __call__(
+        self,
+        cells: Sequence[Cell],
+        groups: Sequence[list[int]],
+        begun: Callable[[list[int]], None],
+        learned: Callable[[int, Sequence[EpochScore]], None],
+    ) -> Generator[tuple[list[int], Outcomes], None, None]:
+        """Train the groups; see `RunGroups`. Raises `DeclipError` when the scheduler is lost."""
+        told: dict[int, int] = {}
 
-    def train(
-        self, cells: Sequence[Cell], on_epoch: Callable[[int, Epoch], None]
-    ) -> list[RunFolder | DeclipError]:
-        """Train cells of one group, or find them finished; a run's folder for each, or an error.
+        def progressed(place: int) -> bool:
+            """Report the new epochs in the folders of a group's runs."""
+            before = sum(told.values())
+            for number in groups[place]:
+                try:
+                    records = self._folders[cells[number]].epochs()
+                except (InputError, OSError):
+                    continue  # the worker will report what is wrong with the folder
+                if new := records[told.get(number, 0) :]:
+                    told[number] = len(records)
+                    epochs = [Epoch.from_json(record) for record in new]
+                    learned(number, [(epoch.epoch, epoch.valid_score) for epoch in epochs])
+            return sum(told.values()) > before
 
-        `on_epoch` is told the number of the cell in `cells`.
-        """
-        runs = [self.plan(cell) for cell in cells]
-        with tensorboard_log() if self.job.tensorboard else nullcontext() as log:
+        def title(place: int) -> str:
+            runs = len(groups[place])
+            return "this run" if runs == 1 else f"these {runs} runs"
 
-            def tell(number: int, epoch: Epoch) -> None:
-                if log is not None:
-                    log(runs[number].folder, epoch)
-                on_epoch(number, epoch)
+        ended = run_tasks(
+            self._workers,
+            _train_group,
+            [(self._job, [cells[number] for number in group]) for group in groups],
+            at_once=1,
+            notice=self._notice,
+            begun=lambda place: begun(groups[place]),
+            progressed=progressed,
+            title=title,
+            smaller="`micro_batch_size`",
+        )
+        with closing(ended):
+            for place, outcome in ended:
+                group = groups[place]
+                errors = [outcome] * len(group) if isinstance(outcome, Exception) else outcome
+                yield (
+                    group,
+                    [
+                        self._folders[cells[number]] if error is None else error
+                        for number, error in zip(group, errors, strict=True)
+                    ],
+                )
 
-            outcomes = train_runs(self.data, runs, tell)
-        for number, outcome in enumerate(outcomes):
-            if isinstance(outcome, RunBusyError):
-                for record in runs[number].folder.epochs():
-                    on_epoch(number, Epoch.from_json(record))
-        return [
-            run.folder if error is None else error
-            for run, error in zip(runs, outcomes, strict=True)
-        ]
+    def release(self) -> None:
+        """Drop the stores and features that workers keep: those of a scheduler live on."""
+        self._workers.release()
 
 
-def _read_by(group: Sequence[int], cells: Sequence[Cell]) -> Any:
-    """What a group of cells reads."""
-    return cells[group[0]].train_on, frozenset(cells[number].layer for number in group)
+def _store_places(job: GridJob) -> list[str]:
+    return [*job.stores, *(place for place, _ in job.beside)]
 
 
-def is_light(cell: Cell) -> bool:
-    """Whether training a cell's decoder costs less than feeding it."""
-    return cell.decoder_type == "linear" or is_probe(cell.decoder_type)
+def _plan_runs(
+    job: GridJob, cells: Sequence[Cell], identities: Sequence[str], token: str
+) -> list[str]:
+    """In a worker: return the names of the cells' runs, as this worker would train them.
+
+    Args:
+        job: The job.
+        cells: The cells.
+        identities: SHA-256 of the identities of `_store_places(job)`.
+        token: Token in the folder of the runs.
+
+    Raises:
+        InputError: The worker does not see the same stores or the token.
+    """
+    worker.forget()  # a store may have been written again since
+    host = socket.gethostname()
+    for place, sha256 in zip(_store_places(job), identities, strict=True):
+        try:
+            found = Store(place).identity.sha256
+        except DeclipError as error:
+            raise InputError(
+                f"the worker on {host} cannot use the store {place}: {error}; keep stores on "
+                f"{SHARED_DISK}, or in a bucket"
+            ) from error
+        if found != sha256:
+            raise InputError(
+                f"the worker on {host} sees another store at {place}, {found[:12]} instead of "
+                f"{sha256[:12]}; keep stores on {SHARED_DISK}, or in a bucket"
+            )
+    require_token(job.runs, token, "-o", SHARED_DISK)
+    trainer = _trainer(job)
+    return [trainer.plan(cell).folder.path.name for cell in cells]
+
+
+def _train_group(job: GridJob, cells: Sequence[Cell]) -> list[DeclipError | None]:
+    """In a worker: train the cells side by side; return why each run did not end, or None.
+
+    Finished runs are left alone, others continue from their checkpoints. A cancelled training
+    stops after its current epoch.
+    """
+    outcomes = _trainer(job).train(cells, lambda number, epoch: worker.require_wanted())
+    return [outcome if isinstance(outcome, DeclipError) else None for outcome in outcomes]
+
+
+def _trainer(job: GridJob) -> GridTrainer:
+    return worker.keep("trainer", job, lambda: GridTrainer(job, worker.notice))

@@ -5,9 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from declip_pipeline.backbones.hub import download
-from declip_pipeline.backbones.strict_weights import differences, is_weight
-from declip_pipeline.backbones.weights_file import read_tensors
+from declip_pipeline.backbones.weights import differences, download, is_weight, read_tensors
 from declip_pipeline.errors import WeightsError
 
 ARCH = "timm's legacy_xception"

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder, PositionDecoder
 from declip_pipeline.decoders.initialization import initialize
-from declip_pipeline.devices import exact_float32
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
 from declip_pipeline.training.enlarged_loss import enlarged_cross_entropy
 from declip_pipeline.training.recipe import Recipe

@@ -12,7 +12,7 @@ from declip_pipeline.decoders.building import (
 )
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
 from declip_pipeline.training.learner import GradientLearner, Learner
 from declip_pipeline.training.probe_type import PROBE_TYPES, is_probe, probe_components

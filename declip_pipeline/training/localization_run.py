@@ -10,8 +10,7 @@ import torch
 
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
-from declip_pipeline.fingerprint import sha256_of_json
-from declip_pipeline.folder_names import folder_name
+from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder

@@ -8,7 +8,7 @@ from torch import Tensor
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.initialization import initialize
 from declip_pipeline.decoders.patch_forensics import PatchForensicsDecoder
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.training.imagenet_weights import imagenet_tensors
 from declip_pipeline.training.learner import GradientLearner
 from declip_pipeline.training.patch_labels import patch_labels

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 
 def patch_labels(targets: Tensor, shape: FeatureShape) -> Tensor:

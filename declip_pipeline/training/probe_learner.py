@@ -9,12 +9,12 @@ import torch.nn.functional as F
 from sklearn.linear_model import SGDClassifier
 from torch import Tensor
 
+from declip_pipeline.compute import derived_seed
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import TrainingError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
-from declip_pipeline.seeding import derived_seed
 from declip_pipeline.training.learner import LookingLearner
 from declip_pipeline.training.patch_labels import patch_labels
 from declip_pipeline.training.patch_projection import PatchMoments, PatchProjection

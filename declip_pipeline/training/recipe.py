@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 from declip_pipeline.options import Initialization, Option, PoolingName, Precision
 from declip_pipeline.training.probe_type import is_probe
 from declip_pipeline.training.validation_score import ScoreName

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from declip_pipeline import __version__
-from declip_pipeline.atomic_files import write_bytes, write_json, write_text
 from declip_pipeline.errors import InputError, OutputExistsError, RunBusyError
+from declip_pipeline.files import write_bytes, write_json, write_text
 from declip_pipeline.store.local_storage import LocalStorage
 from declip_pipeline.training.validation_score import score_name
 

@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from declip_pipeline.core_threads import MapParts, mapping_parts
+from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, permutation
 from declip_pipeline.decoders.decoder_file import save_decoder
-from declip_pipeline.devices import is_out_of_memory
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.evaluation.validation import VALIDATIONS, Judged
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
-from declip_pipeline.seeding import permutation
 from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe

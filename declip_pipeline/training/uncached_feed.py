@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from declip_pipeline.backbones.contract import Backbone
-from declip_pipeline.core_threads import torch_threads
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.compute import torch_threads
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError
-from declip_pipeline.extraction.recorded_backbone import open_recorded_backbone
+from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.feature_dtype import StoredFeatures, to_device
+from declip_pipeline.features import StoredFeatures, to_device
 from declip_pipeline.feeding.batch import Batch, Features
 from declip_pipeline.feeding.column import in_place, read_ahead
 from declip_pipeline.feeding.feature_source import FeatureSource
@@ -41,12 +41,12 @@ class RecordedBackbones:
     def of(self, store: Store) -> Backbone:
         """The backbone that a store was made with, in its precision, not compiled.
 
-        Raises what `open_recorded_backbone` does.
+        Raises what `open_store_backbone` does.
         """
         identity = store.identity
         key = identity.backbone, identity.weights_sha256, identity.precision
         if key not in self._opened:
-            self._opened[key] = open_recorded_backbone(
+            self._opened[key] = open_store_backbone(
                 store.header,
                 store.location,
                 arch=str(store.provenance.get("arch", identity.backbone)),
@@ -85,9 +85,7 @@ class UncachedFeed:
         self.device = device
         # A light decoder is trained with one; its backbone is not light.
         self._torch_threads = torch.get_num_threads()
-        self._ids = [
-            str(store.samples[row]["id"]) for store, rows in parts for row in rows.tolist()
-        ]
+        self._ids = [name for store, rows in parts for name in store.samples.take(rows).ids]
         self._labels = (
             torch.cat([labels_as_targets(store, rows) for store, rows in parts])
             if targets == "labels"
@@ -166,7 +164,7 @@ class _View:
             backbone = backbones.of(store)
             read = _reader(store, backbone)
             self._rows += [
-                (read, Sample.from_json(store.samples[row]), backbone)
+                (read, store.samples[row], backbone)
                 for row in sources[0].rows_of(fed, rows).tolist()
             ]
 
@@ -210,7 +208,7 @@ class _View:
                 some = own[first : first + PICTURES_AT_ONCE]
                 batch = torch.from_numpy(np.stack([pictures[place] for place in some]))
                 shown = to_device(batch, backbone.device).permute(0, 3, 1, 2)
-                for layer, values in backbone.forward(shown, self._layers).items():
+                for layer, values in backbone.features(shown, self._layers).items():
                     pieces[layer].append((np.asarray(some), values))
         return {layer: in_place(some) for layer, some in pieces.items()}
 
@@ -233,7 +231,6 @@ def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
             "leave it out"
         )
     read = sample_reader(
-        store.samples,
         root=root,
         view=view_named(store.identity.view),
         fake_is_white=store.fake_is_white,

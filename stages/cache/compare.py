@@ -79,7 +79,7 @@ def compare(
 
 def _judged(path: Path, stores: tuple, device: str) -> dict:  # type: ignore[type-arg]
     """A run's IoU on the test split of both stores."""
-    from declip_pipeline.devices import choose_device
+    from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.localization import mean_figures
     from declip_pipeline.sweeps.cross_evaluation import evaluate_run
     from declip_pipeline.training.run_folder import RunFolder

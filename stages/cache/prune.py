@@ -36,7 +36,7 @@ def prune(
             "say what to remove: --layers, --generators or --split, or --all for the whole store"
         )
 
-    from declip_pipeline.backbones.layer_selection import select_layers
+    from declip_pipeline.backbones.registry import select_layers
     from declip_pipeline.extraction.pruning import prune_store
     from declip_pipeline.store.format import MANIFEST
     from declip_pipeline.store.listing import describe_store

@@ -73,7 +73,7 @@ def verify(
         result(_line(problem))
     mendable = sum(problem.is_repairable for problem in found.problems)
     if mendable and repair:
-        from declip_pipeline.devices import choose_device
+        from declip_pipeline.compute import choose_device
         from declip_pipeline.extraction.repair import repair_store
 
         with progress("repairing") as tell:

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.backbones.registry import known_architectures, open_backbone
+from declip_pipeline.backbones.registry import known_backbones, open_backbone
 from declip_pipeline.errors import InputError, UnknownNameError
 
 TINY_VIT = str(Path(__file__).parents[1] / "golden" / "tiny_vit_openai.pt")
@@ -26,8 +26,8 @@ def test_names_are_canonical(arch: str, weights: list[str], name: str) -> None:
     assert open_backbone(arch, weights=weights).name == name
 
 
-def test_known_architectures_are_few_and_cover_every_kind() -> None:
-    known = known_architectures()
+def test_known_backbones_are_few_and_cover_every_kind() -> None:
+    known = known_backbones()
     assert len(known) < 20
     assert {"efficientnet-lite0", "CLIP:ViT-L/14", "CLIP:RN50"} <= set(known)
     text = " ".join(known)

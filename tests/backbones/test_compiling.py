@@ -29,16 +29,16 @@ def pictures(count):
     ],
 )
 def test_a_compiled_backbone_gives_the_same_layers(arch, weights):
-    backbone = open_backbone(arch, weights=[str(file) for file in weights])
+    backbone = open_backbone(arch, weights=[str(file) for file in weights], device="cpu")
     asked = [next(iter(backbone.layers)), list(backbone.layers)[-1]]
     # Of the last batch of a shard, the size differs.
-    expected = [backbone.forward(pictures(count), asked) for count in (3, 2)]
+    expected = [backbone.features(pictures(count), asked) for count in (3, 2)]
     assert not backbone.is_compiled
     # This back end traces as all do, and needs no C++ compiler.
     assert backbone.compile("aot_eager") is backbone
     assert backbone.is_compiled
     for count, layers in zip((3, 2), expected, strict=True):
-        compiled = backbone.forward(pictures(count), asked)
+        compiled = backbone.features(pictures(count), asked)
         assert list(compiled) == list(layers)
         for name, values in layers.items():
             torch.testing.assert_close(compiled[name], values, rtol=1e-4, atol=1e-5)
@@ -48,7 +48,9 @@ def test_a_machine_that_cannot_compile_says_so_in_one_line():
     def broken(graph, examples):
         raise RuntimeError("no compiler found\nand a long story")
 
-    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)]).compile(broken)
+    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)], device="cpu").compile(
+        broken
+    )
     with pytest.raises(DeclipError, match="cannot be compiled here: .*; leave out --compile") as at:
-        backbone.forward(pictures(1), ["layer0"])
+        backbone.features(pictures(1), ["layer0"])
     assert "\n" not in str(at.value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from declip_pipeline.backbones.contract import Backbone
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -76,7 +76,7 @@ def test_every_layer_equals_the_reference(
 ) -> None:
     backbone = tiny[kind]
     assert list(backbone.layers) == layers
-    features = backbone.forward(images, layers)
+    features = backbone.features(images, layers)
     for layer in layers:
         assert difference(features[layer], f"{kind}/{layer}") < tolerance
 
@@ -88,5 +88,5 @@ def test_the_fusion_equals_the_reference(
     fused = open_backbone(
         "CLIP:from-file,CLIP:from-file", weights=[TINY["vit"], TINY["rn"]], device=str(device)
     )
-    features = fused.forward(images, ["layer2"])
+    features = fused.features(images, ["layer2"])
     assert difference(features["layer2"], "fusion/vit_layer2+rn_layer3") < tolerance

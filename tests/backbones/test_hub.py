@@ -10,7 +10,7 @@ import timm
 import torch
 from huggingface_hub import constants
 
-from declip_pipeline.backbones import hub, open_clip_backbones
+from declip_pipeline.backbones import from_open_clip, weights
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import DownloadError
 
@@ -19,7 +19,7 @@ class NoNetwork:
     """Stands in for the hub's client on a machine without a network."""
 
     def head(self, url: str, timeout: float) -> None:
-        assert timeout <= hub.PROBE_SECONDS
+        assert timeout <= weights.PROBE_SECONDS
         raise OSError(f"[Errno -2] Name or service not known: {url}")
 
 
@@ -43,7 +43,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_a_failed_download_names_the_model_and_the_ways_out_at_once(
     arch: str, name: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert open_clip_backbones  # imported before the clock starts
+    assert from_open_clip  # imported before the clock starts
     start = time.monotonic()
     with pytest.raises(DownloadError) as caught:
         open_backbone(arch)
@@ -76,15 +76,15 @@ def test_what_was_downloaded_before_opens_without_a_network(no_network: Path) ->
     assert cached.weights_sha256 == given.weights_sha256
     images = torch.rand(1, 3, 160, 160)
     assert torch.equal(
-        cached.forward(images, ["layer5"])["layer5"], given.forward(images, ["layer5"])["layer5"]
+        cached.features(images, ["layer5"])["layer5"], given.features(images, ["layer5"])["layer5"]
     )
 
 
 def test_the_clients_state_is_put_back() -> None:
     before = (constants.HF_HUB_OFFLINE, logging.root.manager.disable, list(warnings.filters))
-    assert hub.from_hub("a model", lambda: constants.HF_HUB_OFFLINE) is True
+    assert weights.from_hub("a model", lambda: constants.HF_HUB_OFFLINE) is True
     with pytest.raises(DownloadError, match="the weights of a model"):
-        hub.from_hub("a model", lambda: 1 / 0)
+        weights.from_hub("a model", lambda: 1 / 0)
     after = (constants.HF_HUB_OFFLINE, logging.root.manager.disable, list(warnings.filters))
     assert after == before
 
@@ -97,10 +97,10 @@ def test_a_hub_that_answers_is_used_and_its_errors_are_told(
             return f"{url} within {timeout}"
 
     monkeypatch.setattr(huggingface_hub, "get_session", Answers)
-    assert hub.from_hub("a model", lambda: constants.HF_HUB_OFFLINE) is False
+    assert weights.from_hub("a model", lambda: constants.HF_HUB_OFFLINE) is False
 
     def missing() -> None:
         raise FileNotFoundError("404 no such repository\nwith more lines")
 
     with pytest.raises(DownloadError, match=r"of a model \(404 no such repository\); connect"):
-        hub.from_hub("a model", missing)
+        weights.from_hub("a model", missing)

@@ -1,6 +1,6 @@
 import pytest
 
-from declip_pipeline.backbones.layer_selection import select_layers
+from declip_pipeline.backbones.registry import select_layers
 from declip_pipeline.errors import InputError, UnknownNameError
 
 VIT = [f"layer{block}" for block in range(24)]

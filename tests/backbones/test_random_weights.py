@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from declip_pipeline.backbones.random_weights import random_seed
 from declip_pipeline.backbones.registry import open_backbone
+from declip_pipeline.backbones.weights import random_seed
 from declip_pipeline.errors import InputError
 
 

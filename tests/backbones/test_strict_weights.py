@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from declip_pipeline.backbones.strict_weights import load_strictly, sha256_of_tensors, shape_text
+from declip_pipeline.backbones.weights import load_strictly, sha256_of_tensors, shape_text
 from declip_pipeline.errors import WeightsError
 
 

@@ -1,6 +1,7 @@
-"""What every backbone must obey; a new one joins by a line in `BACKBONES`."""
+"""Contract of every built-in backbone, and of backbones of one's own; a line adds one."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torch
 from torch.nn.modules.module import register_module_forward_hook
 
-from declip_pipeline.backbones.contract import Backbone, Preprocessing
+from declip_pipeline.backbones.backbone import Backbone, Preprocessing
+from declip_pipeline.backbones.network import NetworkBackbone
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.errors import DeclipError, InputError
+from declip_pipeline.features import FeatureShape
+from declip_pipeline.testing.backbones import BackboneContract
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY_VIT = str(GOLDEN / "tiny_vit_openai.pt")
@@ -34,30 +37,7 @@ BACKBONES: dict[str, tuple[str, list[str]]] = {
 
 def open_named(case: str) -> Backbone:
     arch, weights = BACKBONES[case]
-    return open_backbone(arch, weights=weights)
-
-
-@pytest.fixture(scope="module", params=BACKBONES)
-def case(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def backbone(case: str) -> Backbone:
-    return open_named(case)
-
-
-@pytest.fixture(scope="module")
-def images(backbone: Backbone) -> torch.Tensor:
-    size = (2, 3, backbone.preprocessing.height, backbone.preprocessing.width)
-    return torch.randint(
-        0, 256, size, dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
-    )
-
-
-@pytest.fixture(scope="module")
-def features(backbone: Backbone, images: torch.Tensor) -> dict[str, torch.Tensor]:
-    return backbone.forward(images, list(backbone.layers))
+    return open_backbone(arch, weights=weights, device="cpu")
 
 
 @contextmanager
@@ -72,109 +52,115 @@ def counted_modules(calls: list[str]) -> Iterator[None]:
         handle.remove()
 
 
-def test_features_have_the_shapes_that_layers_promise(
-    backbone: Backbone, features: dict[str, torch.Tensor]
-) -> None:
-    assert list(features) == list(backbone.layers)
-    for layer, shape in backbone.layers.items():
-        assert isinstance(shape, FeatureShape)
-        assert tuple(features[layer].shape) == (2, *shape.array_shape)
+@pytest.fixture(scope="module", params=BACKBONES)
+def case(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
 
 
-def test_features_are_finite_float32_that_differ_between_pictures(
-    features: dict[str, torch.Tensor],
-) -> None:
-    for values in features.values():
-        assert values.dtype == torch.float32
-        assert values.is_contiguous()
-        assert torch.isfinite(values).all()
-        assert not torch.equal(values[0], values[1])
+@pytest.fixture(scope="module")
+def backbone(case: str) -> Backbone:
+    return open_named(case)
 
 
-def test_bytes_and_floats_agree(
-    backbone: Backbone, images: torch.Tensor, features: dict[str, torch.Tensor]
-) -> None:
-    again = backbone.forward(images.float() / 255, list(backbone.layers))
-    for layer, values in features.items():
-        assert torch.equal(again[layer], values)
+class TestBuiltInBackbones(BackboneContract):
+    def test_only_as_deep_as_the_deepest_requested_layer(
+        self, backbone: Backbone, images: torch.Tensor
+    ) -> None:
+        depths = []
+        for layer in backbone.layers:
+            calls: list[str] = []
+            with counted_modules(calls):
+                backbone.features(images[:1], [layer])
+            depths.append(len(calls))
+        assert depths == sorted(set(depths))
+
+    def test_opened_again_it_is_the_same(
+        self, case: str, backbone: Backbone, images: torch.Tensor, features: dict[str, torch.Tensor]
+    ) -> None:
+        again = open_named(case)
+        assert again.name == backbone.name
+        assert again.layers == backbone.layers
+        assert again.preprocessing == backbone.preprocessing
+        assert again.weights_sha256 == backbone.weights_sha256
+        layer = next(iter(backbone.layers))
+        assert torch.equal(again.features(images, [layer])[layer], features[layer])
 
 
-def test_order_and_repeats_of_the_asked_layers_do_not_matter(
-    backbone: Backbone, images: torch.Tensor, features: dict[str, torch.Tensor]
-) -> None:
-    names = list(backbone.layers)
-    first, last = names[0], names[-1]
-    some = backbone.forward(images, [last, first, last])
-    assert list(some) == list(dict.fromkeys([first, last]))
-    assert torch.equal(some[first], features[first])
-    assert torch.equal(some[last], features[last])
+PREPROCESSING = Preprocessing(32, 48, "bicubic", (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
 
 
-def test_no_layers_give_no_features(backbone: Backbone, images: torch.Tensor) -> None:
-    assert backbone.forward(images, []) == {}
+class TestNetworkOfOnesOwn(BackboneContract):
+    """A backbone of a PyTorch network, with a grid and a sequence of tokens."""
+
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        torch.manual_seed(1)
+        stem = torch.nn.Conv2d(3, 8, 4, stride=4)
+        block = torch.nn.Linear(8, 6)
+
+        def compute(images: torch.Tensor, layers: list[str]) -> dict[str, torch.Tensor]:
+            grid = stem(images)
+            found = {"grid": grid}
+            if "tokens" in layers:
+                found["tokens"] = block(grid.flatten(2).transpose(1, 2))
+            return found
+
+        return NetworkBackbone(
+            "mine",
+            torch.nn.ModuleList([stem, block]),
+            layers={"grid": FeatureShape(8, 8, 12), "tokens": FeatureShape(6, 8, 12, 0)},
+            preprocessing=PREPROCESSING,
+            compute=compute,
+        )
 
 
-def test_a_picture_does_not_depend_on_its_batch(
-    backbone: Backbone, images: torch.Tensor, features: dict[str, torch.Tensor]
-) -> None:
-    alone = backbone.forward(images[1:], list(backbone.layers))
-    for layer, values in features.items():
-        scale = float(values.abs().max())
-        torch.testing.assert_close(alone[layer][0], values[1], rtol=0, atol=2e-5 * scale)
+class Brightness(Backbone):
+    """A backbone without a network: the mean of each channel over cells of 16x16 pixels."""
+
+    name = "brightness"
+    preprocessing = PREPROCESSING
+    layers = {"layer0": FeatureShape(3, 2, 3)}  # noqa: RUF012
+    weights_sha256 = hashlib.sha256(b"no weights").hexdigest()
+
+    def features(self, images: torch.Tensor, layers: Sequence[str]) -> dict[str, torch.Tensor]:
+        self.check_images(images)
+        values = images.float() / 255 if images.dtype == torch.uint8 else images
+        means = torch.nn.functional.avg_pool2d(values, 16)
+        return dict.fromkeys(self.in_depth_order(layers), means)
 
 
-def test_only_as_deep_as_the_deepest_asked_layer(backbone: Backbone, images: torch.Tensor) -> None:
-    depths = []
-    for layer in backbone.layers:
-        calls: list[str] = []
-        with counted_modules(calls):
-            backbone.forward(images[:1], [layer])
-        depths.append(len(calls))
-    assert depths == sorted(set(depths))
+class TestBackboneWithoutNetwork(BackboneContract):
+    @pytest.fixture
+    def backbone(self) -> Backbone:
+        return Brightness()
+
+    def test_what_it_does_not_support_is_refused(self, backbone: Backbone) -> None:
+        with pytest.raises(InputError, match="brightness computes on the CPU only; use `device="):
+            backbone.to("cuda")
+        with pytest.raises(InputError, match="brightness computes in float32 only; use `precis"):
+            backbone.in_precision("bfloat16")
+        with pytest.raises(DeclipError, match="brightness cannot be compiled"):
+            backbone.compile()
 
 
-def test_weights_are_frozen_and_no_graph_is_kept(
-    backbone: Backbone, features: dict[str, torch.Tensor]
-) -> None:
-    parts = getattr(backbone, "parts", [backbone])
-    for part in parts:
-        assert not part.tower.network.training
-        assert not any(weight.requires_grad for weight in part.tower.network.parameters())
-    for values in features.values():
-        assert not values.requires_grad
-        assert values.grad_fn is None
+def broken(compute) -> NetworkBackbone:
+    return NetworkBackbone(
+        "mine",
+        torch.nn.Identity(),
+        layers={"grid": FeatureShape(3, 32, 48)},
+        preprocessing=PREPROCESSING,
+        compute=compute,
+    )
 
 
-def test_opened_again_it_is_the_same(
-    case: str, backbone: Backbone, images: torch.Tensor, features: dict[str, torch.Tensor]
-) -> None:
-    again = open_named(case)
-    assert again.name == backbone.name
-    assert again.layers == backbone.layers
-    assert again.preprocessing == backbone.preprocessing
-    assert again.weights_sha256 == backbone.weights_sha256
-    assert len(again.weights_sha256) == 64
-    layer = next(iter(backbone.layers))
-    assert torch.equal(again.forward(images, [layer])[layer], features[layer])
+def test_features_of_another_shape_are_refused():
+    backbone = broken(lambda images, layers: {"grid": images[:, :2]})
+    message = r"mine computes grid of shape \(1, 2, 32, 48\); its `layers` say \(N, 3, 32, 48\)"
+    with pytest.raises(DeclipError, match=message):
+        backbone.features(torch.rand(1, 3, 32, 48), ["grid"])
 
 
-def test_preprocessing_survives_json(backbone: Backbone) -> None:
-    assert Preprocessing.from_json(backbone.preprocessing.to_json()) == backbone.preprocessing
-
-
-def test_unknown_layer_is_named_with_the_known_ones(
-    backbone: Backbone, images: torch.Tensor
-) -> None:
-    first = next(iter(backbone.layers))
-    with pytest.raises(UnknownNameError, match=f"unknown layer 'layer99'; .*known: {first}"):
-        backbone.forward(images, ["layer99"])
-
-
-def test_images_of_another_size_are_refused(backbone: Backbone, images: torch.Tensor) -> None:
-    with pytest.raises(InputError, match=r"images of shape \(2, 3, 8, 8\); .* resize them first"):
-        backbone.forward(images[:, :, :8, :8], list(backbone.layers))
-
-
-def test_images_of_another_type_are_refused(backbone: Backbone, images: torch.Tensor) -> None:
-    with pytest.raises(InputError, match=r"images of type torch.int64; expected uint8 0..255"):
-        backbone.forward(images.long(), list(backbone.layers))
+def test_a_missing_layer_is_named():
+    backbone = broken(lambda images, layers: {"gird": images})
+    with pytest.raises(DeclipError, match=r"mine computes no grid, .*function returned gird"):
+        backbone.features(torch.rand(1, 3, 32, 48), ["grid"])

@@ -8,7 +8,7 @@ import torch
 from declip_pipeline.decoders import DECODER_TYPES, Decoder, build_decoder, initialize
 from declip_pipeline.decoders.building import PATCH_FORENSICS
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 NARROW = (8, 8, 8, 8)
 SHAPES = {

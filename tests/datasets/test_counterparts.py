@@ -16,7 +16,7 @@ from declip_pipeline.datasets.counterparts import (
     votes,
 )
 from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.datasets.survey import Group
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask

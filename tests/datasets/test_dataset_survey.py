@@ -7,7 +7,7 @@ from published_trees import write_autosplice, write_coco_sd, write_dolos
 
 from declip_pipeline.datasets.duplicates import find_duplicates
 from declip_pipeline.datasets.layouts import open_dataset
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.datasets.survey import Group, Survey, survey_dataset
 from declip_pipeline.images.decode import image_size
 from declip_pipeline.images.masks import decode_mask

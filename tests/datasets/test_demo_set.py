@@ -12,7 +12,7 @@ from PIL import Image
 from declip_pipeline.datasets.demo import build, photographs
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.errors import InputError, OutputExistsError, StorageFullError
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.files import sha256_of_file
 
 COUNTS = {"train": 12, "valid": 3, "test": 5}
 LOCAL = ("telea", "navier-stokes", "texture-copy")

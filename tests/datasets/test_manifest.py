@@ -5,7 +5,7 @@ import pytest
 
 from declip_pipeline.datasets.manifest import Manifest, Sample
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.fingerprint import sha256_of_bytes
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.store.identity import manifest_sha256
 
 

@@ -8,7 +8,7 @@ from made_dataset import write_dataset
 from published_trees import write_autosplice, write_dolos
 
 from declip_pipeline.datasets.layouts import open_dataset, recognise_layout, scene_of
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.datasets.scenes import scene_of_stored
 
 

@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from declip_pipeline.datasets.manifest import Sample
+from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.datasets.splits import assign_splits, splits_of_paths
 from declip_pipeline.errors import InputError
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from declip_pipeline.decoders.attention import AttentionDecoder, CausalSelfAttention, head_count
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 
 @pytest.mark.parametrize(

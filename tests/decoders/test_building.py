@@ -3,7 +3,7 @@ import torch
 
 from declip_pipeline.decoders import DECODER_TYPES, build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 VIT_LARGE = FeatureShape(1024, 16, 16, prefix_tokens=1)
 FUSION = FeatureShape(2048, 16, 16)

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from declip_pipeline.decoders.convolutional import ConvolutionalDecoder, skipped_upsamplings
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 NARROW = (4, 3, 2, 2)
 

@@ -8,7 +8,7 @@ from declip_pipeline.decoders import build_decoder, initialize
 from declip_pipeline.decoders.decoder_file import load_decoder, save_decoder
 from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 TOKENS = FeatureShape(8, 4, 4, prefix_tokens=1)
 FINE = FeatureShape(6, 8, 8)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from declip_pipeline.decoders import Decoder, build_decoder
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {case["case"]: case for case in json.loads((GOLDEN / "decoders.json").read_text())}

@@ -3,7 +3,7 @@ import torch
 
 from declip_pipeline.decoders import Decoder, build_decoder, initialize
 from declip_pipeline.errors import UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 SHAPE = FeatureShape(128, 4, 4, prefix_tokens=1)
 

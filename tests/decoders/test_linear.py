@@ -2,7 +2,7 @@ import torch
 import torch.nn.functional as F
 
 from declip_pipeline.decoders import build_decoder
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 
 def test_tokens_and_grids_of_the_same_numbers_give_the_same_map() -> None:

@@ -4,7 +4,7 @@ import torch
 
 from declip_pipeline.decoders import build_decoder, initialize
 from declip_pipeline.errors import InputError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 PIXELS = FeatureShape(3, 299, 299)
 

@@ -11,7 +11,7 @@ from declip_pipeline.decoders.decoder_file import load_decoder, save_decoder
 from declip_pipeline.decoders.initialization import initialize
 from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 SHAPE = FeatureShape(4, 2, 2)
 

@@ -19,7 +19,7 @@ def test_predict_equals_the_chain_through_the_store(tiny_store, tiny_backbone, s
     features = tiny_store.feature_identity("layer1")
     predictor = Predictor([tiny_backbone], decoder, features, dtypes=["float16"])
     for row in (0, 1, 2):
-        picture = decode_image(shared_dataset / tiny_store.samples[row]["image"])
+        picture = decode_image(shared_dataset / tiny_store.samples[row].image)
         stored = tiny_store.read_layer("layer1", np.asarray([row])).decoded()
         with torch.inference_mode():
             expected = probability_maps(decoder(stored), *picture.shape[:2])[0].numpy()
@@ -32,7 +32,7 @@ def test_predict_equals_the_chain_through_the_store(tiny_store, tiny_backbone, s
 def test_another_backbone_is_refused_by_its_field(tiny_store):
     decoder = build_decoder("linear", tiny_store.layers["layer1"])
     features = tiny_store.feature_identity("layer1")
-    other = open_backbone("efficientnet-lite0")
+    other = open_backbone("efficientnet-lite0", device="cpu")
     with pytest.raises(
         IdentityMismatchError, match="^backbone differs: the run was trained on 'CL"
     ):

@@ -39,7 +39,7 @@ def test_results_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
         progress=lambda done, total: told.append((done, total)),
     )
     assert told[-1] == (8, 8)
-    assert [result.id for result in results] == [tiny_store.samples[row]["id"] for row in rows]
+    assert [result.id for result in results] == [tiny_store.samples[row].id for row in rows]
     for row, result in zip(rows, results, strict=True):
         features = tiny_store.read_layer("layer2", np.asarray([row])).decoded()
         with torch.inference_mode():

@@ -43,10 +43,11 @@ def network_of(pairs, decoder_type):
 def backbones(golden):
     files = {"vit": golden / "tiny_vit_openai.pt", "rn": golden / "tiny_rn_openai.pt"}
     opened = {
-        kind: open_backbone("CLIP:from-file", weights=[str(file)]) for kind, file in files.items()
+        kind: open_backbone("CLIP:from-file", weights=[str(file)], device="cpu")
+        for kind, file in files.items()
     }
     both = [str(file) for file in files.values()]
-    opened["fusion"] = open_backbone("CLIP:from-file,CLIP:from-file", weights=both)
+    opened["fusion"] = open_backbone("CLIP:from-file,CLIP:from-file", weights=both, device="cpu")
     return opened
 
 
@@ -146,7 +147,7 @@ def test_another_backbone_is_refused_by_its_field(backbones):
 
 
 def test_backbones_that_see_pictures_differently_are_refused(backbones):
-    other = open_backbone("timm:test_vit", weights=["random:0"])
+    other = open_backbone("timm:test_vit", weights=["random:0"], device="cpu")
     words = r"see pictures of 224x224 bilinear and 160x160 bicubic; one graph takes one picture"
     with pytest.raises(InputError, match=words):
         network_of([(backbones["vit"], "layer1"), (other, "layer1")], "linear")

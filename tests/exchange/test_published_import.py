@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.backbones.contract import Backbone, Preprocessing
+from declip_pipeline.backbones.backbone import Backbone, Preprocessing
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.decoders import build_decoder, initialize
 from declip_pipeline.errors import InputError, WeightsError
@@ -15,7 +15,7 @@ from declip_pipeline.exchange.published_decoder import PUBLISHED
 from declip_pipeline.exchange.published_export import export_published
 from declip_pipeline.exchange.published_file import read_published
 from declip_pipeline.exchange.published_import import import_published
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CASES = {case["case"]: case for case in json.loads((GOLDEN / "decoders.json").read_text())}
@@ -36,12 +36,12 @@ class NamedBackbone(Backbone):
     def to(self, device):
         return self
 
-    def forward(self, images, layers):
+    def features(self, images, layers):
         raise AssertionError("an import needs no features")
 
 
 def opened_tiny(kind: str):
-    return lambda name: open_backbone(name, weights=[TINY[kind]])
+    return lambda name: open_backbone(name, weights=[TINY[kind]], device="cpu")
 
 
 def tiny_checkpoint(path: Path, channels: int, kind: str = "linear", **more: object) -> Path:
@@ -177,7 +177,9 @@ def test_backbone_weights_in_the_file_must_be_those_opened(kind, tmp_path):
 
 def test_a_fusion_takes_no_file_with_a_backbone(tmp_path):
     def opened(name):
-        return open_backbone("CLIP:from-file,CLIP:from-file", weights=[TINY["vit"], TINY["rn"]])
+        return open_backbone(
+            "CLIP:from-file,CLIP:from-file", weights=[TINY["vit"], TINY["rn"]], device="cpu"
+        )
 
     shape = opened("").layers["layer1"]
     path = tiny_checkpoint(tmp_path / "a.pth", 0, shape=shape, feature_layer="layer1")

@@ -40,15 +40,15 @@ def test_the_store_holds_what_the_backbone_gives(
     store = Store(extraction.location)
     for row in (0, 5, 14):
         sample = store.samples[row]
-        picture = decode_image(shared_dataset / sample["image"])
+        picture = decode_image(shared_dataset / sample.image)
         batch = torch.from_numpy(resize_image(picture, 224, 224)).permute(2, 0, 1)[None]
-        for layer, values in tiny_backbone.forward(batch, ["layer0", "layer3"]).items():
+        for layer, values in tiny_backbone.features(batch, ["layer0", "layer3"]).items():
             stored = store.read_layer(layer, np.asarray([row]))
             assert stored.dtype == dtype
             np.testing.assert_allclose(
                 stored.decoded(), values.numpy(), rtol=tolerance, atol=tolerance
             )
-        mask = decode_mask(shared_dataset / sample["mask"], fake_is_white=True)
+        mask = decode_mask(shared_dataset / sample.mask, fake_is_white=True)
         np.testing.assert_array_equal(store.read_masks(np.asarray([row]))[0], mask)
         assert store.sizes[row].tolist() == list(mask.shape)
 
@@ -134,7 +134,7 @@ def test_unreadable_pictures_are_rows_with_reasons(dataset, tiny_backbone, tmp_p
     mask.write_bytes(mask.read_bytes()[:-30])
     extraction = run(dataset, tiny_backbone, tmp_path / "cache")
     store = Store(extraction.location)
-    reasons = {store.samples[row]["id"]: text for row, text in extraction.failures.items()}
+    reasons = {store.samples[row].id: text for row, text in extraction.failures.items()}
     stems = [f"images/train/{images[place].stem}" for place in (1, 2, 4)]
     assert sorted(reasons) == stems
     assert "truncated or damaged" in reasons[stems[0]]
@@ -164,12 +164,12 @@ def test_a_full_disk_and_a_wrong_dtype_are_said_before_anything_is_computed(
 
 
 def test_values_beyond_float16_are_refused(shared_dataset, tiny_backbone, tmp_path, monkeypatch):
-    forward = type(tiny_backbone).forward
+    forward = type(tiny_backbone).features
 
     def large(self, images, layers):
         return {name: values * 1e6 for name, values in forward(self, images, layers).items()}
 
-    monkeypatch.setattr(type(tiny_backbone), "forward", large)
+    monkeypatch.setattr(type(tiny_backbone), "features", large)
     with pytest.raises(StoreError, match="non-finite value in row 0 as float16; use --dtype float"):
         run(shared_dataset, tiny_backbone, tmp_path)
     shutil.rmtree(tmp_path)
@@ -188,17 +188,17 @@ def with_same_pictures(dataset):
 def test_the_same_picture_is_computed_once(dataset, tiny_backbone, tmp_path, monkeypatch):
     with_same_pictures(dataset)
     seen = []
-    forward = type(tiny_backbone).forward
+    forward = type(tiny_backbone).features
 
     def counted(self, images, layers):
         seen.append(len(images))
         return forward(self, images, layers)
 
-    monkeypatch.setattr(type(tiny_backbone), "forward", counted)
+    monkeypatch.setattr(type(tiny_backbone), "features", counted)
     store = Store(run(dataset, tiny_backbone, tmp_path / "cache").location)
     assert len(store.samples) == 23
     assert sum(seen) == 15
-    row_of = {sample["image"]: row for row, sample in enumerate(store.samples)}
+    row_of = {sample.image: row for row, sample in enumerate(store.samples)}
     for image, row in row_of.items():
         if "/a-" in image:
             rows = np.asarray([row, row_of[image.replace("/a-", "/")]])
@@ -212,7 +212,7 @@ def test_a_device_too_small_halves_the_batch_and_says_so(
     shared_dataset, tiny_backbone, tmp_path, monkeypatch
 ):
     whole = run(shared_dataset, tiny_backbone, tmp_path / "whole", batch_size=2)
-    forward = type(tiny_backbone).forward
+    forward = type(tiny_backbone).features
     said = []
 
     def small(self, images, layers):
@@ -220,7 +220,7 @@ def test_a_device_too_small_halves_the_batch_and_says_so(
             raise torch.OutOfMemoryError("CUDA out of memory")
         return forward(self, images, layers)
 
-    monkeypatch.setattr(type(tiny_backbone), "forward", small)
+    monkeypatch.setattr(type(tiny_backbone), "features", small)
     halved = run(
         shared_dataset, tiny_backbone, tmp_path / "halved", batch_size=8, notice=said.append
     )

@@ -11,12 +11,12 @@ from handmade_store import files_of
 from made_dataset import write_dataset
 
 from declip_pipeline.backbones.registry import open_backbone
-from declip_pipeline.devices import is_out_of_memory
+from declip_pipeline.compute import is_out_of_memory
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.extraction.feature_computing import FeatureComputer
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.feature_dtype import FEATURE_DTYPES, encode_features
+from declip_pipeline.features import FEATURE_DTYPES, encode_features
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.format import layer_key, scales_key
 from declip_pipeline.store.reader import Store
@@ -43,7 +43,7 @@ def test_batches_that_overlap_are_what_each_gives_alone(backbone, dtype):
     computer.finish()
     for seed, batch in enumerate(batches):
         stacked = torch.from_numpy(np.stack(pictures(seed))).permute(0, 3, 1, 2)
-        for layer, features in backbone.forward(stacked, layers).items():
+        for layer, features in backbone.features(stacked, layers).items():
             encoded = encode_features(features, dtype, is_grid=backbone.layers[layer].is_grid)
             expected = encoded.as_arrays(layer_key(layer), scales_key(layer))
             for row in range(3):
@@ -53,10 +53,10 @@ def test_batches_that_overlap_are_what_each_gives_alone(backbone, dtype):
 
 
 def test_features_on_the_device_equal_those_of_the_processor(backbone, tolerance):
-    reference = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)])
+    reference = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)], device="cpu")
     batch = torch.from_numpy(np.stack(pictures(0))).permute(0, 3, 1, 2)
-    expected = reference.forward(batch, list(reference.layers))
-    for layer, features in backbone.forward(batch, list(backbone.layers)).items():
+    expected = reference.features(batch, list(reference.layers))
+    for layer, features in backbone.features(batch, list(backbone.layers)).items():
         torch.testing.assert_close(features.cpu(), expected[layer], rtol=0, atol=tolerance)
 
 
@@ -127,7 +127,9 @@ def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, m
 
 
 def test_a_store_of_a_compiled_backbone_says_so(shared_dataset, tmp_path):
-    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)]).compile("eager")
+    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)], device="cpu").compile(
+        "eager"
+    )
     manifest, sizes = open_checked_dataset(shared_dataset)
     made = extract(manifest, backbone, layers=["layer0"], sizes=sizes, root=tmp_path)
     assert Store(made.location).provenance["compiled"] is True

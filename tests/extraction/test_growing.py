@@ -44,13 +44,13 @@ def run(dataset, backbone, root, *, splits=None, fake_is_white=None, **changes):
 def forwards(monkeypatch, tiny_backbone):
     """What went through the backbone: (pictures, layers) of each time."""
     seen = []
-    forward = type(tiny_backbone).forward
+    forward = type(tiny_backbone).features
 
     def counted(self, images, layers):
         seen.append((len(images), tuple(layers)))
         return forward(self, images, layers)
 
-    monkeypatch.setattr(type(tiny_backbone), "forward", counted)
+    monkeypatch.setattr(type(tiny_backbone), "features", counted)
     return seen
 
 
@@ -119,7 +119,7 @@ def test_pictures_are_added(dataset, grown):
     )
     old, new = Store(found.old), Store(found.new)
     assert new.samples[:15] == old.samples
-    assert [s["id"].split("/")[-1] for s in new.samples[15:]] == ["a", "p0003x", "zzz"]
+    assert [s.id.split("/")[-1] for s in new.samples[15:]] == ["a", "p0003x", "zzz"]
     rows = np.arange(15)
     for layer in OLD:
         before, after = (s.read_layer(layer, rows).values.numpy() for s in (old, new))
@@ -168,7 +168,7 @@ def test_pictures_are_removed(dataset, grown):
 def test_a_picture_changes(dataset, grown):
     found = grown(dataset, {}, {}, lambda: add_picture(dataset, "p0003", 100))
     assert found.computed == [(1, tuple(OLD))]
-    assert Store(found.new).samples[-1]["id"] == "images/train/p0003"
+    assert Store(found.new).samples[-1].id == "images/train/p0003"
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
@@ -192,7 +192,7 @@ def test_failed_rows_keep_their_reasons(dataset, grown):
     found = grown(dataset, {}, {"layers": NEW})
     assert sum(pictures for pictures, _ in found.computed) == 14
     [(row, reason)] = Store(found.new).failures.items()
-    assert Store(found.new).samples[row]["id"] == "images/train/p0002"
+    assert Store(found.new).samples[row].id == "images/train/p0002"
     assert Store(found.old).failures == {row: reason}
     assert "truncated or damaged" in reason
     expected = shards("layers/layer0", "layers/layer3", *PICTURES)
@@ -319,7 +319,7 @@ def test_the_earlier_store_may_go_before_the_new_one_is_finished(
         (unfinished / fmt.ledger_key(number)).unlink()
     again = run(dataset, tiny_backbone, tmp_path / "cache", layers=NEW)
     assert Path(again.location) == unfinished
-    assert again.samples[-1]["id"] == "images/train/a"
+    assert again.samples[-1].id == "images/train/a"
     fresh = run(dataset, tiny_backbone, tmp_path / "fresh", layers=NEW)
     require_same_content(again.location, fresh.location, tolerance=2e-3)
 

@@ -9,7 +9,7 @@ import pytest
 from s3_server import running_s3_server
 
 from declip_pipeline.errors import IdentityMismatchError, StoreError
-from declip_pipeline.extraction import recorded_backbone
+from declip_pipeline.extraction import recorded_backbones
 from declip_pipeline.extraction import repair as repair_module
 from declip_pipeline.extraction.repair import repair_store
 from declip_pipeline.store import format as fmt
@@ -42,7 +42,7 @@ def opened_backbones(monkeypatch, tiny_backbone) -> list[str]:
         opened.append(arch)
         return tiny_backbone
 
-    monkeypatch.setattr(recorded_backbone, "open_backbone", opening)
+    monkeypatch.setattr(recorded_backbones, "open_backbone", opening)
     return opened
 
 
@@ -185,7 +185,7 @@ def test_pictures_that_are_not_needed_may_be_gone(made, store, opened_backbones,
     moved = damaged_dataset(made, tmp_path)
     shutil.rmtree(moved / "images" / "test")
     samples = Store(made[1]).samples
-    (moved / samples[by_hand.UNREADABLE_ROW]["image"]).unlink()
+    (moved / samples[by_hand.UNREADABLE_ROW].image).unlink()
     assert repaired(store, data_root=moved) == []
     assert by_hand.files_of(store) == by_hand.files_of(made[1])
 
@@ -200,7 +200,7 @@ def test_a_picture_that_was_read_once_is_read_again(made, store, opened_backbone
     by_hand.flip(by_hand.shard("layers/layer0", 1), 9)(store)
     monkeypatch.setattr(
         "declip_pipeline.extraction.recorded_pictures.sample_reader",
-        lambda samples, **options: lambda sample: "is truncated",
+        lambda **options: lambda sample: "is truncated",
     )
     with pytest.raises(
         StoreError,
@@ -246,10 +246,11 @@ def test_a_lost_group_is_written_again_by_extraction(tiny_backbone, tmp_path, mo
 
 
 def test_a_damaged_manifest_cannot_be_mended(store):
-    by_hand.edit(fmt.MANIFEST, '"label":1', '"label":0')(store)
+    by_hand.flip(fmt.MANIFEST, 99)(store)
     before = by_hand.files_of(store)
     with pytest.raises(
-        StoreError, match=r"store cannot be repaired: manifest.json was edited, .*--overwrite"
+        StoreError,
+        match=r"store cannot be repaired: manifest.parquet was edited or damaged, .*--overwrite",
     ):
         repaired(store)
     assert by_hand.files_of(store) == before
@@ -262,11 +263,8 @@ def test_what_nothing_else_records_stays_as_it_is(store, opened_backbones):
 
 
 def test_rows_in_another_order_are_made_to_fit(made, store, opened_backbones):
-    def exchange(manifest):
-        samples = manifest["samples"]
-        samples[0], samples[5] = samples[5], samples[0]
-
-    by_hand.change_json(store, fmt.MANIFEST, exchange)
+    by_hand.exchange_rows(store, 0, 5)
+    by_hand.seal_metadata(store)
     assert repaired(store) == []
     before, after = Store(made[1]), Store(store)
     for row, other in ((0, 5), (5, 0), (1, 1)):

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.store import format as fmt
 
 
@@ -310,7 +311,7 @@ class TestStores:
         group = json.loads((copied_store / fmt.GROUP).read_text())
         group["attributes"][fmt.ATTRIBUTES]["format_version"] = 7
         (copied_store / fmt.GROUP).write_text(json.dumps(group))
-        assert "format version 7, this program reads 2; upgrade" in refused(
+        assert "format version 7, this program reads 3; upgrade" in refused(
             *command(copied_store), code=1
         )
 
@@ -320,14 +321,23 @@ class TestStores:
 
     def test_damaged_or_missing_metadata(self, refused, command, copied_store):
         (copied_store / fmt.MANIFEST).write_text("{")
-        assert "its manifest.json is damaged" in refused(*command(copied_store), code=1)
+        assert "its manifest.parquet was edited" in refused(*command(copied_store), code=1)
         (copied_store / fmt.MANIFEST).unlink()
-        assert "lacks its manifest.json" in refused(*command(copied_store), code=1)
+        assert "lacks its manifest.parquet" in refused(*command(copied_store), code=1)
 
     def test_an_edited_manifest(self, refused, command, copied_store):
-        text = (copied_store / fmt.MANIFEST).read_text()
-        (copied_store / fmt.MANIFEST).write_text(text.replace('"test"', '"train"'))
-        assert "its manifest.json was edited" in refused(*command(copied_store), code=1)
+        samples = Samples.from_parquet((copied_store / fmt.MANIFEST).read_bytes())
+        edited = samples.replace(split=["train"] * len(samples))
+        (copied_store / fmt.MANIFEST).write_bytes(edited.to_parquet())
+        assert "its manifest.parquet was edited" in refused(*command(copied_store), code=1)
+
+    def test_a_store_of_format_2(self, refused, command, copied_store):
+        group = json.loads((copied_store / fmt.GROUP).read_text())
+        group["attributes"][fmt.ATTRIBUTES]["format_version"] = 2
+        (copied_store / fmt.GROUP).write_text(json.dumps(group))
+        (copied_store / fmt.MANIFEST).rename(copied_store / "manifest.json")
+        line = refused(*command(copied_store), code=1)
+        assert "format version 2, this program reads 3; extract it again" in line
 
     def test_a_missing_array(self, refused, command, copied_store):
         shutil.rmtree(copied_store / fmt.layer_key("layer1"))

@@ -62,10 +62,10 @@ def test_their_rows_stand_beside_those_of_other_runs(
     assert alone["patch-forensics"] == rows["patch-forensics"]
     # What the store gives, a prediction gives from the picture.
     sample = tiny_store.samples[tiny_store.fake_rows("test")[0]]
-    picture = next(shared_dataset.rglob(Path(sample["image"]).name))
+    picture = next(shared_dataset.rglob(Path(sample.image).name))
     table = program("predict", patches, "-i", picture, "-o", tmp_path / "out").last_line
     stored = next((Path(patches) / "evaluations").rglob("per_image.csv"))
-    (judged,) = [row for row in read(stored) if row["id"] == sample["id"]]
+    (judged,) = [row for row in read(stored) if row["id"] == sample.id]
     (predicted,) = read(table)
     assert float(predicted["score"]) == pytest.approx(float(judged["score"]), abs=1e-4)
     line = refused("export", patches, "--checkpoint", tmp_path / "published.pth")

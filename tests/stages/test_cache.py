@@ -126,9 +126,9 @@ class TestPrune:
         assert store.exists()
         smaller = Store(outcome.last_line)
         assert smaller.splits == ["train", "valid"]
-        ids = [sample["id"] for sample in smaller.samples]
-        assert ids == [s["id"] for s in tiny_store.samples if s["split"] != "test"]
-        own = [row for row, s in enumerate(tiny_store.samples) if s["split"] != "test"]
+        ids = [sample.id for sample in smaller.samples]
+        assert ids == [s.id for s in tiny_store.samples if s.split != "test"]
+        own = [row for row, s in enumerate(tiny_store.samples) if s.split != "test"]
         rows = np.arange(len(ids))
         for layer in smaller.layers:
             np.testing.assert_array_equal(

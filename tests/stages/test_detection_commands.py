@@ -105,9 +105,9 @@ def test_a_prediction_scores_as_an_evaluation_does(program, mixed_store, tmp_pat
         stored = {row["id"]: float(row["mean_logit"]) for row in csv.DictReader(file)}
     root = Path(mixed_store.provenance["root"])
     pictures = {
-        str(root / sample["image"]): stored[sample["id"]]
+        str(root / sample.image): stored[sample.id]
         for sample in mixed_store.samples
-        if sample["split"] == "test" and sample["generator"] in ("ldm", "real")
+        if sample.split == "test" and sample.generator in ("ldm", "real")
     }
     options = [part for path in pictures for part in ("-i", path)]
     table = program("predict", run, *options, "-o", tmp_path / "out").last_line

@@ -25,7 +25,7 @@ def extracted(program, tiny_arch, tmp_path):
 
 
 def fake_shares(store: Store) -> list[float]:
-    rows = np.asarray([row for row, sample in enumerate(store.samples) if sample["label"]])
+    rows = np.asarray([row for row, sample in enumerate(store.samples) if sample.label])
     return [round(float(share), 2) for share in (store.read_targets(rows) / 255).mean((-2, -1))]
 
 
@@ -35,7 +35,7 @@ def test_autosplice(extracted, tmp_path):
     assert store.generators == ["autosplice-100", "autosplice-75", "autosplice-90"]
     assert len(store.samples) == 4 + 4 * 6
     assert set(fake_shares(store)) == {0.21}
-    split_of = {sample["id"].rpartition("/")[2]: sample["split"] for sample in store.samples}
+    split_of = {sample.id.rpartition("/")[2]: sample.split for sample in store.samples}
     assert split_of["71695_0"] == split_of["71695_1"] == split_of["71695"]
 
 

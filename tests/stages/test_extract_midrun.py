@@ -44,7 +44,7 @@ IMPORTED = [
     "open_clip",
     "rich.progress",
     "stages.app",
-    "declip_pipeline.backbones.open_clip_backbones",
+    "declip_pipeline.backbones.from_open_clip",
     "declip_pipeline.extraction.checked_dataset",
     "declip_pipeline.extraction.estimate",
     "declip_pipeline.extraction.extract",
@@ -123,14 +123,14 @@ def slow_backbone(places: Places) -> None:
 
     def open_slow(*arguments, **options):
         backbone = open_backbone(*arguments, **options)
-        forward = backbone.forward
+        forward = backbone.features
 
         def slow(*images, **options):
             if trouble(places):
                 hashlib.pbkdf2_hmac("sha256", b"", b"", 2**31 - 1)
             return forward(*images, **options)
 
-        backbone.forward = slow
+        backbone.features = slow
         return backbone
 
     registry.open_backbone = open_slow

@@ -22,6 +22,7 @@ def test_profile_says_where_the_time_went(program, shared_dataset, tmp_path):
     assert "stage" not in outcome.out, "stdout has the store's path alone"
 
 
+@pytest.mark.cluster
 def test_workers_make_the_same_store(program, shared_dataset, tmp_path):
     arguments = ("extract", shared_dataset, *ARCH)
     alone = program(*arguments, "--cache", tmp_path / "one")

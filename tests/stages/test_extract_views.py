@@ -12,9 +12,9 @@ from declip_pipeline.store.reader import Store
 
 
 def features_of(sample, root, backbone, view):
-    picture = view.render(decode_image(root / sample["image"]), sample["image_sha256"])
+    picture = view.render(decode_image(root / sample.image), sample.image_sha256)
     batch = torch.from_numpy(resize_image(picture, 224, 224)).permute(2, 0, 1)[None]
-    return backbone.forward(batch, ["layer2"])["layer2"]
+    return backbone.features(batch, ["layer2"])["layer2"]
 
 
 def inodes(store, array):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from declip_pipeline.backbones import hub
+from declip_pipeline.backbones import weights
 from declip_pipeline.decoders import build_decoder, initialize
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.training.run_folder import RunFolder
 
 
@@ -152,7 +152,7 @@ def test_a_run_of_several_layers_is_refused(refused, tiny_store, tmp_path, cpu):
 def test_without_a_network_each_command_names_its_own_ways_out(
     refused, shared_dataset, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(hub, "_why_unreachable", lambda url: "no route")
+    monkeypatch.setattr(weights, "_why_unreachable", lambda url: "no route")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     file = tmp_path / "ViT_layer20_linear_ldm.pth"
     torch.save({"model": build_decoder("linear", FeatureShape(1024, 16, 16, 1)).state_dict()}, file)

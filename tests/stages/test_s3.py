@@ -167,7 +167,7 @@ def test_a_store_grows_by_copies_that_the_server_makes(
     first = run_extract(shared_dataset, tiny_backbone, root, ["layer1"])
     computed, carried = [], []
     forward, read, read_part = (
-        type(tiny_backbone).forward,
+        type(tiny_backbone).features,
         ObjectStorage.read,
         ObjectStorage.read_part,
     )
@@ -185,7 +185,7 @@ def test_a_store_grows_by_copies_that_the_server_makes(
         return read_part(self, key, offset, buffers)
 
     with monkeypatch.context() as patch:
-        patch.setattr(type(tiny_backbone), "forward", counted_forward)
+        patch.setattr(type(tiny_backbone), "features", counted_forward)
         patch.setattr(ObjectStorage, "read", counted_read)
         patch.setattr(ObjectStorage, "read_part", counted_read_part)
         second = run_extract(shared_dataset, tiny_backbone, root, ["layer1", "layer2"])
@@ -221,7 +221,7 @@ def test_of_two_extractors_that_begin_at_once_the_first_decides(
     assert refused == [True]
     usual = Store(run_extract(shared_dataset, tiny_backbone, f"s3://{bucket}/usual").location)
     late_store = Store(extraction.location)
-    assert [s["id"] for s in late_store.samples] == [s["id"] for s in usual.samples][::-1]
+    assert [s.id for s in late_store.samples] == [s.id for s in usual.samples][::-1]
     np.testing.assert_allclose(
         read_all(late_store, "layer3")[::-1], read_all(usual, "layer3"), rtol=1e-2, atol=1e-3
     )

@@ -21,7 +21,7 @@ QUICK = ("--epochs", 2, "--batch-size", 4, "--initialization", "pytorch", "--lr"
 
 def resnet_store(dataset, root, **options):
     manifest, sizes = open_checked_dataset(dataset, **options)
-    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_RN)])
+    backbone = open_backbone("CLIP:from-file", weights=[str(TINY_RN)], device="cpu")
     extraction = extract(
         manifest,
         backbone,
@@ -78,11 +78,11 @@ def test_backbones_are_joined_from_store_to_prediction(
     assert "IoU" in outcome.out
     # What the store gives, a prediction gives from the picture.
     sample = tiny_store.samples[tiny_store.fake_rows("test")[0]]
-    picture = next(shared_dataset.rglob(Path(sample["image"]).name))
+    picture = next(shared_dataset.rglob(Path(sample.image).name))
     table = program("predict", run, "-i", picture, "-o", tmp_path / "out").last_line
     lines = (Path(run) / "evaluations").rglob("per_image.csv")
     stored = [line.split(",") for line in next(lines).read_text().splitlines()]
-    score = next(row[stored[0].index("score")] for row in stored if row[0] == sample["id"])
+    score = next(row[stored[0].index("score")] for row in stored if row[0] == sample.id)
     found = [line.split(",") for line in Path(table).read_text().splitlines()]
     assert float(found[1][found[0].index("score")]) == pytest.approx(float(score), abs=1e-4)
     line = refused("evaluate", run, *on)

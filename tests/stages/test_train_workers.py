@@ -17,6 +17,7 @@ def rows_of(path):
         return [row | {"seconds": None} for row in csv.DictReader(file)]
 
 
+@pytest.mark.cluster
 def test_a_grid_on_workers_is_interrupted_and_goes_on(program, tiny_store, tmp_path, monkeypatch):
     arguments = [
         *("train", tiny_store.location, "--layers", "0-1", "--decoders", "linear"),
@@ -56,6 +57,7 @@ def test_a_grid_on_workers_is_interrupted_and_goes_on(program, tiny_store, tmp_p
         assert made == same
 
 
+@pytest.mark.cluster
 def test_one_run_on_a_worker_is_a_grid_and_ablate_judges_what_workers_trained(
     program, tiny_store, tmp_path
 ):

@@ -47,9 +47,9 @@ def quick(monkeypatch):
     made: list[dict[str, bytes]] = []
     metadata_blobs = fmt.metadata_blobs
 
-    def once(attributes: Any, arrays: Any, labels: Any, sizes: Any) -> dict[str, bytes]:
+    def once(attributes: Any, arrays: Any, samples: Any) -> dict[str, bytes]:
         if not made:
-            made.append(metadata_blobs(attributes, arrays, labels, sizes))
+            made.append(metadata_blobs(attributes, arrays, samples))
         return dict(made[0])
 
     monkeypatch.setattr(fmt, "metadata_blobs", once)

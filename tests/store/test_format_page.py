@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from declip_pipeline.feature_dtype import FEATURE_DTYPES
+from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5_export import export_store
 
 PAGE = (Path(__file__).parents[2] / "cache" / "README.md").read_text()
-PLAIN, ANY_DTYPE, TENSORSTORE, HDF5 = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+SAMPLES, PLAIN, ANY_DTYPE, TENSORSTORE, HDF5 = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 def features_of(snippet, store, file=None):
@@ -38,6 +38,13 @@ def test_a_snippet_reads_an_exported_store(tiny_store, tmp_path):
     expected = tiny_store.read_layer("layer2", np.arange(4)).values
     found = features_of(HDF5, tiny_store, tmp_path / "store.h5")
     np.testing.assert_array_equal(found, expected)
+
+
+def test_a_snippet_reads_the_samples(tiny_store):
+    scope = {"store": tiny_store.location}
+    exec(SAMPLES, scope)
+    assert scope["rows"] == tiny_store.samples.rows(splits=["train"]).tolist()
+    assert scope["samples"]["id"].to_pylist() == tiny_store.samples.ids
 
 
 def test_its_numbers_are_the_codes():

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
+from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import InputError, OutputExistsError, StorageFullError, StoreError
-from declip_pipeline.feature_dtype import FEATURE_DTYPES, encode_features
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import canonical_json, sha256_of_bytes
+from declip_pipeline.features import FEATURE_DTYPES, FeatureShape, encode_features
+from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5_export import export_store
 from declip_pipeline.store.hdf5_import import import_store
@@ -28,20 +28,22 @@ ROWS = 70
 FAILED = {3: "zero bytes", 68: "truncated"}
 # Of two tiles, and of one that is smaller than a tile.
 SIZES = np.asarray([(600, 10) if row % 5 == 0 else (20, 30) for row in range(ROWS)], np.int32)
-SAMPLES = [
-    {
-        "id": f"picture{row:03d}",
-        "image": f"images/picture{row:03d}.png",
-        "mask": f"masks/picture{row:03d}.png",
-        "split": ("train", "valid", "test")[row % 3],
-        "generator": "lama" if row % 2 else "ldm",
-        "label": 1,
-        "source": "made",
-        "image_sha256": f"{row:064x}",
-        "mask_sha256": f"{row + 1000:064x}",
-    }
+SAMPLES = Samples.from_rows(
+    Sample(
+        id=f"image{row:03d}",
+        image=f"images/image{row:03d}.png",
+        mask=f"masks/image{row:03d}.png",
+        split=("train", "valid", "test")[row % 3],
+        generator="lama" if row % 2 else "ldm",
+        label=1,
+        source="made",
+        height=int(SIZES[row][0]),
+        width=int(SIZES[row][1]),
+        image_sha256=f"{row:064x}",
+        mask_sha256=f"{row + 1000:064x}",
+    )
     for row in range(ROWS)
-]
+)
 
 
 def write_store(path: Path, dtype: str, view: str = "clean") -> Store:
@@ -63,7 +65,6 @@ def write_store(path: Path, dtype: str, view: str = "clean") -> Store:
         provenance={"root": "somewhere"},
         samples=SAMPLES,
         fake_is_white=True,
-        sizes=SIZES,
     )
     for shard in writer.pending_shards():
         places = writer.shard_rows(shard)
@@ -286,8 +287,8 @@ def test_an_edited_store_is_not_exported(original, tmp_path):
         (copy / key).parent.mkdir(parents=True, exist_ok=True)
         (copy / key).write_bytes(data)
     manifest = (copy / fmt.MANIFEST).read_bytes()
-    (copy / fmt.MANIFEST).write_bytes(manifest.replace(b"lama", b"LaMa"))
-    with pytest.raises(StoreError, match=r"its manifest.json was edited, .*run `.*cache verify"):
+    (copy / fmt.MANIFEST).write_bytes(manifest + b" ")
+    with pytest.raises(StoreError, match=r"its manifest.parquet was edited, .*run `.*cache verify"):
         export_store(Store(copy), tmp_path / "out.h5")
     (copy / fmt.MANIFEST).write_bytes(manifest)
     shard = copy / "targets" / "c.1.0.0"
@@ -348,7 +349,7 @@ class TestImport:
     @pytest.mark.parametrize(
         ("key", "message"),
         [
-            (fmt.MANIFEST, "its manifest.json was edited, its SHA-256 is not that in complete"),
+            (fmt.MANIFEST, "its manifest.parquet was edited, its SHA-256 is not that in complete"),
             (fmt.ledger_key(1), "its ledger was edited, its SHA-256 is not that in complete"),
             (fmt.COMPLETE, "its complete.json was edited, it is no canonical JSON any more"),
             ("labels/zarr.json", "its labels/zarr.json was edited"),
@@ -359,7 +360,7 @@ class TestImport:
             record = file[f"records/{key}"]
             edited = record[()].tobytes().replace(b'"shape":[70]', b'"shape":[71]')
             if edited == record[()].tobytes():
-                edited = json.dumps(json.loads(edited)).encode()
+                edited += b" "
             del file[f"records/{key}"]
             values = np.frombuffer(edited, np.uint8)
             file.create_dataset(f"records/{key}", data=values, chunks=values.shape, fletcher32=True)
@@ -391,7 +392,7 @@ class TestImport:
         manifest = location / fmt.MANIFEST
         manifest.write_bytes(manifest.read_bytes() + b"\n")
         with pytest.raises(
-            StoreError, match=r"unfinished store of another .* manifest.json differ"
+            StoreError, match=r"unfinished store of another .* manifest.parquet differ"
         ):
             import_store(exported("float16"), tmp_path)
         for file in location.rglob("*"):
@@ -431,7 +432,7 @@ class TestDamage:
         with h5py.File(changed, "r+") as file:
             file.attrs["declip_pipe_store"] = version
         with pytest.raises(
-            StoreError, match=f"store format version {version}, this program reads 2; {remedy}"
+            StoreError, match=f"store format version {version}, this program reads 3; {remedy}"
         ):
             Store(changed)
 
@@ -473,11 +474,6 @@ class TestDamage:
             values = file["layers/layer0"][()]
             del file["layers/layer0"]
             file.create_dataset("layers/layer0", data=values, chunks=(1, *values.shape[1:]))
-            del file["sizes"]
-        with pytest.raises(StoreError, match="its sizes are missing or damaged, .*export it again"):
-            Store(changed)
-        with h5py.File(changed, "r+") as file:
-            file.create_dataset("sizes", data=SIZES, chunks=SIZES.shape, fletcher32=True)
         with pytest.raises(
             StoreError, match=r"row 5 of layers/layer0 cannot be read, it was not written by `decl"
         ):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from declip_pipeline.errors import IdentityMismatchError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.store.identity import (
     StoreIdentity,
     feature_identity,

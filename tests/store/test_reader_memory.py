@@ -5,7 +5,8 @@ import sys
 
 import numpy as np
 
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
 from declip_pipeline.store.writer import StoreWriter
@@ -37,14 +38,14 @@ print(most)
 
 
 def test_two_thousand_batches_stay_below_three_batches_and_64_megabytes(tmp_path):
-    samples = [
-        {
+    samples = Samples.from_rows(
+        Sample(
             **{"id": f"{row:03d}", "image": f"{row}.png", "mask": "m.png", "split": "train"},
-            **{"generator": "made", "label": 1, "source": "made"},
+            **{"generator": "made", "label": 1, "source": "made", "height": 8, "width": 8},
             **{"image_sha256": f"{row:064x}", "mask_sha256": "0" * 64},
-        }
+        )
         for row in range(ROWS)
-    ]
+    )
     writer = StoreWriter(
         str(tmp_path / "store"),
         identity=StoreIdentity(
@@ -62,7 +63,6 @@ def test_two_thousand_batches_stay_below_three_batches_and_64_megabytes(tmp_path
         provenance={},
         samples=samples,
         fake_is_white=True,
-        sizes=np.full((ROWS, 2), 8, np.int32),
     )
     random = np.random.default_rng(0)
     arrays = {

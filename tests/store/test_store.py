@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import zarr
 
+from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import StorageFullError, StoreError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
 from declip_pipeline.store.reader import Store
@@ -34,28 +35,26 @@ def identity(**changes):
 
 
 def store_array(name):
-    return fmt.row_arrays(LAYERS, "float16", sizes())[name]
+    return fmt.row_arrays(LAYERS, "float16", samples())[name]
 
 
 def samples(rows=ROWS):
-    return [
-        {
-            "id": f"picture{row:03d}",
-            "image": f"images/picture{row:03d}.png",
-            "mask": f"masks/picture{row:03d}.png",
-            "split": ("train", "valid", "test")[row % 3],
-            "generator": "lama" if row % 2 else "ldm",
-            "label": 1,
-            "source": "made",
-            "image_sha256": f"{row:064x}",
-            "mask_sha256": f"{row + 1000:064x}",
-        }
+    return Samples.from_rows(
+        Sample(
+            id=f"image{row:03d}",
+            image=f"images/image{row:03d}.png",
+            mask=f"masks/image{row:03d}.png",
+            split=("train", "valid", "test")[row % 3],
+            generator="lama" if row % 2 else "ldm",
+            label=1,
+            source="made",
+            height=20 if row % 5 else 600,
+            width=30 if row % 5 else 10,
+            image_sha256=f"{row:064x}",
+            mask_sha256=f"{row + 1000:064x}",
+        )
         for row in range(rows)
-    ]
-
-
-def sizes(rows=ROWS):
-    return np.asarray([(20, 30) if row % 5 else (600, 10) for row in range(rows)], np.int32)
+    )
 
 
 def writer(path: Path, **changes):
@@ -67,14 +66,13 @@ def writer(path: Path, **changes):
         provenance={"root": "somewhere"},
         samples=samples(),
         fake_is_white=True,
-        sizes=sizes(),
     )
 
 
 def contents(rows):
     """Values of every array for the given rows; each row's depend on its number alone."""
     rows = list(rows)
-    heights, widths = sizes().max(axis=0)
+    heights, widths = samples().sizes.max(axis=0)
 
     def made(shape, kind):
         values = [np.random.default_rng(row).integers(0, 200, shape) for row in rows]
@@ -83,7 +81,7 @@ def contents(rows):
     masks = [
         mask[:height, :width]
         for mask, (height, width) in zip(
-            made((heights, widths), np.uint8) > 100, sizes()[rows], strict=True
+            made((heights, widths), np.uint8) > 100, samples().sizes[rows], strict=True
         )
     ]
     return {
@@ -252,7 +250,7 @@ def test_another_version_and_an_edited_identity_are_refused(tmp_path):
         Store(path)
     edit_attributes(path, format_version=99)
     with pytest.raises(
-        StoreError, match="format version 99, this program reads 2; upgrade declip-pipe"
+        StoreError, match="format version 99, this program reads 3; upgrade declip-pipe"
     ):
         Store(path)
 

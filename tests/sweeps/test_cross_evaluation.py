@@ -42,7 +42,7 @@ def test_an_evaluation_leaves_a_table_and_a_summary(run, tiny_store, cpu):
     assert evaluation.trained_on == ("noisy",)
     rows = list(csv.DictReader((evaluation.folder / "per_image.csv").read_text().splitlines()))
     assert [row["id"] for row in rows] == [
-        tiny_store.samples[row]["id"] for row in tiny_store.fake_rows("test")
+        tiny_store.samples[row].id for row in tiny_store.fake_rows("test")
     ]
     mean = np.mean([float(row["iou"]) for row in rows])
     assert evaluation.figures["noisy"]["iou"] == pytest.approx(mean)
@@ -77,8 +77,8 @@ def test_runs_of_a_kind_differ_in_their_seed_only(run):
 def two_generators(tiny_store, tmp_path):
     """The tiny store, with its fakes of the test split told apart as lama's and ldm's."""
     store = Store(tiny_store.location)
-    for row, sample in enumerate(store.samples):
-        sample["generator"] = ("lama", "ldm")[row % 2]
+    names = [("lama", "ldm")[row % 2] for row in range(len(store.samples))]
+    store.samples = store.samples.replace(generator=names)
     return store
 
 
@@ -118,8 +118,7 @@ def test_everything_is_checked_before_the_first_is_judged(run, tiny_store, tmp_p
         plan_evaluations([run], [tiny_store, other], split="test")
     with pytest.raises(InputError, match="unknown split"):
         plan_evaluations([run], [tiny_store], split="tset")
-    for sample in other.samples:
-        sample["label"] = 0
+    other.samples = other.samples.replace(label=[0] * len(other.samples))
     with pytest.raises(InputError, match="no fake picture of .* in split 'test' of .*expected at"):
         plan_evaluations([], [other], split="test")
 

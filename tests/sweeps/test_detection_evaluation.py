@@ -2,12 +2,14 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError
 from declip_pipeline.metrics import detection_intervals
 from declip_pipeline.metrics.detection import detection_metrics
@@ -56,7 +58,7 @@ def test_scores_are_those_of_the_maps(train, mixed_store, pooling):
     names = ["mean_sigmoid", "mean_logit"] + [pooling] * (pooling in ("max", "learned"))
     assert list(rows[0]) == ["id", "split", "generator", "scene", "label", *names]
     decoder, _ = run.best_decoder()
-    numbers = {sample["id"]: row for row, sample in enumerate(mixed_store.samples)}
+    numbers = {sample.id: row for row, sample in enumerate(mixed_store.samples)}
     assert len(rows) == 16 + 13
     for row in rows:
         number = np.asarray([numbers[row["id"]]])
@@ -153,9 +155,11 @@ def test_scores_of_the_same_weights_and_store_are_taken(train, mixed_store, monk
 
 def test_a_generator_that_valid_lacks_takes_the_threshold_of_all(train, mixed_store):
     store = Store(mixed_store.location)
-    for sample in store.samples:
-        if sample["split"] == "valid" and sample["generator"] == "lama":
-            sample["generator"] = "ldm"
+    names = [
+        "ldm" if (sample.split, sample.generator) == ("valid", "lama") else sample.generator
+        for sample in store.samples
+    ]
+    store.samples = store.samples.replace(generator=names)
     evaluation = evaluate_detection(train(epochs=2), store, split="test", device=CPU)
     figures = evaluation.by_generator["lama"]["mean_logit"]
     assert figures["threshold"] == evaluation.overall["mean_logit"]["threshold"]
@@ -171,19 +175,20 @@ def test_what_cannot_be_judged_is_refused_before_the_first(train, mixed_store, t
 
     def changed(change):
         store = Store(mixed_store.location)
-        store.samples = [sample | change(sample) for sample in store.samples]
+        rows = (replace(sample, **change(sample)) for sample in store.samples)
+        store.samples = Samples.from_rows(rows)
         return store
 
     assert len(plan_detections([run], [mixed_store], split="test")) == 1
     refused(mixed_store, "thresholds are chosen on valid, .*; expected another split", "valid")
     refused(mixed_store, "unknown generator in the stores 'dall-e'", generators=["dall-e"])
-    without = changed(lambda sample: {"split": "test"} if sample["split"] == "valid" else {})
+    without = changed(lambda sample: {"split": "test"} if sample.split == "valid" else {})
     without.location = "other"
     refused(without, "other has the splits test, train; thresholds of detection are chosen on val")
     for split in ("test", "valid"):
         one = changed(
             lambda sample, split=split: (
-                {"split": "train"} if (sample["split"], sample["label"]) == (split, 0) else {}
+                {"split": "train"} if (sample.split, sample.label) == (split, 0) else {}
             )
         )
         one.location = "other"

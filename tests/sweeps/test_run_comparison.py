@@ -124,7 +124,7 @@ def test_results_are_paired_by_id_and_content(trained, tiny_store, cpu):
     assert list(named.values()) == found
     row = tiny_store.fake_rows("test")[0]
     sample = tiny_store.samples[row]
-    assert next(iter(named)) == (sample["id"], sample["image_sha256"], sample["mask_sha256"])
+    assert next(iter(named)) == (sample.id, sample.image_sha256, sample.mask_sha256)
 
 
 def test_what_cannot_be_compared_is_refused(trained, changed, tiny_store, tmp_path):

@@ -10,7 +10,7 @@ from sklearn.metrics import average_precision_score
 
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed, targets_bytes
 from declip_pipeline.training.learner import training_loss
@@ -91,8 +91,8 @@ def test_named_generators_are_told_from_all_real_pictures(mixed_store, tmp_path)
     assert planned.config["pictures"]["train"] == {"fake": 8, "real": 10}
     ((_, rows),) = data.rows("train", ["lama"], "labels")
     samples = [mixed_store.samples[row] for row in rows]
-    assert [sample["id"] for sample in samples] == sorted(sample["id"] for sample in samples)
-    assert {sample["generator"] for sample in samples} == {"lama", "real"}
+    assert [sample.id for sample in samples] == sorted(sample.id for sample in samples)
+    assert {sample.generator for sample in samples} == {"lama", "real"}
     # Localization from the same data goes on without them.
     ((_, rows),) = data.rows("train", ["lama"])
     assert len(rows) == 8
@@ -178,12 +178,11 @@ def test_a_split_of_one_class_is_refused(mixed_store, tmp_path, monkeypatch):
         ("valid", 1, "no real picture in split 'valid'"),
         ("valid", 0, "no fake picture of lama, ldm in split 'valid'"),
     ):
-        samples = [
-            sample | {"split": "other"}
-            if sample["split"] == split and sample["label"] != label
-            else sample
+        splits = [
+            "other" if sample.split == split and sample.label != label else sample.split
             for sample in mixed_store.samples
         ]
+        samples = mixed_store.samples.replace(split=splits)
         with monkeypatch.context() as patch:
             patch.setattr(mixed_store, "samples", samples)
             with pytest.raises(InputError, match=message):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from declip_pipeline.decoders import build_decoder
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.training.learner import make_optimizer, training_loss
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 
+from declip_pipeline.compute import permutation
 from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import (
     IdentityMismatchError,
@@ -18,7 +19,6 @@ from declip_pipeline.errors import (
 from declip_pipeline.evaluation.validation import Judged, validation_ious
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
-from declip_pipeline.seeding import permutation
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.cross_evaluation import evaluate_run
 from declip_pipeline.training import learner
@@ -197,9 +197,8 @@ def test_a_generator_given_twice_is_one(tiny_store, tmp_path):
 
 def test_the_names_of_many_generators_fit_a_folder(tiny_store, tmp_path, monkeypatch):
     names = [f"generator {number} of a long list" for number in range(40)]
-    samples = [
-        sample | {"generator": names[row % 40]} for row, sample in enumerate(tiny_store.samples)
-    ]
+    generators = [names[row % 40] for row in range(len(tiny_store.samples))]
+    samples = tiny_store.samples.replace(generator=generators)
     monkeypatch.setattr(tiny_store, "samples", samples)
     folder = run(tiny_store, tmp_path, epochs=1, train_on=tiny_store.generators)
     assert len(folder.path.name) < 200
@@ -208,7 +207,7 @@ def test_the_names_of_many_generators_fit_a_folder(tiny_store, tmp_path, monkeyp
 
 
 def test_stores_without_the_two_splits_are_refused(tiny_store, tmp_path, monkeypatch):
-    samples = [sample | {"split": "all"} for sample in tiny_store.samples]
+    samples = tiny_store.samples.replace(split=["all"] * len(tiny_store.samples))
     monkeypatch.setattr(tiny_store, "samples", samples)
     with pytest.raises(InputError) as caught:
         run(tiny_store, tmp_path)
@@ -247,7 +246,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
             run(tiny_store, tmp_path)
     # Three steps an epoch: the fifth is the second of its epoch.
     step = permutation(8, 0, "epoch", 2)[3:6]
-    ids = [tiny_store.samples[tiny_store.fake_rows("train")[n]]["id"] for n in step]
+    ids = [tiny_store.samples[tiny_store.fake_rows("train")[n]].id for n in step]
     assert f"({', '.join(ids)})" in str(caught.value)
     resumed = run(tiny_store, tmp_path)
     undisturbed = run(tiny_store, tmp_path / "other")

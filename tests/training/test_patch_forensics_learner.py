@@ -12,8 +12,8 @@ from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import InputError, WeightsError
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
 from declip_pipeline.extraction.extract import extract
-from declip_pipeline.feature_shape import FeatureShape
-from declip_pipeline.fingerprint import sha256_of_file
+from declip_pipeline.features import FeatureShape
+from declip_pipeline.files import sha256_of_file
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.localization_run import localization_run, plan_run
@@ -31,7 +31,7 @@ def pixel_store(shared_dataset, tmp_path_factory):
     manifest, sizes = open_checked_dataset(shared_dataset)
     extraction = extract(
         manifest,
-        open_backbone("pixels:64"),
+        open_backbone("pixels:64", device="cpu"),
         layers=["pixels"],
         sizes=sizes,
         root=tmp_path_factory.mktemp("cache"),

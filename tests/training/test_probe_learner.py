@@ -8,12 +8,12 @@ from sklearn.linear_model import SGDClassifier
 from sklearn.metrics import log_loss
 from sklearn.preprocessing import StandardScaler
 
+from declip_pipeline.compute import derived_seed, permutation
 from declip_pipeline.decoders.decoder_file import load_decoder
 from declip_pipeline.errors import InputError, TrainingError, UnknownNameError
-from declip_pipeline.feature_shape import FeatureShape
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
-from declip_pipeline.seeding import derived_seed, permutation
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.localization_run import localization_run, plan_run, train_runs
 from declip_pipeline.training.patch_projection import PatchMoments, PatchProjection

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from declip_pipeline.errors import InputError, RunBusyError, TrainingError
-from declip_pipeline.feature_dtype import StoredFeatures
+from declip_pipeline.features import StoredFeatures
 from declip_pipeline.training import learner, training_data
 from declip_pipeline.training.localization_run import plan_run, train_runs
 from declip_pipeline.training.recipe import Recipe

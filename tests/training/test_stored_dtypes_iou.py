@@ -43,7 +43,7 @@ def store_of(tmp_path_factory):
     root = tmp_path_factory.mktemp("demo")
     build_demo_set(root / "demo", seed=0, train_count=20, valid_count=3, test_count=8)
     manifest, sizes = open_checked_dataset(root / "demo", generators=["telea"])
-    backbone = open_backbone("efficientnet-lite0")
+    backbone = open_backbone("efficientnet-lite0", device="cpu")
     return {
         dtype: Store(
             extract(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import TINY_RESNET, TINY_VIT
 
-from declip_pipeline.backbones.network_backbone import NetworkBackbone
+from declip_pipeline.backbones.network import NetworkBackbone
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import IdentityMismatchError, StoreError
 from declip_pipeline.extraction.checked_dataset import open_checked_dataset
@@ -26,7 +26,7 @@ from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFe
 
 def extracted(dataset, root, weights=TINY_VIT, dtype="float32", view="clean"):
     """A store of a backbone with weights from a file."""
-    backbone = open_backbone("CLIP:from-file", weights=[str(weights)])
+    backbone = open_backbone("CLIP:from-file", weights=[str(weights)], device="cpu")
     manifest, sizes = open_checked_dataset(dataset)
     extraction = extract(
         manifest,
@@ -51,13 +51,13 @@ def own_store(dataset, tmp_path):
 def forward_passes(monkeypatch) -> list[tuple[int, tuple[str, ...]]]:
     """The forward passes of backbones: pictures and layers of each."""
     passes = []
-    forward = NetworkBackbone.forward
+    forward = NetworkBackbone.features
 
     def counted(backbone, images, layers):
         passes.append((len(images), tuple(layers)))
         return forward(backbone, images, layers)
 
-    monkeypatch.setattr(NetworkBackbone, "forward", counted)
+    monkeypatch.setattr(NetworkBackbone, "features", counted)
     return passes
 
 

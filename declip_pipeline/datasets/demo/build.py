@@ -9,12 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from declip_pipeline import seeding
-from declip_pipeline.atomic_files import full_disk_as_error
+from declip_pipeline.compute import generator as random_generator
 from declip_pipeline.datasets.demo import photographs
 from declip_pipeline.datasets.demo.crops import crop_and_region
 from declip_pipeline.datasets.demo.forgeries import FORGERIES
 from declip_pipeline.errors import InputError, OutputExistsError
+from declip_pipeline.files import full_disk_as_error
 
 GENERATORS: tuple[str, ...] = tuple(FORGERIES)
 FAKE, REAL = 0, 255  # Dolos has black for fake
@@ -96,11 +96,11 @@ def _write_samples(
 
 
 def _write_sample(root: Path, split: str, name: str, photograph: np.ndarray, seed: int) -> None:
-    crop, region = crop_and_region(photograph, seeding.generator(seed, "demo crop", name))
+    crop, region = crop_and_region(photograph, random_generator(seed, "demo crop", name))
     mask = np.where(region, FAKE, REAL).astype(np.uint8)
     _write_png(root / "real" / split / f"{name}.png", crop)
     for generator, forge in FORGERIES.items():
-        forged = forge(crop, region, seeding.generator(seed, "demo forgery", generator, name))
+        forged = forge(crop, region, random_generator(seed, "demo forgery", generator, name))
         _write_png(root / "fake" / generator / "images" / split / f"{name}.png", forged)
         _write_png(root / "fake" / generator / "masks" / split / f"{name}.png", mask)
 

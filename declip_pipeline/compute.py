@@ -1,0 +1,126 @@
+"""Device, threads and seeds of a computation."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.random import PCG64, Generator
+
+from declip_pipeline.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+DEVICES = ("auto", "cpu", "cuda")
+
+# Like the built-in `map`: the results of a function for each part, in the order of the parts.
+MapParts = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
+
+
+def choose_device(name: str) -> "torch.device":
+    """Return the device called `name`.
+
+    Args:
+        name: "cpu", "cuda", "cuda:N", or "auto" (CUDA if there is a GPU, else the CPU).
+
+    Raises:
+        InputError: The name is unknown, or this machine has no such GPU.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, _, number = name.partition(":")
+    if kind not in DEVICES or (number and not number.isdecimal()):
+        raise InputError(f"unknown device {name!r}; known: {', '.join(DEVICES)}, cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device {name} is not there, this machine shows {torch.cuda.device_count()} CUDA "
+            "devices; use --device cpu"
+        )
+    return torch.device(name)
+
+
+def exact_float32(device: "torch.device") -> AbstractContextManager[object]:
+    """Compute convolutions in full float32 inside the context.
+
+    On CUDA, cuDNN rounds their inputs to TF32 (10 bits of mantissa) by default.
+    """
+    from torch.backends import cudnn
+
+    if device.type != "cuda":
+        return nullcontext()
+    return cudnn.flags(enabled=True, allow_tf32=False)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that the device is out of memory.
+
+    cuDNN and cuBLAS report it as a plain `RuntimeError` with words of their own.
+    """
+    import torch
+
+    words = ("out of memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    )
+
+
+@contextmanager
+def mapping_parts(workers: int) -> Iterator[MapParts]:
+    """Provide a `map` that runs `workers` parts at a time, each on one core.
+
+    PyTorch by default splits every operation over all cores and waits for the slowest core, a
+    thousand times a second where operations are small. On an idle machine that is as fast; where
+    other programs use the cores, it takes three times as long or more
+    (benchmarks/light_decoders.py).
+
+    Args:
+        workers: Number of threads; with 1 or less, parts run in the calling thread.
+    """
+    import torch
+
+    if workers <= 1:
+        yield map
+        return
+    with (
+        torch_threads(1),
+        ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as threads,
+    ):
+        yield threads.map
+
+
+@contextmanager
+def torch_threads(count: int) -> Iterator[None]:
+    """Let PyTorch use `count` threads for each operation inside the context."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        # The number belongs to a thread; a new thread starts with the number that was set last.
+        torch.set_num_threads(before)
+
+
+def derived_seed(seed: int, *purpose: str | int) -> int:
+    """Return a 63-bit seed for one purpose, e.g. `derived_seed(0, "shuffle", epoch)`.
+
+    It depends on `seed` and `purpose` alone, not on random numbers that were drawn before.
+    """
+    text = "/".join([str(seed), *map(str, purpose)])
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8]) >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> Generator:
+    """Return a NumPy generator for one purpose; see `derived_seed`."""
+    return Generator(PCG64(derived_seed(seed, *purpose)))
+
+
+def permutation(length: int, seed: int, *purpose: str | int) -> np.ndarray:
+    """Return the numbers 0..length-1 (int64) in an order fixed by the seed and the purpose."""
+    return generator(seed, *purpose).permutation(length)

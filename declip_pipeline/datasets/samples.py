@@ -1,0 +1,329 @@
+"""Samples: one table of all that is known of a dataset's images."""
+
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from declip_pipeline.errors import InputError, UnknownNameError
+
+FAKE, REAL, UNKNOWN = 1, 0, -1
+
+REAL_GENERATOR = "real"
+"""Generator of images that no generator has touched."""
+
+_NAME = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("image", pa.string(), nullable=False),
+        pa.field("mask", pa.string()),
+        pa.field("split", _NAME, nullable=False),
+        pa.field("generator", _NAME, nullable=False),
+        pa.field("label", pa.int8(), nullable=False),
+        pa.field("source", _NAME, nullable=False),
+        pa.field("scene", pa.string(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("image_sha256", pa.binary(32)),
+        pa.field("mask_sha256", pa.binary(32)),
+    ]
+)
+"""Columns of a table of samples; see `Sample` for what they hold. Hashes are 32 bytes."""
+
+_ROWS_AT_ONCE = 16_384
+_NAMES = ("split", "generator", "source")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image and what is known of it: a row of `Samples`.
+
+    Args:
+        id: Unique and stable: `image` without its suffix.
+        image: Posix path relative to the dataset's root.
+        mask: Posix path relative to the dataset's root; None for a real image.
+        split: "train", "valid", "test", or "all" where the dataset has no splits.
+        generator: The method that made the fake, or "real".
+        label: 1 fake, 0 real.
+        source: The dataset that the image comes from, such as "celebahq".
+        scene: The same for an image and all that was forged of it, within a source. Such images
+            are not independent of one another. An image of which nothing is known is a scene of
+            its own, named by its id.
+        height: Pixels; 0 where the image is unreadable or was not read yet.
+        width: Pixels; 0 where the image is unreadable or was not read yet.
+        image_sha256: SHA-256 of the image's file, 64 hex digits; None before it was read.
+        mask_sha256: SHA-256 of the mask's file; None for a real image or before it was read.
+
+    Raises:
+        InputError: For another label, a fake without a mask, or a real image with one.
+    """
+
+    id: str
+    image: str
+    mask: str | None
+    split: str
+    generator: str
+    label: int
+    source: str
+    scene: str = ""
+    height: int = 0
+    width: int = 0
+    image_sha256: str | None = None
+    mask_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.label not in (FAKE, REAL):
+            raise InputError(f"sample {self.id} has label {self.label}; 1 fake or 0 real expected")
+        if (self.label == FAKE) != (self.mask is not None):
+            raise InputError(f"sample {self.id}: a fake has a mask, and a real image has none")
+        if not self.scene:
+            object.__setattr__(self, "scene", self.id)
+
+
+class Samples(Sequence[Sample]):
+    """A table of samples, one row an image, with typed rows and vectorised selection.
+
+    `samples[row]` is a `Sample`; `samples.table` the Arrow table with the columns of `SCHEMA`.
+    Whatever goes over many rows uses the columns: a million samples take about 300 MB as a table,
+    and several times that as objects.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        """Wrap a table.
+
+        Args:
+            table: Columns as in `SCHEMA`, in any order; others are dropped.
+
+        Raises:
+            InputError: For a missing column, or a column of another type.
+        """
+        missing = [name for name in SCHEMA.names if name not in table.column_names]
+        if missing:
+            raise InputError(
+                f"the table of samples lacks {', '.join(missing)}; "
+                f"expected the columns {', '.join(SCHEMA.names)}"
+            )
+        try:
+            self.table = table.select(SCHEMA.names).cast(SCHEMA).combine_chunks()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, ValueError) as error:
+            raise InputError(f"the table of samples has another schema: {error}") from error
+
+    @classmethod
+    def from_rows(cls, rows: Iterable[Sample]) -> "Samples":
+        """Build the table of samples that come one by one, in their order."""
+        remaining = iter(rows)
+        batches: list[pa.RecordBatch] = []
+        while chunk := list(islice(remaining, _ROWS_AT_ONCE)):
+            columns = {name: [getattr(sample, name) for sample in chunk] for name in SCHEMA.names}
+            for name in ("image_sha256", "mask_sha256"):
+                columns[name] = [None if h is None else bytes.fromhex(h) for h in columns[name]]
+            batches.append(pa.RecordBatch.from_pydict(columns, SCHEMA))
+        return cls(pa.Table.from_batches(batches, SCHEMA).unify_dictionaries())
+
+    @classmethod
+    def from_parquet(cls, content: bytes) -> "Samples":
+        """Read the table from the content of a Parquet file.
+
+        Raises:
+            InputError: For content that is not Parquet, or has other columns.
+        """
+        try:
+            table = pq.read_table(pa.BufferReader(content), read_dictionary=list(_NAMES))
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise InputError(
+                f"the table of samples is not Parquet ({str(error).partition(chr(10))[0]})"
+            ) from error
+        return cls(table)
+
+    def to_parquet(self) -> bytes:
+        """Return the content of a Parquet file, the same bytes for equal samples."""
+        file = io.BytesIO()
+        # By order of appearance in the rows, whatever order the dictionaries had in memory.
+        plain = self.table.cast(_PLAIN)
+        # Dictionaries pay for what repeats; of unique ids, paths and hashes they cost time alone.
+        repeating = [*_NAMES, "label", "height", "width"]
+        pq.write_table(plain, file, compression="zstd", use_dictionary=repeating)
+        return file.getvalue()
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def __getitem__(self, row: Any) -> Any:
+        """Return the `Sample` of a row, or the `Samples` of a slice."""
+        if isinstance(row, slice):
+            return self.take(np.arange(len(self))[row])
+        row = int(row)
+        if not -len(self) <= row < len(self):
+            raise IndexError(f"row {row} of {len(self)} samples")
+        row %= len(self)
+        return Sample(**{name: self._value(name, row) for name in _FIELDS})
+
+    def __iter__(self) -> Iterator[Sample]:
+        for batch in self.table.to_batches(_ROWS_AT_ONCE):
+            columns = batch.to_pydict()
+            for name in ("image_sha256", "mask_sha256"):
+                columns[name] = [None if h is None else h.hex() for h in columns[name]]
+            for values in zip(*(columns[name] for name in _FIELDS), strict=True):
+                yield Sample(*values)
+
+    def _value(self, name: str, row: int) -> Any:
+        value = self.table.column(name)[row].as_py()
+        return value.hex() if isinstance(value, bytes) else value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Samples) and self.table.cast(_PLAIN).equals(
+            other.table.cast(_PLAIN)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def strings(self, column: str) -> list[Any]:
+        """Values of a column of text, in row order; None where there is none."""
+        values: list[Any] = self.table.column(column).to_pylist()
+        return values
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids in row order."""
+        return self.strings("id")
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels, (N,) int8, 1 = fake."""
+        return _numpy(self.table.column("label"))
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Height and width in pixels, (N, 2) int32; 0 where an image is unreadable."""
+        return np.stack([_numpy(self.table.column(name)) for name in ("height", "width")], axis=1)
+
+    @property
+    def have_masks(self) -> bool:
+        """Whether the samples say which pixels are fake: not those of unknown label."""
+        return bool(len(self)) and not bool((self.labels == UNKNOWN).any())
+
+    def names(self, column: str, *, label: int | None = None) -> tuple[str, ...]:
+        """Distinct values of `split`, `generator`, `source` or `scene`, sorted.
+
+        Args:
+            column: Name of the column.
+            label: Only of fakes (1) or real images (0).
+        """
+        values = self.table.column(column)
+        if label is not None:
+            values = values.filter(pc.equal(self.table.column("label"), label))
+        return tuple(sorted(pc.unique(values).to_pylist()))
+
+    def rows(
+        self,
+        *,
+        splits: Iterable[str] | None = None,
+        generators: Iterable[str] | None = None,
+        label: int | None = None,
+    ) -> np.ndarray:
+        """Rows of the samples with these splits, generators and label, ascending int64.
+
+        None takes all. Names that do not occur select nothing; see `require_names`.
+        """
+        chosen = np.ones(len(self), bool)
+        for column, names in (("split", splits), ("generator", generators)):
+            if names is not None:
+                chosen &= self._is_in(column, names)
+        if label is not None:
+            chosen &= self.labels == label
+        return np.flatnonzero(chosen)
+
+    def require_names(self, column: str, names: Iterable[str], *, where: str = "") -> None:
+        """Raise `UnknownNameError`, listing those that occur, for a name that does not."""
+        known = self.names(column)
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"{column}{where}", name, known)
+
+    def take(self, rows: np.ndarray | Sequence[int]) -> "Samples":
+        """Return the samples of these rows, in the given order."""
+        return Samples(self.table.take(pa.array(np.asarray(rows, np.int64))))
+
+    def by_id(self, rows: np.ndarray | None = None) -> np.ndarray:
+        """Sort rows (all by default) by their ids; int64."""
+        ids = self.table.column("id")
+        if rows is None:
+            order = pc.sort_indices(ids)
+            return np.asarray(order, np.int64)
+        rows = np.asarray(rows, np.int64)
+        return rows[np.asarray(pc.sort_indices(ids.take(pa.array(rows))), np.int64)]
+
+    def find(self, ids: Iterable[str]) -> np.ndarray:
+        """Rows of these ids, int64, -1 for an id that does not occur."""
+        found = pc.index_in(pa.array(list(ids), pa.string()), self.table.column("id"))
+        return np.asarray(pc.fill_null(found, -1), np.int64)
+
+    def replace(self, **columns: Any) -> "Samples":
+        """Return the samples with columns of new values, each in row order."""
+        table = self.table
+        for name, values in columns.items():
+            place = SCHEMA.get_field_index(name)
+            table = table.set_column(
+                place, SCHEMA.field(name), pa.array(values, SCHEMA[place].type)
+            )
+        return Samples(table)
+
+    def content(self) -> pa.Array:
+        """Return what each row's files hold, 32 or 64 bytes: the hashes of image and mask."""
+        hashes = (
+            self.table.column(name).cast(pa.binary()) for name in ("image_sha256", "mask_sha256")
+        )
+        joined = pc.binary_join_element_wise(*(pc.fill_null(one, b"") for one in hashes), b"")
+        return joined.combine_chunks()
+
+    def sha256(self) -> str:
+        """Hash of all values but the images' sizes, in row order; 64 hex digits.
+
+        SHA-256 over the columns in the order of `SCHEMA`: of a column of text or hashes, the
+        lengths in bytes as int32 (-1 for none) and then the bytes of all values; of a column of
+        numbers, the values. Little-endian.
+        """
+        digest = hashlib.sha256()
+        for column in self.table.drop_columns(["height", "width"]).columns:
+            for part in _bytes_of(column):
+                digest.update(part)
+        return digest.hexdigest()
+
+    def _is_in(self, column: str, names: Iterable[str]) -> np.ndarray:
+        wanted = pa.array(sorted(set(names)), pa.string())
+        values = self.table.column(column).cast(pa.string())
+        return _numpy(pc.is_in(values, value_set=wanted))
+
+
+_PLAIN = pa.schema(
+    [field.with_type(pa.string()) if field.type == _NAME else field for field in SCHEMA]
+)
+_FIELDS = tuple(field.name for field in fields(Sample))
+
+
+def _numpy(column: pa.ChunkedArray) -> np.ndarray:
+    values: np.ndarray = column.combine_chunks().to_numpy(zero_copy_only=False)
+    return values
+
+
+def _bytes_of(column: pa.ChunkedArray) -> Iterator[Any]:
+    """The numbers or lengths of a column, then the bytes of its texts."""
+    if pa.types.is_integer(column.type):
+        yield np.ascontiguousarray(_numpy(column).astype(column.type.to_pandas_dtype()))
+        return
+    values = pa.concat_arrays([column.cast(pa.large_binary()).combine_chunks()])
+    lengths = pc.fill_null(pc.binary_length(values), -1)
+    yield np.ascontiguousarray(lengths.to_numpy(zero_copy_only=False).astype("<i4"))
+    present = values.drop_null()
+    if len(present):
+        _, offsets, data = present.buffers()
+        ends = np.frombuffer(offsets, "<i8")[present.offset : present.offset + len(present) + 1]
+        yield memoryview(data)[int(ends[0]) : int(ends[-1])]

@@ -1,0 +1,39 @@
+"""Extensions that other installed packages register as entry points."""
+
+import textwrap
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from declip_pipeline.errors import DeclipError
+
+
+def entry_point_named(group: str, name: str) -> EntryPoint | None:
+    """Return the entry point of this name in `group`, or None."""
+    return next(iter(entry_points(group=group, name=name)), None)
+
+
+def entry_point_names(group: str) -> list[str]:
+    """Return the names in `group`, sorted; nothing of them is imported."""
+    return sorted(entry_points(group=group).names)
+
+
+def load_entry_point(entry: EntryPoint) -> Any:
+    """Import the object of an entry point. Raises `DeclipError` when that fails."""
+    try:
+        return entry.load()
+    except Exception as error:  # importing a package can raise anything
+        raise DeclipError(
+            f"{described(entry)} cannot be imported ({one_line(error)}); repair or uninstall it"
+        ) from error
+
+
+def described(entry: EntryPoint) -> str:
+    """Return an entry point as messages name it, with the distribution that registers it."""
+    distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "no distribution"
+    return f"entry point {entry.name!r} of {distribution} ({entry.group}, {entry.value})"
+
+
+def one_line(error: BaseException) -> str:
+    """Return the type and the first line of an error that another package raised."""
+    first_line = (str(error).strip() or "no message").splitlines()[0]
+    return f"{type(error).__name__}: {textwrap.shorten(first_line, 200, placeholder=' ...')}"

@@ -1,0 +1,111 @@
+"""Files: content hashes, atomic writes and folder names."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from declip_pipeline.errors import StorageFullError
+
+# A file system allows 255 bytes for a name; a seed or an identity is appended to this part.
+LONGEST = 100
+
+
+def canonical_json(value: Any) -> bytes:
+    """Return `value` as UTF-8 JSON with sorted keys and no white space.
+
+    Raises:
+        ValueError: `value` contains NaN or infinity.
+    """
+    text = json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
+    return text.encode()
+
+
+def sha256_of_json(value: Any) -> str:
+    """Return the SHA-256 of the canonical JSON of `value`, 64 hex digits."""
+    return hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def sha256_of_bytes(data: bytes) -> str:
+    """Return the SHA-256 of `data`, 64 hex digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_of_file(path: Path) -> str:
+    """Return the SHA-256 of a file's content, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def full_disk_as_error(path: Path) -> Iterator[None]:
+    """Turn a full disk or an exhausted quota into a `StorageFullError` that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StorageFullError(
+                f"no space left while writing {path}; free some and run the same command again"
+            ) from error
+        raise
+
+
+def write_with(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file completely or not at all: write a temporary file, flush it, rename it.
+
+    Args:
+        path: The file to write. Missing parent folders are created.
+        write: Called with the path of a temporary file beside `path`, which has the same suffix,
+            since writers choose a format by it. The file is removed when `write` fails.
+
+    Raises:
+        StorageFullError: The disk is full.
+    """
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.partial{path.suffix}")
+    with full_disk_as_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            write(temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write `data` to `path` as `write_with` does."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+
+    write_with(path, write)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 to `path` as `write_with` does."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `path` as `write_with` does."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def folder_name(text: str) -> str:
+    """Return `text` as the name of one folder.
+
+    The name holds letters, digits and `_.+-`, at most 100 bytes of UTF-8. Different texts may get
+    the same name, so an identity must be appended to it or be stored inside the folder.
+    """
+    kept = re.sub(r"[^\w.+\-]+", "-", text).strip("-")
+    cut = kept.encode()[:LONGEST].decode(errors="ignore")
+    return cut if cut.strip(".") else "unnamed"

@@ -1,0 +1,1 @@
+"""Worker processes: opening a Dask cluster, and running tasks on its workers."""

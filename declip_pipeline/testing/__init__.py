@@ -1,0 +1,1 @@
+"""Contract tests that extensions of this package inherit; they need pytest."""
