@@ -5,7 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.options import Device, DeviceOption, comma_separated
+from stages.options import (
+    DATA,
+    MACHINE,
+    Device,
+    DeviceOption,
+    comma_separated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +39,7 @@ def compare(
         typer.Option(
             metavar="STORE",
             help="For decoders of several backbones: a store of another one; repeatable.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
@@ -40,7 +47,14 @@ def compare(
         str | None,
         typer.Option(help="Generators to judge on, comma-separated. Default: all of the stores."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Pictures a step.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 64,
     device: DeviceOption = Device.auto,
 ) -> None:
     """Say by how much RUN_A is better than RUN_B on the pictures that both were judged on.

@@ -6,7 +6,13 @@ from typing import Annotated
 import typer
 
 from declip_pipeline.errors import InputError
-from stages.options import Device, DeviceOption, comma_separated
+from stages.options import (
+    DATA,
+    MACHINE,
+    Device,
+    DeviceOption,
+    comma_separated,
+)
 
 
 def evaluate(
@@ -22,6 +28,7 @@ def evaluate(
             metavar="STORE",
             help="For decoders of several backbones: a store of another one, of the same pictures "
             "as a store to judge on; repeatable.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
@@ -37,6 +44,7 @@ def evaluate(
         typer.Option(
             help="Judge robustness on other views of each STORE's pictures, stored beside it by "
             "`extract --views`: such as jpeg:90,jpeg:70,blur:1.0,resize:0.5,noise:5, or all.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     detection: Annotated[
@@ -45,9 +53,17 @@ def evaluate(
             "--detection",
             help="Judge how runs, of detection or of localization, tell fake pictures from the "
             "real ones of the split; thresholds are chosen on the split valid.",
+            rich_help_panel=DATA,
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Pictures a step.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 64,
     device: DeviceOption = Device.auto,
 ) -> None:
     """Judge runs on the fakes of stores, at each mask's own size.

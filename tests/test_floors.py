@@ -12,6 +12,7 @@ FLOORS = [
         "features",
         "compute",
         "entry_points",
+        "options",
     },
     {"jobs"},
     {"images", "metrics"},

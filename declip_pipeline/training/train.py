@@ -136,7 +136,7 @@ class Training:
         kept = f"the state after epoch {self.epoch - 1} is kept; " if self.epoch > 1 else ""
         raise TrainingError(
             f"{wrong} in epoch {self.epoch}, step {step + 1} ({name_step(step)}); {kept}"
-            "try a lower --learning-rate"
+            "try a lower `learning_rate`"
         )
 
     def judged(self) -> Judged:
@@ -227,9 +227,9 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             raise
         raise TrainingError(
             f"a batch of {recipe.batch_size} pictures does not fit into the memory of "
-            f"{train_feed.device}; take a --micro-batch-size of "
+            f"{train_feed.device}; take a `micro_batch_size` of "
             f"{max(1, (recipe.micro_batch_size or recipe.batch_size) // 2)}, or a smaller "
-            "--batch-size"
+            "`batch_size`"
         ) from error
     seconds = (time.perf_counter() - started) / len(together)
     for training, loss, score in zip(good, losses, scores, strict=True):

@@ -214,7 +214,7 @@ def test_stores_without_the_two_splits_are_refused(tiny_store, tmp_path, monkeyp
     assert "has the split all; training needs the splits train and valid, extract" in str(
         caught.value
     )
-    assert "--assign-splits 80,10,10" in str(caught.value)
+    assert "`assign_splits=(80, 10, 10)`" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stages.cache.ls import JsonOption
-from stages.dataset_options import (
+from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
     Layout,
     LayoutOption,
+    MegapixelsOption,
     PolarityOption,
     fake_is_white,
     percents,
 )
-from stages.options import MegapixelsOption
 
 if TYPE_CHECKING:
     from declip_pipeline.datasets.counterparts import Comparison, Group
