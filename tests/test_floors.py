@@ -25,8 +25,8 @@ FLOORS = [
     {"datasets"},
     {"backbones", "store", "decoders"},
     {"extraction", "feeding"},
-    {"evaluation"},
     {"training"},
+    {"evaluation"},
     {"sweeps", "reports", "exchange"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}
