@@ -1,4 +1,4 @@
-"""`declip-pipe ablate`: one decoder on every layer of a store, judged in and out of domain."""
+"""`declip-pipe ablate`: one decoder on every layer of a store, evaluated in and out of domain."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +11,9 @@ from stages.screen import progress, result
 from stages.training_options import DaskOption, with_training_options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.ablation import LayerScore
 
 
@@ -36,31 +39,43 @@ if TYPE_CHECKING:
 def ablate(
     stores: StoresArgument,
     asked: Mapping[str, Any],
-    split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Split to judge on.")] = "test",
+    split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Split to evaluate.")] = "test",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
     """Train a decoder on every layer and say which one is good for what.
 
     Each layer, training set and seed is a run, as `train` makes them, and found again by it. They
-    are judged on the test split: in domain on the generators that they learned, out of domain on
+    are evaluated on the test split: in domain on the generators that they learned, out of domain on
     the others. Prints IoU (percent) by layer with its standard deviation over seeds and its 95%
-    bootstrap interval over pictures and seeds; the last line of stdout is the figure, with
+    bootstrap interval over images and seeds; the last line of stdout is the figure, with
     ablation.csv and the runs' results.csv beside it.
     """
+
+    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+    from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
+    from declip_pipeline.evaluation.selection import Selection
     from declip_pipeline.store.reader import Store
     from declip_pipeline.sweeps.ablation import layer_scores, write_scores
-    from declip_pipeline.sweeps.cross_evaluation import evaluate_run, plan_evaluations, pooled
-    from declip_pipeline.training.run_folder import RunFolder
-    from stages.grid_training import asked_workers, job_of, open_trainer, train_grid
+    from stages.grid_training import (
+        asked_workers,
+        job_of,
+        open_trainer,
+        train_grid,
+    )
+    from stages.screen import remark
 
     require_folder(Path(asked["runs"]), "-o")
     workers = asked_workers(dask, scheduler, asked["device"])
     opened = [Store(path) for path in stores]
-    # Augmented views have no such split. What cannot be judged in the end is better refused before
-    # hours of training.
-    judged = [store for store in opened if split in store.splits] or opened[:1]
-    plan_evaluations([], judged, split=split)
+    # Augmented views have no such split. What cannot be evaluated is refused before hours of
+    # training.
+    tested = [store for store in opened if split in store.splits] or opened[:1]
+    for store in tested[1:]:
+        if _kind(store) != _kind(tested[0]):
+            remark(f"not evaluated, of another view or dtype than the first: {store.location}")
+    tested = [store for store in tested if _kind(store) == _kind(tested[0])]
+    Selection(tested, split=split)
     generators = sorted({name for store in opened for name in store.generators})
     sets = asked["train_on"] or [(name,) for name in generators]
     job, cells = job_of(stores, {**asked, "train_on": sets}, workers)
@@ -69,22 +84,19 @@ def ablate(
     finished = [row.run for row in rows if row.run is not None]
     evaluations = {}
     others = [Store(place) for place, _ in job.beside]
-    with progress("judging", "runs") as tell:
+    with progress("evaluating", "runs") as tell:
         for number, run in enumerate(finished):
             tell(number, len(finished))
-            evaluations[run] = pooled(
-                [
-                    evaluate_run(
-                        RunFolder(Path(run)),
-                        store,
-                        split=split,
-                        beside=others,
-                        device=trainer.data.device,
-                        reuse=True,
-                    )
-                    for store in judged
-                ]
+            evaluation = evaluate_run(
+                run,
+                tested,
+                split=split,
+                beside=others,
+                device=trainer.data.device,
+                reuse=True,
             )
+            evaluation.save(Path(run) / EVALUATIONS)
+            evaluations[run] = evaluation
         tell(len(finished), len(finished))
     scores = layer_scores(rows, evaluations)
     write_scores(folder / "ablation.csv", scores)
@@ -96,7 +108,11 @@ def ablate(
         raise typer.Exit(1)
 
 
-def _table(scores: Sequence["LayerScore"]) -> str:
+def _kind(store: "Store") -> tuple[str, str]:
+    return store.identity.view, store.identity.dtype
+
+
+def _table(scores: "Sequence[LayerScore]") -> str:
     domains = list(dict.fromkeys(score.domain for score in scores))
     layers = list(dict.fromkeys(score.layer for score in scores))
     cell = {(score.layer, score.domain): _shown(score) for score in scores}
@@ -111,30 +127,33 @@ def _table(scores: Sequence["LayerScore"]) -> str:
 def _shown(score: "LayerScore") -> str:
     from declip_pipeline.reports.matrix import interval_text
 
-    if not score.ious:
+    one = score.estimate
+    if not one.cells:
         return "-"
-    spread = f" ± {score.spread:.2f}" if len(score.ious) > 1 else ""
-    return f"{score.mean:.2f}{spread}{interval_text(*score.interval, 1)}"
+    spread = f" ± {one.spread:.2f}" if len(one.by_seed) > 1 else ""
+    return f"{one.value:.2f}{spread}{interval_text(*one.interval, 1)}"
 
 
 def _draw(scores: Sequence["LayerScore"], path: Path, decoder_type: str, seeds: int) -> None:
     from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
 
     layers = list(dict.fromkeys(score.layer for score in scores))
-    tested = [score for score in scores if score.ious]
+    tested = [score for score in scores if score.estimate.cells]
     domains = list(dict.fromkeys(score.domain for score in tested))
     found = {(score.layer, score.domain): score for score in tested}
 
     def values(domain: str, what: str) -> list[float]:
         return [
-            getattr(found[layer, domain], what) if (layer, domain) in found else float("nan")
+            getattr(found[layer, domain].estimate, what)
+            if (layer, domain) in found
+            else float("nan")
             for layer in layers
         ]
 
     over = f" ({seeds} seeds)" if seeds > 1 else ""
     draw_layer_curve(
         layers,
-        {domain: values(domain, "mean") for domain in domains},
+        {domain: values(domain, "value") for domain in domains},
         path,
         f"{decoder_type}: IoU by layer{over}",
         spreads={domain: values(domain, "spread") for domain in domains},

@@ -67,7 +67,7 @@ def predict(
     from declip_pipeline.reports.prediction_folder import PredictionFolder
     from declip_pipeline.store.identity import parts_of
     from declip_pipeline.training.run_folder import RunFolder
-    from stages.evaluate_detection import remark_weak_maps
+    from stages.figures_texts import remark_weak_maps
     from stages.screen import progress, remark, result
 
     folder = RunFolder(run)

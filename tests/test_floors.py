@@ -19,8 +19,8 @@ FLOORS = [
     {"datasets"},
     {"backbones", "store", "decoders"},
     {"extraction", "feeding"},
-    {"evaluation"},
     {"training"},
+    {"evaluation"},
     {"sweeps", "reports", "exchange"},
     {"testing"},
 ]

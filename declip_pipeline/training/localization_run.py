@@ -93,6 +93,7 @@ def plan_run(
             }
             for source in inputs.sources
         ],
+        "datasets": _learned_of(data, generators, recipe),
     }
     if recipe.pooling is not None:
         config["pictures"] = {split: data.counts(split, generators) for split in ("train", "valid")}
@@ -100,6 +101,16 @@ def plan_run(
     if name is not None:
         folder.require(sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
+
+
+def _learned_of(
+    data: TrainingData, generators: Sequence[str], recipe: Recipe
+) -> dict[str, list[str]]:
+    """Return the generators learned of each dataset: of another dataset they are out of domain."""
+    learned: dict[str, set[str]] = {}
+    for store, _ in data.rows("train", generators, recipe.targets):
+        learned.setdefault(store.dataset, set()).update(set(generators) & set(store.generators))
+    return {dataset: sorted(names) for dataset, names in sorted(learned.items()) if names}
 
 
 def train_runs(

@@ -1,4 +1,4 @@
-"""Runs on the same pictures: which stores each takes, what pairs pictures, what is refused."""
+"""Runs on the same images: which stores each takes, what pairs images, what is refused."""
 
 from dataclasses import replace
 from functools import partial
@@ -6,17 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from made_evaluation import localized
 
 from declip_pipeline.errors import IdentityMismatchError, InputError
-from declip_pipeline.evaluation.localization import METRICS, ImageResult
+from declip_pipeline.evaluation.compare import compare, compared_means, plan_comparison
+from declip_pipeline.evaluation.scores import METRICS
 from declip_pipeline.metrics.bootstrap import paired_difference
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import evaluate_run
-from declip_pipeline.sweeps.run_comparison import (
-    compared_means,
-    plan_comparison,
-    results_by_picture,
-)
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.training_data import TrainingData
@@ -48,23 +44,11 @@ def changed(tiny_store):
     return change
 
 
-def result(number, generator, iou, has_fake=True):
-    name = f"{generator}{number}"
-    return ImageResult(name, "test", generator, has_fake, iou, iou / 100, 0.5, 0.5, 0.5, 0.1)
-
-
-def by_picture(**ious):
-    return {
-        (f"{name}{number}", "i", "m"): result(number, name, iou)
-        for name, values in ious.items()
-        for number, iou in enumerate(values)
-    }
-
-
-def test_differences_are_of_the_same_pictures_by_generator_and_overall():
+def test_differences_are_of_the_same_images_by_generator_and_overall():
     ours, theirs = [60.0, 70.0, 90.0], [50.0, 55.0, 85.0]
     rows = compared_means(
-        [by_picture(lama=[10.0, 30.0], ldm=ours)], [by_picture(ldm=theirs, lama=[20.0, 20.0])]
+        [localized("a", lama=[10.0, 30.0], ldm=ours)],
+        [localized("b", ldm=theirs, lama=[20.0, 20.0])],
     )
     assert [(row.generator, row.metric) for row in rows] == [
         (name, metric) for name in ("lama", "ldm", "overall") for metric in METRICS
@@ -79,32 +63,29 @@ def test_differences_are_of_the_same_pictures_by_generator_and_overall():
 
 def test_forgeries_of_one_photograph_count_as_one_overall():
     def side(*ious):
-        found = by_picture(lama=ious, ldm=ious)
-        return {key: replace(one, scene=one.id[-1]) for key, one in found.items()}
+        return [localized("a", scenes="set", lama=ious, ldm=ious)]
 
-    rows = compared_means([side(60.0, 70.0, 90.0, 20.0)], [side(50.0, 55.0, 85.0, 30.0)])
+    rows = compared_means(side(60.0, 70.0, 90.0, 20.0), side(50.0, 55.0, 85.0, 30.0))
     alone, overall = rows[0].difference, rows[8].difference
     assert rows[8].images == 8
     assert overall.interval == pytest.approx(alone.interval)
     assert overall.p_value == alone.p_value
 
 
-def test_pictures_that_one_run_lacks_or_without_a_fake_are_left_out():
-    first = by_picture(ldm=[60.0, 70.0, 90.0])
-    first["clean", "i", "m"] = result(9, "ldm", 0.0, has_fake=False)
-    second = by_picture(ldm=[50.0, 50.0]) | {("clean", "i", "m"): result(9, "ldm", 0.0, False)}
-    rows = compared_means([first], [second])
+def test_images_that_one_run_lacks_or_without_a_fake_are_left_out():
+    first = [localized("a", ldm=[60.0, 70.0, None, 90.0])]
+    rows = compared_means(first, [localized("b", ldm=[50.0, 50.0, None])])
     assert [row.generator for row in rows] == ["ldm"] * 4
     assert (rows[0].images, rows[0].difference.value) == (2, 15.0)
-    with pytest.raises(InputError, match="judged for both: 4 of the first run, 1 of the second, n"):
-        compared_means([first], [{("ldm0", "another", "m"): result(0, "ldm", 1.0)}])
+    with pytest.raises(InputError, match="for both: 4 of the first run, 1 of the second, none the"):
+        compared_means(first, [localized("b", lama=[1.0])])
 
 
 def test_a_side_may_have_several_seeds():
-    seeds = [by_picture(ldm=[60.0, 70.0]), by_picture(ldm=[62.0, 72.0])]
-    rows = compared_means(seeds, [by_picture(ldm=[50.0, 50.0])])
+    seeds = [localized("a", ldm=[60.0, 70.0]), localized("a", ldm=[62.0, 72.0])]
+    rows = compared_means(seeds, [localized("b", ldm=[50.0, 50.0])])
     assert rows[0].first == 66 and rows[0].difference.value == 16
-    # Two pictures draw 11 to 21, two seeds 9.17 to either side.
+    # Two images draw 11 to 21, two seeds 9.17 to either side.
     assert rows[0].difference.interval == pytest.approx((1.83, 30.17), abs=0.01)
 
 
@@ -112,19 +93,37 @@ def test_each_run_takes_the_store_of_its_features(trained, changed, tiny_store):
     one, other = trained(), trained(layer="layer2")
     first, second = changed(layers=["layer1"]), changed(layers=["layer0", "layer2"])
     plan = plan_comparison([one], [other], [second, first], split="test")
-    assert [(run, store) for run, store, *_ in plan] == [(one, first), (other, second)]
-    # Where several hold the same pictures the first does.
+    assert [(part.run, part.stores) for part in plan] == [(one, (first,)), (other, (second,))]
+    # Where several hold the same images the first does.
     plan = plan_comparison([one], [other], [tiny_store, first, second], split="test")
-    assert [(run, store) for run, store, *_ in plan] == [(one, tiny_store), (other, tiny_store)]
+    assert [part.stores for part in plan] == [(tiny_store,), (tiny_store,)]
 
 
-def test_results_are_paired_by_id_and_content(trained, tiny_store, cpu):
-    found = evaluate_run(trained(), tiny_store, split="test", device=cpu).results
-    named = results_by_picture(tiny_store, found)
-    assert list(named.values()) == found
-    row = tiny_store.fake_rows("test")[0]
-    sample = tiny_store.samples[row]
-    assert next(iter(named)) == (sample.id, sample.image_sha256, sample.mask_sha256)
+def test_runs_are_compared_on_a_store_and_nothing_is_written(trained, tiny_store):
+    one, other, seed = trained(), trained(layer="layer2"), trained(seed=1)
+    told = []
+    found = compare(
+        one.path, [other, other.path], tiny_store, device="cpu", on_evaluation=told.append
+    )
+    assert [evaluation.run for evaluation in told] == [one.path, other.path]
+    assert [row.generator for row in found.means] == ["noisy"] * 4
+    iou = found.means[0]
+    assert (iou.metric, iou.images) == ("iou", 4)
+    assert iou.first == pytest.approx(found.first[0].mean("iou"))
+    assert iou.second == pytest.approx(found.second[0].mean("iou"))
+    assert iou.difference.value == pytest.approx(iou.first - iou.second)
+    assert found.left_out == {} and found.repeated == (other.path,)
+    assert not (one.path / "evaluations").exists()
+    seeds = compare([one, seed], other, tiny_store, device="cpu").means[0]
+    means = [found.first[0].mean(), compare(seed, other, tiny_store).first[0].mean()]
+    assert seeds.first == pytest.approx(np.mean(means))
+
+
+def test_images_are_paired_by_id_and_content(trained, tiny_store):
+    found = compare(trained(), trained(layer="layer2"), tiny_store, device="cpu").first[0]
+    sample = tiny_store.samples[tiny_store.fake_rows("test")[0]]
+    hashes = (bytes.fromhex(text) for text in (sample.image_sha256, sample.mask_sha256))
+    assert found.images()[0] == (sample.id, *hashes)
 
 
 def test_what_cannot_be_compared_is_refused(trained, changed, tiny_store, tmp_path):
@@ -132,10 +131,12 @@ def test_what_cannot_be_compared_is_refused(trained, changed, tiny_store, tmp_pa
     plan = partial(plan_comparison, split="test")
     with pytest.raises(InputError, match="have the same weights; expected two different runs"):
         plan([one], [one], [tiny_store])
-    with pytest.raises(InputError, match="differ in more than their seed; expected one run, or ru"):
+    with pytest.raises(
+        InputError, match=r"differ in more than their seed \(layer layer1; layer layer2\); expe"
+    ):
         plan([one, other], [trained(seed=1)], [tiny_store])
     assert len(plan([one, trained(seed=1)], [other], [tiny_store])) == 3
-    with pytest.raises(InputError, match="stores of 2 views, blur-1, clean; expected one, or pict"):
+    with pytest.raises(InputError, match="stores of 2 views, blur-1, clean; expected one, or imag"):
         plan([one], [other], [tiny_store, changed(view="blur-1")])
     foreign = changed(weights_sha256="0" * 64)
     with pytest.raises(IdentityMismatchError, match="^weights_sha256 differs: the run"):

@@ -1,24 +1,26 @@
-"""Views in order of harm, the stores to judge them on, and the table that is written."""
+"""Views in order of harm, the stores to evaluate them on, and the table that is written."""
 
 import csv
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from made_evaluation import localized
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.evaluation.figures import figures_with_intervals
-from declip_pipeline.evaluation.localization import ImageResult
-from declip_pipeline.images.views import View, parse_view
-from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import Evaluation
-from declip_pipeline.sweeps.robustness import (
+from declip_pipeline.evaluation import robustness
+from declip_pipeline.evaluation.robustness import (
+    OpenedView,
+    Robustness,
+    evaluate_views,
     family_of,
     mild_to_strong,
     open_views,
+    over_seeds,
     view_text,
-    write_robustness,
 )
+from declip_pipeline.images.views import View, parse_view
+from declip_pipeline.store.reader import Store
 from declip_pipeline.training.run_folder import RunFolder
 
 
@@ -60,31 +62,17 @@ def test_views_are_looked_for_beside_the_clean_store(tiny_store):
     blurred.identity = replace(blurred.identity, view="blur-1")
     with pytest.raises(InputError, match="is of the view blur-1; expected the clean store, other"):
         open_views(blurred, None, [], [])
-    assert open_views(tiny_store, [View()], [], []) == [(View(), tiny_store, [])]
+    assert open_views(tiny_store, [View()], [], []) == [OpenedView(View(), tiny_store, ())]
+
+
+CLEAN, JPEG = View(), parse_view("jpeg:70")
 
 
 def test_the_table_has_a_row_for_each_view_and_generator(tmp_path):
-    def judged(**ious):
-        results = {
-            name: [
-                ImageResult(f"p{n}", "test", name, True, iou, 0.5, 0.5, 0.5, 0.5, 0.1)
-                for n, iou in enumerate(values)
-            ]
-            for name, values in ious.items()
-        }
-        every = [result for some in results.values() for result in some]
-        figures = {name: figures_with_intervals([some]) for name, some in results.items()}
-        place, overall = Path("run"), figures_with_intervals([every])
-        return Evaluation(place, "store", place, ("ldm",), figures, every, overall)
-
     path = tmp_path / "robustness.csv"
-    write_robustness(
-        path,
-        [
-            (View(), judged(lama=[50.0, 70.0], ldm=[10.0])),
-            (parse_view("jpeg:70"), judged(lama=[40.0, 60.0], ldm=[0.0])),
-        ],
-    )
+    clean = localized("ldm", lama=[50.0, 70.0], ldm=[10.0])
+    jpeg = localized("ldm", view="jpeg-70", lama=[40.0, 60.0], ldm=[0.0])
+    Robustness(((CLEAN, clean), (JPEG, jpeg)), (clean, jpeg), 0).save(path)
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     about = ("view", "family", "strength", "generator", "images", "iou")
@@ -98,3 +86,33 @@ def test_the_table_has_a_row_for_each_view_and_generator(tmp_path):
     ]
     assert (rows[3]["iou_low"], rows[3]["iou_high"]) == ("40.0", "60.0")
     assert rows[1]["iou_low"] == ""
+
+
+def test_views_are_compared_over_the_images_that_all_have(tiny_store, tiny_run, monkeypatch):
+    """Views whose extraction failed for some images were compared by means over other images."""
+    lacking = {
+        "clean": localized("noisy", noisy=[80.0, 60.0, 10.0]),
+        "jpeg-70": localized("noisy", view="jpeg-70", noisy=[70.0, 50.0]),
+    }
+    monkeypatch.setattr(
+        robustness, "evaluate", lambda run, store, **options: lacking[store.identity.view]
+    )
+    other = Store(tiny_store.location)
+    other.identity = replace(other.identity, view="jpeg-70")
+    opened = [OpenedView(CLEAN, tiny_store, ()), OpenedView(JPEG, other, ())]
+    found = evaluate_views(tiny_run, tiny_store, opened=opened)
+    assert [evaluation.mean() for _, evaluation in found.views] == [70, 60]
+    assert found.left_out == 1
+    assert [evaluation.mean() for evaluation in found.complete] == [50, 60]
+
+
+def test_views_over_seeds_are_over_the_same_images():
+    def run(seed, shift, *jpeg):
+        clean = localized("ldm", seed, ldm=[80.0 + shift, 60.0 + shift])
+        harmed = localized("ldm", seed, view="jpeg-70", ldm=list(jpeg))
+        return Robustness(((CLEAN, clean), (JPEG, harmed)), (clean, harmed), 0)
+
+    ((group, figured),) = over_seeds([run(0, 0.0, 70.0, 50.0), run(1, 10.0, 50.0, 30.0)])
+    assert [one.seed for one in group.members] == [0, 1]
+    assert [(view, figures["ldm"]["iou"]) for view, figures in figured] == [(CLEAN, 75), (JPEG, 50)]
+    assert over_seeds([run(0, 0.0, 70.0, 50.0)]) == []

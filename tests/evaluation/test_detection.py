@@ -1,4 +1,4 @@
-"""Runs of either task judged on telling fakes from real pictures; thresholds come from valid."""
+"""Runs of either task evaluated on telling fakes from real images; thresholds come from valid."""
 
 import csv
 import json
@@ -9,13 +9,13 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError
+from declip_pipeline.evaluation import evaluate as evaluation_module
+from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.metrics import detection_intervals
 from declip_pipeline.metrics.detection import detection_metrics
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps import detection_evaluation
-from declip_pipeline.sweeps.detection_evaluation import evaluate_detection, plan_detections
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.training_data import TrainingData
@@ -44,24 +44,30 @@ def train(mixed_store, tmp_path_factory):
     return trained
 
 
-def table(evaluation):
-    with (evaluation.folder / "detection.csv").open(newline="") as file:
+def saved(run, store, **options):
+    """An evaluation, and the folder that it was saved in."""
+    evaluation = evaluate(run, store, task="detection", device=CPU, **options)
+    (folder,) = evaluation.save(run.path / EVALUATIONS)
+    return evaluation, folder
+
+
+def table(folder):
+    with (folder / "detection.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
 @pytest.mark.parametrize("pooling", [None, "mean", "max", "learned"])
 def test_scores_are_those_of_the_maps(train, mixed_store, pooling):
     run = train(pooling=pooling, epochs=2)
-    evaluation = evaluate_detection(run, mixed_store, split="test", device=CPU, batch_size=5)
-    assert evaluation.pooling == pooling
-    rows = table(evaluation)
+    evaluation, folder = saved(run, mixed_store, batch_size=5)
+    rows = table(folder)
     names = ["mean_sigmoid", "mean_logit"] + [pooling] * (pooling in ("max", "learned"))
+    assert evaluation.scores == tuple(names)
     assert list(rows[0]) == ["id", "split", "generator", "scene", "label", *names]
     decoder, _ = run.best_decoder()
-    numbers = {sample.id: row for row, sample in enumerate(mixed_store.samples)}
     assert len(rows) == 16 + 13
     for row in rows:
-        number = np.asarray([numbers[row["id"]]])
+        number = mixed_store.samples.find([row["id"]])
         assert int(row["label"]) == mixed_store.labels[number]
         with torch.inference_mode():
             logits = decoder(mixed_store.read_layer("layer1", number).decoded())
@@ -76,8 +82,8 @@ def test_scores_are_those_of_the_maps(train, mixed_store, pooling):
 def test_figures_are_scikit_learns_and_thresholds_are_those_of_valid(train, mixed_store, score):
     # Hardly trained: it is wrong about some.
     run = train(pooling="mean", epochs=1, learning_rate=1e-6, seed=3)
-    evaluation = evaluate_detection(run, mixed_store, split="test", device=CPU)
-    rows = table(evaluation)
+    evaluation, folder = saved(run, mixed_store)
+    rows = table(folder)
 
     def of(split, generator=None):
         chosen = [
@@ -88,18 +94,22 @@ def test_figures_are_scikit_learns_and_thresholds_are_those_of_valid(train, mixe
         scores = np.asarray([float(row[score]) for row in chosen])
         return scores, np.asarray([int(row["label"]) for row in chosen])
 
-    content = json.loads((evaluation.folder / "detection.json").read_text())
+    content = json.loads((folder / "detection.json").read_text())
     assert (content["split"], content["thresholds_from"]) == ("test", "valid")
     assert content["pooling"] == "mean"
     assert content["by_generator"].keys() == {"lama", "ldm"}
     written = content["by_generator"]["ldm"][score]
-    assert written == evaluation.by_generator["ldm"][score] | {
+    assert written == evaluation.figures("ldm", score) | {
         name: list(written[name]) for name in ("ap_interval", "auc_interval")
     }
     for generator in (None, "lama", "ldm"):
         scores, labels = of("test", generator)
-        known = evaluation.by_generator[generator] if generator else evaluation.overall
-        figures = known[score]
+        figures = evaluation.figures(generator, score)
+        assert evaluation.mean("ap", generator=generator, score=score) == figures["ap"]
+        assert (
+            evaluation.interval("auc", generator=generator, score=score)
+            == (figures["auc_interval"])
+        )
         chosen_on = map(torch.from_numpy, of("valid", generator))
         best = detection_metrics(*chosen_on)["threshold_between"]
         assert figures["threshold"] == best
@@ -118,79 +128,75 @@ def test_figures_are_scikit_learns_and_thresholds_are_those_of_valid(train, mixe
 
 def test_localization_runs_detect_too_and_nothing_is_overwritten(train, mixed_store):
     run = train(epochs=30)
-    evaluation = evaluate_detection(run, mixed_store, split="test", device=CPU)
-    # Of 13 pictures 8 are fake: chance is 0.62.
-    assert evaluation.overall["mean_sigmoid"]["ap"] > 0.8
-    part = evaluate_detection(run, mixed_store, split="test", generators=["ldm"], device=CPU)
-    assert part.folder != evaluation.folder
-    assert part.folder.name.startswith("detection-mixed-test-ldm-")
-    assert list(part.by_generator) == ["ldm"]
-    assert {row["generator"] for row in table(part)} == {"ldm", "real"}
+    evaluation, folder = saved(run, mixed_store)
+    # Of 13 images 8 are fake: chance is 0.62.
+    assert evaluation.mean("ap") > 0.8
+    part, other = saved(run, mixed_store, generators=["ldm"])
+    assert other != folder
+    assert other.name.startswith("detection-mixed-test-ldm-")
+    assert part.generators == ["ldm"]
+    assert {row["generator"] for row in table(other)} == {"ldm", "real"}
 
 
 def test_scores_of_the_same_weights_and_store_are_taken(train, mixed_store, monkeypatch):
     run = train(pooling="max", epochs=2)
-    options = {"split": "test", "device": CPU}
-    once = evaluate_detection(run, mixed_store, **options)
-    content = (once.folder / "detection.json").read_bytes()
-    judging = detection_evaluation.score_rows
-    judged = []
+    once, folder = saved(run, mixed_store)
+    content = (folder / "detection.json").read_bytes()
+    detect = evaluation_module.detect
+    calls = []
     monkeypatch.setattr(
-        *(detection_evaluation, "score_rows"),
-        lambda *places, **options: judged.append(0) or judging(*places, **options),
+        *(evaluation_module, "detect"),
+        lambda *places, **options: calls.append(0) or detect(*places, **options),
     )
-    again = evaluate_detection(run, mixed_store, reuse=True, **options)
-    assert again == once and not judged
-    assert (once.folder / "detection.json").read_bytes() == content
-    evaluate_detection(run, mixed_store, **options)
-    assert len(judged) == 1
-    evaluate_detection(train(pooling="max", epochs=3), mixed_store, reuse=True, **options)
-    evaluate_detection(run, mixed_store, reuse=True, generators=["ldm"], **options)
-    assert len(judged) == 3
-    table = once.folder / "detection.csv"
-    table.write_text(table.read_text().replace("real", "ldm", 1))
-    assert evaluate_detection(run, mixed_store, reuse=True, **options) == once
-    assert len(judged) == 4
+    again, _ = saved(run, mixed_store, reuse=True)
+    assert again.to_arrow().equals(once.to_arrow()) and not calls
+    assert again.calibration.equals(once.calibration)
+    assert (folder / "detection.json").read_bytes() == content
+    saved(run, mixed_store)
+    assert len(calls) == 1
+    saved(train(pooling="max", epochs=3), mixed_store, reuse=True)
+    saved(run, mixed_store, reuse=True, generators=["ldm"])
+    assert len(calls) == 3
+    file = folder / "detection.csv"
+    file.write_text(file.read_text().replace("real", "ldm", 1))
+    again, _ = saved(run, mixed_store, reuse=True)
+    assert again.to_arrow().equals(once.to_arrow())
+    assert len(calls) == 4
 
 
 def test_a_generator_that_valid_lacks_takes_the_threshold_of_all(train, mixed_store):
-    store = Store(mixed_store.location)
-    names = [
-        "ldm" if (sample.split, sample.generator) == ("valid", "lama") else sample.generator
-        for sample in store.samples
-    ]
-    store.samples = store.samples.replace(generator=names)
-    evaluation = evaluate_detection(train(epochs=2), store, split="test", device=CPU)
-    figures = evaluation.by_generator["lama"]["mean_logit"]
-    assert figures["threshold"] == evaluation.overall["mean_logit"]["threshold"]
+    evaluation, _ = saved(train(epochs=2), mixed_store)
+    names = np.array(evaluation.calibration.column("generator").to_pylist())
+    without = replace(evaluation, calibration=evaluation.calibration.filter(names != "lama"))
+    figures = without.figures("lama", "mean_logit")
+    assert figures["threshold"] == without.figures(None, "mean_logit")["threshold"]
     assert (figures["fake"], figures["real"]) == (4, 5)
 
 
-def test_what_cannot_be_judged_is_refused_before_the_first(train, mixed_store, tiny_store):
-    run = train(pooling="mean", epochs=2)
-
-    def refused(store, message, split="test", **options):
+def test_what_cannot_be_evaluated_is_refused_before_the_first(mixed_store, tiny_store):
+    def refused(store, message, **options):
         with pytest.raises(InputError, match=message):
-            plan_detections([run], [mixed_store, store], split=split, **options)
+            Selection([mixed_store, store], task="detection", **options)
 
-    def changed(change):
-        store = Store(mixed_store.location)
-        rows = (replace(sample, **change(sample)) for sample in store.samples)
-        store.samples = Samples.from_rows(rows)
-        return store
-
-    assert len(plan_detections([run], [mixed_store], split="test")) == 1
-    refused(mixed_store, "thresholds are chosen on valid, .*; expected another split", "valid")
+    assert len(Selection([mixed_store], task="detection").parts) == 1
+    refused(mixed_store, "thresholds are chosen on valid .*; expected another split", split="valid")
     refused(mixed_store, "unknown generator in the stores 'dall-e'", generators=["dall-e"])
-    without = changed(lambda sample: {"split": "test"} if sample.split == "valid" else {})
-    without.location = "other"
-    refused(without, "other has the splits test, train; thresholds of detection are chosen on val")
-    for split in ("test", "valid"):
-        one = changed(
-            lambda sample, split=split: (
-                {"split": "train"} if (sample.split, sample.label) == (split, 0) else {}
-            )
-        )
-        one.location = "other"
-        fakes = {"test": 8, "valid": 10}[split]
-        refused(one, f"split '{split}' of other has {fakes} fake and 0 real pictures; detection is")
+    refused(tiny_store, "has 4 fake and 0 real images; detection is evaluated on both")
+
+
+@pytest.mark.parametrize("split", ["test", "valid"])
+def test_a_split_without_real_images_is_refused(mixed_store, split):
+    store = Store(mixed_store.location)
+    both = store.fake_and_real_rows
+    store.fake_and_real_rows = lambda name, generators: (
+        store.fake_rows(name, generators) if name == split else both(name, generators)
+    )
+    fakes = {"test": 8, "valid": 10}[split]
+    with pytest.raises(InputError, match=f"split '{split}' of .* has {fakes} fake and 0 real imag"):
+        Selection([store], task="detection")
+
+
+def test_a_store_without_the_split_of_thresholds_is_refused(mixed_store, monkeypatch):
+    monkeypatch.setattr(Store, "splits", ["test", "train"])
+    with pytest.raises(InputError, match="has the splits test, train; thresholds of detection are"):
+        Selection([mixed_store], task="detection")
