@@ -17,12 +17,11 @@ from reporting import report
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.evaluation.localization import mean_figures
+from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store.comparison import compare_layers
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import evaluate_run
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
@@ -114,8 +113,7 @@ def iou_rows(stores: dict[str, Store], runs: dict) -> list[dict]:
 
 
 def iou(run: RunFolder, store: Store) -> float:
-    found = evaluate_run(run, store, split="test", device=DEVICE)
-    return float(mean_figures(found.results)["iou"] or 0)
+    return evaluate(run, store, device=DEVICE).mean("iou")
 
 
 if __name__ == "__main__":

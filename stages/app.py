@@ -1,46 +1,138 @@
 """The `declip-pipe` program: its commands, and errors turned into exit codes."""
 
 import os
-import signal
 import sys
-import threading
-import time
-import warnings
-from collections.abc import Callable
-from types import FrameType
-from typing import Annotated, Any, NoReturn
+from collections.abc import Mapping
+from functools import cached_property
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from declip_pipeline import __version__
 from declip_pipeline.errors import DeclipError, InputError
-from stages.ablate import ablate
-from stages.cache.app import app as cache_app
-from stages.compare import compare
-from stages.data.app import app as data_app
-from stages.demo import demo
-from stages.evaluate import evaluate
-from stages.export import export
-from stages.extract import extract
-from stages.import_checkpoint import import_checkpoint
-from stages.predict import predict
-from stages.reproduce import reproduce
-from stages.train import train
+from stages.signals import Interruption, end_interrupted, interruptible, interruption_behind
 
 TRACEBACK_VARIABLE = "DECLIP_PIPE_TRACEBACK"
-INTERRUPTED = "declip-pipe: interrupted; run the same command again to finish its work"
-# How long an interrupted program may take to finish what is on its way to the disk: it is to be
-# gone within 5 seconds, also on a busy machine.
-PATIENCE_SECONDS = 3
-SHOW_CURSOR = "\x1b[?25h"
 
-app = typer.Typer(
-    name="declip-pipe",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="markdown",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+# Of each command: where its function is, and the first sentence of its help.
+COMMANDS = {
+    "extract": (
+        "stages.extract:extract",
+        "Run a frozen backbone over a dataset once and store its features.",
+    ),
+    "train": (
+        "stages.train:train",
+        "Train decoders on the fakes of one or several stores, with the paper's schedule.",
+    ),
+    "ablate": (
+        "stages.ablate:ablate",
+        "Train a decoder on every layer and say which one is good for what.",
+    ),
+    "evaluate": (
+        "stages.evaluate:evaluate",
+        "Judge runs on the fakes of stores, at each mask's own size.",
+    ),
+    "compare": (
+        "stages.compare:compare",
+        "Say by how much RUN_A is better than RUN_B on the pictures that both were judged on.",
+    ),
+    "predict": (
+        "stages.predict:predict",
+        "Find the manipulated pixels of pictures of any size and mode.",
+    ),
+    "reproduce": (
+        "stages.reproduce:reproduce",
+        "Extract, train and judge what a study asks for, and print its table.",
+    ),
+    "import-checkpoint": (
+        "stages.import_checkpoint:import_checkpoint",
+        "Make a run of a published checkpoint, for `evaluate` and `predict`.",
+    ),
+    "export": (
+        "stages.export:export",
+        "Write a run's decoder into files that other programs read.",
+    ),
+    "demo": (
+        "stages.demo:demo",
+        "Build four kinds of forgeries, extract, train, cross-test and draw.",
+    ),
+}
+CACHE_COMMANDS = {
+    "ls": (
+        "stages.cache.ls:ls",
+        "List the stores under ROOT: dataset, backbone, layers, images, size, complete or not.",
+    ),
+    "info": (
+        "stages.cache.info:info",
+        "Say what a store holds: identity, provenance, size of each array, samples and failures.",
+    ),
+    "compare": (
+        "stages.cache.compare:compare",
+        "Compare two stores layer by layer: size, reading speed, and the error of STORE_B.",
+    ),
+    "prune": (
+        "stages.cache.prune:prune",
+        "Remove layers, generators or splits from a store, or the whole store.",
+    ),
+    "verify": (
+        "stages.cache.verify:verify",
+        "Verify that a store is what was written, and name the layers and images that are not.",
+    ),
+    "export": (
+        "stages.cache.export:export",
+        "Write a whole store into one HDF5 file, for disks with few inodes, or to move it.",
+    ),
+    "import": (
+        "stages.cache.import_file:import_file",
+        "Make the store of an exported file again, below --cache, byte for byte as it was.",
+    ),
+}
+DATA_COMMANDS = {
+    "check": (
+        "stages.data:check",
+        "Check a data set: print what was found, and what would spoil a result.",
+    ),
+}
+RUNS_COMMANDS = {
+    "ls": (
+        "stages.runs:ls",
+        "List the runs below FOLDER: state, date, scores, and the options in which they differ.",
+    ),
+}
+GROUPS = {
+    "cache": ("Look after stores.", CACHE_COMMANDS),
+    "data": ("Look at data sets.", DATA_COMMANDS),
+    "runs": ("Look at runs.", RUNS_COMMANDS),
+}
+
+
+class LazyCommand(TyperCommand):
+    """A command whose module is imported when it runs, or when its own help is shown."""
+
+    def __init__(self, name: str, place: str, first_sentence: str) -> None:
+        """`place` is MODULE:FUNCTION."""
+        super().__init__(name, help=first_sentence)
+        self._place = place
+
+    @cached_property
+    def command(self) -> Any:
+        """The command itself, with its options."""
+        module, _, function = self._place.partition(":")
+        from stages.help_page import DocumentedCommand
+
+        alone = typer.Typer(add_completion=False)
+        alone.command(self.name, cls=DocumentedCommand)(getattr(import_module(module), function))
+        return typer.main.get_command(alone)
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Make the context of the command itself, which then runs or shows its help."""
+        return self.command.make_context(*arguments, **options)
+
+
+def _lazy(table: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
+    return {name: LazyCommand(name, *entry) for name, entry in table.items()}
 
 
 def _print_version(wanted: bool) -> None:
@@ -49,7 +141,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def program(
     version: Annotated[
         bool,
@@ -66,94 +157,42 @@ def program(
     """
 
 
-for command in (
-    *(extract, train, ablate, evaluate, compare, predict),
-    *(reproduce, import_checkpoint, export, demo),
-):
-    app.command()(command)
-app.add_typer(cache_app)
-app.add_typer(data_app)
+def _command_tree() -> Any:
+    root = typer.Typer(
+        name="declip-pipe",
+        no_args_is_help=True,
+        rich_markup_mode="markdown",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    root.callback()(program)
+    tree: Any = typer.main.get_command(root)
+    tree.commands.update(_lazy(COMMANDS))
+    for name, (about, table) in GROUPS.items():
+        tree.commands[name] = TyperGroup(
+            name=name,
+            help=about,
+            commands=_lazy(table),
+            no_args_is_help=True,
+            rich_markup_mode="markdown",
+        )
+    return tree
 
 
-class _Interruption(BaseException):
-    """Ctrl-C or SIGTERM, on its way through every clean-up; nothing below catches it."""
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise _Interruption(number)
-
-
-_told = threading.Lock()
-"""Taken by whoever tells that the program was interrupted, so that it is told once."""
-
-
-def _watch_signals() -> int:
-    """Start a thread that ends an interrupted program in time, wherever the signal finds it.
-
-    The main thread answers signals between two of its own steps, and one step (a forward pass, a
-    disk that does not answer) may take minutes. Also, an exception at any moment may leave a
-    thread's lock taken, and then threads that are waited for never end. What is on the disk is
-    good at any moment, so nobody need wait. Returns the descriptor that signals are written to.
-    """
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=_end_in_time, args=(reading,), daemon=True).start()
-    return writing
-
-
-def _end_in_time(reading: int) -> None:
-    """Wait for an interruption, give the program its time to end, then end it."""
-    with os.fdopen(reading, "rb", buffering=0) as signals:
-        while number := signals.read(1):
-            if number[0] in (signal.SIGINT, signal.SIGTERM):
-                time.sleep(PATIENCE_SECONDS)
-                # Not sys.stderr: a progress bar on a terminal has it, and has hidden the cursor.
-                screen = sys.__stderr__
-                if screen is not None and _told.acquire(blocking=False):
-                    start = f"{SHOW_CURSOR}\n" if screen.isatty() else ""
-                    print(f"{start}{INTERRUPTED}", file=screen, flush=True)
-                os._exit(128 + number[0])
-
-
-def _insist(unraisable: "sys.UnraisableHookArgs") -> None:
-    """Raise an interruption anew that came where Python can but report it, as in a destructor."""
-    interruption = unraisable.exc_value
-    if not isinstance(interruption, _Interruption):
-        sys.__unraisablehook__(unraisable)
-        return
-    number = int(interruption.args[0])
-    signal.signal(signal.SIGALRM, lambda _, frame: _interrupt(number, frame))
-    signal.setitimer(signal.ITIMER_REAL, 0.01)
-
-
-def _answer_signals(answer: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, answer)
+app = _command_tree()
 
 
 def main() -> None:
     """Run the program; an error is one line on stderr and a non-zero exit code."""
-    reported = sys.unraisablehook
-    signals = _watch_signals()
     try:
-        try:
-            sys.unraisablehook = _insist
-            _answer_signals(_interrupt)
+        with interruptible():
             # What a command made, which is for others of them; or the code of an exit asked for.
             outcome = app(prog_name="declip-pipe", standalone_mode=False)
-        finally:
-            # One more, or one that comes while the program ends, ends it at once.
-            _answer_signals(signal.SIG_DFL)
-            signal.set_wakeup_fd(-1)
-            os.close(signals)
-            sys.unraisablehook = reported
-    except _Interruption as interruption:
-        _end_interrupted(interruption)
+    except Interruption as interruption:
+        end_interrupted(interruption)
     except Exception as error:
-        behind = _interruption_behind(error)
+        behind = interruption_behind(error)
         if behind is not None:
-            _end_interrupted(behind)
+            end_interrupted(behind)
         # Typer brings its own Click in newer versions, so the class has no one home to import from.
         if hasattr(error, "format_message"):
             _show_usage_error(error)
@@ -164,23 +203,6 @@ def main() -> None:
         sys.exit(2 if isinstance(error, InputError) else 1)
     if isinstance(outcome, int) and outcome:
         sys.exit(outcome)
-
-
-def _interruption_behind(error: BaseException | None) -> _Interruption | None:
-    """The interruption during whose clean-up an error came: a library need not expect one."""
-    while error is not None and not isinstance(error, _Interruption):
-        error = error.__context__
-    return error
-
-
-def _end_interrupted(interruption: _Interruption) -> NoReturn:
-    _answer_signals(signal.SIG_DFL)
-    # What was torn from its work may complain when it is cleared away; nobody wants to know.
-    sys.unraisablehook = lambda unraisable: None
-    warnings.simplefilter("ignore")
-    if _told.acquire(blocking=False):
-        print(INTERRUPTED, file=sys.stderr)
-    sys.exit(128 + int(interruption.args[0]))
 
 
 def _show_usage_error(error: Any) -> None:
@@ -197,7 +219,9 @@ def _show_usage_error(error: Any) -> None:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, DeclipError):
-        return " ".join(str(error).split())
+        from stages.texts import spelled
+
+        return " ".join(spelled(str(error)).split())
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     kind, text = type(error).__name__, " ".join(str(error).split())

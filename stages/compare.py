@@ -1,17 +1,22 @@
-"""`declip-pipe compare`: whether one run is better than another on the same pictures."""
+"""`declip-pipe compare`: compare two runs on the same images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.options import Device, DeviceOption, comma_separated
+from stages.options import (
+    DATA,
+    MACHINE,
+    Device,
+    DeviceOption,
+    comma_separated,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from declip_pipeline.evaluation.localization import ImageResult
-    from declip_pipeline.sweeps.run_comparison import ComparedMeans, Picture
+    from declip_pipeline.evaluation.compare import ComparedMeans
 
 _HELP = "A run that `train` printed, or several that differ in their seed only, comma-separated."
 _TITLES = {"iou": "IoU", "f1_best": "F1 best", "f1_fixed": "F1 at 0.5", "ap": "AP"}
@@ -25,7 +30,7 @@ def compare(
         typer.Option(
             "--on",
             metavar="STORE",
-            help="Store to judge on; repeatable. Each run takes those with its own features.",
+            help="Store to evaluate on; repeatable. Each run takes those with its own features.",
         ),
     ],
     beside: Annotated[
@@ -33,76 +38,62 @@ def compare(
         typer.Option(
             metavar="STORE",
             help="For decoders of several backbones: a store of another one; repeatable.",
+            rich_help_panel=DATA,
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
     generators: Annotated[
         str | None,
-        typer.Option(help="Generators to judge on, comma-separated. Default: all of the stores."),
+        typer.Option(help="Generators to evaluate, comma-separated. Default: all of the stores."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Images a step.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 64,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """Say by how much RUN_A is better than RUN_B on the pictures that both were judged on.
+    """Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.
 
     Prints for each generator, and for all, the means of IoU (percent), F1 and AP, their difference
-    A - B with its interval of 95% and a two-sided p-value, from a bootstrap of the same pictures
+    A - B with its interval of 95% and a two-sided p-value, from a bootstrap of the same images
     for both (scenes are drawn, and seeds, where a side has several); p is not corrected for how
-    many there are. Pictures are the same when id and content
-    are. What `evaluate` wrote of the same weights on the same store is taken; else it is judged.
+    many there are. Images are the same when id and content are. What `evaluate` wrote of the same
+    weights on the same store is taken; else the run is evaluated.
     """
-    from declip_pipeline.compute import choose_device
-    from declip_pipeline.store.reader import Store
-    from declip_pipeline.sweeps.cross_evaluation import evaluate_run
-    from declip_pipeline.sweeps.run_comparison import (
-        compared_means,
-        plan_comparison,
-        results_by_picture,
-    )
-    from declip_pipeline.training.run_folder import RunFolder
+    from declip_pipeline.evaluation.compare import compare as compare_runs
+    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+    from stages.figures_texts import remark_repeated
     from stages.screen import progress, remark, result
 
-    chosen = choose_device(device.value)
-    first, second = [[RunFolder(Path(path)) for path in _paths(text)] for text in (run_a, run_b)]
-    plan = plan_comparison(
-        first,
-        second,
-        [Store(path) for path in on],
-        split=split,
-        generators=comma_separated(generators),
-        beside=[Store(path) for path in beside or []],
-    )
-    found: dict[Path, dict[Picture, ImageResult]] = {}
-    for run, store, own, others in plan:
-        with progress(f"{run.path.name} on {store.dataset}") as tell:
-            evaluation = evaluate_run(
-                run,
-                store,
-                split=split,
-                generators=own,
-                beside=others,
-                device=chosen,
-                batch_size=batch_size,
-                reuse=True,
-                progress=tell,
-            )
-        # Of a picture in several stores, the first counts.
-        judged = results_by_picture(store, evaluation.results)
-        found[run.path] = {**judged, **found.get(run.path, {})}
-    rows = compared_means(*([found[run.path] for run in side] for side in (first, second)))
-    for name, side in (("A", first), ("B", second)):
-        result(f"{name}: {', '.join(str(run.path) for run in side)}")
-    result(f"{split} split\n{_table(rows)}")
-    count = sum(row.difference.p_value == row.difference.p_value for row in rows)
+    with progress("evaluating", "runs") as tell:
+        found = compare_runs(
+            _paths(run_a),
+            _paths(run_b),
+            on,
+            split=split,
+            generators=comma_separated(generators),
+            beside=beside or [],
+            batch_size=batch_size,
+            device=device.value,
+            progress=tell,
+            on_evaluation=lambda one: one.save(one.run / EVALUATIONS),
+        )
+    remark_repeated(found.repeated)
+    for name, side in (("A", found.first), ("B", found.second)):
+        result(f"{name}: {', '.join(str(one.run) for one in side)}")
+    result(f"{split} split\n{_table(found.means)}")
+    count = sum(row.difference.p_value == row.difference.p_value for row in found.means)
     result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
-    pictures = set.intersection(*(set(one) for one in found.values()))
-    for run_path, one in found.items():
-        if len(one) > len(pictures):
-            remark(f"left out, not judged for both: {len(one) - len(pictures)} of {run_path}")
+    for run, number in found.left_out.items():
+        remark(f"left out, not evaluated for both: {number} of {run}")
 
 
 def _paths(text: str) -> list[str]:
-    """A run's folder, or several; a folder that is there may have commas in its name."""
+    """Return a run's folder, or several; the name of an existing folder may hold commas."""
     return [text] if Path(text).exists() else comma_separated(text) or []
 
 
@@ -128,5 +119,5 @@ def _table(rows: "Sequence[ComparedMeans]") -> str:
                 p_value,
             ]
         )
-    header = ["generator", "pictures", "metric", "A", "B", "A - B", "95% interval", "p"]
+    header = ["generator", "images", "metric", "A", "B", "A - B", "95% interval", "p"]
     return format_table(header, cells)

@@ -17,7 +17,10 @@ from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.predictor import Predictor
+from declip_pipeline.evaluation.table import matrices
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.images.decode import decode_image, decode_mask
 from declip_pipeline.reports.contact_sheet import SheetRow, draw_contact_sheet
@@ -26,8 +29,6 @@ from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
 from declip_pipeline.reports.matrix import format_matrix_text
 from declip_pipeline.reports.matrix_figure import draw_matrix
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import Evaluation, evaluate_run, iou_matrix
-from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
@@ -82,8 +83,9 @@ class DemoStudy:
         pairing = f"{best_decoder.decoder_type} on {best_layer}"
         remark(f"best pairing by validation IoU: {pairing}")
         evaluations = self._cross_test(store, best_decoder, best_layer)
-        matrix, rows, columns = iou_matrix(evaluations)
-        intervals = matrix_intervals(evaluations)
+        (found,) = matrices(evaluations)
+        matrix, rows, columns = found.table.values, found.table.rows, found.table.columns
+        intervals = found.intervals
         pictures = {
             "Rows: tested on; columns: trained on.": self.out / "matrix.png",
             "IoU by layer.": self.out / "layers.png",
@@ -190,10 +192,8 @@ class DemoStudy:
             for decoder, layer in pairings:
                 run = self._train(data, decoder, layer, learned)
                 validation.append(run.summary()["best_valid_iou"])
-                evaluation = evaluate_run(
-                    run, store, split="test", generators=[learned], device=self.device
-                )
-                curves[decoder.decoder_type].append(float(evaluation.figures[learned]["iou"] or 0))
+                evaluation = self._evaluate(run, store, [learned])
+                curves[decoder.decoder_type].append(evaluation.mean("iou"))
                 tell(len(validation), len(pairings))
         best_decoder, best_layer = pairings[validation.index(max(validation))]
         return curves, best_decoder, best_layer
@@ -206,9 +206,17 @@ class DemoStudy:
             tell(0, len(GENERATORS))
             for generator in GENERATORS:
                 run = self._train(data, decoder, layer, generator)
-                evaluations.append(evaluate_run(run, store, split="test", device=self.device))
+                evaluations.append(self._evaluate(run, store))
                 tell(len(evaluations), len(GENERATORS))
         return evaluations
+
+    def _evaluate(
+        self, run: RunFolder, store: Store, generators: Sequence[str] | None = None
+    ) -> Evaluation:
+        """Evaluate a run on the test split, and keep that in its folder."""
+        found = evaluate(run, store, split="test", generators=generators, device=self.device)
+        found.save(run.path / EVALUATIONS)
+        return found
 
     def _sheet(
         self,
@@ -225,15 +233,19 @@ class DemoStudy:
             predictor = Predictor(
                 [backbone], decoder.to(self.device), features, dtypes=[store.identity.dtype]
             )
-            own = [r for r in evaluation.results if r.generator in evaluation.trained_on]
-            ranked = sorted(own, key=lambda image: (image.iou, image.id))
+            own = [
+                row
+                for row in evaluation.to_arrow().to_pylist()
+                if row["generator"] in evaluation.trained_on
+            ]
+            ranked = sorted(own, key=lambda row: (row["iou"], row["id"]))
             for quantile in SHOWN_QUANTILES:
                 shown = ranked[round(quantile * (len(ranked) - 1))]
-                sample = samples[shown.id]
+                sample = samples[shown["id"]]
                 assert sample.mask is not None, "a fake has a mask"
                 picture = decode_image(dataset.root / sample.image)
                 truth = decode_mask(dataset.root / sample.mask, fake_is_white=dataset.fake_is_white)
-                caption = f"{shown.generator}, IoU {shown.iou:.0f}"
+                caption = f"{shown['generator']}, IoU {shown['iou']:.0f}"
                 rows.append((caption, picture, truth, predictor.map(picture)))
         return rows
 

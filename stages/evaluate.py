@@ -1,12 +1,23 @@
-"""`declip-pipe evaluate`: judge runs on stores, and print the train x test matrix."""
+"""`declip-pipe evaluate`: evaluate runs on stores, and print the train x test matrix."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from declip_pipeline.errors import InputError
-from stages.options import Device, DeviceOption, comma_separated
+from stages.options import (
+    DATA,
+    MACHINE,
+    Device,
+    DeviceOption,
+    comma_separated,
+)
+
+if TYPE_CHECKING:
+    from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.evaluation.scores import Task
 
 
 def evaluate(
@@ -14,140 +25,207 @@ def evaluate(
         list[Path], typer.Argument(metavar="RUN...", help="Runs that `train` printed.")
     ],
     on: Annotated[
-        list[str], typer.Option("--on", metavar="STORE", help="Store to judge on; repeatable.")
+        list[str], typer.Option("--on", metavar="STORE", help="Store to evaluate on; repeatable.")
     ],
     beside: Annotated[
         list[str] | None,
         typer.Option(
             metavar="STORE",
-            help="For decoders of several backbones: a store of another one, of the same pictures "
-            "as a store to judge on; repeatable.",
+            help="For decoders of several backbones: a store of another one, of the same images "
+            "as a store to evaluate on; repeatable.",
+            rich_help_panel=DATA,
         ),
     ] = None,
-    split: Annotated[str, typer.Option(help="Split to judge on.")] = "test",
+    split: Annotated[str, typer.Option(help="Split to evaluate.")] = "test",
     generators: Annotated[
         str | None,
         typer.Option(
-            help="Generators to judge on, comma-separated; each store gives those that it has. "
+            help="Generators to evaluate, comma-separated; each store gives those that it has. "
             "Default: all of the store."
+        ),
+    ] = None,
+    alias: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NAME",
+            help="Two names of one generator in different datasets, as in ns=navier-stokes, for "
+            "the means in domain and out of domain; repeatable.",
         ),
     ] = None,
     views: Annotated[
         str | None,
         typer.Option(
-            help="Judge robustness on other views of each STORE's pictures, stored beside it by "
+            help="Evaluate robustness on other views of each STORE's images, stored beside it by "
             "`extract --views`: such as jpeg:90,jpeg:70,blur:1.0,resize:0.5,noise:5, or all.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     detection: Annotated[
         bool,
         typer.Option(
             "--detection",
-            help="Judge how runs, of detection or of localization, tell fake pictures from the "
+            help="Evaluate how runs, of detection or of localization, tell fake images from the "
             "real ones of the split; thresholds are chosen on the split valid.",
+            rich_help_panel=DATA,
         ),
     ] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Images a step.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = 64,
     device: DeviceOption = Device.auto,
 ) -> None:
-    """Judge runs on the fakes of stores, at each mask's own size.
+    """Evaluate runs on the fakes of stores, at each mask's own size.
 
-    Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over pictures
+    Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over images
     with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix
-    of IoU with the means in domain (ID) and out of domain (OOD), one for each decoder and its
-    features, and of runs that differ in their seed only the mean over seeds. Writes per_image.csv
-    and summary.json into each run's folder; the same command again judges anew. All runs and stores
-    are checked before the first is judged.
+    of IoU with the means in domain (ID: a generator of a dataset that the run learned) and out of
+    domain (OOD), one for each configuration of runs, and of runs that differ in their seed only the
+    mean over seeds. Writes per_image.csv and summary.json into each run's folder; the same command
+    again evaluates again. All runs and stores are checked before the first is evaluated.
 
-    With --views, prints IoU by view instead, and writes robustness.csv and robustness.png into the
-    folder of the clean evaluation.
+    With --views, prints IoU by view instead, over the images that all views have, and writes
+    robustness.csv and robustness.png into the folder of the clean evaluation.
 
     With --detection: AP and AUC (0 to 1) and accuracies (percent) of two scores, the mean of a
     map's probabilities and the sigmoid of its mean logit, for each generator against the real
-    pictures, at 0.5 and at the threshold that is best for it on the split valid; in detection.csv
+    images, at 0.5 and at the threshold that is best for it on the split valid; in detection.csv
     and detection.json. Then means over seeds, ID and OOD, as above.
     """
     if detection and views is not None:
-        raise InputError("--views judges maps, --detection whole pictures; leave one out")
+        raise InputError("--views evaluates maps, --detection whole images; leave one out")
     from declip_pipeline.compute import choose_device
-    from declip_pipeline.reports.matrix import format_matrix_text
-    from declip_pipeline.store.reader import Store
-    from declip_pipeline.sweeps.cross_evaluation import (
-        by_method,
-        evaluate_run,
-        has_mixed_cells,
-        iou_matrix,
-        plan_evaluations,
+    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+    from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
+    from declip_pipeline.evaluation.groups import parse_aliases
+    from declip_pipeline.evaluation.selection import Selection, distinct_runs
+    from declip_pipeline.evaluation.table import seed_groups
+    from stages.figures_texts import (
+        evaluation_lines,
+        remark_repeated,
+        remark_weak_maps,
+        seeds_title,
     )
-    from declip_pipeline.sweeps.matrix_intervals import matrix_intervals
-    from declip_pipeline.sweeps.seed_groups import seed_groups
-    from declip_pipeline.training.run_folder import RunFolder
-    from stages.evaluate_detection import judge_detection, remark_weak_maps
-    from stages.figures_texts import figures_lines, seeds_text
-    from stages.judging import judge_each
-    from stages.robustness import judge_views
-    from stages.screen import remark, result
+    from stages.robustness import evaluate_robustness
+    from stages.screen import progress, remark, result
 
+    aliases = parse_aliases(alias or [])
     chosen = choose_device(device.value)
-    stores = [Store(path) for path in on]
-    others = [Store(path) for path in beside or []]
-    judged = [RunFolder(path) for path in runs]
-    if detection:
-        judge_detection(
-            judged,
-            stores,
-            beside=others,
-            split=split,
-            generators=comma_separated(generators),
-            batch_size=batch_size,
-            device=chosen,
-        )
-        return
-    if views is not None:
-        judge_views(
-            judged,
-            stores,
-            views,
-            split=split,
-            generators=comma_separated(generators),
-            beside=others,
-            options={"device": chosen, "batch_size": batch_size},
-        )
-        return
-    plan = plan_evaluations(
-        judged,
-        stores,
+    task: Task = "detection" if detection else "localization"
+    selection = Selection(
+        on,
         split=split,
         generators=comma_separated(generators),
-        beside=others,
+        beside=beside or [],
+        task=task,
     )
-    remark_weak_maps(judged)
+    distinct, repeated = distinct_runs(runs)
+    for run in distinct:
+        selection.check(run)
+    remark_repeated([*repeated, *selection.repeated])
+    for location in selection.left_out:
+        remark(f"left out, has none of the generators that were named: {location}")
+    if views is not None:
+        evaluate_robustness(distinct, selection, views, device=chosen, batch_size=batch_size)
+        return
+    if not detection:
+        remark_weak_maps(distinct)
     evaluations = []
-    for name, evaluation in judge_each(
-        plan,
-        stores,
-        evaluate_run,
-        split=split,
-        beside=others,
-        device=chosen,
-        batch_size=batch_size,
-    ):
-        evaluations.append(evaluation)
-        result(f"{name}, {split}: {evaluation.folder}")
-        for line in figures_lines(evaluation.figures, evaluation.overall):
-            result(line)
+    for run in distinct:
+        for part in selection.parts:
+            name = f"{run.path.name} on {part.store.dataset}"
+            with progress(name) as tell:
+                evaluation = evaluate_run(
+                    run,
+                    part.store,
+                    split=split,
+                    generators=part.generators,
+                    beside=selection.beside,
+                    task=task,
+                    device=chosen,
+                    batch_size=batch_size,
+                    progress=tell,
+                )
+            (folder,) = evaluation.save(run.path / EVALUATIONS)
+            evaluations.append(evaluation)
+            result(f"{name}, {split}: {folder}")
+            for line in evaluation_lines([evaluation]):
+                result(line)
     for group in seed_groups(evaluations):
-        if len(group) > 1:
-            result(seeds_text(group, split))
-    methods = by_method(evaluations)
-    for method, some in methods.items():
-        values, rows, columns = iou_matrix(some)
-        of = f", {method}" if len(methods) > 1 else ""
-        if has_mixed_cells(some):
-            remark(
-                f"{method}: runs that differ in more than their seed share a cell of the matrix, "
-                "which is their mean; judge them apart"
-            )
-        if values.size > 1:
-            matrix = format_matrix_text(values, rows, columns, intervals=matrix_intervals(some))
-            result(f"\nIoU (percent), {split} split{of}\n{matrix.rstrip()}")
+        if len(group.members) > 1:
+            result("\n".join([seeds_title(group, split), *evaluation_lines(group.members)]))
+    _remark_domains(evaluations, aliases)
+    if detection:
+        _print_detection_domains(evaluations, split, aliases)
+    else:
+        _print_matrices(evaluations, split, aliases)
+
+
+def _remark_domains(evaluations: "Sequence[Evaluation]", aliases: Mapping[str, str]) -> None:
+    """Check the aliases, and say of which runs the datasets are not known."""
+    from declip_pipeline.evaluation.evaluation import merged
+    from declip_pipeline.evaluation.groups import require_known_aliases
+    from stages.screen import remark
+
+    known: list[tuple[str | None, str]] = []
+    unknown = []
+    for one in merged(evaluations):
+        learned = one.learned()
+        tested = {(store.dataset, name) for store in one.stores for name in store.generators}
+        known += [*learned, *tested]
+        if any(dataset is None for dataset, _ in learned):
+            unknown.append(one.run)
+    require_known_aliases(aliases, known)
+    for run in unknown:
+        remark(
+            f"{run} does not record its training datasets: what is in domain goes by the names of "
+            "generators"
+        )
+
+
+def _print_matrices(
+    evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str]
+) -> None:
+    from declip_pipeline.evaluation.table import matrices
+    from declip_pipeline.reports.matrix import format_matrix_text
+    from stages.screen import result
+
+    found = matrices(evaluations, aliases=aliases)
+    for matrix in found:
+        values = matrix.table.values
+        if values.size < 2:
+            continue
+        of = f", {matrix.title}" if len(found) > 1 else ""
+        text = format_matrix_text(
+            values,
+            matrix.table.rows,
+            matrix.table.columns,
+            intervals=matrix.intervals,
+            domain=matrix.in_domain,
+        )
+        result(f"\nIoU (percent), {split} split{of}\n{text.rstrip()}")
+
+
+def _print_detection_domains(
+    evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str]
+) -> None:
+    """Print the means of the scores that all runs of a configuration have, of several cells."""
+    from declip_pipeline.evaluation.table import DOMAINS, matrices
+    from stages.figures_texts import domains_line
+    from stages.screen import result
+
+    titles: dict[str, list[str]] = {}
+    scores = list(dict.fromkeys(score for one in evaluations for score in one.scores))
+    for score in scores:
+        own = [one for one in evaluations if score in one.scores]
+        for matrix in matrices(own, metrics=("ap", "auc"), score=score, aliases=aliases):
+            if len(matrix.table.cells) > 1:
+                ap, auc = matrix.domains["ap"], matrix.domains["auc"]
+                line = domains_line(list(zip(DOMAINS, zip(ap, auc, strict=True), strict=True)))
+                titles.setdefault(matrix.title, []).append(f"  {score}: {line}")
+    for title, lines in titles.items():
+        result("\n".join([f"\nmeans over cells, {split} split, {title}", *lines]))

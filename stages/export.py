@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import ImageError, InputError, OutputExistsError
-from stages.options import OverwriteOption, WeightsOption
+from stages.options import DATA, OverwriteOption, WeightsOption
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +34,7 @@ def export(
             metavar="IMAGE",
             help="Picture to check the ONNX graph on; repeatable. Default: photographs that "
             "installed packages ship.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     weights: WeightsOption = None,

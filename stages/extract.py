@@ -12,26 +12,27 @@ import typer
 
 from declip_pipeline.errors import DownloadError, InputError, WeightsError
 from declip_pipeline.features import FEATURE_DTYPES
-from stages.dataset_options import (
-    AllowUnpairedOption,
-    AssignSplitsOption,
-    Layout,
-    LayoutOption,
-    PolarityOption,
-    fake_is_white,
-    percents,
-)
 from stages.extraction_texts import left_out_lines, price_text, profile_text
 from stages.options import (
+    DATA,
+    MACHINE,
+    OUTPUT,
+    AllowUnpairedOption,
+    AssignSplitsOption,
     CacheOption,
     Device,
     DeviceOption,
+    Layout,
+    LayoutOption,
     MegapixelsOption,
     OverwriteOption,
+    PolarityOption,
     Precision,
     SchedulerOption,
     WeightsOption,
     comma_separated,
+    fake_is_white,
+    percents,
     require_folder,
 )
 
@@ -74,7 +75,8 @@ def extract(
         Dtype,
         typer.Option(
             help="Type of the stored features: float16 and bfloat16 take 2 bytes a number, float32 "
-            "4, int8 1, with a scale for each token, or for each channel, of each picture."
+            "4, int8 1, with a scale for each token, or for each channel, of each picture.",
+            rich_help_panel=OUTPUT,
         ),
     ] = DEFAULT_DTYPE,
     views: Annotated[
@@ -91,26 +93,43 @@ def extract(
             metavar="KINDS:COUNT",
             help="Also COUNT stores of the train split in random views, such as "
             "jpeg+blur+jitter:3 (the paper's ranges); train takes them beside the clean one.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     weights: WeightsOption = None,
     cache: CacheOption = "cache",
     split: Annotated[
-        str | None, typer.Option(help="Splits to extract, comma-separated. Default: all.")
+        str | None,
+        typer.Option(
+            help="Splits to extract, comma-separated. Default: all.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     generators: Annotated[
         str | None,
-        typer.Option(help="Generators to extract, comma-separated; real is one. Default: all."),
+        typer.Option(
+            help="Generators to extract, comma-separated; real is one. Default: all.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Name of the dataset. Default: the folder's name.")
+        str | None,
+        typer.Option(
+            help="Name of the dataset. Default: the folder's name.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     layout: LayoutOption = Layout.auto,
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
     allow_unpaired: AllowUnpairedOption = False,
     max_failures: Annotated[
-        int, typer.Option(min=0, help="Unreadable pictures to put up with (exit code 0).")
+        int,
+        typer.Option(
+            min=0,
+            help="Unreadable pictures to put up with (exit code 0).",
+            rich_help_panel=MACHINE,
+        ),
     ] = 0,
     max_megapixels: MegapixelsOption = 178.0,
     device: DeviceOption = Device.auto,
@@ -118,17 +137,24 @@ def extract(
         Precision,
         typer.Option(
             help="How the backbone computes: float32 is the reference; auto takes bfloat16 on "
-            "CUDA. Part of the store's identity, not of a decoder's."
+            "CUDA. Part of the store's identity, not of a decoder's.",
+            rich_help_panel=MACHINE,
         ),
     ] = Precision.auto,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Pictures a forward pass; more than 64 are not used.")
+        int,
+        typer.Option(
+            min=1,
+            help="Pictures a forward pass; more than 64 are not used.",
+            rich_help_panel=MACHINE,
+        ),
     ] = 32,
     compile_backbone: Annotated[
         bool,
         typer.Option(
             "--compile",
             help="Compute with torch.compile: pays on CUDA for many pictures; needs a compiler.",
+            rich_help_panel=MACHINE,
         ),
     ] = False,
     dask: Annotated[
@@ -137,11 +163,17 @@ def extract(
             metavar="CLUSTER",
             help="Compute in worker processes: local:N here, one a GPU, or "
             "slurm:configs/slurm.yaml. All must see DATA, --cache and --weights at the same path.",
+            rich_help_panel=MACHINE,
         ),
     ] = None,
     scheduler: SchedulerOption = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="At the end, say which stage took how much time.")
+        bool,
+        typer.Option(
+            "--profile",
+            help="At the end, say which stage took how much time.",
+            rich_help_panel=MACHINE,
+        ),
     ] = False,
     overwrite: OverwriteOption = False,
     dry_run: Annotated[
@@ -149,6 +181,7 @@ def extract(
         typer.Option(
             "--dry-run",
             help="Extract nothing; say what it would take: size, free space, time, memory.",
+            rich_help_panel=OUTPUT,
         ),
     ] = False,
 ) -> list[str]:

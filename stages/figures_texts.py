@@ -1,12 +1,15 @@
-"""Mean figures as lines of text, each mean with its interval."""
+"""Means of evaluations as lines of text, each with its interval."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from declip_pipeline.evaluation.figures import Figures
-    from declip_pipeline.sweeps.cross_evaluation import Evaluation
-    from declip_pipeline.sweeps.detection_evaluation import DetectionEvaluation
+    from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.evaluation.groups import Group
+    from declip_pipeline.evaluation.table import Estimate
+    from declip_pipeline.training.run_folder import RunFolder
+
+OVERALL = "overall"
 
 # Name, title, decimals of the mean, of its interval.
 _METRICS = (
@@ -15,43 +18,102 @@ _METRICS = (
     ("f1_fixed", "F1 at 0.5", 4, 3),
     ("ap", "AP", 4, 3),
 )
-OVERALL = "overall"
+# A run's folder is named by these, and a line by what it was evaluated on.
+_IN_THE_NAME = (
+    *("decoder", "layer", "backbone", "pooling", "train_on", "training_stores", "fusion"),
+    *("weights", "preprocessing", "widths", "dataset", "store"),
+)
 
 
-def figures_lines(figures: "Mapping[str, Figures]", overall: "Figures") -> list[str]:
-    """Lines for each generator and, of several, for all pictures; more for those without a fake."""
+def evaluation_lines(seeds: "Sequence[Evaluation]") -> list[str]:
+    """Return lines of an evaluation, or of evaluations of several seeds together."""
+    from declip_pipeline.evaluation.intervals import detection_figures, localization_figures
+
+    first = seeds[0]
+
+    def figures(generator: str | None, score: str = "") -> dict[str, Any]:
+        if len(seeds) == 1:
+            return first.figures(generator, score) if score else first.figures(generator)
+        own = [one if generator is None else one.of(generator) for one in seeds]
+        return detection_figures(own, score) if score else localization_figures(own)
+
+    names = first.generators
+    if first.task == "localization":
+        return localization_lines({name: figures(name) for name in names}, figures(None))
+    lines = []
+    for score in first.scores:
+        lines.append(f"  {score}:")
+        lines += [_detection_line(name, figures(name, score)) for name in names]
+        if len(names) > 1:
+            lines.append(_detection_line("all", figures(None, score)))
+    return lines
+
+
+def localization_lines(
+    figures: Mapping[str, Mapping[str, Any]], overall: Mapping[str, Any]
+) -> list[str]:
+    """Return lines by generator and, of several, for all images; more for those without a fake."""
     named = dict(figures) if len(figures) == 1 else {**figures, OVERALL: overall}
-    return [line for name, found in named.items() for line in _lines(name, found)]
+    return [line for name, found in named.items() for line in _localization_lines(name, found)]
 
 
-def seeds_text(group: "Sequence[Evaluation]", split: str) -> str:
-    """What runs that differ in their seed only come to: mean ± standard deviation [interval]."""
-    from declip_pipeline.sweeps.seed_groups import figures_over_seeds
-
-    lines = figures_lines(*figures_over_seeds(group))
-    return "\n".join([seeds_title(group, split), *lines])
-
-
-def seeds_title(
-    group: "Sequence[Evaluation] | Sequence[DetectionEvaluation]", split: str, more: str = ""
-) -> str:
-    """What runs that differ in their seed only were judged on; `more` is said after the split."""
-    seeds = ", ".join(str(one.seed) for one in group)
+def seeds_title(group: "Group[Evaluation]", split: str) -> str:
+    """Return a title of runs that differ in their seed alone, with what differs from the others."""
+    first = group.members[0]
+    seeds = ", ".join(str(one.seed) for one in group.members)
     # A run's folder is named by what it is, then its seed and its hash.
-    name = group[0].run.name.partition("_seed")[0]
-    return f"{name} on {group[0].dataset}, {split}{more}, over {len(group)} seeds ({seeds})"
+    name = ", ".join(
+        filter(None, [first.run.name.partition("_seed")[0], group.title(_IN_THE_NAME)])
+    )
+    dataset = first.stores[0].dataset
+    return f"{name} on {dataset}, {split}, over {len(group.members)} seeds ({seeds})"
 
 
-def _lines(name: str, figures: "Figures") -> list[str]:
+def domains_line(means: "Sequence[tuple[str, Sequence[Estimate]]]") -> str:
+    """Return AP and AUC in domain and out of domain, each with its number of cells.
+
+    Args:
+        means: For each domain its name, and the means of AP and of AUC.
+    """
+    texts = [
+        f"{domain} AP {_estimate_text(ap)}, AUC {_estimate_text(auc)} "
+        f"({ap.cells} cell{'' if ap.cells == 1 else 's'})"
+        for domain, (ap, auc) in means
+        if ap.cells
+    ]
+    return "; ".join(texts)
+
+
+def remark_weak_maps(runs: "Sequence[RunFolder]") -> None:
+    """Say of which runs the maps were never trained on masks."""
+    from stages.screen import remark
+
+    for run in runs:
+        if run.config().get("pooling") is not None:
+            remark(
+                f"{run.path} was trained for detection, on labels of images: its maps are weakly "
+                "supervised"
+            )
+
+
+def remark_repeated(places: Collection[object]) -> None:
+    """Say which runs or stores were given again."""
+    from stages.screen import remark
+
+    for place in places:
+        remark(f"given more than once, taken once: {place}")
+
+
+def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
     count = figures["images_without_fake"]
     if figures["iou"] is None:
-        lines = [f"  {name}: no picture with a fake pixel"]
+        lines = [f"  {name}: no image with a fake pixel"]
     else:
         means = ", ".join(_mean_text(figures, *metric) for metric in _METRICS)
-        lines = [f"  {name}: {means} ({_pictures(figures['images'])})"]
+        lines = [f"  {name}: {means} ({_images(figures['images'])})"]
     if count:
         lines.append(
-            f"  {name}, left out of the means: {_pictures(count)} without a fake pixel, of which "
+            f"  {name}, left out of the means: {_images(count)} without a fake pixel, of which "
             f"{100 * (figures['fake_share_without_fake'] or 0):.2f}% of pixels are called fake at "
             f"0.5 (mean score {figures['score_without_fake']:.4f})"
         )
@@ -59,15 +121,44 @@ def _lines(name: str, figures: "Figures") -> list[str]:
 
 
 def _mean_text(
-    figures: "Figures", name: str, title: str, decimals: int, decimals_of_interval: int
+    figures: Mapping[str, Any], name: str, title: str, decimals: int, decimals_of_interval: int
 ) -> str:
     from declip_pipeline.reports.matrix import interval_text
 
-    spread = figures.get(f"{name}_spread")
-    shown = "" if spread is None else f" ± {spread:.{decimals}f}"
     interval = interval_text(figures[f"{name}_low"], figures[f"{name}_high"], decimals_of_interval)
-    return f"{title} {figures[name]:.{decimals}f}{shown}{interval}"
+    return f"{title} {figures[name]:.{decimals}f}{_spread(figures, name, decimals)}{interval}"
 
 
-def _pictures(count: float | int | None) -> str:
-    return "1 picture" if count == 1 else f"{count} pictures"
+def _detection_line(name: str, figures: Mapping[str, Any]) -> str:
+    from declip_pipeline.reports.matrix import interval_text
+
+    ap, auc = (
+        f"{key.upper()} {figures[key]:.4f}{_spread(figures, key, 4)}" + interval_text(low, high, 4)
+        for key in ("ap", "auc")
+        for low, high in [figures[f"{key}_interval"]]
+    )
+    half, best = (
+        f"{figures[key]:.2f}{_spread(figures, key, 2)}"
+        for key in ("accuracy_at_0_5", "accuracy_at_threshold")
+    )
+    # Over seeds each run has a threshold of its own.
+    at = f"{figures['threshold']:.8g}" if "threshold" in figures else "thresholds from valid"
+    return (
+        f"    {name}: {ap}, {auc}, accuracy {half} at 0.5, {best} at {at} "
+        f"({figures['fake']} fake, {figures['real']} real)"
+    )
+
+
+def _estimate_text(mean: "Estimate") -> str:
+    from declip_pipeline.reports.matrix import interval_text
+
+    return f"{mean.value:.4f}{interval_text(*mean.interval, 4)}"
+
+
+def _spread(figures: Mapping[str, Any], name: str, decimals: int) -> str:
+    spread = figures.get(f"{name}_spread")
+    return "" if spread is None else f" ± {spread:.{decimals}f}"
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

@@ -5,7 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.options import Device, DeviceOption, WeightsOption, comma_separated, require_folder
+from stages.options import (
+    DATA,
+    Device,
+    DeviceOption,
+    WeightsOption,
+    comma_separated,
+    require_folder,
+)
 from stages.training_options import RunsOption
 
 if TYPE_CHECKING:
@@ -42,6 +49,7 @@ def import_checkpoint(
             metavar="NAMES",
             help="Generators that it learned, comma-separated, for the matrix of `evaluate`. "
             "Default: what a published file's name says, else unknown.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     weights: WeightsOption = None,

@@ -34,38 +34,110 @@ class Precision(StrEnum):
     float16 = "float16"
 
 
+class Layout(StrEnum):
+    """How a dataset lies on disk."""
+
+    auto = "auto"
+    dolos = "dolos"
+    autosplice = "autosplice"
+    coco_sd = "coco-sd"
+    tp_gt = "tp-gt"
+    folders = "folders"
+    images = "images"
+    json = "json"
+    csv = "csv"
+
+
+class Polarity(StrEnum):
+    """Colour of a mask that marks fake pixels."""
+
+    white = "white-is-fake"
+    black = "black-is-fake"
+
+
+# Panels of a help page, in their order; the options that most users need stand before them.
+DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machine", "Output"
+
+DASK_HELP = "local:N here, one a GPU, or slurm:configs/slurm.yaml."
+
 DeviceOption = Annotated[
-    Device, typer.Option(help="Where to compute; auto takes CUDA where there is one.")
+    Device,
+    typer.Option(
+        rich_help_panel=MACHINE,
+        help="Where to compute; auto takes CUDA where there is one.",
+    ),
 ]
 CacheOption = Annotated[
     str,
     typer.Option(
         metavar="DIR|URL",
+        rich_help_panel=OUTPUT,
         help="Folder that holds the stores, or s3://BUCKET/FOLDER (credentials from AWS_*).",
     ),
 ]
 MegapixelsOption = Annotated[
     float,
     typer.Option(
-        min=0.001, callback=finite, help="Largest picture to decode, in millions of pixels."
+        min=0.001,
+        callback=finite,
+        rich_help_panel=MACHINE,
+        help="Largest image to decode, in millions of pixels.",
     ),
 ]
 OverwriteOption = Annotated[
-    bool, typer.Option("--overwrite", help="Replace what an earlier run left.")
+    bool,
+    typer.Option(
+        "--overwrite",
+        rich_help_panel=OUTPUT,
+        help="Replace what an earlier run left.",
+    ),
 ]
 WeightsOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="FILE",
+        rich_help_panel=DATA,
         help="Backbone weights from a file: OpenAI .pt (TorchScript or state dict), open_clip "
         ".safetensors or .bin. Once for each part of a fusion, in order. random:SEED gives "
         "untrained weights, for measuring speed. Default: downloaded from the hub, or embedded.",
     ),
 ]
+LayoutOption = Annotated[
+    Layout,
+    typer.Option(
+        help="How DATA lies on disk; auto recognises each of the others.",
+        rich_help_panel=DATA,
+    ),
+]
+PolarityOption = Annotated[
+    Polarity | None,
+    typer.Option(
+        help="Which colour marks fake pixels. Default: black for Dolos, else white.",
+        rich_help_panel=DATA,
+    ),
+]
+AssignSplitsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TRAIN,VALID,TEST",
+        help="For a dataset without splits: percents, such as 80,10,10; drawn by name.",
+        rich_help_panel=DATA,
+    ),
+]
+AllowUnpairedOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unpaired",
+        help="Leave out what has no partner.",
+        rich_help_panel=DATA,
+    ),
+]
 SchedulerOption = Annotated[
     str | None,
     typer.Option(
-        metavar="tcp://HOST:PORT", help="Compute on the workers of a Dask scheduler that runs."
+        metavar="tcp://HOST:PORT",
+        rich_help_panel=MACHINE,
+        help="Compute on the workers of a Dask scheduler that runs.",
     ),
 ]
 StoresArgument = Annotated[
@@ -95,3 +167,21 @@ def comma_separated(text: str | None) -> list[str] | None:
     if not all(items):
         raise InputError(f"{text!r} has an empty item; expected names separated by commas")
     return items
+
+
+def fake_is_white(polarity: Polarity | None) -> bool | None:
+    """Return `fake_is_white` of `open_dataset`; None leaves it to the layout."""
+    return None if polarity is None else polarity is Polarity.white
+
+
+def percents(text: str | None) -> tuple[int, int, int] | None:
+    """The percents of `--assign-splits`. Raises `InputError` for anything else."""
+    if text is None:
+        return None
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise InputError(
+            f"--assign-splits {text!r}; expected three whole percents such as 80,10,10"
+        )
+    train, valid, test = (int(part) for part in parts)
+    return train, valid, test

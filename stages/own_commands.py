@@ -31,7 +31,7 @@ class OwnCommand:
     ) -> None:
         self._root = context.find_root()
         self._name = name
-        self._command: Any = getattr(self._root.command, "commands")[name]  # noqa: B009
+        self._command: Any = getattr(self._root.command, "commands")[name].command  # noqa: B009
         self._typed = [*map(str, arguments), *self._flags(options, where)]
         try:
             self._parsed()

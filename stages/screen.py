@@ -16,13 +16,15 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
+from stages.texts import spelled
+
 # Names of pictures and runs are shown to the letter: no colours, markup or emoji made of them.
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def remark(text: str) -> None:
-    """One line on stderr."""
-    console.print(text)
+    """Write one line to stderr, its parameters spelled as flags."""
+    console.print(spelled(text))
 
 
 def result(text: str) -> None:

@@ -1,12 +1,15 @@
 """Settings of a study, read from YAML; an unknown key is refused, naming the nearest known one."""
 
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, create_model
 
+from declip_pipeline import options as described
 from declip_pipeline.errors import InputError, UnknownNameError
+from stages.texts import KEYS
+from stages.training_options import option_fields
 
 PACKAGED = Path(__file__).parent / "configs"
 IN_CHECKOUT = Path(__file__).parents[1] / "configs"
@@ -26,47 +29,6 @@ class DecoderSettings(Settings):
     epochs: int = Field(ge=1)
 
 
-class GridSettings(Settings):
-    """Options of `declip-pipe train`, of which those that span a grid are lists."""
-
-    layers: StrictInt | str | list[StrictInt | str] | None = None
-    decoders: str | list[str] | None = None
-    seeds: StrictInt | list[StrictInt] | None = None
-    learning_rate: float | list[float] | None = None
-    train_on: list[str | list[str]] | None = None
-    widths: list[int] | None = None
-    detection: bool | None = None
-    pooling: Literal["mean", "max", "learned"] | None = None
-    beside: list[str] | None = None
-    fusion: Literal["concat", "weighted"] | None = None
-    epochs: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    micro_batch_size: int | None = Field(None, ge=1)
-    patience: int | None = Field(None, ge=1)
-    initialization: Literal["paper", "pytorch", "imagenet"] | None = None
-    initial_weights: str | None = None
-    precision: Literal["auto", "float32", "bfloat16"] | None = None
-
-    def as_options(self) -> dict[str, Any]:
-        """What was set, by the names and in the words of the command's parameters."""
-        names = {
-            "layers": "feature_layer",
-            "decoders": "decoder_type",
-            "seeds": "seed",
-            "learning_rate": "learning_rate",
-            "widths": "widths",
-        }
-        options: dict[str, Any] = {}
-        for key, value in self.model_dump(exclude_none=True).items():
-            if key == "train_on":
-                options[key] = [_comma_separated(names) for names in value]
-            elif key in names:
-                options[names[key]] = _comma_separated(value)
-            else:
-                options[key] = value
-        return options
-
-
 class DemoSettings(Settings):
     """The demo: how large its set is, what is ablated, how decoders are trained."""
 
@@ -82,9 +44,8 @@ class DemoSettings(Settings):
     patience: int = Field(ge=1)
 
 
-def _comma_separated(value: Any) -> str:
-    return ",".join(str(item) for item in value) if isinstance(value, list) else str(value)
-
+# What a training gives, or whether it can be, may depend on these.
+ON_ANY_MACHINE = ("micro_batch_size", "precision", "compile")
 
 SettingsType = TypeVar("SettingsType", bound=Settings)
 
@@ -130,6 +91,63 @@ def settings_of(path: Path, values: dict[str, Any], kind: type[SettingsType]) ->
         wrong = [one["msg"] for one in errors if _value_at(values, one)[0] == where]
         expected = ", or: ".join(dict.fromkeys(wrong))
         raise InputError(f"config {path}: {where}: found {found!r}; {expected}") from error
+
+
+def grid_settings() -> dict[str, described.Field]:
+    """The keys of a grid's file, which are the fields of the library's recipe classes."""
+    return {
+        KEYS.get(name, name): field
+        for name, field in option_fields().items()
+        if field.option.group not in ("machine", "output") or name in ON_ANY_MACHINE
+    }
+
+
+def grid_options(path: Path) -> dict[str, Any]:
+    """Read the file of a grid: options of `train`, of which those that span it are lists.
+
+    Returns what was set by field, in the words of a command line. Raises `InputError`.
+    """
+    keys = grid_settings()
+    kinds: dict[str, Any] = {
+        key: (_kind_in_file(field) | None, Field(None, ge=_least_in_file(field)))
+        for key, field in keys.items()
+    }
+    settings = read_settings(path, create_model("GridSettings", __base__=Settings, **kinds))
+    found = settings.model_dump(exclude_none=True)
+    return {keys[key].name: _typed(value, keys[key]) for key, value in found.items()}
+
+
+def _kind_in_file(field: described.Field) -> Any:
+    """The type of a field in a settings file."""
+    kind, several = field.kind, field.option.several
+    if kind == tuple[tuple[str, str], ...]:
+        return list[str]
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return list[item | list[item]] if several else list[item]  # type: ignore[valid-type]
+    if not several:
+        return kind
+    one: Any = {int: StrictInt, str: StrictInt | str}.get(kind, kind)
+    return one | list[one]
+
+
+def _least_in_file(field: described.Field) -> float | None:
+    return field.option.least if field.kind in (int, float) and not field.option.several else None
+
+
+def _typed(value: Any, field: described.Field) -> Any:
+    """A value of a settings file as a command line has it."""
+    if not isinstance(value, list):
+        return str(value) if field.option.several else value
+    if field.kind == tuple[tuple[str, str], ...]:
+        return value
+    if get_origin(field.kind) is tuple and field.option.several:
+        return [_joined(names) for names in value]
+    return _joined(value)
+
+
+def _joined(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _value_at(values: Any, error: Any) -> tuple[str, Any]:

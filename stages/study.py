@@ -8,11 +8,11 @@ from typing import Any
 import typer
 
 from declip_pipeline.compute import choose_device
-from declip_pipeline.evaluation.figure_table import FigureTable
-from declip_pipeline.reports.beside_published import Published
+from declip_pipeline.evaluation.groups import parse_aliases
+from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.study_judging import check_test_stores, judge_study
-from declip_pipeline.sweeps.study_table import domain_table, generator_table
+from declip_pipeline.sweeps.study_evaluation import evaluate_study, task_of
+from declip_pipeline.sweeps.study_table import StudyTable, study_tables
 from declip_pipeline.training.run_folder import RunFolder
 from stages.own_commands import OwnCommand
 from stages.screen import progress
@@ -21,9 +21,6 @@ from stages.study_settings import StudySettings
 
 # What a store is in a command line that is checked before there is one.
 STORE = "STORE"
-OURS = "ours"
-# What a run's row is called, by the key of its config.
-CONFIG_KEYS = {"layer": "layer", "decoder": "decoder_type"}
 
 
 @dataclass
@@ -60,7 +57,10 @@ class Study:
             for names in (test.stores, test.beside)
         )
         metric = self.settings.table.metric
-        check_test_stores(on, split=test.split, generators=test.generators, metric=metric)
+        # Refused before hours of training.
+        Selection(
+            on, split=test.split, generators=test.generators, beside=beside, task=task_of(metric)
+        )
         trainings = [self._training(number, places) for number in range(len(self.settings.train))]
         runs = [RunFolder(path) for command in trainings for path in command.run()]
         return report_study(
@@ -86,31 +86,24 @@ class Study:
 
     def _tables(
         self, runs: Sequence[RunFolder], stores: Sequence[Store], beside: Sequence[Store]
-    ) -> list[tuple[FigureTable, Published]]:
-        """The study's table, and below a matrix its means; each with what was published."""
-        rows, test = self.settings.table.rows, self.settings.test
-        is_matrix = rows == "generator"
-        row_of = {
-            run.path: OURS if is_matrix else str(run.config()[CONFIG_KEYS[rows]]) for run in runs
-        }
-        with progress("judging", "runs") as tell:
-            judged, intervals = judge_study(
+    ) -> list[StudyTable]:
+        table, test = self.settings.table, self.settings.test
+        with progress("evaluating", "runs") as tell:
+            evaluations = evaluate_study(
                 runs,
                 stores,
                 split=test.split,
                 generators=test.generators,
                 beside=beside,
-                metric=self.settings.table.metric,
-                row_of=row_of,
+                metric=table.metric,
                 device=choose_device(self.device),
                 progress=tell,
             )
-        published = self.settings.published
-        figures = published.figures if published else {}
-        means = domain_table(judged, "mean over cells" if is_matrix else rows, row_of, intervals)
-        if not is_matrix:
-            return [(means, figures)]
-        rivals = published.others if published else {}
-        known = {OURS: published.means, **rivals} if published else {}
-        means = FigureTable(means.corner, (*means.rows, *rivals), means.columns, means.cells)
-        return [(generator_table(judged), figures), (means, known)]
+        return study_tables(
+            evaluations,
+            table.row_fields,
+            table.column_fields,
+            table.metric,
+            over=table.over,
+            aliases=parse_aliases(test.aliases),
+        )

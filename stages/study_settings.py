@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from stages.settings import Settings, settings_of, yaml_of
@@ -30,23 +30,61 @@ class TrainingStep(Settings):
 
 
 class TestStep(Settings):
-    """What all runs are judged on; `beside` are stores of the same pictures for other backbones."""
+    """What all runs are evaluated on.
+
+    `beside` are stores of the same images for other backbones, `aliases` two names of one generator
+    in different datasets ("ns=navier-stokes").
+    """
 
     stores: list[str] = Field(min_length=1)
     beside: list[str] = Field(default_factory=list)
     split: str = "test"
     generators: list[str] | None = None
+    aliases: list[str] = Field(default_factory=list)
+
+
+def _table_field(name: str) -> str:
+    from declip_pipeline.evaluation.table import TABLE_FIELDS
+
+    if name not in TABLE_FIELDS:
+        raise ValueError(f"found {name!r}; expected one of {', '.join(TABLE_FIELDS)}")
+    return name
+
+
+TableField = Annotated[str, AfterValidator(_table_field)]
+TableFields = TableField | list[TableField]
 
 
 class TableSettings(Settings):
-    """What the rows of the table are, and which metric its figures are.
+    """What the rows and columns of the table are, and which metric its means are.
 
-    Of rows that are generators, columns are what runs learned, otherwise ID and OOD. `detection_ap`
-    and `detection_auc` are of whole pictures, by their mean sigmoid.
+    Rows and columns are fields of runs and of what they were tested on, one or several. Columns are
+    by default what runs learned, of rows that are generators, otherwise the means in domain and out
+    of domain. `over` are fields to average besides the seed. `detection_ap` and `detection_auc` are
+    of whole images, by their mean sigmoid.
     """
 
-    rows: Literal["generator", "layer", "decoder"]
+    rows: TableFields
+    columns: TableFields | None = None
+    over: list[TableField] | None = None
     metric: Literal["iou", "f1_best", "f1_fixed", "ap", "detection_ap", "detection_auc"] = "iou"
+
+    @property
+    def row_fields(self) -> list[str]:
+        """Fields of the rows."""
+        return [self.rows] if isinstance(self.rows, str) else self.rows
+
+    @property
+    def column_fields(self) -> list[str]:
+        """Fields of the columns."""
+        if self.columns is None:
+            return ["train_on" if self.row_fields == ["generator"] else "domain"]
+        return [self.columns] if isinstance(self.columns, str) else self.columns
+
+    @property
+    def is_matrix(self) -> bool:
+        """Whether it is a train x test matrix."""
+        return (self.row_fields, self.column_fields) == (["generator"], ["train_on"])
 
 
 class PublishedSettings(Settings):

@@ -1,134 +1,45 @@
 """`declip-pipe train`: train decoders from stores alone, one or a grid of them."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from declip_pipeline.errors import DeclipError
-from stages.options import (
-    Device,
-    DeviceOption,
-    SchedulerOption,
-    StoresArgument,
-    comma_separated,
-    require_folder,
-)
-from stages.training_options import (
-    BesideOption,
-    CompileOption,
-    DaskOption,
-    DetectionOption,
-    EpochsOption,
-    Fusion,
-    FusionOption,
-    Initialization,
-    InitializationOption,
-    InitialWeightsOption,
-    MicroBatchOption,
-    PatienceOption,
-    PoolingOption,
-    PrecisionOption,
-    RunsOption,
-    StepOption,
-    TensorboardOption,
-    TrainingPrecision,
-    WidthsOption,
-    beside_of,
-    learning_rates_of,
-    pooling_of,
-    seeds_of,
-    widths_of,
-)
+from declip_pipeline.training.validation_score import SCORES, score_name
+from stages.options import TRAINING, SchedulerOption, StoresArgument, require_folder
+from stages.screen import remark, result
+from stages.training_options import DaskOption, with_training_options
 
 if TYPE_CHECKING:
-    from declip_pipeline.sweeps.grid import Cell
-    from declip_pipeline.sweeps.grid_job import GridTrainer
+    from declip_pipeline.sweeps.grid_job import Cell
+    from declip_pipeline.sweeps.grid_trainer import GridTrainer
+    from declip_pipeline.training.train import Epoch
 
 
 def _take_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make a file's values the options' defaults."""
     if path is not None:
-        from stages.settings import GridSettings, read_settings
+        from stages.settings import grid_options
 
-        context.default_map = read_settings(path, GridSettings).as_options()
+        context.default_map = grid_options(path)
     return path
 
 
+@with_training_options()
 def train(
     stores: StoresArgument,
-    feature_layer: Annotated[
-        str,
-        typer.Option(
-            "--feature-layer",
-            "--layers",
-            help="Layer to decode, such as layer20 (the paper's for ViT-L/14), or several that are "
-            "joined, layer8+layer14; comma-separated, a grid: names, numbers (0-23), all.",
-        ),
-    ],
-    decoder_type: Annotated[
-        str,
-        typer.Option(
-            "--decoder-type",
-            "--decoders",
-            help="linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches), "
-            "probe-pca-64, or patch-forensics (on a store of --arch pixels:299); several are a "
-            "grid.",
-        ),
-    ] = "conv-20",
-    train_on: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Generators to learn from, comma-separated; given again, another training "
-            "set of a grid. Default: all together."
-        ),
-    ] = None,
-    detection: DetectionOption = False,
-    pooling: PoolingOption = None,
-    beside: BesideOption = None,
-    fusion: FusionOption = Fusion.concat,
-    widths: WidthsOption = None,
-    initialization: InitializationOption = Initialization.paper,
-    initial_weights: InitialWeightsOption = None,
-    epochs: EpochsOption = 400,
-    batch_size: StepOption = 64,
-    micro_batch_size: MicroBatchOption = None,
-    learning_rate: Annotated[
-        str,
-        typer.Option(
-            "--learning-rate",
-            "--lr",
-            help="First learning rate; a tenth at each plateau; several are a grid.",
-        ),
-    ] = "1e-3",
-    patience: PatienceOption = 5,
-    seed: Annotated[
-        str,
-        typer.Option(
-            "--seed", "--seeds", help="Seed of the weights and of the order; several are a grid."
-        ),
-    ] = "0",
-    precision: PrecisionOption = TrainingPrecision.auto,
-    compiled: CompileOption = False,
-    no_cache: Annotated[
-        bool,
-        typer.Option(
-            "--no-cache",
-            help="Read the stores' pictures and compute their features anew in every epoch, "
-            "unrounded: slow, the reference for what a cache saves.",
-        ),
-    ] = False,
-    runs: RunsOption = Path("runs"),
-    device: DeviceOption = Device.auto,
+    asked: Mapping[str, Any],
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
-    tensorboard: TensorboardOption = False,
     config: Annotated[
         Path | None,
         typer.Option(
             is_eager=True,
             callback=_take_config,
             metavar="FILE.yaml",
+            rich_help_panel=TRAINING,
             help="Take options from a file, such as configs/grid.yaml; those given here win.",
         ),
     ] = None,
@@ -147,55 +58,15 @@ def train(
     same command in several processes shares the work. With --dask or --scheduler, one run is a grid
     as well.
     """
-    from declip_pipeline.sweeps.grid import grid_cells
-    from declip_pipeline.sweeps.grid_job import GridJob
-    from declip_pipeline.training.recipe import Recipe
-    from stages.grid_training import (
-        asked_workers,
-        layers_of,
-        open_trainer,
-        own_device,
-        train_grid,
-    )
-    from stages.screen import result
+    from stages.grid_training import asked_workers, job_of, open_trainer, train_grid
 
-    require_folder(runs, "-o")
-    workers = asked_workers(dask, scheduler, device.value)
-    decoder_types = comma_separated(decoder_type) or []
-    job = GridJob(
-        stores=tuple(stores),
-        runs=str(runs),
-        recipe=Recipe(
-            decoder_type=decoder_types[0],
-            widths=widths_of(widths),
-            initialization=initialization.value,
-            # As workers elsewhere find it.
-            initial_weights=str(initial_weights.absolute()) if initial_weights else None,
-            epochs=epochs,
-            batch_size=batch_size,
-            micro_batch_size=micro_batch_size,
-            patience=patience,
-            compile=compiled,
-            pooling=pooling_of(detection, pooling),
-        ),
-        precision=precision.value,
-        beside=beside_of(beside),
-        fusion=fusion.value,
-        device=own_device(device.value, workers),
-        tensorboard=tensorboard,
-        uncached=no_cache,
-    )
-    cells = grid_cells(
-        layers_of(feature_layer, stores[0]),
-        decoder_types,
-        seeds_of(seed),
-        learning_rates_of(learning_rate),
-        [tuple(comma_separated(text) or []) for text in train_on or []] or [None],
-    )
+    require_folder(Path(asked["runs"]), "-o")
+    workers = asked_workers(dask, scheduler, asked["device"])
+    job, cells = job_of(stores, asked, workers)
     trainer = open_trainer(job, cells)
     if len(cells) == 1 and workers is None:
         return [_train_one(cells[0], trainer)]
-    folder, results = train_grid(trainer, cells, workers)
+    folder, results = train_grid(trainer, cells, workers, is_named=asked["name"] is not None)
     result(str(folder / "results.csv"))
     if any(row.state == "failed" for row in results):
         raise typer.Exit(1)
@@ -204,13 +75,9 @@ def train(
 
 def _train_one(cell: "Cell", trainer: "GridTrainer") -> Path:
     """Train a single decoder, with a line an epoch; returns the run's folder."""
-    from declip_pipeline.training.train import Epoch
-    from declip_pipeline.training.validation_score import SCORES, score_name
-    from stages.screen import remark, result
-
     trained = 0
 
-    def show(number: int, epoch: Epoch) -> None:
+    def show(number: int, epoch: "Epoch") -> None:
         nonlocal trained
         trained += 1
         remark(

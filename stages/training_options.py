@@ -1,194 +1,192 @@
-"""Options of the commands that train."""
+"""Options of the commands that train, made from the fields of the library's recipe classes.
 
+A field with an `Option` is an option of `train` and `ablate` and a key of their settings files at
+once; nothing about it is said here, but for names that differ from the field's.
+"""
+
+import inspect
 import math
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
 
 from declip_pipeline.errors import InputError
-from stages.options import comma_separated
+from declip_pipeline.options import Field, Option
+from declip_pipeline.sweeps.grid_job import training_fields
+from stages.options import DASK_HELP, DATA, DECODER, MACHINE, OUTPUT, TRAINING, comma_separated
+from stages.texts import flag_of, flags_of, spelled
 
-LEAST_RATE = 1e-6
+# The panels of the groups that the library's fields are of, in their order.
+PANELS = {
+    "main": None,
+    "data": DATA,
+    "decoder": DECODER,
+    "training": TRAINING,
+    "machine": MACHINE,
+    "output": OUTPUT,
+}
 
-
-class Initialization(StrEnum):
-    """How a decoder's weights begin."""
-
-    paper = "paper"
-    pytorch = "pytorch"
-    imagenet = "imagenet"
-
-
-class Fusion(StrEnum):
-    """How features of several layers become one."""
-
-    concat = "concat"
-    weighted = "weighted"
-
-
-class PoolingChoice(StrEnum):
-    """How a map becomes one logit of its picture."""
-
-    mean = "mean"
-    max = "max"
-    learned = "learned"
-
-
-class TrainingPrecision(StrEnum):
-    """How a decoder computes while it is trained."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-
-
-WidthsOption = Annotated[
-    str | None,
-    typer.Option(
-        metavar="C1,C2,C3,C4",
-        help="Channels of a conv decoder's four stages. Default: 512,256,128,64.",
-    ),
-]
-InitializationOption = Annotated[
-    Initialization,
-    typer.Option(
-        help="Initial weights: as published, N(0, 0.02); PyTorch's own (as published for "
-        "patch-forensics); or, for patch-forensics, ImageNet's."
-    ),
-]
-InitialWeightsOption = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Those for --initialization imagenet: timm's legacy_xception. Default: downloaded.",
-    ),
-]
-EpochsOption = Annotated[
-    int, typer.Option(min=1, help="Most epochs; the schedule mostly stops before.")
-]
-StepOption = Annotated[int, typer.Option(min=1, help="Pictures a step.")]
-MicroBatchOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        help="Pictures computed at once, where a step's do not fit into memory: their gradients "
-        "are added up. BatchNorm sees so many. Default: all of a step's.",
-    ),
-]
-PatienceOption = Annotated[
-    int, typer.Option(min=1, help="Epochs without a better validation score that end a plateau.")
-]
-PrecisionOption = Annotated[
-    TrainingPrecision,
-    typer.Option(
-        help="Of the decoder's forward and backward pass. auto is bfloat16 where the device "
-        "computes in it and the decoder is not linear; float32 is the reference."
-    ),
-]
-CompileOption = Annotated[
+DETECTION = Field(
+    "detection",
     bool,
-    typer.Option(
-        "--compile",
-        help="Train with torch.compile: measured slower on a CPU (benchmarks/train.py --compile).",
+    False,
+    Option(
+        "Learn which images are fake, from labels of fake and real ones, not from masks.", "data"
     ),
-]
-DetectionOption = Annotated[
-    bool,
-    typer.Option(
-        "--detection",
-        help="Learn which pictures are fake, from labels of fake and real ones, not from masks.",
-    ),
-]
-PoolingOption = Annotated[
-    PoolingChoice | None,
-    typer.Option(
-        help="With --detection, how a map becomes one logit: its mean (the paper's, the default), "
-        "its maximum, or learned between the two (log-mean-exp)."
-    ),
-]
-BesideOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="STORE:LAYER",
-        help="A layer of another backbone's store of the same pictures, which every decoder gets "
-        "as well, resampled to the finest grid; repeatable.",
-    ),
-]
-FusionOption = Annotated[
-    Fusion,
-    typer.Option(
-        help="How several layers are joined: channels side by side, or a sum with learned weights."
-    ),
-]
-TensorboardOption = Annotated[
-    bool,
-    typer.Option(
-        "--tensorboard",
-        help="Also log to RUN/tensorboard (pip install 'declip-pipe[tensorboard]').",
-    ),
-]
-RunsOption = Annotated[
-    Path, typer.Option("-o", "--runs", metavar="RUNS", help="Folder that holds the runs.")
-]
+)
+"""What a command line says in place of a pooling, which is what makes a recipe of detection."""
 
 DaskOption = Annotated[
     str | None,
     typer.Option(
         metavar="CLUSTER",
-        help="Train in worker processes, a run at a time in each: local:N here, one a GPU, or "
-        "slurm:configs/slurm.yaml. All must see the stores and RUNS at the same path.",
+        rich_help_panel=MACHINE,
+        help=f"Train in worker processes, a run at a time in each: {DASK_HELP} All must see the "
+        "stores and RUNS at the same path.",
+    ),
+]
+RunsOption = Annotated[
+    Path,
+    typer.Option(
+        "-o",
+        "--runs",
+        metavar="RUNS",
+        rich_help_panel=OUTPUT,
+        help="Folder that holds the runs.",
     ),
 ]
 
 
-def beside_of(texts: list[str] | None) -> tuple[tuple[str, str], ...]:
-    """The stores and layers of an option. Raises `InputError`."""
-    pairs = [text.rpartition(":") for text in texts or []]
-    for (store, _, layer), text in zip(pairs, texts or [], strict=True):
-        if not store or not layer or "/" in layer:
-            raise InputError(f"--beside {text!r}; expected STORE:LAYER, as in cache/...:layer3")
-    return tuple((store, layer) for store, _, layer in pairs)
+def option_fields() -> dict[str, Field]:
+    """Every option of a training by its field's name: by panel, what is required first."""
+    found = [DETECTION, *training_fields().values()]
+    groups = list(PANELS)
+    found.sort(key=lambda field: (groups.index(field.option.group), field.default is not MISSING))
+    return {field.name: field for field in found}
 
 
-def pooling_of(detection: bool, pooling: PoolingChoice | None) -> Any:
-    """The pooling of a training's recipe, None of localization. Raises `InputError`."""
-    if pooling is not None and not detection:
-        raise InputError(
-            f"--pooling {pooling.value} is for detection, which --detection asks for; "
-            "leave one out or add the other"
+@dataclass(frozen=True)
+class Form:
+    """The way from a value as it is typed to a field's: what Typer takes, and how it is read."""
+
+    typed: Any
+    read: Callable[[Any], Any] = lambda value: value
+    is_flag: bool = False
+
+
+def form_of(field: Field) -> Form:
+    """The form of a field, which its type decides."""
+    kind, several = field.kind, field.option.several
+    if kind is bool:
+        return Form(bool, is_flag=True)
+    if kind == tuple[tuple[str, str], ...]:
+        return Form(list[str] | None, lambda texts: _pairs(texts or [], field))
+    if kind == tuple[str, ...] and several:
+        return Form(list[str] | None, lambda texts: [_names(text) for text in texts or []])
+    if several:
+        return Form(str, lambda text: [_item(item, field) for item in comma_separated(text) or []])
+    if get_origin(kind) is tuple:
+        return Form(str | None, lambda text: _numbers(text, field))
+    return Form(kind if field.default is not None else kind | None)
+
+
+def with_training_options(
+    *leave_out: str, **changes: Mapping[str, Any]
+) -> Callable[[Callable[..., Any]], Any]:
+    """Give a command the options of a training, which it gets as a mapping, `asked`.
+
+    The options stand in place of the command's parameter `asked`. `leave_out` names fields that it
+    has no option for; `changes` by field are another `default` or `help`, or `one_because`, the
+    reason why the command takes one value where a grid takes several.
+
+    What the command gets is what the fields take, of those of a grid a list.
+    """
+    fields = {name: field for name, field in option_fields().items() if name not in leave_out}
+    options = [_parameter(field, **changes.get(name, {})) for name, field in fields.items()]
+
+    def decorate(command: Callable[..., Any]) -> Any:
+        signature = inspect.signature(command)
+        own = list(signature.parameters.values())
+        place = next(number for number, one in enumerate(own) if one.name == "asked")
+        parameters = [*own[:place], *options, *own[place + 1 :]]
+
+        @wraps(command)
+        def called(**values: Any) -> Any:
+            asked = {}
+            for name, field in fields.items():
+                typed, reason = values.pop(name), changes.get(name, {}).get("one_because")
+                asked[name] = form_of(field).read(typed)
+                if reason and len(asked[name]) > 1:
+                    raise InputError(f"{flag_of(name)} {typed!r}; expected one, {reason}")
+            return command(asked=asked, **values)
+
+        called.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in parameters]
         )
-    return (pooling or PoolingChoice.mean).value if detection else None
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        return called
+
+    return decorate
 
 
-def seeds_of(text: str) -> list[int]:
-    """The seeds of an option. Raises `InputError`."""
-    return [_number(item, int, "--seed") for item in comma_separated(text) or []]
+def _parameter(field: Field, default: Any = MISSING, **others: Any) -> inspect.Parameter:
+    option, form = field.option, form_of(field)
+    default = field.default if default is MISSING else default
+    if form.typed is str and not isinstance(default, str) and default is not MISSING:
+        default = f"{default:g}"
+    elif default == ():
+        default = None
+    info = typer.Option(
+        *flags_of(field.name),
+        help=spelled(others.get("help", option.help)),
+        rich_help_panel=PANELS[option.group],
+        metavar=option.form,
+        min=option.least if field.kind in (int, float) and not option.several else None,
+    )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if default is MISSING else default,
+        annotation=Annotated[form.typed, info],
+    )
 
 
-def learning_rates_of(text: str) -> list[float]:
-    """The learning rates of an option. Raises `InputError`."""
-    return [_number(item, float, "--learning-rate") for item in comma_separated(text) or []]
-
-
-def _number(text: str, kind: type[Any], option: str) -> Any:
-    """An item of an option that takes numbers."""
-    expected = "a whole number" if kind is int else f"a number of at least {LEAST_RATE:g}"
+def _item(text: str, field: Field) -> Any:
+    """Read an item of an option that takes several texts or numbers. Raises `InputError`."""
+    kind, least = field.kind, field.option.least
+    if kind is str:
+        return text
     try:
         value = kind(text)
     except ValueError:
         value = None
-    if value is None or not (kind is int or LEAST_RATE <= value < math.inf):
-        raise InputError(f"{option} {text!r}; expected {expected}")
+    if value is None or not (-math.inf if least is None else least) <= value < math.inf:
+        expected = "a whole number" if kind is int else "a number"
+        expected += "" if least is None else f" of at least {least:g}"
+        raise InputError(f"{flag_of(field.name)} {text!r}; expected {expected}")
     return value
 
 
-def widths_of(text: str | None) -> tuple[int, ...] | None:
-    """The widths of an option. Raises `InputError`."""
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(comma_separated(text) or [])
+
+
+def _numbers(text: str | None, field: Field) -> tuple[int, ...] | None:
     items = comma_separated(text)
     if items is None:
         return None
     if not all(item.isdecimal() and len(item) < 10 for item in items):
-        raise InputError(f"--widths {text!r}; expected four whole numbers such as 512,256,128,64")
+        raise InputError(f"{flag_of(field.name)} {text!r}; expected {field.option.expected}")
     return tuple(int(item) for item in items)
+
+
+def _pairs(texts: list[str], field: Field) -> tuple[tuple[str, str], ...]:
+    pairs = [text.rpartition(":") for text in texts]
+    for (store, _, layer), text in zip(pairs, texts, strict=True):
+        if not store or not layer or "/" in layer:
+            raise InputError(f"{flag_of(field.name)} {text!r}; expected {field.option.expected}")
+    return tuple((store, layer) for store, _, layer in pairs)

@@ -1,7 +1,7 @@
 """Building a decoder by its type's name or from a factory, and drawing its initial weights."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import nn
@@ -10,7 +10,7 @@ from declip_pipeline.compute import derived_seed
 from declip_pipeline.decoders.custom import OUTPUT_SIZE, build_custom
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory, name_factory
-from declip_pipeline.decoders.fusion import FeatureFusion, FusionMode
+from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.decoders.names import DecoderType, read_decoder_type
 from declip_pipeline.decoders.paper import (
     PAPER_WIDTHS,
@@ -21,8 +21,7 @@ from declip_pipeline.decoders.paper import (
 from declip_pipeline.decoders.pooling import build_pooling
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
-
-InitializationScheme = Literal["paper", "pytorch"]
+from declip_pipeline.options import FusionMode, InitializationScheme
 
 WIDEST = 4096
 """Most channels of a stage; a 5x5 convolution between two such takes 1.7 GB."""

@@ -1,7 +1,7 @@
 """Fusion of the features of several layers, of one backbone or of several."""
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +9,7 @@ from torch import Tensor, nn
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
-
-FusionMode = Literal["concat", "weighted"]
+from declip_pipeline.options import FusionMode
 
 
 class FeatureFusion(nn.Module):

@@ -2,14 +2,13 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
 
 from declip_pipeline.errors import UnknownNameError
-
-PoolingName = Literal["mean", "max", "learned"]
+from declip_pipeline.options import PoolingName
 
 
 class Pooling(nn.Module, ABC):

@@ -1,4 +1,4 @@
-"""A mask for a single picture: backbones and decoder in one."""
+"""Predictor: backbones and a decoder, from an image to a probability map."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.evaluation.maps import probability_maps
+from declip_pipeline.evaluation.scores import probability_maps
 from declip_pipeline.features import rounded_features
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store.identity import (
@@ -20,7 +20,7 @@ from declip_pipeline.store.identity import (
 
 
 class Predictor:
-    """Maps of manipulated pixels for pictures of any size."""
+    """Probability maps of manipulated pixels, for images of any size."""
 
     def __init__(
         self,

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.options import FusionMode
 from declip_pipeline.store.identity import joined_identity, parts_of, require_same_features
 from declip_pipeline.store.reader import Store
 
@@ -56,7 +56,7 @@ def joined_inputs(
     if fusion == "weighted" and len(parts) == 1:
         raise InputError(
             f"a weighted sum of {parts[0]['layer']} alone; expected several layers, such as "
-            "layer8+layer14, or leave out --fusion"
+            "layer8+layer14, or leave out `fusion`"
         )
     return DecoderInputs(tuple(sources), fusion, joined_identity(parts, fusion))
 
@@ -88,7 +88,7 @@ def inputs_like(
             raise InputError(
                 f"{decoder} was trained on {layer} of {part['backbone']} as well, which "
                 f"{', '.join(one.location for one in (store, *beside))} "
-                f"{'have' if beside else 'has'} not; give a store of it with --beside"
+                f"{'have' if beside else 'has'} not; give a store of it with `beside`"
             )
     fusion: FusionMode = features.get("fusion", "concat")
     return joined_inputs([store], sources, fusion)

@@ -18,7 +18,7 @@ def detection_intervals(
     Source: the percentile bootstrap of `metrics.bootstrap.mean_interval`.
     """
     fake = labels.cpu().numpy() == 1
-    curve = RankedPictures(scores.detach().double().cpu().numpy(), fake)
+    curve = RankedImages(scores.detach().double().cpu().numpy(), fake)
     names = np.arange(len(fake)) if scenes is None else scenes
     found = [
         curve.ap_and_auc(counts)
@@ -30,7 +30,7 @@ def detection_intervals(
     return {"ap": percentile_interval(ap), "auc": percentile_interval(auc)}
 
 
-class RankedPictures:
+class RankedImages:
     """Pictures sorted once by their scores: a resample of them is then only counted.
 
     scores: (N,) float64, higher = more likely fake; fake: (N,) bool.

@@ -6,16 +6,14 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from declip_pipeline.evaluation.figure_table import Figure, FigureTable
+from declip_pipeline.evaluation.table import Estimate, Table
 from declip_pipeline.reports.matrix import MISSING, interval_text
 
 Published = Mapping[str, Mapping[str, float]]
 """Figures by row and column, as they were published."""
 
 
-def beside_text(
-    table: FigureTable, published: Published, decimals: int, *, with_intervals: bool
-) -> str:
+def beside_text(table: Table, published: Published, decimals: int, *, with_intervals: bool) -> str:
     """The table for a terminal; a cell is "50.2 (51.1, -0.9)": ours, published, difference.
 
     With intervals, they stand behind ours: "50.2 [48.9, 51.4] (51.1, -0.9)". What was published
@@ -30,7 +28,7 @@ def beside_text(
     )
 
 
-def beside_markdown(table: FigureTable, published: Published, decimals: int) -> str:
+def beside_markdown(table: Table, published: Published, decimals: int) -> str:
     """The same as a Markdown table, with intervals."""
     head, *body = (
         [cell.replace("|", "\\|") for cell in line]
@@ -40,7 +38,7 @@ def beside_markdown(table: FigureTable, published: Published, decimals: int) -> 
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
 
 
-def beside_csv(tables: Sequence[tuple[FigureTable, Published]]) -> str:
+def beside_csv(tables: Sequence[tuple[Table, Published]]) -> str:
     """Rows of row, column, ours with its interval, published and difference.
 
     Empty where there is no figure.
@@ -60,7 +58,7 @@ def beside_csv(tables: Sequence[tuple[FigureTable, Published]]) -> str:
 
 
 def _lines(
-    table: FigureTable, published: Published, decimals: int, with_intervals: bool
+    table: Table, published: Published, decimals: int, with_intervals: bool
 ) -> list[list[str]]:
     body = [
         [
@@ -80,7 +78,7 @@ def _lines(
     return [[table.corner, *table.columns], *body]
 
 
-def _cell(ours: Figure, theirs: float, decimals: int, with_interval: bool) -> str:
+def _cell(ours: Estimate, theirs: float, decimals: int, with_interval: bool) -> str:
     text = MISSING if np.isnan(ours.value) else f"{ours.value:.{decimals}f}"
     if with_interval:
         text += interval_text(*ours.interval, decimals)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from declip_pipeline.evaluation.figure_table import FigureTable
+from declip_pipeline.evaluation.table import Table
 from declip_pipeline.reports.figure_file import new_figure, save_figure
 from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
 from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
@@ -13,7 +13,7 @@ from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
 APART = 0.12
 
 
-def draw_domains(table: FigureTable, path: Path, title: str, unit: str, *, connected: bool) -> None:
+def draw_domains(table: Table, path: Path, title: str, unit: str, *, connected: bool) -> None:
     """Draw the columns of a table over its rows as a PNG, on a fixed axis from 0 to 100.
 
     A figure in percent is a mark, its interval a bar through it. `unit` is written at the axis.

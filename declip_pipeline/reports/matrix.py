@@ -9,7 +9,7 @@ from declip_pipeline.errors import InputError
 MISSING = "-"
 
 Column = str | tuple[str, ...]
-"""What a column was trained on: one generator, or several together."""
+"""Generators that a column was trained on: one, or several together."""
 
 
 def checked_matrix(
@@ -26,29 +26,39 @@ def checked_matrix(
 
 
 def column_name(column: Column) -> str:
-    """A column as it is shown: its generators joined by "+"."""
+    """Return the name of a column: its generators joined by "+"."""
     return "+".join(_generators(column))
 
 
-def in_domain(rows: Sequence[str], columns: Sequence[Column]) -> np.ndarray:
-    """(R, C) bool, True where the test row is among the generators of the training column."""
+def in_domain(
+    rows: Sequence[str], columns: Sequence[Column], known: np.ndarray | None = None
+) -> np.ndarray:
+    """Return the cells in domain, (R, C) bool: `known`, or those whose row's name is in the column.
+
+    Raises: InputError when `known` has another shape.
+    """
+    if known is not None:
+        return checked_matrix(known, rows, columns).astype(bool)
     return np.array([[row in _generators(column) for column in columns] for row in rows], bool)
 
 
 def matrix_means(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column]
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[Column],
+    domain: np.ndarray | None = None,
 ) -> tuple[float, float]:
-    """The ID and the OOD mean of a matrix, in the unit of its values.
+    """Return the ID and the OOD mean of a matrix, in the unit of its values.
 
     values: (R, C) floating point, NaN where a cell is missing. rows: what each row was tested on.
-    columns: what each column was trained on. ID is the mean of the cells whose row is among the
-    generators of their column, OOD that of the others; missing cells are left out
+    columns: what each column was trained on. domain: (R, C) bool, True for ID; None goes by the
+    names. ID is the mean of the cells in domain, OOD that of the others; missing cells are left out
     (`matrix_summary` says how many), and a mean of no cells is NaN.
     Raises: InputError when names and shape do not fit.
     Source: DeCLIP, section 4 (ID and OOD).
     """
     matrix = checked_matrix(values, rows, columns)
-    same = in_domain(rows, columns)
+    same = in_domain(rows, columns, domain)
     return _mean(matrix[same]), _mean(matrix[~same])
 
 
@@ -58,13 +68,15 @@ def matrix_summary(
     columns: Sequence[Column],
     decimals: int = 1,
     intervals: Sequence[tuple[float, float]] = (),
+    domain: np.ndarray | None = None,
 ) -> str:
-    """Both means in one line, with the number of cells they are taken over.
+    """Return both means in one line, with the number of cells they are taken over.
 
-    intervals: of the ID and of the OOD mean, (low, high) each, NaN where there is none.
+    intervals: of the ID and of the OOD mean, (low, high) each, NaN where there is none. domain: as
+    in `matrix_means`.
     """
     matrix = checked_matrix(values, rows, columns)
-    same = in_domain(rows, columns)
+    same = in_domain(rows, columns, domain)
     shown = [interval_text(*interval, decimals) for interval in intervals] or ["", ""]
     return ", ".join(
         f"{name} {_number(_mean(cells), decimals)}{interval} ({_count(cells)})"
@@ -75,17 +87,21 @@ def matrix_summary(
 
 
 def interval_text(low: float | None, high: float | None, decimals: int) -> str:
-    """An interval as it stands behind its mean, " [49.8, 52.3]"; nothing where there is none."""
+    """Return an interval as it follows its mean, " [49.8, 52.3]"; nothing where there is none."""
     if low is None or high is None or np.isnan(low):
         return ""
     return f" [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
 def format_matrix_markdown(
-    values: np.ndarray, rows: Sequence[str], columns: Sequence[Column], decimals: int = 1
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[Column],
+    decimals: int = 1,
+    domain: np.ndarray | None = None,
 ) -> str:
-    """The matrix as a Markdown table, ID cells in bold, `-` for a missing cell."""
-    cells, same = _cells(values, rows, columns, decimals), in_domain(rows, columns)
+    """Return the matrix as a Markdown table, ID cells in bold, `-` for a missing cell."""
+    cells, same = _cells(values, rows, columns, decimals), in_domain(rows, columns, domain)
     lines = [
         "| tested on \\ trained on | "
         + " | ".join(_escape(column_name(column)) for column in columns)
@@ -104,10 +120,11 @@ def format_matrix_text(
     columns: Sequence[Column],
     decimals: int = 1,
     intervals: Sequence[tuple[float, float]] = (),
+    domain: np.ndarray | None = None,
 ) -> str:
-    """The matrix as aligned plain text for a terminal, with both means in the last line.
+    """Return the matrix as aligned plain text for a terminal, with both means in the last line.
 
-    intervals: as `matrix_summary` takes them.
+    intervals, domain: as `matrix_summary` takes them.
     """
     table = [["test \\ train", *map(column_name, columns)]]
     cells = _cells(values, rows, columns, decimals)
@@ -120,7 +137,7 @@ def format_matrix_text(
         )
         for line in table
     ]
-    summary = matrix_summary(values, rows, columns, decimals, intervals)
+    summary = matrix_summary(values, rows, columns, decimals, intervals, domain)
     return "\n".join([*lines, summary]) + "\n"
 
 

@@ -28,12 +28,13 @@ def draw_matrix(
     column_names: Sequence[Column],
     path: Path,
     title: str,
+    domain: np.ndarray | None = None,
 ) -> None:
     """Draw a train x test matrix as a PNG heat map on a fixed scale from 0 to 100.
 
     values: (R, C) percent, NaN where a cell is missing (drawn hatched). row_names: what each row
-    was tested on. column_names: what each column was trained on. ID cells are framed, and the
-    ID and OOD means stand below the title.
+    was tested on. column_names: what each column was trained on. domain: (R, C) bool, True for ID;
+    None goes by the names. ID cells are framed, and the ID and OOD means stand below the title.
     Raises: InputError when names and shape do not fit.
     """
     matrix = checked_matrix(values, row_names, column_names)
@@ -47,7 +48,7 @@ def draw_matrix(
 
     heat = colormaps[HEAT].with_extremes(bad=MISSING_FILL)
     picture = axes.imshow(np.ma.masked_invalid(matrix), cmap=heat, vmin=0, vmax=100, aspect="auto")
-    same = in_domain(row_names, column_names)
+    same = in_domain(row_names, column_names, domain)
     for row, column in np.ndindex(matrix.shape):
         value, corner = matrix[row, column], (column - 0.5, row - 0.5)
         if np.isnan(value):
@@ -86,7 +87,7 @@ def draw_matrix(
     below = 1 + 0.14 / (CELL * n_rows)
     words: dict[str, Any] = {"transform": axes.transAxes, "ha": "left", "va": "bottom"}
     axes.text(0, top, title, fontsize=13, fontweight="bold", color=INK, **words)
-    summary = matrix_summary(matrix, row_names, column_names)
+    summary = matrix_summary(matrix, row_names, column_names, domain=domain)
     axes.text(0, below, summary, fontsize=10.5, color=QUIET_INK, **words)
 
     bar_left = (1.4 + CELL * n_columns + 0.25) / width

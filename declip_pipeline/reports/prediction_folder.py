@@ -21,7 +21,7 @@ TABLE = "predictions.csv"
 LEDGER = "predictions.jsonl"
 
 _MARK = "declip_pipe_predictions"
-_WAYS_OUT = "pass --overwrite to replace them, or name another folder with -o"
+_WAYS_OUT = "pass `overwrite=True` to replace them, or name another folder with `out`"
 
 
 class PredictionFolder:

@@ -1,11 +1,11 @@
 """Many trainings as one: a grid of layers, decoders, seeds, learning rates and training sets."""
 
 import io
+import json
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from declip_pipeline.errors import DeclipError, InputError, RunBusyError
-from declip_pipeline.files import sha256_of_json, write_bytes
+from declip_pipeline.errors import DeclipError, OutputExistsError, RunBusyError
+from declip_pipeline.files import sha256_of_json, write_bytes, write_json
+from declip_pipeline.sweeps.grid_job import Cell
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.train import Epoch
 from declip_pipeline.training.validation_score import ScoreName, score_name
@@ -23,39 +24,6 @@ from declip_pipeline.training.validation_score import ScoreName, score_name
 BUSY_SECONDS = 2.0
 # The table is written when a run begins or ends; of epochs in between, not more often than this.
 TABLE_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training of a grid. `train_on` names the generators to learn, None for all."""
-
-    layer: str
-    decoder_type: str
-    seed: int
-    learning_rate: float
-    train_on: tuple[str, ...] | None
-
-
-def grid_cells(
-    layers: Sequence[str],
-    decoder_types: Sequence[str],
-    seeds: Sequence[int],
-    learning_rates: Sequence[float],
-    train_sets: Sequence[tuple[str, ...] | None],
-) -> list[Cell]:
-    """Every combination, those that read the same rows of the same layer one after another.
-
-    Raises `InputError` for a value that is given twice.
-    """
-    axes = (train_sets, layers, decoder_types, learning_rates, seeds)
-    for values in axes:
-        repeated = next((value for value in values if list(values).count(value) > 1), None)
-        if repeated is not None:
-            raise InputError(f"{repeated!r} is given twice; give each value of a grid once")
-    return [
-        Cell(layer, decoder_type, seed, learning_rate, train_on)
-        for train_on, layer, decoder_type, learning_rate, seed in product(*axes)
-    ]
 
 
 State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
@@ -255,6 +223,25 @@ def grid_name(identity: Mapping[str, Any], cells: Sequence[Cell]) -> str:
     """The name of a grid's folder: the same cells of the same stores have the same."""
     content = {**identity, "cells": [asdict(cell) for cell in cells]}
     return f"grid_{sha256_of_json(content)[:12]}"
+
+
+def claim_folder(folder: Path, name: str) -> None:
+    """Make a folder that a user named the grid's, which `grid_name` names.
+
+    Raises `OutputExistsError` when it holds another grid, a run or anything else.
+    """
+    marker = folder / "grid.json"
+    if marker.is_file():
+        try:
+            found = json.loads(marker.read_bytes())["grid"]
+        except (ValueError, KeyError, TypeError):
+            found = None
+        if found != name:
+            raise OutputExistsError(f"{folder} holds another grid; choose another `name`")
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputExistsError(f"{folder} holds other files; choose another `name`")
+    write_json(marker, {"grid": name})
 
 
 def write_table(folder: Path, results: Sequence[CellResult]) -> None:

@@ -1,178 +1,158 @@
-"""All that the cells of a grid have in common, as plain values: what any process needs to train."""
+"""The trainings of a grid as plain values: what any process needs to train them."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import product
+from typing import Annotated, Any
 
-from declip_pipeline.compute import choose_device
-from declip_pipeline.decoders.fusion import FusionMode
-from declip_pipeline.decoders.names import is_probe, read_decoder_type
-from declip_pipeline.errors import DeclipError, RunBusyError
-from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.grid import Cell
-from declip_pipeline.training.localization_run import PlannedRun, plan_run, train_runs
-from declip_pipeline.training.recipe import Recipe, choose_precision
-from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
-from declip_pipeline.training.train import Epoch
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.errors import InputError
+from declip_pipeline.options import (
+    Field,
+    FusionMode,
+    Option,
+    PrecisionName,
+    described_fields,
+)
+from declip_pipeline.training.recipe import Recipe
+
+PAPER = Recipe()
 
 
 @dataclass(frozen=True)
 class GridJob:
     """Trainings from the same stores with the same options, one or many.
 
-    `stores`, `beside` (a store of another backbone, and its layer) and `runs` are locations.
-    `recipe` is that of every cell but for what the cell says; `precision` is one of `Recipe`, or
-    "auto"; `device` is one of `choose_device`; `uncached` as in `TrainingData`.
+    Args:
+        stores: Their locations.
+        recipe: The recipe of every cell, except for what the cell says.
+        beside: Locations of other backbones' stores, each with a layer.
+        device: A name that `choose_device` takes.
+        uncached: As in `TrainingData`.
+        name: Name of the folder of a single run; a grid's is its folder of runs.
+        runs: Location of the folder that holds the runs.
     """
 
     stores: tuple[str, ...]
-    runs: str
-    recipe: Recipe
-    precision: str = "auto"
-    beside: tuple[tuple[str, str], ...] = ()
-    fusion: FusionMode = "concat"
-    device: str = "auto"
-    tensorboard: bool = False
-    uncached: bool = False
+    runs: Annotated[str, Option("Folder that holds the runs.", "output", form="RUNS")] = "runs"
+    recipe: Recipe = PAPER
+    precision: Annotated[
+        PrecisionName,
+        Option(
+            "Of the decoder's forward and backward pass. auto is bfloat16 where the device "
+            "computes in it and the decoder is not linear; float32 is the reference.",
+            "machine",
+        ),
+    ] = "auto"
+    beside: Annotated[
+        tuple[tuple[str, str], ...],
+        Option(
+            "A layer of another backbone's store of the same images, which every decoder gets "
+            "as well, resampled to the finest grid; repeatable.",
+            "data",
+            form="STORE:LAYER",
+            expected="STORE:LAYER, as in cache/...:layer3",
+        ),
+    ] = ()
+    fusion: Annotated[
+        FusionMode,
+        Option(
+            "How several layers are joined: channels side by side, or a sum with learned weights.",
+            "decoder",
+        ),
+    ] = "concat"
+    device: Annotated[
+        str,
+        Option(
+            "Where to compute; auto takes CUDA where there is one.",
+            "machine",
+            choices=("auto", "cpu", "cuda"),
+        ),
+    ] = "auto"
+    name: Annotated[
+        str | None,
+        Option(
+            "Name of the run's folder in RUNS, or of a grid's, which then holds its table and its "
+            "runs. Default: made out of what the run is.",
+            "output",
+            form="NAME",
+        ),
+    ] = None
+    tensorboard: Annotated[
+        bool,
+        Option("Also log to RUN/tensorboard (pip install 'declip-pipe[tensorboard]').", "output"),
+    ] = False
+    uncached: Annotated[
+        bool,
+        Option(
+            "Read the stores' images and compute their features again in every epoch, unrounded: "
+            "slow, the reference for what a cache saves.",
+            "data",
+        ),
+    ] = False
 
-    def identity(self, data: TrainingData) -> dict[str, Any]:
-        """What makes a grid of the same cells the same grid, as plain JSON."""
-        return {
-            "stores": [store.identity.sha256 for store in data.stores],
-            "beside": [[Store(place).identity.sha256, layer] for place, layer in self.beside],
-            "fusion": self.fusion,
-            "precision": self.precision,
-            **({"uncached": True} if self.uncached else {}),
-            **self.recipe.to_json(),
-        }
-
-
-class GridTrainer:
-    """Trains cells of a job in this process; what they read is kept from one to the next."""
-
-    def __init__(self, job: GridJob, notice: Callable[[str], None] = lambda line: None) -> None:
-        """Raises `StoreError` for a store that cannot be opened, `InputError`."""
-        if job.tensorboard:
-            require_tensorboard()
-        self.job = job
-        self._notice = notice
-        self._plans: dict[Cell, PlannedRun] = {}
-        self.stores = [Store(place) for place in job.stores]
-
-    @cached_property
-    def data(self) -> TrainingData:
-        """What the trainings are fed with."""
-        beside: dict[tuple[str, str], list[Store]] = {}
-        for place, layer in self.job.beside:
-            store = Store(place)
-            beside.setdefault((store.identity.weights_sha256, layer), []).append(store)
-        return TrainingData(
-            self.stores,
-            beside=[FeatureSource(layer, tuple(some)) for (_, layer), some in beside.items()],
-            fusion=self.job.fusion,
-            uncached=self.job.uncached,
-            device=choose_device(self.job.device),
-            notice=self._notice,
-        )
-
-    def plan(self, cell: Cell) -> PlannedRun:
-        """The run that a cell is. Raises what `plan_run` does."""
-        if cell not in self._plans:
-            self._plans[cell] = self._plan(cell)
-        return self._plans[cell]
-
-    def _plan(self, cell: Cell) -> PlannedRun:
-        # Without a cache all is as published.
-        is_published = self.job.uncached and self.job.precision == "auto"
-        asked = "float32" if is_published else self.job.precision
-        precision: Any = choose_precision(asked, cell.decoder_type, self.data.device)
-        kind = read_decoder_type(cell.decoder_type)
-        recipe = replace(
-            self.job.recipe,
-            decoder_type=cell.decoder_type,
-            # Widths and options go to the decoders of a grid that take them.
-            widths=self.job.recipe.widths if kind.takes_widths else None,
-            decoder_options=self.job.recipe.decoder_options if kind.found else {},
-            seed=cell.seed,
-            learning_rate=cell.learning_rate,
-            precision=precision,
-        )
-        return plan_run(
-            self.data, Path(self.job.runs), layer=cell.layer, recipe=recipe, train_on=cell.train_on
-        )
-
-    def groups(self, cells: Sequence[Cell]) -> list[list[int]]:
-        """Which cells are trained side by side, as their numbers.
-
-        Linear decoders and probes cost less than what they read: those with the same pictures in
-        the same order, on as many layers as the fast tier keeps together, are one group. All others
-        are groups of their own.
-        """
-        groups: list[list[int]] = []
-        together: dict[Any, list[int]] = {}
-        for number, cell in enumerate(cells):
-            if is_light(cell):
-                together.setdefault((cell.train_on, cell.seed), []).append(number)
-                if together[cell.train_on, cell.seed] == [number]:
-                    groups.append(together[cell.train_on, cell.seed])
-            else:
-                groups.append([number])
-        parts = [part for group in groups for part in self._fitting(group, cells)]
-        # Those that read the same one after another, whatever their seeds.
-        places: dict[Any, int] = {}
-        for part in parts:
-            places.setdefault(_read_by(part, cells), len(places))
-        return sorted(parts, key=lambda part: places[_read_by(part, cells)])
-
-    def _fitting(self, group: list[int], cells: Sequence[Cell]) -> list[list[int]]:
-        if len(group) == 1:
-            return [group]
-        cell = cells[group[0]]
-        layers = list(dict.fromkeys(cells[number].layer for number in group))
-        inputs = {layer: self.data.inputs(layer) for layer in layers}
-        generators = cell.train_on or self.data.generators
-        parts = self.data.at_once(list(inputs.values()), generators, self.job.recipe.targets)
-        return [
-            [number for number in group if inputs[cells[number].layer] in part] for part in parts
-        ]
-
-    def train(
-        self, cells: Sequence[Cell], on_epoch: Callable[[int, Epoch], None]
-    ) -> list[RunFolder | DeclipError]:
-        """Train cells of one group, or find them finished; a run's folder for each, or an error.
-
-        `on_epoch` is told the number of the cell in `cells`.
-        """
-        runs = [self.plan(cell) for cell in cells]
-        with tensorboard_log() if self.job.tensorboard else nullcontext() as log:
-
-            def tell(number: int, epoch: Epoch) -> None:
-                if log is not None:
-                    log(runs[number].folder, epoch)
-                on_epoch(number, epoch)
-
-            outcomes = train_runs(self.data, runs, tell)
-        for number, outcome in enumerate(outcomes):
-            if isinstance(outcome, RunBusyError):
-                for record in runs[number].folder.epochs():
-                    on_epoch(number, Epoch.from_json(record))
-        return [
-            run.folder if error is None else error
-            for run, error in zip(runs, outcomes, strict=True)
-        ]
+    @classmethod
+    def of(cls, stores: Sequence[str], options: Mapping[str, Any]) -> "GridJob":
+        """Make a job of flat options, each named as a field of the job or of its recipe."""
+        own = {name for name in options if name in {field.name for field in fields(cls)}}
+        recipe = Recipe(**{name: value for name, value in options.items() if name not in own})
+        return cls(tuple(stores), recipe=recipe, **{name: options[name] for name in own})
 
 
-def _read_by(group: Sequence[int], cells: Sequence[Cell]) -> Any:
-    """What a group of cells reads."""
-    return cells[group[0]].train_on, frozenset(cells[number].layer for number in group)
+@dataclass(frozen=True)
+class Cell:
+    """One training of a grid.
+
+    Args:
+        layer: One layer, or several to join ("layer8+layer14").
+        train_on: The generators to learn, None for all.
+    """
+
+    layer: Annotated[
+        str,
+        Option(
+            "Layer to decode, such as layer20 (the paper's for ViT-L/14), or several that are "
+            "joined, layer8+layer14; comma-separated, a grid: names, numbers (0-23), all.",
+            "main",
+            several=True,
+        ),
+    ]
+    decoder_type: str
+    seed: int
+    learning_rate: float
+    train_on: Annotated[
+        tuple[str, ...] | None,
+        Option(
+            "Generators to learn from, comma-separated; given again, another training set of a "
+            "grid. Default: all together.",
+            "main",
+            several=True,
+        ),
+    ]
 
 
-def is_light(cell: Cell) -> bool:
-    """Whether training a cell's decoder costs less than feeding it."""
-    return cell.decoder_type == "linear" or is_probe(cell.decoder_type)
+def grid_cells(
+    layers: Sequence[str],
+    decoder_types: Sequence[str],
+    seeds: Sequence[int],
+    learning_rates: Sequence[float],
+    train_sets: Sequence[tuple[str, ...] | None],
+) -> list[Cell]:
+    """Return every combination, those that read the same rows of the same layer in a row.
+
+    Raises `InputError` for a value that is given twice.
+    """
+    axes = (train_sets, layers, decoder_types, learning_rates, seeds)
+    for values in axes:
+        repeated = next((value for value in values if list(values).count(value) > 1), None)
+        if repeated is not None:
+            raise InputError(f"{repeated!r} is given twice; give each value of a grid once")
+    return [
+        Cell(layer, decoder_type, seed, learning_rate, train_on)
+        for train_on, layer, decoder_type, learning_rate, seed in product(*axes)
+    ]
+
+
+def training_fields() -> dict[str, Field]:
+    """Every option of a training by name: of the job, its recipe and its cells."""
+    found = [*described_fields(Recipe), *described_fields(GridJob), *described_fields(Cell)]
+    return {field.name: field for field in found}

@@ -14,8 +14,9 @@ from declip_pipeline.jobs.workers import Workers
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.shared_place import require_token, token_at
 from declip_pipeline.store.storage import absolute_location
-from declip_pipeline.sweeps.grid import Cell, EpochScore, Outcomes
-from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
+from declip_pipeline.sweeps.grid import EpochScore, Outcomes
+from declip_pipeline.sweeps.grid_job import Cell, GridJob
+from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.train import Epoch
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.decoders.decoder import Decoder, PositionDecoder, bicubic_matrix
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.features import FeatureShape
+from declip_pipeline.options import FusionMode
 from declip_pipeline.training.recipe import Recipe
 
 # Features that fit into a processor's cache, so that the forward and backward pass of a linear

@@ -6,10 +6,10 @@ import torch
 
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.decoders.names import PATCH_FORENSICS, DecoderType, read_decoder_type
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
+from declip_pipeline.options import FusionMode
 from declip_pipeline.training.learner import GradientLearner, Learner
 from declip_pipeline.training.recipe import Recipe
 
@@ -44,8 +44,8 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
     kind = read_decoder_type(recipe.decoder_type)
     if recipe.initialization == "imagenet" and kind.kind != PATCH_FORENSICS:
         raise InputError(
-            f"--initialization imagenet for {kind.name}, of which there are no such weights; "
-            f"expected {PATCH_FORENSICS}, or --initialization paper or pytorch"
+            f'`initialization="imagenet"` for {kind.name}, of which there are no such weights; '
+            f'expected {PATCH_FORENSICS}, or `initialization="paper"` or pytorch'
         )
     if kind.kind == "probe":
         return _decoder_of_probe(recipe, kind, shapes, fusion)
@@ -81,12 +81,12 @@ def _decoder_of_probe(
     if recipe.compile:
         raise InputError(
             f"{name} is learned by scikit-learn, which torch.compile cannot compile; leave out "
-            "--compile"
+            "`compile`"
         )
     if len(shapes) > 1 and fusion == "weighted":
         raise InputError(
             f"{name} cannot learn the weights of a weighted sum of {len(shapes)} layers; take "
-            "--fusion concat"
+            '`fusion="concat"`'
         )
     decoder = build_decoder("linear", shapes, fusion=fusion)
     if components is not None and components > decoder.shape.channels:

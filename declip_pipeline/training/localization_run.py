@@ -37,18 +37,20 @@ def plan_run(
     layer: str,
     recipe: Recipe,
     train_on: Sequence[str] | None = None,
+    name: str | None = None,
 ) -> PlannedRun:
     """Plan the training of a decoder on the fakes of the `train` split, judged on `valid`.
 
     A recipe of detection takes the real pictures of both splits as well.
 
     `layer` names one layer or several to join ("layer8+layer14"); `train_on` the generators to
-    learn, all of them where None. The run's folder under `runs` is named by what the run is, so the
-    same call finds its finished or unfinished self again.
+    learn, all of them where None. The run's folder under `runs` is called `name`, or by what the
+    run is, so the same call finds its finished or unfinished self again.
 
     Raises `UnknownNameError` for a layer, decoder or generator that is not there, `InputError` for
     features that cannot be joined, stores without the two splits and batches larger than the first,
-    `IdentityMismatchError` when the stores hold different features.
+    `IdentityMismatchError` when the stores hold different features, `OutputExistsError` when
+    `name` is the folder of another run.
     """
     inputs = data.inputs(layer)
     with torch.device("meta"):  # names and widths are checked, no memory is taken
@@ -60,8 +62,8 @@ def plan_run(
         names = [*generators, "real"] if recipe.targets == "labels" else generators
         raise InputError(
             f"a batch of {recipe.batch_size} pictures is larger than the training split, which has "
-            f"{pictures} of {', '.join(names)}; expected a part of it, take --batch-size "
-            f"{pictures} or less"
+            f"{pictures} of {', '.join(names)}; expected a part of it, take "
+            f"`batch_size={pictures}` or less"
         )
     stores = {
         source: [source.store_of(store) for store in data.stores] for source in inputs.sources
@@ -77,7 +79,7 @@ def plan_run(
     sha256 = sha256_of_json(identity)
     learned = "all" if train_on is None else folder_name("+".join(generators))
     task = "" if recipe.pooling is None else f"detection-{recipe.pooling}_"
-    name = (
+    own_name = (
         f"{task}{folder_name(recipe.decoder_type)}_{folder_name('+'.join(inputs.names))}_{learned}"
         f"_seed{recipe.seed}_{sha256[:12]}"
     )
@@ -91,10 +93,24 @@ def plan_run(
             }
             for source in inputs.sources
         ],
+        "datasets": _learned_of(data, generators, recipe),
     }
     if recipe.pooling is not None:
         config["pictures"] = {split: data.counts(split, generators) for split in ("train", "valid")}
-    return PlannedRun(RunFolder(runs / name), inputs, generators, recipe, config, sha256)
+    folder = RunFolder(runs / (name or own_name))
+    if name is not None:
+        folder.require(sha256)
+    return PlannedRun(folder, inputs, generators, recipe, config, sha256)
+
+
+def _learned_of(
+    data: TrainingData, generators: Sequence[str], recipe: Recipe
+) -> dict[str, list[str]]:
+    """Return the generators learned of each dataset: of another dataset they are out of domain."""
+    learned: dict[str, set[str]] = {}
+    for store, _ in data.rows("train", generators, recipe.targets):
+        learned.setdefault(store.dataset, set()).update(set(generators) & set(store.generators))
+    return {dataset: sorted(names) for dataset, names in sorted(learned.items()) if names}
 
 
 def train_runs(

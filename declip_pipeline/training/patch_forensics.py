@@ -81,7 +81,7 @@ def imagenet_tensors(trunk: nn.Module, file: str | None) -> dict[str, Tensor]:
     if faults:
         raise WeightsError(
             f"weights {path} are not those of {ARCH} ({'; '.join(faults)}); give a file of them "
-            "with --initial-weights, or leave it out to download them"
+            "with `initial_weights`, or leave it out to download them"
         )
     return found
 
@@ -94,8 +94,8 @@ def _downloaded() -> Path:
     assert config is not None and isinstance(config.url, str)
     path = Path(torch.hub.get_dir(), "checkpoints", Path(config.url).name)
     ways_out = (
-        "connect to the internet once, give the file with --initial-weights, or take another "
-        "--initialization"
+        "connect to the internet once, give the file with `initial_weights`, or take another "
+        "`initialization`"
     )
     download(ARCH, config.url, path, ways_out=ways_out)
     return path

@@ -12,10 +12,10 @@ from torch import Tensor
 from declip_pipeline.compute import derived_seed
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.decoders.names import probe_components
 from declip_pipeline.errors import TrainingError
 from declip_pipeline.features import FeatureShape
+from declip_pipeline.options import FusionMode
 from declip_pipeline.training.learner import LookingLearner, patch_labels
 from declip_pipeline.training.recipe import Recipe
 

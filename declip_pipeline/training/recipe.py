@@ -1,50 +1,118 @@
-"""How a decoder is trained: what a run is, besides its features and its pictures."""
+"""Recipe: how a decoder is trained; what a run is, besides its features and its images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import torch
 
-from declip_pipeline.decoders.building import InitializationScheme
 from declip_pipeline.decoders.names import is_probe
-from declip_pipeline.decoders.pooling import PoolingName
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.feeding.feed import TargetKind
 from declip_pipeline.files import sha256_of_file
+from declip_pipeline.options import Initialization, Option, PoolingName, Precision
 from declip_pipeline.training.validation_score import ScoreName
 
-Precision = Literal["float32", "bfloat16"]
+if TYPE_CHECKING:
+    import torch
+
+    from declip_pipeline.feeding.feed import TargetKind
 
 
 @dataclass(frozen=True)
 class Recipe:
     """Options of a training; the defaults are the paper's.
 
-    `initialization` "imagenet" is for `patch-forensics`; `initial_weights` is a file of them, None
-    takes the downloaded ones.
-    `widths` are a conv decoder's, `decoder_options` (JSON values) those of a decoder of one's own.
-    `batch_size` pictures are a step, `micro_batch_size` of them are computed at once (all where
-    None), their gradients added up: for less memory, and BatchNorm sees so many. `precision` is
-    that of the decoder's forward and backward pass; weights, loss and optimizer are float32.
-    `compile` uses `torch.compile`. `pooling` makes it a training of
-    detection: on labels of pictures, whose logit is the pooled map; None is localization, on masks.
+    Command lines and settings files are made from these fields, so a new one is an option at once.
+    The gradients of micro batches are added up: for less memory, and BatchNorm sees so many images.
+    Weights, loss and optimizer are float32 in any precision. `pooling` makes it a training of
+    detection, on labels of images; None is localization, on masks. `decoder_options` (JSON values)
+    are those of a decoder of one's own.
     """
 
-    decoder_type: str
-    widths: tuple[int, ...] | None = None
-    initialization: InitializationScheme | Literal["imagenet"] = "paper"
-    initial_weights: str | None = None
-    seed: int = 0
-    epochs: int = 400
-    batch_size: int = 64
-    micro_batch_size: int | None = None
-    learning_rate: float = 1e-3
-    patience: int = 5
+    decoder_type: Annotated[
+        str,
+        Option(
+            "linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches), "
+            'probe-pca-64, or patch-forensics (on a store of `arch="pixels:299"`); several are a '
+            "grid.",
+            "main",
+            several=True,
+        ),
+    ] = "conv-20"
+    widths: Annotated[
+        tuple[int, ...] | None,
+        Option(
+            "Channels of a conv decoder's four stages. Default: 512,256,128,64.",
+            "decoder",
+            form="C1,C2,C3,C4",
+            expected="four whole numbers such as 512,256,128,64",
+        ),
+    ] = None
+    initialization: Annotated[
+        Initialization,
+        Option(
+            "Initial weights: as published, N(0, 0.02); PyTorch's own (as published for "
+            "patch-forensics); or, for patch-forensics, ImageNet's.",
+            "decoder",
+        ),
+    ] = "paper"
+    initial_weights: Annotated[
+        str | None,
+        Option(
+            'Those for `initialization="imagenet"`: timm\'s legacy_xception. Default: downloaded.',
+            "decoder",
+            form="FILE",
+        ),
+    ] = None
+    seed: Annotated[
+        int,
+        Option(
+            "Seed of the weights and of the order; several are a grid.", "training", several=True
+        ),
+    ] = 0
+    epochs: Annotated[
+        int, Option("Most epochs; the schedule mostly stops before.", "training", least=1)
+    ] = 400
+    batch_size: Annotated[int, Option("Images a step.", "training", least=1)] = 64
+    micro_batch_size: Annotated[
+        int | None,
+        Option(
+            "Images computed at once, where a step's do not fit into memory: their gradients are "
+            "added up. BatchNorm sees so many. Default: all of a step's.",
+            "machine",
+            least=1,
+        ),
+    ] = None
+    learning_rate: Annotated[
+        float,
+        Option(
+            "First learning rate; a tenth at each plateau; several are a grid.",
+            "training",
+            least=1e-6,
+            several=True,
+        ),
+    ] = 1e-3
+    patience: Annotated[
+        int,
+        Option("Epochs without a better validation score that end a plateau.", "training", least=1),
+    ] = 5
     precision: Precision = "float32"
-    compile: bool = False
-    pooling: PoolingName | None = None
+    compile: Annotated[
+        bool,
+        Option(
+            "Train with torch.compile: measured slower on a CPU (benchmarks/train.py).",
+            "machine",
+        ),
+    ] = False
+    pooling: Annotated[
+        PoolingName | None,
+        Option(
+            "With `detection`, how a map becomes one logit: its mean (the paper's, the default), "
+            "its maximum, or learned between the two (log-mean-exp).",
+            "data",
+        ),
+    ] = None
     decoder_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -53,9 +121,9 @@ class Recipe:
         if self.initial_weights is not None:
             if self.initialization != "imagenet":
                 raise InputError(
-                    f"initial weights {self.initial_weights} for --initialization "
-                    f"{self.initialization}, which draws them; take --initialization imagenet, or "
-                    "leave them out"
+                    f"initial weights {self.initial_weights} for "
+                    f'`initialization="{self.initialization}"`, which draws them; take '
+                    '`initialization="imagenet"`, or leave them out'
                 )
             if not Path(self.initial_weights).is_file():
                 raise InputError(
@@ -71,7 +139,7 @@ class Recipe:
             )
 
     @property
-    def targets(self) -> TargetKind:
+    def targets(self) -> "TargetKind":
         """What it learns from."""
         return "masks" if self.pooling is None else "labels"
 
@@ -98,7 +166,7 @@ class Recipe:
 
 
 def choose_precision(
-    asked: str, decoder_type: str, device: torch.device, cpuinfo: Path = Path("/proc/cpuinfo")
+    asked: str, decoder_type: str, device: "torch.device", cpuinfo: Path = Path("/proc/cpuinfo")
 ) -> str:
     """The precision that is asked for; of "auto", the fastest that the device computes in itself.
 
@@ -113,6 +181,8 @@ def choose_precision(
     if decoder_type == "linear":
         return "float32"
     if device.type == "cuda":
+        import torch
+
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return "bfloat16" if _flags(cpuinfo) & {"avx512_bf16", "amx_bf16"} else "float32"
 

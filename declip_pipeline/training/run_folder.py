@@ -10,19 +10,20 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 import yaml
 
 from declip_pipeline import __version__
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory
-from declip_pipeline.decoders.file import load_decoder
 from declip_pipeline.errors import DecoderError, InputError, OutputExistsError, RunBusyError
 from declip_pipeline.files import write_bytes, write_json, write_text
 from declip_pipeline.store.local_storage import LocalStorage
 from declip_pipeline.training.validation_score import score_name
+
+if TYPE_CHECKING:
+    from declip_pipeline.decoders.decoder import Decoder
 
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
@@ -72,7 +73,11 @@ class RunFolder:
             text = yaml.safe_dump({**config, "run_sha256": sha256}, sort_keys=False)
             # Of processes that begin at once, the first one's file stays: it is what they lock.
             LocalStorage(self.path).create("config.yaml", text.encode())
-        if self.config().get("run_sha256") != sha256:
+        self.require(sha256)
+
+    def require(self, sha256: str) -> None:
+        """Raise `OutputExistsError` when the folder holds a run of another identity."""
+        if (self.path / "config.yaml").is_file() and self.config()["run_sha256"] != sha256:
             raise OutputExistsError(f"{self.path} holds another run; name another output folder")
 
     @contextmanager
@@ -124,12 +129,14 @@ class RunFolder:
         with self._reading(path.name, path):
             return _checked(json.loads(path.read_bytes()), _SUMMARY, {"best_valid_": float | None})
 
-    def best_decoder(self) -> tuple[Decoder, dict[str, Any]]:
+    def best_decoder(self) -> tuple["Decoder", dict[str, Any]]:
         """The decoder with the best validation score and the identity of its features.
 
         Raises `InputError` when its file is missing or damaged, `DecoderError` for a decoder of
         one's own that cannot be imported.
         """
+        from declip_pipeline.decoders.file import load_decoder
+
         with self._reading(self.best_checkpoint.name, self.path):
             return load_decoder(self.best_checkpoint, self._decoder)
 
@@ -139,6 +146,8 @@ class RunFolder:
 
     def save_state(self, state: dict[str, Any]) -> None:
         """Keep what is needed to go on after this epoch."""
+        import torch
+
         content = io.BytesIO()
         # Through memory: on a full disk torch.save ends in an error of its own.
         torch.save(state, content)
@@ -150,6 +159,8 @@ class RunFolder:
         Raises `InputError` when it is damaged, or when what belongs to it is missing or damaged:
         the best weights so far, and the records of its epochs.
         """
+        import torch
+
         path = self.path / "checkpoint_last.pt"
         if not path.is_file():
             return None
@@ -219,6 +230,8 @@ def _checked(
 
 
 def _environment() -> dict[str, Any]:
+    import torch
+
     versions = {}
     for name in _LIBRARIES:
         try:

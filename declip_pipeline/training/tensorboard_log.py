@@ -24,7 +24,7 @@ def require_tensorboard() -> None:
     except ImportError as error:
         raise InputError(
             "TensorBoard is not installed; pip install 'declip-pipe[tensorboard]', or leave out "
-            "--tensorboard: metrics.jsonl holds the same"
+            "`tensorboard`: metrics.jsonl holds the same"
         ) from error
 
 

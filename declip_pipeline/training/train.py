@@ -13,13 +13,13 @@ import torch
 from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, permutation
 from declip_pipeline.decoders.file import save_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
-from declip_pipeline.evaluation.validation import VALIDATIONS, Judged
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.decoder_inputs import DecoderInputs
 from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.validation import VALIDATIONS, Candidate
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
 # Pictures of a step that an error names.
@@ -136,13 +136,13 @@ class Training:
         kept = f"the state after epoch {self.epoch - 1} is kept; " if self.epoch > 1 else ""
         raise TrainingError(
             f"{wrong} in epoch {self.epoch}, step {step + 1} ({name_step(step)}); {kept}"
-            "try a lower --learning-rate"
+            "try a lower `learning_rate`"
         )
 
-    def judged(self) -> Judged:
-        """The decoder as it is now, for validation."""
+    def candidate(self) -> Candidate:
+        """Return the decoder in its present state, for validation."""
         learner = self.learner
-        return Judged(learner.decoder, learner.logits, self.inputs.sources, learner.piece_size)
+        return Candidate(learner.decoder, learner.logits, self.inputs.sources, learner.piece_size)
 
     def end_epoch(self, loss: float, score: float, seconds: float) -> None:
         """Take in how the epoch went, and keep the state."""
@@ -219,17 +219,17 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             sizes = take_steps(together, train_feed, order, map_pieces)
             losses = _finite_losses(together, train_feed, order, sizes)
             good = [training for training in together if training.error is None]
-            judged = [training.judged() for training in good]
+            candidates = [training.candidate() for training in good]
             validate = VALIDATIONS[recipe.score]
-            scores = validate(judged, valid_feed, recipe.batch_size, map_pieces)
+            scores = validate(candidates, valid_feed, recipe.batch_size, map_pieces)
     except RuntimeError as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"a batch of {recipe.batch_size} pictures does not fit into the memory of "
-            f"{train_feed.device}; take a --micro-batch-size of "
+            f"{train_feed.device}; take a `micro_batch_size` of "
             f"{max(1, (recipe.micro_batch_size or recipe.batch_size) // 2)}, or a smaller "
-            "--batch-size"
+            "`batch_size`"
         ) from error
     seconds = (time.perf_counter() - started) / len(together)
     for training, loss, score in zip(good, losses, scores, strict=True):

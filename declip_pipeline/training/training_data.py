@@ -7,13 +7,13 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from declip_pipeline.decoders.fusion import FusionMode
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
 from declip_pipeline.feeding.decoder_inputs import JOIN, DecoderInputs, joined_inputs
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_bytes
 from declip_pipeline.feeding.tiers import fast_bytes
+from declip_pipeline.options import FusionMode
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
@@ -192,8 +192,8 @@ class TrainingData:
             raise InputError(
                 f"{', '.join(store.location for store in self.stores)} has the "
                 f"split{'s' if len(found) > 1 else ''} {', '.join(found)}; training needs the "
-                "splits train and valid, extract with both, or with --assign-splits 80,10,10 where "
-                "the data set has none"
+                "splits train and valid, extract with both, or with `assign_splits=(80, 10, 10)` "
+                "where the dataset has none"
             )
         parts = []
         for store in self.stores:
@@ -249,5 +249,5 @@ def _require_fake_pixels(parts: Sequence[tuple[Store, np.ndarray]]) -> None:
     raise InputError(
         f"none of the {sum(len(rows) for _, rows in parts)} training masks of "
         f"{', '.join(store.location for store, _ in parts)} has a fake pixel; expected some, look "
-        "whether --polarity was right when they were extracted"
+        "whether `polarity` was right when they were extracted"
     )

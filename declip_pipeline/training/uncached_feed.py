@@ -227,8 +227,8 @@ def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
             else "does not say where its pictures are"
         )
         raise StoreError(
-            f"{store.location} {found}; --no-cache reads them again: bring them back, or leave it "
-            "out"
+            f"{store.location} {found}; `uncached=True` reads them again: bring them back, or "
+            "leave it out"
         )
     read = sample_reader(
         root=root,
@@ -244,7 +244,7 @@ def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
         if isinstance(found, str):
             raise StoreError(
                 f"{root / sample.image} could be read when {store.location} was made, and cannot "
-                f"be now ({found}); train on the machine that made it, or leave out --no-cache"
+                f"be now ({found}); train on the machine that made it, or leave out `uncached`"
             )
         return found.picture, found.target
 

@@ -1,5 +1,6 @@
 """`declip-pipe cache compare`: what a smaller dtype saves, and what it loses."""
 
+from math import isnan
 from pathlib import Path
 from typing import Annotated
 
@@ -48,7 +49,7 @@ def compare(
             layers.append(layer)
             tell(len(layers), total)
         tell(total, total)
-    judged = [_judged(path, stores, device.value) for path in run or []]
+    judged = [_evaluated(path, stores, device.value) for path in run or []]
     if as_json:
         found = {"layers": [asdict(layer) for layer in layers], "runs": judged}
         result(json.dumps(found, indent=2))
@@ -77,15 +78,14 @@ def compare(
         result(f"\n{format_table(header, table)}")
 
 
-def _judged(path: Path, stores: tuple, device: str) -> dict:  # type: ignore[type-arg]
-    """A run's IoU on the test split of both stores."""
-    from declip_pipeline.compute import choose_device
-    from declip_pipeline.evaluation.localization import mean_figures
-    from declip_pipeline.sweeps.cross_evaluation import evaluate_run
-    from declip_pipeline.training.run_folder import RunFolder
+def _evaluated(path: Path, stores: tuple, device: str) -> dict:  # type: ignore[type-arg]
+    """Return a run's IoU on the test split of both stores."""
+    from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 
     ious = []
     for store in stores:
-        found = evaluate_run(RunFolder(path), store, split="test", device=choose_device(device))
-        ious.append(float(mean_figures(found.results)["iou"] or 0))
+        found = evaluate(path, store, split="test", device=device)
+        found.save(path / EVALUATIONS)
+        iou = found.mean("iou")
+        ious.append(0.0 if isnan(iou) else iou)
     return {"run": path.name, "iou": ious, "change": ious[1] - ious[0]}

@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import InputError
-from stages.options import Device, DeviceOption, WeightsOption
+from stages.options import (
+    DATA,
+    Device,
+    DeviceOption,
+    WeightsOption,
+)
 
 if TYPE_CHECKING:
     from declip_pipeline.store.findings import Problem
@@ -40,6 +45,7 @@ def verify(
         typer.Option(
             metavar="DATA",
             help="With --repair: where the dataset lies now. Default: where it was extracted from.",
+            rich_help_panel=DATA,
         ),
     ] = None,
     weights: WeightsOption = None,

@@ -7,8 +7,8 @@ import torch
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.errors import IdentityMismatchError
-from declip_pipeline.evaluation.maps import probability_maps
 from declip_pipeline.evaluation.predictor import Predictor
+from declip_pipeline.evaluation.scores import probability_maps
 from declip_pipeline.images.decode import decode_image
 
 

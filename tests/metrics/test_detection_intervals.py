@@ -23,12 +23,12 @@ def test_counted_pictures_give_what_repeated_ones_give(sample):
     # A resample may lack the highest score, or the lowest.
     some = (scores < scores.max()) & (scores > scores.min())
     counts = np.stack([np.ones(80), some, np.random.default_rng(2).integers(0, 4, 80)])
-    found = intervals.RankedPictures(scores, labels).ap_and_auc(counts)
+    found = intervals.RankedImages(scores, labels).ap_and_auc(counts)
     for row, (ap, auc) in zip(counts.astype(int), found.T, strict=True):
         drawn = np.repeat(labels, row), np.repeat(scores, row)
         assert ap == pytest.approx(average_precision_score(*drawn))
         assert auc == pytest.approx(roc_auc_score(*drawn))
-    without = intervals.RankedPictures(scores, labels).ap_and_auc(np.stack([labels, ~labels]) * 1.0)
+    without = intervals.RankedImages(scores, labels).ap_and_auc(np.stack([labels, ~labels]) * 1.0)
     assert np.isnan(without).all()
 
 

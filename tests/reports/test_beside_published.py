@@ -1,17 +1,17 @@
 """Figures beside the published ones: text, Markdown and CSV."""
 
-from declip_pipeline.evaluation.figure_table import Figure, FigureTable
+from declip_pipeline.evaluation.table import Estimate, Table
 from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.reports.beside_published import beside_csv, beside_markdown, beside_text
 
-TABLE = FigureTable(
+TABLE = Table(
     "test \\ train",
     ("ldm", "a|b"),
     ("ldm", "lama"),
     {
-        ("ldm", "ldm"): Figure(50.24, Interval(48.0, 52.06)),
-        ("ldm", "lama"): Figure(20.0),
-        ("a|b", "ldm"): Figure(1.0, Interval(0.5, 1.5)),
+        ("ldm", "ldm"): Estimate(50.24, Interval(48.0, 52.06)),
+        ("ldm", "lama"): Estimate(20.0),
+        ("a|b", "ldm"): Estimate(1.0, Interval(0.5, 1.5)),
     },
 )
 PUBLISHED = {"ldm": {"ldm": 51.1}, "a|b": {"lama": 73.85, "none": 1.0}}

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from declip_pipeline.evaluation.figure_table import Figure, FigureTable
+from declip_pipeline.evaluation.table import Estimate, Table
 from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.reports.domain_figure import draw_domains
 from declip_pipeline.reports.layer_curve_figure import COLOURS
@@ -12,7 +12,7 @@ LAYERS = ("layer0", "layer1", "layer2")
 
 
 def drawn(tmp_path, cells, *, connected=True):
-    table = FigureTable("layer", LAYERS, ("ID", "OOD"), cells)
+    table = Table("layer", LAYERS, ("ID", "OOD"), cells)
     draw_domains(table, tmp_path / "domains.png", "Layers", "IoU (percent)", connected=connected)
     with Image.open(tmp_path / "domains.png") as picture:
         return np.asarray(picture.convert("RGB")).astype(int)
@@ -24,8 +24,8 @@ def pixels_of(picture, colour):
 
 
 def test_intervals_and_lines_are_drawn_where_there_are_any(tmp_path):
-    narrow = {(layer, "ID"): Figure(50.0 + place) for place, layer in enumerate(LAYERS)}
-    wide = {key: Figure(one.value, Interval(20.0, 90.0)) for key, one in narrow.items()}
+    narrow = {(layer, "ID"): Estimate(50.0 + place) for place, layer in enumerate(LAYERS)}
+    wide = {key: Estimate(one.value, Interval(20.0, 90.0)) for key, one in narrow.items()}
     plain = drawn(tmp_path, narrow, connected=False)
     # The same marks, and bars through them of most of the axis.
     assert pixels_of(drawn(tmp_path, wide, connected=False), COLOURS[0]) > (
@@ -36,7 +36,7 @@ def test_intervals_and_lines_are_drawn_where_there_are_any(tmp_path):
 
 
 def test_both_domains_are_seen_where_they_are_equal(tmp_path):
-    cells = {(layer, domain): Figure(40.0) for layer in LAYERS for domain in ("ID", "OOD")}
+    cells = {(layer, domain): Estimate(40.0) for layer in LAYERS for domain in ("ID", "OOD")}
     picture = drawn(tmp_path, cells, connected=False)
     inside, outside = (pixels_of(picture, colour) for colour in COLOURS[:2])
     assert inside > 100 and outside > 100

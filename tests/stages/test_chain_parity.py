@@ -33,7 +33,7 @@ def pictures(tmp_path_factory):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_map_is_the_same_through_the_store(program, pictures, tmp_path, monkeypatch, case):
-    from declip_pipeline.evaluation import localization
+    from declip_pipeline.evaluation import scores
 
     weights, layer, decoder, dtype = CASES[case]
     store = program(
@@ -47,13 +47,13 @@ def test_a_map_is_the_same_through_the_store(program, pictures, tmp_path, monkey
     ).last_line  # fmt: skip
 
     judged = []
-    measure = localization.localization_metrics
+    measure = scores.localization_metrics
 
     def recorded(maps, masks):
         judged.extend(zip(maps.numpy(), masks.numpy(), strict=True))
         return measure(maps, masks)
 
-    monkeypatch.setattr(localization, "localization_metrics", recorded)
+    monkeypatch.setattr(scores, "localization_metrics", recorded)
     assert program("evaluate", run, "--on", store).code == 0
     table = program("predict", run, "-i", pictures / "images/test", "-o", tmp_path / "p").last_line
     (per_image,) = Path(run).glob("evaluations/*/per_image.csv")

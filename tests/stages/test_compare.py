@@ -55,7 +55,7 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[:3] == [f"A: {runs[0]}", f"B: {runs[1]}", "test split"]
-    assert lines[3].split()[:3] == ["generator", "pictures", "metric"]
+    assert lines[3].split()[:3] == ["generator", "images", "metric"]
     assert lines[-1] == "p is not corrected for the 4 comparisons above; choose one beforehand"
     assert [line.split()[:2] for line in lines[4:-1]] == [["noisy", "4"]] * 4
     iou = re.fullmatch(
@@ -66,8 +66,8 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert difference == pytest.approx(first - second, abs=0.011)
     assert low <= difference <= high
     assert 0 < p_value <= 1
-    judging = "declip_pipeline.sweeps.cross_evaluation.evaluate_localization"
-    monkeypatch.setattr(judging, lambda *arguments, **options: pytest.fail("judged anew"))
+    computing = "declip_pipeline.evaluation.evaluate.localize"
+    monkeypatch.setattr(computing, lambda *arguments, **options: pytest.fail("evaluated again"))
     assert program(*command).out == outcome.out
 
 

@@ -322,6 +322,6 @@ def test_images_without_masks_are_no_problem(check, program, tmp_path):
 
 def test_every_layout_of_the_library_can_be_chosen():
     from declip_pipeline.datasets.layouts import LAYOUTS
-    from stages.dataset_options import Layout
+    from stages.options import Layout
 
     assert tuple(Layout) == LAYOUTS

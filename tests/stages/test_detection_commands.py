@@ -49,11 +49,11 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     ) in outcome.out
     # Its maps can be judged, and it is said what they are.
     outcome = program("evaluate", run, masks, *on)
-    assert outcome.err.count("labels of pictures: its maps are weakly supervised") == 1
+    assert outcome.err.count("labels of images: its maps are weakly supervised") == 1
     assert "ldm: IoU " in outcome.out
     # A prediction's score is the pooled one, its map what it was.
     outcome = program("predict", run, "-i", picture, "-o", tmp_path / "out")
-    weakly = "was trained for detection, on labels of pictures: its maps are weakly supervised"
+    weakly = "was trained for detection, on labels of images: its maps are weakly supervised"
     assert f"{run} {weakly}" in outcome.err
     of_masks = program("predict", masks, "-i", picture, "-o", tmp_path / "of masks")
     assert weakly not in of_masks.err
@@ -149,7 +149,7 @@ def test_what_does_not_fit_is_refused(refused, tiny_store, mixed_store, tmp_path
 
 def test_a_store_without_real_pictures_cannot_judge(refused, tiny_run, tiny_store):
     line = refused("evaluate", tiny_run, "--on", tiny_store.location, "--detection")
-    assert "has 4 fake and 0 real pictures; detection is judged on both" in line
+    assert "has 4 fake and 0 real images; detection is evaluated on both" in line
     line = refused(
         "evaluate", tiny_run, "--on", tiny_store.location, "--detection", "--split", "valid"
     )
@@ -157,7 +157,7 @@ def test_a_store_without_real_pictures_cannot_judge(refused, tiny_run, tiny_stor
     line = refused(
         "evaluate", tiny_run, "--on", tiny_store.location, "--detection", "--views", "all"
     )
-    assert line == "--views judges maps, --detection whole pictures; leave one out"
+    assert line == "--views evaluates maps, --detection whole images; leave one out"
 
 
 def test_a_learned_pooling_has_no_place_in_a_published_checkpoint(

@@ -1,41 +1,43 @@
-"""Lines of figures: each mean with its interval, pictures without a fake pixel in a line apart."""
+"""Lines of means: each with its interval, images without a fake pixel in a line apart."""
 
-from declip_pipeline.evaluation.figures import figures_with_intervals
-from declip_pipeline.evaluation.localization import ImageResult
-from stages.figures_texts import figures_lines
+from made_evaluation import config_of, localized
 
-
-def image(number, iou, has_fake=True, fake_share=0.2):
-    return ImageResult(
-        *(f"p{number}", "test", "ldm", has_fake, iou, 0.9, 0.8, 0.7, 0.125, fake_share)
-    )
+from declip_pipeline.evaluation.table import seed_groups
+from stages.figures_texts import evaluation_lines, seeds_title
 
 
-def figures(*runs):
-    return figures_with_intervals(runs)
-
-
-def test_a_line_has_the_intervals_and_real_pictures_have_their_own():
-    found = figures([image(0, 40.0), image(1, 60.0), image(2, 0.0, False, 0.25)])
-    assert figures_lines({"ldm": found}, found) == [
-        "  ldm: IoU 50.00 [40.0, 60.0], F1 best 0.9000 [0.900, 0.900], "
-        "F1 at 0.5 0.8000 [0.800, 0.800], AP 0.7000 [0.700, 0.700] (2 pictures)",
-        "  ldm, left out of the means: 1 picture without a fake pixel, of which 25.00% of pixels "
-        "are called fake at 0.5 (mean score 0.1250)",
+def test_a_line_has_the_intervals_and_real_images_have_their_own():
+    assert evaluation_lines([localized("ldm", ldm=[40.0, 60.0, None])]) == [
+        "  ldm: IoU 50.00 [40.0, 60.0], F1 best 0.5000 [0.400, 0.600], "
+        "F1 at 0.5 0.2500 [0.200, 0.300], AP 0.7500 [0.750, 0.750] (2 images)",
+        "  ldm, left out of the means: 1 image without a fake pixel, of which 20.00% of pixels "
+        "are called fake at 0.5 (mean score 0.1000)",
     ]
 
 
 def test_what_is_not_there_is_not_shown():
-    one, none = figures([image(0, 40.0)]), figures([image(0, 0.0, False)])
-    lines = figures_lines({"lama": one, "ldm": none}, figures([image(0, 40.0), image(1, 0, False)]))
-    assert lines[0] == "  lama: IoU 40.00, F1 best 0.9000, F1 at 0.5 0.8000, AP 0.7000 (1 picture)"
-    assert lines[1] == "  ldm: no picture with a fake pixel"
+    lines = evaluation_lines([localized("ldm", lama=[40.0], ldm=[None])])
+    assert lines[0] == "  lama: IoU 40.00, F1 best 0.4000, F1 at 0.5 0.2000, AP 0.7500 (1 image)"
+    assert lines[1] == "  ldm: no image with a fake pixel"
     assert [line.split(",")[0].split(":")[0].strip() for line in lines[2:]] == [
         *("ldm", "overall", "overall")
     ]
 
 
 def test_over_seeds_the_spread_stands_beside_the_mean():
-    found = figures([image(0, 49.0), image(1, 49.0)], [image(0, 51.0), image(1, 51.0)])
-    (line,) = figures_lines({"ldm": found}, found)
-    assert line.startswith("  ldm: IoU 50.00 ± 1.41 [40.8, 59.2], F1 best 0.9000 ± 0.0000 [0.900")
+    runs = [localized("ldm", seed, ldm=[iou, iou]) for seed, iou in enumerate((49.0, 51.0))]
+    (line,) = evaluation_lines(runs)
+    assert line.startswith("  ldm: IoU 50.00 ± 1.41 [40.8, 59.2], F1 best 0.5000 ± 0.0141 [0.408")
+
+
+def test_blocks_of_seeds_are_titled_by_what_differs():
+    """Three learning rates had three blocks with one title."""
+    runs = [
+        localized("ldm", config=config_of("ldm", seed, learning_rate=rate), ldm=[1.0])
+        for rate in (1e-3, 1e-2)
+        for seed in (0, 1)
+    ]
+    assert [seeds_title(group, "test") for group in seed_groups(runs)] == [
+        "ldm, learning_rate 0.001 on set, test, over 2 seeds (0, 1)",
+        "ldm, learning_rate 0.01 on set, test, over 2 seeds (0, 1)",
+    ]

@@ -53,7 +53,7 @@ app.main()
 # A thread that never ends is waited for, as one whose lock the interruption left taken.
 STUCK = """
 import os, signal, threading
-from stages import app
+from stages import app, signals
 
 def command(**options):
     lock = threading.Lock()
@@ -67,7 +67,7 @@ def command(**options):
     finally:
         stuck.join()
 
-app.PATIENCE_SECONDS = 1
+signals.PATIENCE_SECONDS = 1
 app.app = command
 app.main()
 """

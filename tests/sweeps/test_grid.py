@@ -9,8 +9,9 @@ import torch
 
 from declip_pipeline.errors import InputError, RunBusyError, TrainingError
 from declip_pipeline.sweeps import grid as grids
-from declip_pipeline.sweeps.grid import Grid, grid_cells, grid_name, one_after_another
-from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
+from declip_pipeline.sweeps.grid import Grid, grid_name, one_after_another
+from declip_pipeline.sweeps.grid_job import GridJob, grid_cells
+from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from declip_pipeline.training import learner
 from declip_pipeline.training import train as training
 from declip_pipeline.training.localization_run import localization_run

@@ -1,48 +1,42 @@
-"""A study's figures: by generator, and by what its runs differ in, in and out of domain."""
-
-from pathlib import Path
+"""A study's tables, in percent: matrices with their means, and rows by columns."""
 
 import numpy as np
 import pytest
+from made_evaluation import config_of, detected, localized
 
-from declip_pipeline.evaluation.figure_table import Figure
-from declip_pipeline.metrics.bootstrap import Interval
-from declip_pipeline.sweeps.study_table import Judged, domain_table, generator_table
-
-
-def judged(run, learned, **values):
-    figures = {
-        name: Figure(value, Interval(value - 1, value + 1)) for name, value in values.items()
-    }
-    return Judged(Path(run), tuple(learned.split("+")), figures)
-
+from declip_pipeline.sweeps.study_table import study_tables
 
 RUNS = [
-    judged("a", "ldm", lama=10.0, ldm=50.0, other=1.0),
-    judged("b", "lama", lama=80.0, ldm=20.0, other=3.0),
+    localized("ldm", lama=[10.0] * 2, ldm=[50.0] * 2, **{"b-10": [1.0] * 2, "b-9": [2.0] * 2}),
+    localized("lama", lama=[80.0] * 2, ldm=[20.0] * 2, **{"b-10": [3.0] * 2, "b-9": [4.0] * 2}),
 ]
 
 
 def test_generators_that_were_learned_come_first():
-    table = generator_table(RUNS)
-    assert table.rows == ("ldm", "lama", "other") and table.columns == ("ldm", "lama")
-    np.testing.assert_array_equal(table.values, [[50, 20], [10, 80], [1, 3]])
-    assert table.cell("lama", "ldm").interval == (9, 11)
-    assert np.isnan(table.cell("lama", "none").value)
+    (study,) = study_tables(RUNS, ["generator"], ["train_on"], "iou")
+    assert study.table.rows == ("ldm", "lama", "b-9", "b-10")
+    assert study.table.columns == ("ldm", "lama")
+    np.testing.assert_array_equal(study.table.values, [[50, 20], [10, 80], [2, 4], [1, 3]])
+    assert study.in_domain.tolist() == [[True, False], [False, True], [False] * 2, [False] * 2]
+    assert study.table.cell("lama", "ldm").interval == (10, 10)
+    assert study.means.rows == ("ours",) and study.means.columns == ("ID", "OOD")
+    np.testing.assert_array_equal(study.means.values, [[65, pytest.approx(40 / 6)]])
 
 
-def test_a_cell_of_several_is_their_mean_without_an_interval():
-    table = generator_table([*RUNS, judged("c", "lama", lama=90.0)])
-    assert table.cell("lama", "lama").value == 85
-    assert np.isnan(table.cell("lama", "lama").interval).all()
+def test_other_metrics_are_in_percent():
+    (study,) = study_tables(RUNS, ["layer"], ["domain"], "f1_best")
+    assert study.table.corner == "layer" and study.means is None
+    assert study.table.cell("layer1", "ID").value == pytest.approx(65)
+    run = detected("ldm", real=[0.1, 0.2, 0.6], ldm=[0.5, 0.7, 0.8])
+    (study,) = study_tables([run], ["generator"], ["train_on"], "detection_auc")
+    assert study.table.cell("ldm", "ldm").value == pytest.approx(100 * 8 / 9)
+    assert study.table.cell("ldm", "ldm").interval.high == 100
 
 
-def test_domains_are_means_over_cells():
-    rows = {Path("a"): "layer0", Path("b"): "layer1"}
-    table = domain_table(RUNS, "layer", rows, {"layer0": (Interval(1, 2), Interval(3, 4))})
-    assert table.rows == ("layer0", "layer1") and table.columns == ("ID", "OOD")
-    np.testing.assert_array_equal(table.values, [[50, 5.5], [80, 11.5]])
-    assert table.cell("layer0", "OOD").interval == (3, 4)
-    assert np.isnan(table.cell("layer1", "OOD").interval).all()
-    together = domain_table(RUNS, "", dict.fromkeys(rows, "ours"), {})
-    assert together.values.tolist() == [[65, pytest.approx((10 + 1 + 20 + 3) / 4)]]
+def test_a_matrix_of_two_decoders_is_two_matrices():
+    config = config_of("ldm", decoder_type="conv-4")
+    conv = localized("ldm", config=config, ldm=[90.0])
+    first, second = study_tables([RUNS[0], conv], ["generator"], ["train_on"], "iou")
+    assert first.table.title == "linear on layer1 of net"
+    assert second.table.title == "conv-4 on layer1 of net"
+    assert second.table.values.tolist() == [[90]]

@@ -14,9 +14,10 @@ from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.jobs import tasks, worker
 from declip_pipeline.jobs.cluster import open_client
 from declip_pipeline.sweeps import grid as grids
-from declip_pipeline.sweeps import grid_job
-from declip_pipeline.sweeps.grid import Grid, grid_cells, one_after_another
-from declip_pipeline.sweeps.grid_job import GridJob, GridTrainer
+from declip_pipeline.sweeps import grid_trainer as trainers
+from declip_pipeline.sweeps.grid import Grid, one_after_another
+from declip_pipeline.sweeps.grid_job import GridJob, grid_cells
+from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from declip_pipeline.sweeps.trainer import WorkerTraining
 from declip_pipeline.training import train as training
 from declip_pipeline.training.recipe import Recipe
@@ -177,7 +178,7 @@ def test_a_killed_workers_runs_go_on_from_their_checkpoints(
 
 def _spoil(error):
     """In a worker: decoders of layer2 end in a bad loss, or in another error."""
-    from declip_pipeline.sweeps import grid_job
+    from declip_pipeline.sweeps import grid_trainer as trainers
     from declip_pipeline.training import learner
 
     def train_runs(data, runs, on_epoch):
@@ -188,10 +189,10 @@ def _spoil(error):
     def loss(*arguments):
         return step(*arguments) * (float("nan") if error else 1)
 
-    undisturbed = getattr(grid_job, "undisturbed", grid_job.train_runs)
+    undisturbed = getattr(trainers, "undisturbed", trainers.train_runs)
     step = getattr(learner, "undisturbed", learner.training_loss)
-    grid_job.undisturbed, learner.undisturbed = undisturbed, step
-    grid_job.train_runs, learner.training_loss = train_runs, loss
+    trainers.undisturbed, learner.undisturbed = undisturbed, step
+    trainers.train_runs, learner.training_loss = train_runs, loss
 
 
 def test_runs_that_fail_are_rows_with_their_reasons(client, tiny_store, tmp_path):
@@ -298,9 +299,9 @@ def test_a_worker_that_sees_another_store_there_is_refused(client, tiny_store, s
 
 
 def _pretend_precision(precision):
-    undisturbed = getattr(grid_job, "real_precision", grid_job.choose_precision)
-    grid_job.real_precision = undisturbed
-    grid_job.choose_precision = (lambda *_: precision) if precision else undisturbed
+    undisturbed = getattr(trainers, "real_precision", trainers.choose_precision)
+    trainers.real_precision = undisturbed
+    trainers.choose_precision = (lambda *_: precision) if precision else undisturbed
 
 
 def test_workers_that_would_compute_otherwise_are_refused_or_left_out(client, tiny_store, tmp_path):

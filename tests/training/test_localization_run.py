@@ -16,17 +16,17 @@ from declip_pipeline.errors import (
     TrainingError,
     UnknownNameError,
 )
-from declip_pipeline.evaluation.validation import Judged, validation_ious
+from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import evaluate_run
 from declip_pipeline.training import learner
 from declip_pipeline.training import train as training
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run_folder import RunFolder
 from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.validation import Candidate, validation_ious
 
 CPU = torch.device("cpu")
 
@@ -67,8 +67,8 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tiny_store, tmp_path, cpu)
     assert features == tiny_store.feature_identity("layer1")
     source = FeatureSource("layer1")
     feed = Feed([(tiny_store, tiny_store.fake_rows("valid"))], [source], device=cpu)
-    judged = Judged(decoder, lambda inputs: decoder(*inputs), [source])
-    assert validation_ious([judged], feed, 3) == [pytest.approx(best, abs=1e-9)]
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source])
+    assert validation_ious([candidate], feed, 3) == [pytest.approx(best, abs=1e-9)]
     config = yaml.safe_load((folder.path / "config.yaml").read_text())
     assert config["decoder_type"] == "conv-4"
     assert config["stores"] == [[tiny_store.identity.sha256]]
@@ -166,7 +166,7 @@ def test_a_damaged_run_says_what_to_do(tiny_store, tmp_path, cpu, name, content,
     if content is not None:
         (folder.path / name).write_bytes(content)
     with pytest.raises(InputError) as caught:
-        evaluate_run(folder, tiny_store, split="test", device=cpu)
+        evaluate(folder, tiny_store, device=cpu)
     assert str(caught.value).startswith(f"{folder.path}: its {name} is {found}")
     assert "run the same `declip-pipe train` command again" in str(caught.value)
 
@@ -214,7 +214,7 @@ def test_stores_without_the_two_splits_are_refused(tiny_store, tmp_path, monkeyp
     assert "has the split all; training needs the splits train and valid, extract" in str(
         caught.value
     )
-    assert "--assign-splits 80,10,10" in str(caught.value)
+    assert "`assign_splits=(80, 10, 10)`" in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -166,17 +166,17 @@ class TestImageNet:
         assert str(caught.value) == (
             f"weights {wrong} are not those of timm's legacy_xception (1 of another shape: "
             "conv2.weight 64x16x3x3 instead of 64x32x3x3; 1 missing: bn1.bias 32); give a file of "
-            "them with --initial-weights, or leave it out to download them"
+            "them with `initial_weights`, or leave it out to download them"
         )
         with pytest.raises(InputError, match="initial weights no.pth: no such file; expected one"):
             recipe(initialization="imagenet", initial_weights="no.pth")
-        message = f"initial weights {wrong} for --initialization paper, which draws them; take"
+        message = f'initial weights {wrong} for `initialization="paper"`, which draws them; take'
         with pytest.raises(InputError, match=message):
             recipe(initial_weights=str(wrong))
 
     @pytest.mark.parametrize("name", ["conv-4", "linear", "probe"])
     def test_other_decoders_have_none(self, name):
-        message = f"--initialization imagenet for {name}, of which there are no such weights; exp"
+        message = f'`initialization="imagenet"` for {name}, of which there are no such weights; exp'
         with pytest.raises(InputError, match=message):
             decoder_of(recipe(decoder_type=name, initialization="imagenet"), [SHAPE], "concat")
 
@@ -196,8 +196,8 @@ class TestImageNet:
             "cannot download the weights of timm's legacy_xception (no answer from https://github"
         )
         assert message.endswith(
-            "; connect to the internet once, give the file with --initial-weights, or take another "
-            "--initialization"
+            "; connect to the internet once, give the file with `initial_weights`, or take another "
+            "`initialization`"
         )
         assert "\n" not in message
         place = tmp_path / "checkpoints" / imagenet_file.name

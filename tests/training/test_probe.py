@@ -229,7 +229,7 @@ def test_pictures_without_a_fake_patch_are_refused_and_others_go_on(
 
 
 def test_numbers_without_bounds_stop_it_at_their_step(tiny_store, tmp_path):
-    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step 1 \(.*lower --learn"):
+    with pytest.raises(TrainingError, match=r"loss is nan in epoch 1, step 1 \(.*lower `learn"):
         run(tiny_store, tmp_path, learning_rate=1e300)
 
 
@@ -239,9 +239,9 @@ def test_what_a_probe_cannot_be_is_refused(tiny_store, tmp_path):
         run(tiny_store, tmp_path, "probe-pca-999")
     with pytest.raises(InputError, match=r"probe got widths \[8, 4, 2, 1\], expected none; leave"):
         run(tiny_store, tmp_path, widths=(8, 4, 2, 1))
-    with pytest.raises(InputError, match="probe is learned by scikit-learn, .*leave out --compile"):
+    with pytest.raises(InputError, match="probe is learned by scikit-learn, .*leave out `compile`"):
         run(tiny_store, tmp_path, compile=True)
-    with pytest.raises(InputError, match="weights of a weighted sum of 2 .*take --fusion concat"):
+    with pytest.raises(InputError, match='weights of a weighted sum of 2 .*take `fusion="concat"`'):
         decoder_of(recipe(), [GRID, GRID], "weighted")
     for wrong in ("probe-pca-0", "probe-pca", "probe-pca-04", "prob"):
         with pytest.raises(

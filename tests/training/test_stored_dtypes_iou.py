@@ -5,16 +5,15 @@ Longer trainings, all types and more seeds are in benchmarks/dtypes.py.
 
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.datasets.opening import open_dataset
+from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.store.reader import Store
-from declip_pipeline.sweeps.cross_evaluation import evaluate_run
 from declip_pipeline.training.localization_run import localization_run
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.training_data import TrainingData
@@ -62,12 +61,10 @@ def iou(store_of, tmp_path_factory):
         data = TrainingData([store_of[dtype]], device=CPU)
         return localization_run(data, runs, layer=LAYER, recipe=RECIPES[decoder])
 
-    def judged(decoder, *, trained_in, read_in):
-        run = trained(decoder, trained_in)
-        results = evaluate_run(run, store_of[read_in], split="test", device=CPU).results
-        return np.mean([result.iou for result in results])
+    def iou(decoder, *, trained_in, read_in):
+        return evaluate(trained(decoder, trained_in), store_of[read_in], device=CPU).mean("iou")
 
-    return judged
+    return iou
 
 
 @pytest.mark.parametrize(("decoder", "least"), [("linear", 25), ("conv-4", 40)])

@@ -198,11 +198,11 @@ def test_pictures_that_are_not_here_are_refused(own_store, dataset, tmp_path):
         trained([own_store], tmp_path / "runs", no_cache=True)
     assert str(caught.value) == (
         f"{own_store.location} was made from the pictures in {dataset}, which is not here; "
-        "--no-cache reads them again: bring them back, or leave it out"
+        "`uncached=True` reads them again: bring them back, or leave it out"
     )
     elsewhere.rename(dataset)
     own_store.provenance.pop("root")
-    with pytest.raises(StoreError, match="does not say where its pictures are; --no-cache"):
+    with pytest.raises(StoreError, match="does not say where its pictures are; `uncached=True`"):
         trained([own_store], tmp_path / "runs", no_cache=True)
 
 

@@ -1,0 +1,162 @@
+"""Evaluate a run on the images of stores."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from declip_pipeline.compute import choose_device
+from declip_pipeline.evaluation.evaluation import (
+    SHARED_COLUMNS,
+    EvaluatedStore,
+    Evaluation,
+)
+from declip_pipeline.evaluation.files import evaluation_folder, read_values
+from declip_pipeline.evaluation.scores import Progress, Task, detect, localize, score_names
+from declip_pipeline.evaluation.selection import (
+    CALIBRATION,
+    RunLike,
+    SelectedStore,
+    Selection,
+    StoreLike,
+    as_run,
+)
+from declip_pipeline.feeding.decoder_inputs import DecoderInputs
+from declip_pipeline.files import sha256_of_file
+from declip_pipeline.store.reader import Store
+from declip_pipeline.training.run_folder import RunFolder
+
+EVALUATIONS = "evaluations"
+"""Folder in a run's folder that keeps what was evaluated."""
+
+
+def evaluate(
+    run: RunLike,
+    stores: StoreLike | Sequence[StoreLike],
+    *,
+    split: str = "test",
+    generators: Sequence[str] | None = None,
+    beside: Sequence[StoreLike] = (),
+    task: Task = "localization",
+    batch_size: int = 64,
+    device: str | torch.device = "auto",
+    reuse: bool = False,
+    progress: Progress = lambda done, total: None,
+) -> Evaluation:
+    """Evaluate a finished run on the images of stores; nothing is written.
+
+    Args:
+        run: The run, or its folder.
+        stores: Stores to evaluate on, or their locations. A store given twice counts once.
+        split: Split to evaluate.
+        generators: Generators to evaluate; each store gives those it has. None takes all.
+        beside: Stores of the same images for a decoder that takes features of several stores.
+        task: "localization" evaluates maps on fakes, at each mask's native size. "detection"
+            evaluates scores of whole images on fakes and real images, with thresholds chosen on
+            the split `valid`; runs of either kind of training can be evaluated so.
+        batch_size: Images a step.
+        device: "auto", "cpu", "cuda" or a torch device.
+        reuse: Take values that `Evaluation.save` wrote into the run's folder from the same weights
+            and the same stores.
+        progress: Called as `progress(done, total)` with numbers of images.
+
+    Returns:
+        The evaluation, a row an image.
+
+    Raises:
+        InputError: For a run that is not finished, or stores without an image to evaluate.
+        UnknownNameError: For a split or generator that does not occur.
+        IdentityMismatchError: For features that are not those of the run, naming the field.
+    """
+    selection = Selection(stores, split=split, generators=generators, beside=beside, task=task)
+    run = as_run(run)
+    decoder, features = selection.check(run)
+    chosen = choose_device(device) if isinstance(device, str) else device
+    scores = () if task == "localization" else score_names(decoder)
+    total = sum(len(part.rows) + len(part.calibration) for part in selection.parts)
+    found: list[EvaluatedStore] = []
+    tables: list[tuple[pa.Table, pa.Table]] = []
+    done = 0
+    for part in selection.parts:
+        store = part.store
+        inputs = selection.inputs(run, features, store)
+        about = _about(run, part, inputs, selection, scores)
+        # Thresholds come first, as in the files.
+        rows = np.concatenate([part.calibration, part.rows])
+        samples = store.samples.take(rows)
+        values = None
+        if reuse:
+            folder = run.path / EVALUATIONS / about.folder
+            values = read_values(folder, task, about.made_from, samples.ids, scores)
+        if values is None:
+            values = (localize if task == "localization" else detect)(
+                decoder.to(chosen),
+                store,
+                inputs.sources,
+                rows,
+                device=chosen,
+                batch_size=batch_size,
+                progress=_from(done, total, progress),
+            )
+        images = _image_table(run, about, samples.table, values)
+        count = len(part.calibration)
+        found.append(about)
+        tables.append((images.slice(count), images.slice(0, count)))
+        done += len(rows)
+    table, calibration = (pa.concat_tables(some) for some in zip(*tables, strict=True))
+    return Evaluation(run.path, run.config(), task, split, tuple(found), table, calibration)
+
+
+def _from(before: int, total: int, progress: Progress) -> Progress:
+    """Return a progress function of one store's images, after those of the stores before."""
+    return lambda done, _: progress(before + done, total)
+
+
+def _about(
+    run: RunFolder,
+    part: SelectedStore,
+    inputs: DecoderInputs,
+    selection: Selection,
+    scores: Sequence[str],
+) -> EvaluatedStore:
+    store: Store = part.store
+    chosen = store.generators if part.generators is None else part.generators
+    made_from: dict[str, Any] = {
+        "store": store.identity.sha256,
+        "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
+        "checkpoint_sha256": sha256_of_file(run.best_checkpoint),
+        "split": selection.split,
+        "generators": sorted(set(chosen)),
+    }
+    if selection.task == "detection":
+        made_from |= {"thresholds_from": CALIBRATION, "scores": list(scores)}
+    return EvaluatedStore(
+        location=store.location,
+        dataset=store.dataset,
+        view=store.identity.view,
+        dtype=store.identity.dtype,
+        sha256=store.identity.sha256,
+        generators=tuple(store.generators),
+        made_from=made_from,
+        folder=evaluation_folder(store, selection.split, part.generators, selection.task),
+    )
+
+
+def _image_table(
+    run: RunFolder, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
+) -> pa.Table:
+    """Return the table of an evaluation: what is known of the images, then their values."""
+    same = {"run": run.path.name, "store": about.location}
+    same |= {"dataset": about.dataset, "view": about.view}
+    columns: dict[str, Any] = {
+        name: pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int32), [text])
+        for name, text in same.items()
+    }
+    for name in (*SHARED_COLUMNS[len(same) :], "image_sha256", "mask_sha256"):
+        column = samples.column(name)
+        # Dictionaries of several stores differ.
+        columns[name] = column.cast(pa.string()) if name in ("split", "generator") else column
+    columns |= {name: pa.array(value) for name, value in values.items()}
+    return pa.table(columns)

@@ -1,0 +1,122 @@
+"""Files of an evaluation: a CSV table of images and a JSON summary beside it."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, METRICS, Task
+from declip_pipeline.files import (
+    folder_name,
+    sha256_of_bytes,
+    sha256_of_json,
+    write_json,
+    write_text,
+)
+from declip_pipeline.store.reader import Store
+
+FILES: dict[Task, tuple[str, str]] = {
+    "localization": ("per_image.csv", "summary.json"),
+    "detection": ("detection.csv", "detection.json"),
+}
+"""Names of the table and the summary."""
+
+_LEADING = {
+    "localization": ("id", "split", "generator", *LOCALIZATION_COLUMNS, "scene"),
+    "detection": ("id", "split", "generator", "scene", "label"),
+}
+_LINE_END = {"localization": "\r\n", "detection": "\n"}
+
+
+def evaluation_folder(
+    store: Store, split: str, generators: Sequence[str] | None, task: Task = "localization"
+) -> str:
+    """Return the name of an evaluation's folder.
+
+    It is DATASET-SPLIT-IDENTITY, DATASET-SPLIT-GENERATORS-IDENTITY for a part of the store's
+    generators, and detection-... for detection.
+    """
+    dataset, names = folder_name(store.dataset), sorted(set(generators or ()))
+    prefix = "detection-" if task == "detection" else ""
+    if generators is None or names == store.generators:
+        return f"{prefix}{dataset}-{split}-{store.identity.sha256[:16]}"
+    identity = sha256_of_json([store.identity.sha256, names])
+    return f"{prefix}{dataset}-{split}-{folder_name('+'.join(names))}-{identity[:16]}"
+
+
+def write_files(
+    folder: Path,
+    task: Task,
+    images: pa.Table,
+    scores: Sequence[str],
+    made_from: dict[str, Any],
+    summary: dict[str, Any],
+) -> None:
+    """Write the table of images and the summary, each whole or not at all.
+
+    Args:
+        folder: Folder of the two files.
+        task: Decides their names and columns.
+        images: Table with a row for each image.
+        scores: Names of the image scores; for detection only.
+        made_from: All that the values follow from, as plain JSON; `read_values` compares it.
+        summary: Further entries of the summary.
+    """
+    table_file, summary_file = FILES[task]
+    names = [*_LEADING[task], *scores]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator=_LINE_END[task])
+    writer.writerow(names)
+    writer.writerows(zip(*(images.column(name).to_pylist() for name in names), strict=True))
+    write_text(folder / table_file, text.getvalue())
+    digest = sha256_of_bytes(text.getvalue().encode())
+    write_json(folder / summary_file, {**made_from, _digest_key(table_file): digest, **summary})
+
+
+def read_values(
+    folder: Path, task: Task, made_from: dict[str, Any], ids: Sequence[str], scores: Sequence[str]
+) -> dict[str, np.ndarray] | None:
+    """Read the values of images that were written before.
+
+    Args:
+        folder: Folder of the two files.
+        task: As in `write_files`.
+        made_from: All that the values should follow from.
+        ids: Ids of the images, in order.
+        scores: Names of the image scores; for detection only.
+
+    Returns:
+        Values by column, or None unless the files follow from the same, list the same images, and
+        neither of them was changed.
+    """
+    table_file, summary_file = FILES[task]
+    try:
+        summary = json.loads((folder / summary_file).read_bytes())
+        content = (folder / table_file).read_bytes()
+        same = all(summary.get(name) == value for name, value in made_from.items())
+        if not same or summary.get(_digest_key(table_file)) != sha256_of_bytes(content):
+            return None
+        rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
+        if [row["id"] for row in rows] != list(ids):
+            return None
+        if task == "detection":
+            return {name: np.array([float(row[name]) for row in rows]) for name in scores}
+        known = {"True": True, "False": False}
+        return {
+            "has_fake": np.array([known[row["has_fake"]] for row in rows], bool),
+            **{
+                name: np.array([float(row[name]) for row in rows])
+                for name in (*METRICS, "score", "fake_share")
+            },
+        }
+    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _digest_key(table_file: str) -> str:
+    return f"{Path(table_file).stem}_sha256"

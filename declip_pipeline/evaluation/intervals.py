@@ -1,0 +1,259 @@
+"""Means and their 95% bootstrap intervals: over images, over seeds, and over cells of a table."""
+
+from collections.abc import Sequence
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from declip_pipeline.compute import derived_seed
+from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.metrics.bootstrap import (
+    NO_INTERVAL,
+    Interval,
+    percentile_interval,
+    resampled_means,
+)
+from declip_pipeline.metrics.detection import accuracy_at, area_under_roc, detection_metrics
+from declip_pipeline.metrics.detection_intervals import RankedImages, detection_intervals
+from declip_pipeline.metrics.resampling import drawn_deviations, resampled_counts
+
+if TYPE_CHECKING:
+    from declip_pipeline.evaluation.evaluation import Evaluation
+
+RANKING_METRICS = ("ap", "auc")
+_ACCURACIES = ("accuracy_at_0_5", "accuracy_at_threshold")
+
+Figures = dict[str, Any]
+"""Means and intervals by name, plain JSON values."""
+
+
+def localization_figures(seeds: "Sequence[Evaluation]") -> Figures:
+    """Return means over images with their intervals, over seeds too where there are several.
+
+    Scenes are resampled: all forgeries of one photograph are drawn together.
+
+    Args:
+        seeds: For each seed its evaluation, of the same images in the same order.
+
+    Returns:
+        `iou` in percent and the other `METRICS` in [0, 1], over images that have a fake pixel,
+        each with `_low` and `_high`, and with several seeds `_spread`, the standard deviation of
+        their means. `images` and `images_without_fake` are counts; of the latter there are
+        `score_without_fake`, the mean of their maps, and `fake_share_without_fake`, the mean share
+        of their pixels above 0.5. None where there are no such images, or fewer than two scenes.
+    """
+    fakes = [one.values("has_fake") for one in seeds]
+    values = {name: localization_values(seeds, name) for name in METRICS}
+    count = values[METRICS[0]].shape[1]
+    figures: Figures = {"images": count, "images_without_fake": int((~fakes[0]).sum())}
+    if count:
+        # All metrics use the same images and the same seeds in each resample.
+        scenes = [seeds[0].values("scene")[fakes[0]]] * len(METRICS)
+        resampled = resampled_means(
+            list(values.values()), scenes=scenes, seeds_alike=[0] * len(METRICS)
+        )
+    for number, name in enumerate(METRICS):
+        found = [float(np.mean(own)) for own in values[name]] if count else []
+        figures[name] = fmean(found) if found else None
+        low, high = _clipped(resampled[number], name) if found else NO_INTERVAL
+        figures[f"{name}_low"], figures[f"{name}_high"] = _or_none(low), _or_none(high)
+        if len(seeds) > 1:
+            figures[f"{name}_spread"] = stdev(found) if found else None
+    for name in ("score", "fake_share"):
+        real = [v for one, fake in zip(seeds, fakes, strict=True) for v in one.values(name)[~fake]]
+        figures[f"{name}_without_fake"] = fmean(map(float, real)) if real else None
+    return figures
+
+
+def localization_values(seeds: "Sequence[Evaluation]", metric: str) -> np.ndarray:
+    """Return one of `METRICS` of the images that have a fake pixel, (seeds, images) float64."""
+    return np.array([one.values(metric)[one.values("has_fake")] for one in seeds], np.float64)
+
+
+def seed_mean(one: "Evaluation", metric: str, score: str) -> float | None:
+    """Return one run's mean of a metric, None where no image has a fake pixel."""
+    if one.task == "detection":
+        return float(_detection_figures_of_seed(one, score)[metric])
+    values = localization_values([one], metric)[0]
+    return float(np.mean(values)) if len(values) else None
+
+
+def detection_figures(seeds: "Sequence[Evaluation]", score: str) -> Figures:
+    """Return how an image score tells fakes from real images, over seeds where there are several.
+
+    Args:
+        seeds: For each seed its evaluation, of the same images in the same order.
+        score: Name of the image score.
+
+    Returns:
+        `fake` and `real` are counts of images; `ap` and `auc` are in [0, 1], with `ap_interval`
+        and `auc_interval`; `accuracy_at_0_5` and `accuracy_at_threshold` are in percent. The
+        threshold is the best one on the split `valid` (halfway to the next lower score there).
+        A single seed has `threshold`, and `accuracy_at_best_of_test` at the threshold that is best
+        on the evaluated images themselves, as the reference reports it. Several seeds have
+        `_spread`s, the standard deviations of their values.
+    """
+    found = [_detection_figures_of_seed(one, score) for one in seeds]
+    if len(found) == 1:
+        labels, scores = _labels_and_scores(seeds[0], score)
+        intervals = detection_intervals(scores, labels, seeds[0].values("scene"))
+        figures = found[0]
+        return {
+            "fake": figures["fake"],
+            "real": figures["real"],
+            "ap": figures["ap"],
+            "ap_interval": intervals["ap"],
+            "auc": figures["auc"],
+            "auc_interval": intervals["auc"],
+            **{k: v for k, v in figures.items() if k not in ("fake", "real", "ap", "auc")},
+        }
+    figures = {name: found[0][name] for name in ("fake", "real")}
+    for name in (*RANKING_METRICS, *_ACCURACIES):
+        values = [one[name] for one in found]
+        figures[name], figures[f"{name}_spread"] = fmean(values), stdev(values)
+    for name, some in zip(RANKING_METRICS, _resampled_rankings([seeds], score, 0), strict=True):
+        figures[f"{name}_interval"] = _clipped(some, name)
+    return figures
+
+
+def _detection_figures_of_seed(one: "Evaluation", score: str) -> Figures:
+    labels, scores = _labels_and_scores(one, score)
+    chosen_on = one.calibration
+    threshold = detection_metrics(
+        torch.from_numpy(_floats(chosen_on.column(score))),
+        torch.tensor(chosen_on.column("label").to_pylist()),
+    )["threshold_between"]
+    measured = detection_metrics(scores, labels)
+    fake = int(labels.sum())
+    return {
+        "fake": fake,
+        "real": len(labels) - fake,
+        "ap": measured["average_precision"],
+        "auc": area_under_roc(scores, labels),
+        "accuracy_at_0_5": measured["accuracy_at_0_5"],
+        "threshold": threshold,
+        "accuracy_at_threshold": accuracy_at(scores, labels, threshold),
+        "accuracy_at_best_of_test": measured["accuracy_at_best"],
+    }
+
+
+def intervals_over_cells(
+    cells: "Sequence[Sequence[Evaluation]]", metrics: Sequence[str], score: str
+) -> dict[str, Interval]:
+    """Return the interval of the mean over cells of their means over seeds, for each metric.
+
+    Scenes are resampled once for all cells of a dataset: a photograph that several generators
+    forged is drawn with all its forgeries, or with none. Seeds are resampled alike in all cells of
+    the same runs.
+
+    Args:
+        cells: For each cell the evaluations of its seeds, on the same images of one dataset.
+        metrics: Of `METRICS`, or "ap" and "auc" of image scores.
+        score: For detection: the image score.
+
+    Returns:
+        Intervals by metric; (NaN, NaN) without a cell, or where one has fewer than two scenes.
+        Source: the nonparametric bootstrap of a mean of means; see `metrics.bootstrap`.
+    """
+    if not cells:
+        return dict.fromkeys(metrics, NO_INTERVAL)
+    is_ranking = cells[0][0].task == "detection"
+    datasets: dict[str, list[Sequence[Evaluation]]] = {}
+    for cell in cells:
+        datasets.setdefault(cell[0].stores[0].dataset, []).append(cell)
+    totals: dict[str, Any] = dict.fromkeys(metrics, 0.0)
+    for dataset, own in datasets.items():
+        seed = derived_seed(0, dataset)
+        if is_ranking:
+            rankings = _resampled_rankings(own, score, seed, len(cells))
+            for name in metrics:
+                totals[name] = totals[name] + rankings[RANKING_METRICS.index(name)]
+            continue
+        for name in metrics:
+            means = resampled_means(
+                [localization_values(cell, name) for cell in own],
+                scenes=[cell[0].values("scene")[cell[0].values("has_fake")] for cell in own],
+                seed=seed,
+                seeds_alike=[_alike(cell[0]) for cell in own],
+            )
+            for mean, cell in zip(means, own, strict=True):
+                totals[name] = totals[name] + mean * len(cell) / (len(cell) * len(cells))
+    return {name: _clipped(total, name) for name, total in totals.items()}
+
+
+def _resampled_rankings(
+    cells: "Sequence[Sequence[Evaluation]]", score: str, seed: int, count: int = 1
+) -> np.ndarray:
+    """Return the part of cells of one dataset in the means of resampled AP and AUC.
+
+    Returns:
+        (2, resamples) float64: sums over cells of their means over seeds, divided by `count`, the
+        number of cells of all datasets.
+    """
+    # Cells share images, the real ones at least: each image is drawn once for all.
+    every: dict[Any, tuple[str, int]] = {}
+    places_of: list[np.ndarray] = []
+    number: dict[Any, int] = {}
+    for cell in cells:
+        one = cell[0]
+        ids = one.images()
+        for image, scene, label in zip(ids, one.values("scene"), one.values("label"), strict=True):
+            number.setdefault(image, len(number))
+            every.setdefault(image, (str(scene), int(label)))
+        places_of.append(np.array([number[image] for image in ids]))
+    ranked = [
+        [RankedImages(one.values(score), one.values("label") == 1) for one in cell]
+        for cell in cells
+    ]
+    weights = [1 / (len(cell) * count) for cell in cells]
+    blocks = []
+    for counts in resampled_counts(
+        np.array([scene for scene, _ in every.values()], dtype=np.str_),
+        strata=np.array([label for _, label in every.values()]),
+        seed=seed,
+    ):
+        # (2, resamples), summed over runs.
+        block = np.zeros((len(RANKING_METRICS), len(counts)))
+        for weight, runs, places in zip(weights, ranked, places_of, strict=True):
+            for run in runs:
+                block += weight * run.ap_and_auc(counts[:, places])
+        blocks.append(block)
+    if not blocks:
+        return np.full((len(RANKING_METRICS), 1), np.nan)
+    total: np.ndarray = np.concatenate(blocks, axis=1)
+    for weight, cell, runs, places in zip(weights, cells, ranked, places_of, strict=True):
+        if len(cell) > 1:
+            once = np.ones((1, len(places)))
+            of_seeds = np.concatenate([run.ap_and_auc(once) for run in runs], axis=1)
+            for place, values in enumerate(of_seeds):
+                drawn = drawn_deviations(values, total.shape[1], _alike(cell[0]))
+                total[place] += weight * len(cell) * drawn
+    return total
+
+
+def _alike(one: "Evaluation") -> int:
+    """Return the number that makes the same runs draw the same seeds in all cells."""
+    return derived_seed(0, "+".join(one.trained_on), one.kind)
+
+
+def _labels_and_scores(one: "Evaluation", score: str) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = torch.from_numpy(one.values("label").astype(np.int64))
+    return labels, torch.from_numpy(np.array(one.values(score), np.float64))
+
+
+def _floats(column: Any) -> np.ndarray:
+    return np.array(column.to_pylist(), np.float64)
+
+
+def _clipped(resampled: np.ndarray, metric: str) -> Interval:
+    """Return the interval of resampled means, cut to the range of the metric."""
+    low, high = percentile_interval(resampled)
+    highest = 100.0 if metric == "iou" else 1.0
+    # Those of two seeds are wide; a NaN stays one.
+    return Interval(*np.clip([low, high], 0.0, highest).tolist())
+
+
+def _or_none(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

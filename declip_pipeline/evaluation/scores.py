@@ -1,0 +1,180 @@
+"""Values of single images: how a decoder localizes forgeries, and how it scores whole images."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from declip_pipeline.compute import exact_float32
+from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.feed import Feed, TargetKind
+from declip_pipeline.metrics.localization import has_fake, localization_metrics
+from declip_pipeline.store.reader import Store
+
+Task = Literal["localization", "detection"]
+"""Localization evaluates maps against masks, detection scores of whole images against labels."""
+
+METRICS = ("iou", "f1_best", "f1_fixed", "ap")
+"""Metrics of localization: `iou` in percent, the others in [0, 1]."""
+
+LOCALIZATION_COLUMNS = ("has_fake", *METRICS, "score", "fake_share")
+"""Values of an image in localization.
+
+`has_fake` is False for an image without a fake pixel; of such an image only `score` (mean of its
+map) and `fake_share` (share of its pixels above 0.5) are meaningful.
+"""
+
+MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
+"""Image scores that every decoder's map gives."""
+
+Progress = Callable[[int, int], None]
+"""Called as `progress(done, total)`."""
+
+
+def probability_maps(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Apply the sigmoid, then resize: logits (N, h, w) to (N, height, width) float32 in [0, 1].
+
+    Source: the reference's test protocol, in this order (DeCLIP, arXiv 2409.08849).
+    """
+    maps = torch.sigmoid(logits.float())
+    if maps.shape[1:] == (height, width):
+        return maps
+    resized = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)
+    # Interpolation may leave [0, 1] by a rounding error.
+    return resized[:, 0].clamp_(0, 1)
+
+
+def localize(
+    decoder: Decoder,
+    store: Store,
+    sources: Sequence[FeatureSource],
+    rows: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, np.ndarray]:
+    """Evaluate a decoder's maps on rows of a store, at each mask's native size.
+
+    Args:
+        decoder: The decoder, on `device`.
+        store: Store with the masks.
+        sources: Layers that the decoder takes, of the store or of stores beside it.
+        rows: Rows to evaluate, int64.
+        device: Where to compute.
+        batch_size: Images a step.
+        progress: Called with the number of images done and of all.
+
+    Returns:
+        `LOCALIZATION_COLUMNS`, (N,) each, in the order of `rows`.
+    """
+    sizes = store.samples.sizes
+    # Images of one size go through the metrics together, whatever their order in the store.
+    by_size = rows[np.lexsort((rows, sizes[rows, 1], sizes[rows, 0]))]
+    found = {name: np.zeros(len(rows)) for name in LOCALIZATION_COLUMNS}
+    found["has_fake"] = np.zeros(len(rows), bool)
+    done = 0
+    for positions, logits in _batches(
+        decoder, store, sources, by_size, "masks", device, batch_size
+    ):
+        batch_rows = by_size[positions]
+        for members in _same_size(sizes[batch_rows]):
+            values = _localized(store, batch_rows[members], logits[torch.from_numpy(members)])
+            for name, value in values.items():
+                found[name][positions[members]] = value.cpu().numpy()
+        done += len(positions)
+        progress(done, len(rows))
+    place = np.argsort(by_size)[np.searchsorted(np.sort(by_size), rows)]
+    return {name: values[place] for name, values in found.items()}
+
+
+def detect(
+    decoder: Decoder,
+    store: Store,
+    sources: Sequence[FeatureSource],
+    rows: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, np.ndarray]:
+    """Score whole images from a decoder's maps, at the decoder's own output size.
+
+    Arguments as in `localize`.
+
+    Returns:
+        A score for each of `score_names`, (N,) float64 in [0, 1], higher = more likely fake.
+    """
+    found = {name: np.zeros(len(rows)) for name in score_names(decoder)}
+    in_store_order = np.argsort(rows)
+    done = 0
+    for positions, logits in _batches(
+        decoder, store, sources, rows, "labels", device, batch_size, in_store_order
+    ):
+        for name, values in image_scores(decoder, logits).items():
+            found[name][positions] = values.cpu().numpy()
+        done += len(positions)
+        progress(done, len(rows))
+    return found
+
+
+def score_names(decoder: Decoder) -> tuple[str, ...]:
+    """Return the names of a decoder's image scores: both means, and its own pooling if another."""
+    own = decoder.pooling
+    return (MEAN_SIGMOID, MEAN_LOGIT, *(() if own is None or own.name == "mean" else (own.name,)))
+
+
+def image_scores(decoder: Decoder, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Score maps of logits (N, h, w): (N,) float64 by the names of `score_names`.
+
+    `mean_sigmoid` is the mean of the map's probabilities, `mean_logit` the sigmoid of its mean
+    logit; the score of a decoder's own pooling ("max", "learned") is the sigmoid of the pooled
+    logit. Source: DeCLIP (arXiv 2409.08849), trained by the mean logit, scored by the mean sigmoid.
+    """
+    maps = logits.float()
+    scores = {
+        # In float64, so that images of very high or very low scores keep different ones.
+        MEAN_SIGMOID: maps.double().sigmoid().mean(dim=(1, 2)),
+        MEAN_LOGIT: maps.double().mean(dim=(1, 2)).sigmoid(),
+    }
+    for name in score_names(decoder)[len(scores) :]:
+        assert decoder.pooling is not None
+        scores[name] = decoder.pooling(maps).double().sigmoid()
+    return scores
+
+
+def _batches(
+    decoder: Decoder,
+    store: Store,
+    sources: Sequence[FeatureSource],
+    rows: np.ndarray,
+    targets: TargetKind,
+    device: torch.device,
+    batch_size: int,
+    order: np.ndarray | None = None,
+) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
+    """Yield positions in `rows` and the decoder's logits of these images."""
+    feed = Feed([(store, rows)], sources, device=device, tier="stream", targets=targets)
+    decoder.eval()
+    with torch.inference_mode(), exact_float32(device):
+        for batch in feed.batches(np.arange(len(feed)) if order is None else order, batch_size):
+            yield batch.positions, decoder(*batch.inputs(sources))
+
+
+def _same_size(sizes: np.ndarray) -> list[np.ndarray]:
+    _, group = np.unique(sizes, axis=0, return_inverse=True)
+    return [np.flatnonzero(group == number) for number in range(group.max() + 1)]
+
+
+def _localized(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    masks = torch.from_numpy(store.read_masks(rows)).to(logits.device)
+    maps = probability_maps(logits, *masks.shape[1:])
+    return {
+        "has_fake": has_fake(masks),
+        **localization_metrics(maps, masks),
+        "score": maps.mean(dim=(1, 2)),
+        "fake_share": (maps > 0.5).double().mean(dim=(1, 2)),
+    }

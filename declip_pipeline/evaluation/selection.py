@@ -1,0 +1,179 @@
+"""Stores, split and generators that runs are evaluated on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.evaluation.scores import Task
+from declip_pipeline.feeding.decoder_inputs import DecoderInputs, inputs_like
+from declip_pipeline.store.reader import Store
+from declip_pipeline.training.run_folder import RunFolder
+
+CALIBRATION = "valid"
+"""Split that thresholds of detection are chosen on."""
+
+StoreLike = Store | str | Path
+RunLike = RunFolder | str | Path
+
+
+@dataclass(frozen=True, eq=False)
+class SelectedStore:
+    """A store with the rows to evaluate.
+
+    Attributes:
+        store: The store.
+        generators: Generators whose fakes are evaluated; None for all of the store.
+        rows: Rows to evaluate, int64, sorted by id.
+        calibration: Rows that thresholds of detection are chosen on; none for localization.
+    """
+
+    store: Store
+    generators: tuple[str, ...] | None
+    rows: np.ndarray
+    calibration: np.ndarray
+
+
+class Selection:
+    """Stores, split and generators to evaluate on, checked.
+
+    Attributes:
+        parts: The stores that have any of the generators.
+        left_out: Locations of stores that have none of them.
+        repeated: Locations of stores that were given more than once; each is taken once.
+    """
+
+    def __init__(
+        self,
+        stores: StoreLike | Sequence[StoreLike],
+        *,
+        split: str = "test",
+        generators: Sequence[str] | None = None,
+        beside: Sequence[StoreLike] = (),
+        task: Task = "localization",
+    ) -> None:
+        """Select rows of stores.
+
+        Args:
+            stores: Stores, or their locations.
+            split: Split to evaluate.
+            generators: Generators to evaluate; each store gives those it has. None takes all.
+            beside: Stores of the same images for decoders that take features of several stores.
+            task: Localization evaluates fakes; detection evaluates fakes and real images, and
+                needs the split `valid` as well.
+
+        Raises:
+            UnknownNameError: For a split, or a generator that no store has.
+            InputError: For a store without a fake to evaluate; for detection also without a real
+                image, or without either in the split `valid`.
+        """
+        self.split, self.task = split, task
+        self.generators = None if generators is None else tuple(generators)
+        self.beside = [as_store(one) for one in beside]
+        if task == "detection" and split == CALIBRATION:
+            raise InputError(
+                f"thresholds are chosen on {CALIBRATION} and cannot be evaluated there; expected "
+                "another split, such as test"
+            )
+        given = [stores] if isinstance(stores, StoreLike) else list(stores)
+        distinct: dict[str, Store] = {}
+        self.repeated: list[str] = []
+        for one in map(as_store, given):
+            if one.identity.sha256 in distinct:
+                self.repeated.append(one.location)
+            distinct.setdefault(one.identity.sha256, one)
+        known = sorted({name for store in distinct.values() for name in store.generators})
+        for name in self.generators or ():
+            if name not in known:
+                raise UnknownNameError("generator in the stores", name, known)
+        selected = [(store, self._rows_of(store)) for store in distinct.values()]
+        self.parts = [part for _, part in selected if part is not None]
+        self.left_out = [store.location for store, part in selected if part is None]
+
+    def _rows_of(self, store: Store) -> SelectedStore | None:
+        own = None
+        if self.generators is not None:
+            own = tuple(sorted(set(self.generators) & set(store.generators)))
+        rows = store.fake_rows(self.split, own)
+        if own == ():
+            return None
+        if not len(rows):
+            raise InputError(
+                f"no fake image of {', '.join(store.generators if own is None else own)} in "
+                f"split {self.split!r} of {store.location}; expected at least one"
+            )
+        if self.task == "localization":
+            return SelectedStore(store, own, rows, rows[:0])
+        _require_both_classes(store, own, self.split)
+        return SelectedStore(
+            store,
+            own,
+            store.fake_and_real_rows(self.split, own),
+            store.fake_and_real_rows(CALIBRATION, own),
+        )
+
+    def check(self, run: RunFolder) -> tuple[Decoder, dict[str, Any]]:
+        """Check that a run can be evaluated on every store; returns its decoder and features.
+
+        Raises:
+            InputError: For a run that is not finished or damaged.
+            IdentityMismatchError: For other features than the run's, naming the field.
+        """
+        run.summary()
+        run.config()
+        decoder, features = run.best_decoder()
+        for part in self.parts:
+            self.inputs(run, features, part.store)
+        return decoder, features
+
+    def inputs(self, run: RunFolder, features: dict[str, Any], store: Store) -> DecoderInputs:
+        """Return what a run's decoder takes from a store and those beside it."""
+        return inputs_like(features, store, self.beside, decoder=f"the run {run.path}")
+
+
+def as_store(store: StoreLike) -> Store:
+    """Open a store that is given by its location."""
+    return store if isinstance(store, Store) else Store(store)
+
+
+def as_run(run: RunLike) -> RunFolder:
+    """Open a run that is given by its folder."""
+    return RunFolder(Path(run)) if isinstance(run, str | Path) else run
+
+
+def distinct_runs(runs: Sequence[RunLike]) -> tuple[list[RunFolder], list[Path]]:
+    """Return each run once, and the folders of those that were given again.
+
+    Copies of a run's folder are the same run: another seed would have another `run_sha256`.
+    """
+    found: dict[str, RunFolder] = {}
+    repeated: list[Path] = []
+    for run in map(as_run, runs):
+        identity = run.config()["run_sha256"]
+        if identity in found:
+            repeated.append(run.path)
+        found.setdefault(identity, run)
+    return list(found.values()), repeated
+
+
+def _require_both_classes(store: Store, generators: Sequence[str] | None, split: str) -> None:
+    """Raise `InputError` for a store that lacks fakes or real images in either split."""
+    if CALIBRATION not in store.splits:
+        raise InputError(
+            f"{store.location} has the split{'s' if len(store.splits) > 1 else ''} "
+            f"{', '.join(store.splits)}; thresholds of detection are chosen on {CALIBRATION}, "
+            "extract with it"
+        )
+    labels = store.samples.labels
+    for name in (split, CALIBRATION):
+        chosen = labels[store.fake_and_real_rows(name, generators)]
+        fake, real = int((chosen == 1).sum()), int((chosen == 0).sum())
+        if not fake or not real:
+            raise InputError(
+                f"split {name!r} of {store.location} has {fake} fake and {real} real images; "
+                "detection is evaluated on both, expected at least one of each"
+            )

@@ -1,0 +1,164 @@
+"""Trains the cells of a grid in this process."""
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from declip_pipeline.compute import choose_device
+from declip_pipeline.decoders.names import is_probe, read_decoder_type
+from declip_pipeline.errors import DeclipError, RunBusyError
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.grid_job import Cell, GridJob
+from declip_pipeline.training.localization_run import PlannedRun, plan_run, train_runs
+from declip_pipeline.training.recipe import choose_precision
+from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
+from declip_pipeline.training.train import Epoch
+from declip_pipeline.training.training_data import TrainingData
+
+
+class GridTrainer:
+    """Trains cells of a job in this process; what they read is kept from one to the next."""
+
+    def __init__(self, job: GridJob, notice: Callable[[str], None] = lambda line: None) -> None:
+        """Raises `StoreError` for a store that cannot be opened, `InputError`."""
+        if job.tensorboard:
+            require_tensorboard()
+        self.job = job
+        self._notice = notice
+        self._plans: dict[Cell, PlannedRun] = {}
+        self.stores = [Store(place) for place in job.stores]
+
+    @cached_property
+    def data(self) -> TrainingData:
+        """What the trainings are fed with."""
+        beside: dict[tuple[str, str], list[Store]] = {}
+        for place, layer in self.job.beside:
+            store = Store(place)
+            beside.setdefault((store.identity.weights_sha256, layer), []).append(store)
+        return TrainingData(
+            self.stores,
+            beside=[FeatureSource(layer, tuple(some)) for (_, layer), some in beside.items()],
+            fusion=self.job.fusion,
+            uncached=self.job.uncached,
+            device=choose_device(self.job.device),
+            notice=self._notice,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What makes a grid of the same cells the same grid, as plain JSON."""
+        job = self.job
+        return {
+            "stores": [store.identity.sha256 for store in self.stores],
+            "beside": [[Store(place).identity.sha256, layer] for place, layer in job.beside],
+            "fusion": job.fusion,
+            "precision": job.precision,
+            **({"uncached": True} if job.uncached else {}),
+            **job.recipe.to_json(),
+        }
+
+    def plan(self, cell: Cell) -> PlannedRun:
+        """The run that a cell is. Raises what `plan_run` does."""
+        if cell not in self._plans:
+            self._plans[cell] = self._plan(cell)
+        return self._plans[cell]
+
+    def _plan(self, cell: Cell) -> PlannedRun:
+        # Without a cache all is as published.
+        is_published = self.job.uncached and self.job.precision == "auto"
+        asked = "float32" if is_published else self.job.precision
+        kind = read_decoder_type(cell.decoder_type)
+        precision: Any = choose_precision(asked, cell.decoder_type, self.data.device)
+        recipe = replace(
+            self.job.recipe,
+            decoder_type=cell.decoder_type,
+            # Widths are a conv decoder's; others of the same grid have none.
+            # Widths and options go to the decoders of a grid that take them.
+            widths=self.job.recipe.widths if kind.takes_widths else None,
+            decoder_options=self.job.recipe.decoder_options if kind.found else {},
+            seed=cell.seed,
+            learning_rate=cell.learning_rate,
+            precision=precision,
+        )
+        return plan_run(
+            self.data,
+            Path(self.job.runs),
+            layer=cell.layer,
+            recipe=recipe,
+            train_on=cell.train_on,
+            name=self.job.name,
+        )
+
+    def groups(self, cells: Sequence[Cell]) -> list[list[int]]:
+        """Which cells are trained side by side, as their numbers.
+
+        Linear decoders and probes cost less than what they read: those with the same pictures in
+        the same order, on as many layers as the fast tier keeps together, are one group. All others
+        are groups of their own.
+        """
+        groups: list[list[int]] = []
+        together: dict[Any, list[int]] = {}
+        for number, cell in enumerate(cells):
+            if is_light(cell):
+                together.setdefault((cell.train_on, cell.seed), []).append(number)
+                if together[cell.train_on, cell.seed] == [number]:
+                    groups.append(together[cell.train_on, cell.seed])
+            else:
+                groups.append([number])
+        parts = [part for group in groups for part in self._fitting(group, cells)]
+        # Those that read the same one after another, whatever their seeds.
+        places: dict[Any, int] = {}
+        for part in parts:
+            places.setdefault(_read_by(part, cells), len(places))
+        return sorted(parts, key=lambda part: places[_read_by(part, cells)])
+
+    def _fitting(self, group: list[int], cells: Sequence[Cell]) -> list[list[int]]:
+        if len(group) == 1:
+            return [group]
+        cell = cells[group[0]]
+        layers = list(dict.fromkeys(cells[number].layer for number in group))
+        inputs = {layer: self.data.inputs(layer) for layer in layers}
+        generators = cell.train_on or self.data.generators
+        parts = self.data.at_once(list(inputs.values()), generators, self.job.recipe.targets)
+        return [
+            [number for number in group if inputs[cells[number].layer] in part] for part in parts
+        ]
+
+    def train(
+        self, cells: Sequence[Cell], on_epoch: Callable[[int, Epoch], None]
+    ) -> list[RunFolder | DeclipError]:
+        """Train cells of one group, or find them finished; a run's folder for each, or an error.
+
+        `on_epoch` is told the number of the cell in `cells`.
+        """
+        runs = [self.plan(cell) for cell in cells]
+        with tensorboard_log() if self.job.tensorboard else nullcontext() as log:
+
+            def tell(number: int, epoch: Epoch) -> None:
+                if log is not None:
+                    log(runs[number].folder, epoch)
+                on_epoch(number, epoch)
+
+            outcomes = train_runs(self.data, runs, tell)
+        for number, outcome in enumerate(outcomes):
+            if isinstance(outcome, RunBusyError):
+                for record in runs[number].folder.epochs():
+                    on_epoch(number, Epoch.from_json(record))
+        return [
+            run.folder if error is None else error
+            for run, error in zip(runs, outcomes, strict=True)
+        ]
+
+
+def _read_by(group: Sequence[int], cells: Sequence[Cell]) -> Any:
+    """What a group of cells reads."""
+    return cells[group[0]].train_on, frozenset(cells[number].layer for number in group)
+
+
+def is_light(cell: Cell) -> bool:
+    """Whether training a cell's decoder costs less than feeding it."""
+    return cell.decoder_type == "linear" or is_probe(cell.decoder_type)

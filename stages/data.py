@@ -1,0 +1,145 @@
+"""`declip-pipe data check`: what a dataset holds, and what in it would spoil a result."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from stages.cache.ls import JsonOption
+from stages.options import (
+    AllowUnpairedOption,
+    AssignSplitsOption,
+    Layout,
+    LayoutOption,
+    MegapixelsOption,
+    PolarityOption,
+    fake_is_white,
+    percents,
+)
+
+if TYPE_CHECKING:
+    from declip_pipeline.datasets.counterparts import Comparison, Group
+    from declip_pipeline.datasets.findings import GroupFacts
+
+
+def check(
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="A data set, as `extract` takes it.")
+    ],
+    layout: LayoutOption = Layout.auto,
+    polarity: PolarityOption = None,
+    assign_splits: AssignSplitsOption = None,
+    allow_unpaired: AllowUnpairedOption = False,
+    counterparts: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Fakes of each generator and split to compare with the real pictures that they "
+            "were made from.",
+        ),
+    ] = 50,
+    max_megapixels: MegapixelsOption = 178.0,
+    as_json: JsonOption = False,
+) -> None:
+    """Check a data set: print what was found, and what would spoil a result.
+
+    A row for each generator and split: pictures, sizes, the mean share of fake pixels (percent),
+    and of the fakes compared with their real pictures how many differ where the mask says fake.
+    Then notes, problems, and ok or their number. Every file is read. Exit codes: 0 no problem, 1
+    problems, 2 no data set that can be read.
+    """
+    import json
+
+    from declip_pipeline.datasets.checks import find_duplicates
+    from declip_pipeline.datasets.counterparts import compare_with_real
+    from declip_pipeline.datasets.findings import facts_of_groups, findings_of
+    from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
+    from declip_pipeline.datasets.scan import scan_dataset
+    from stages.cache.table import format_table
+    from stages.screen import progress, result
+
+    recognised = recognise_layout(path, layout.value)
+    dataset = list_dataset(
+        path,
+        layout=recognised,
+        fake_is_white=fake_is_white(polarity),
+        allow_unpaired=True,
+        assign_splits=percents(assign_splits),
+    )
+    with progress("reading files", "files") as tell:
+        scan = scan_dataset(
+            dataset, decode_masks=True, max_megapixels=max_megapixels, progress=tell
+        )
+    with progress("comparing with real pictures", "pairs") as tell:
+        compared = compare_with_real(
+            dataset, most_per_group=counterparts, max_megapixels=max_megapixels, progress=tell
+        )
+    facts = facts_of_groups(scan)
+    findings = findings_of(
+        scan,
+        facts,
+        compared,
+        find_duplicates(scan.dataset.samples),
+        polarity_is_given=polarity is not None,
+        unpaired_is_allowed=allow_unpaired,
+    )
+    rows = [
+        _row(group, found, compared.get(group, []))
+        for group, found in sorted(facts.items(), key=lambda item: str(item[0]))
+    ]
+    if as_json:
+        value = {
+            "name": dataset.name,
+            "layout": recognised,
+            "fake_is_white": dataset.fake_is_white,
+            "pictures": len(dataset),
+            "groups": rows,
+            "unpaired": list(dataset.unpaired),
+            "notes": findings.notes,
+            "problems": findings.problems,
+        }
+        result(json.dumps(value, indent=2))
+    else:
+        colour = "white" if dataset.fake_is_white else "black"
+        said = "as --polarity says" if polarity else f"as in layout {recognised}"
+        result(
+            f"{dataset.name}: layout {recognised}, {len(dataset)} pictures; "
+            f"{colour} is fake, {said}"
+        )
+        header = ["source", "generator", "split", "pictures", "sizes", "fake %", "differ as masked"]
+        result(format_table(header, [_cells(row) for row in rows]))
+        for note in findings.notes:
+            result(f"note: {note}")
+        for problem in findings.problems:
+            result(f"problem: {problem}")
+        count = len(findings.problems)
+        result(f"{count} problem{'' if count == 1 else 's'}" if count else "ok: no problem found")
+    if findings.problems:
+        raise typer.Exit(1)
+
+
+def _row(group: "Group", facts: "GroupFacts", comparisons: "list[Comparison]") -> dict[str, Any]:
+    from declip_pipeline.datasets.counterparts import Verdict, votes
+    from declip_pipeline.datasets.findings import sizes_text
+
+    verdicts = [comparison.verdict for comparison in comparisons]
+    return {
+        "source": group.source,
+        "generator": group.generator,
+        "split": group.split,
+        "pictures": facts.images,
+        "sizes": sizes_text(list(facts.sizes)),
+        "fake_share": facts.mean_fake_share,
+        "decided": dict(zip(("agree", "flipped"), votes(comparisons), strict=True)),
+        "compared": {verdict.value: verdicts.count(verdict) for verdict in Verdict},
+    }
+
+
+def _cells(row: dict[str, Any]) -> list[object]:
+    agreeing, flipped = row["decided"].values()
+    share = row["fake_share"]
+    return [
+        *(row[key] for key in ("source", "generator", "split", "pictures", "sizes")),
+        "-" if share is None else f"{100 * share:.1f}",
+        f"{agreeing} of {agreeing + flipped}" if agreeing + flipped else "-",
+    ]

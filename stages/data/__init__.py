@@ -1,1 +1,0 @@
-"""`declip-pipe data`: look at data sets; one file a command."""

@@ -1,0 +1,89 @@
+"""The names that a command line has for the parameters of the library, and messages told in them.
+
+The library's messages name a parameter as Python has it, in backquotes: `batch_size`,
+`overwrite=True`. On the screen these are flags.
+"""
+
+import re
+from ast import literal_eval
+from functools import cache
+from typing import Any
+
+from declip_pipeline.sweeps.grid_job import training_fields
+
+# Flags of a parameter, the first of which messages name, where it is not --name-of-parameter.
+FLAGS = {
+    "layer": ("--feature-layer", "--layers"),
+    "decoder_type": ("--decoder-type", "--decoders"),
+    "decoder": ("--decoder-type",),
+    "seed": ("--seed", "--seeds"),
+    "learning_rate": ("--learning-rate", "--lr"),
+    "uncached": ("--no-cache",),
+    "runs": ("-o", "--runs"),
+    "backbone": ("--arch",),
+    "root": ("--cache",),
+    "data_root": ("--data",),
+    "splits": ("--split",),
+    "out": ("-o", "--out"),
+    "images": ("-i", "--images"),
+    "changes": ("--set",),
+    "everything": ("--all",),
+    "as_json": ("--json",),
+}
+
+# Parameters of no recipe whose flag is their name.
+PLAIN = frozenset(
+    """
+    allow_unpaired arch assign_splits augment cache check_on checkpoint config counterparts dask
+    data deep detection dry_run dtype feature_layer generators keep layers layout max_failures
+    max_megapixels name on onnx overwrite polarity profile repair run scheduler split threshold
+    views weights
+    """.split()  # noqa: SIM905
+)
+
+# Of a parameter's field of a recipe, its key in a settings file, where it is another.
+KEYS = {"layer": "layers", "decoder_type": "decoders", "seed": "seeds"}
+
+_PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
+
+
+def flags_of(name: str) -> tuple[str, ...]:
+    """All flags of a parameter."""
+    return FLAGS.get(name, (f"--{name.replace('_', '-')}",))
+
+
+def flag_of(name: str) -> str:
+    """The flag of a parameter that messages name."""
+    return flags_of(name)[0]
+
+
+def spelled(message: str) -> str:
+    """Spell a message's parameters as flags: `polarity="black"` as --polarity black.
+
+    What stands in backquotes and is no parameter (a command, a file) is left as it is.
+    """
+    return _PARAMETER.sub(_flag_and_value, message)
+
+
+def _flag_and_value(found: re.Match[str]) -> str:
+    name, value = found.groups()
+    if name not in _parameters():
+        return found[0]
+    if value is None:
+        return flag_of(name)
+    try:
+        text = _typed(literal_eval(value))
+    except (ValueError, SyntaxError):
+        text = value  # a placeholder such as FILE
+    return f"{flag_of(name)} {text}".rstrip()
+
+
+def _typed(value: Any) -> str:
+    if value is True:
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
+@cache
+def _parameters() -> frozenset[str]:
+    return PLAIN.union(FLAGS, training_fields())

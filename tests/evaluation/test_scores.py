@@ -1,0 +1,53 @@
+"""Values of images from a store equal those computed image by image."""
+
+import numpy as np
+import pytest
+import torch
+
+from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.evaluation.scores import localize, probability_maps
+from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.metrics.localization import has_fake, localization_metrics
+
+
+@pytest.fixture(scope="module")
+def decoder(tiny_store):
+    decoder = build_decoder("linear", tiny_store.layers["layer2"])
+    initialize(decoder, "pytorch", seed=1)
+    return decoder
+
+
+def test_values_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
+    rows = tiny_store.fake_rows("train")[::-1].copy()
+    told = []
+    found = localize(
+        decoder,
+        tiny_store,
+        [FeatureSource("layer2")],
+        rows,
+        device=cpu,
+        batch_size=3,
+        progress=lambda done, total: told.append((done, total)),
+    )
+    assert told[-1] == (8, 8)
+    for place, row in enumerate(rows):
+        features = tiny_store.read_layer("layer2", np.asarray([row])).decoded()
+        with torch.inference_mode():
+            maps = probability_maps(decoder(features), *tiny_store.sizes[row].tolist())
+        masks = torch.from_numpy(tiny_store.read_masks(np.asarray([row])))
+        for name, value in localization_metrics(maps, masks).items():
+            assert found[name][place] == pytest.approx(value.item(), abs=1e-6)
+        assert found["has_fake"][place] == has_fake(masks).item()
+        assert found["score"][place] == pytest.approx(maps.mean().item(), abs=1e-6)
+        share = (maps > 0.5).double().mean().item()
+        assert found["fake_share"][place] == pytest.approx(share, abs=1e-6)
+
+
+def test_maps_are_sigmoid_then_resize():
+    logits = torch.tensor([[[-4.0, 4.0], [0.0, 2.0]]])
+    assert torch.equal(probability_maps(logits, 2, 2), torch.sigmoid(logits))
+    larger = probability_maps(logits, 4, 4)
+    # Corner pixels lie beyond the centres of the outer logits, where bilinear holds the value.
+    assert larger[0, 0, 0] == pytest.approx(torch.sigmoid(logits[0, 0, 0]).item())
+    middle = torch.sigmoid(logits).mean().item()
+    assert larger[0, 1:3, 1:3].mean().item() == pytest.approx(middle)
