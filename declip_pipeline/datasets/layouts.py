@@ -26,7 +26,7 @@ class _Layout:
 
 _LAYOUTS = {
     # In this order: a generator's folder of Dolos looks like parallel folders from inside, and so
-    # do AutoSplice (by its Mask) and COCO-SD; a folder of images is all that is none of them.
+    # do AutoSplice (by its Mask) and COCO-SD; a folder of images alone is what is none of these.
     "dolos": _Layout(dolos.is_dolos, dolos.read_dolos, dolos.FAKE_IS_WHITE, dolos.EXPECTED),
     "autosplice": _Layout(
         autosplice.is_autosplice,
@@ -49,6 +49,9 @@ _LAYOUTS = {
         parallel.FAKE_IS_WHITE,
         parallel.FOLDERS_EXPECTED,
     ),
+    "images": _Layout(
+        unmasked.is_unmasked, unmasked.read_unmasked, unmasked.FAKE_IS_WHITE, unmasked.EXPECTED
+    ),
     "json": _Layout(
         lambda path: path.suffix.lower() == ".json",
         lists.read_json_list,
@@ -62,9 +65,6 @@ _LAYOUTS = {
         lists.FAKE_IS_WHITE,
         lists.CSV_EXPECTED,
         is_file=True,
-    ),
-    "images": _Layout(
-        unmasked.is_unmasked, unmasked.read_unmasked, unmasked.FAKE_IS_WHITE, unmasked.EXPECTED
     ),
 }
 

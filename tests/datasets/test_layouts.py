@@ -119,7 +119,7 @@ def test_pictures_made_of_one_stay_together_when_splits_are_assigned(tmp_path: P
 
 
 def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
-    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders json csv images"
+    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders images json csv"
     with pytest.raises(UnknownNameError) as caught:
         list_dataset(own, layout="dolls")
     expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, autosplice, coco"
