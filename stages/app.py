@@ -32,11 +32,11 @@ COMMANDS = {
     ),
     "evaluate": (
         "stages.evaluate:evaluate",
-        "Judge runs on the fakes of stores, at each mask's own size.",
+        "Evaluate runs on the fakes of stores, at each mask's own size.",
     ),
     "compare": (
         "stages.compare:compare",
-        "Say by how much RUN_A is better than RUN_B on the pictures that both were judged on.",
+        "Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.",
     ),
     "predict": (
         "stages.predict:predict",
