@@ -24,6 +24,7 @@ FLAGS = {
     "root": ("--cache",),
     "data_root": ("--data",),
     "splits": ("--split",),
+    "aliases": ("--alias",),
     "out": ("-o", "--out"),
     "images": ("-i", "--images"),
     "changes": ("--set",),

@@ -1,7 +1,7 @@
 """Parameters in the library's messages are flags on the screen."""
 
 import pytest
-from test_help import NAMES, command_of
+from commands import NAMES, command_of
 
 from stages.texts import FLAGS, PLAIN, flags_of, spelled
 from stages.training_options import option_fields
