@@ -39,7 +39,7 @@ def choose_device(name: str) -> "torch.device":
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device {name} is not there, this machine shows {torch.cuda.device_count()} CUDA "
-            "devices; use --device cpu"
+            'devices; use `device="cpu"`'
         )
     return torch.device(name)
 

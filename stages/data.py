@@ -48,15 +48,14 @@ def check(
     Then notes, problems, and ok or their number. Every file is read. Exit codes: 0 no problem, 1
     problems, 2 no data set that can be read.
     """
-    import json
-
     from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
     from declip_pipeline.datasets.findings import facts_of_groups, findings_of
     from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
     from declip_pipeline.datasets.scan import scan_dataset
     from stages.cache.table import format_table
-    from stages.screen import progress, result
+    from stages.screen import json_result, progress, result
+    from stages.texts import spelled
 
     recognised = recognise_layout(path, layout.value)
     dataset = list_dataset(
@@ -98,7 +97,7 @@ def check(
             "notes": findings.notes,
             "problems": findings.problems,
         }
-        result(json.dumps(value, indent=2))
+        json_result(value)
     else:
         colour = "white" if dataset.fake_is_white else "black"
         said = "as --polarity says" if polarity else f"as in layout {recognised}"
@@ -109,9 +108,9 @@ def check(
         header = ["source", "generator", "split", "pictures", "sizes", "fake %", "differ as masked"]
         result(format_table(header, [_cells(row) for row in rows]))
         for note in findings.notes:
-            result(f"note: {note}")
+            result(spelled(f"note: {note}"))
         for problem in findings.problems:
-            result(f"problem: {problem}")
+            result(spelled(f"problem: {problem}"))
         count = len(findings.problems)
         result(f"{count} problem{'' if count == 1 else 's'}" if count else "ok: no problem found")
     if findings.problems:

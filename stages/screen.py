@@ -1,8 +1,10 @@
 """What the user sees while waiting: progress and remarks on stderr; results go to stdout."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -30,6 +32,19 @@ def remark(text: str) -> None:
 def result(text: str) -> None:
     """One result on stdout."""
     print(text, flush=True)
+
+
+def json_result(value: Any) -> None:
+    """One result on stdout as JSON, the parameters in its texts spelled as flags."""
+    result(json.dumps(_with_flags(value), indent=2))
+
+
+def _with_flags(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_flags(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_flags(one) for one in value]
+    return spelled(value) if isinstance(value, str) else value
 
 
 # Of the description of a bar, where the console is narrow; what stands beside it on a wide one.

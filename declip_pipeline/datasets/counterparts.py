@@ -171,7 +171,7 @@ def polarity_problems(dataset: Dataset, compared: Compared) -> list[str]:
         return [
             f"masks of the opposite polarity: {colour} is read as fake, but in {flipped} of "
             f"{agreeing + flipped} compared with real pictures what differs is {other}; pass "
-            f"--polarity {other}-is-fake"
+            f"`fake_is_white={not dataset.fake_is_white}`"
         ]
     return [
         f"masks of the opposite polarity in {group}: in {flipped} of {agreeing + flipped} compared "

@@ -145,7 +145,7 @@ def _add_unpaired(dataset: Dataset, findings: Findings, is_allowed: bool) -> Non
 def _add_splits(dataset: Dataset, facts: Mapping[Group, GroupFacts], findings: Findings) -> None:
     if dataset.splits == (UNSPLIT,):
         findings.notes.append(
-            "no splits; --assign-splits draws them, or evaluate on all of it with --split all"
+            'no splits; `assign_splits` draws them, or evaluate on all of it with `split="all"`'
         )
         return
     if dataset.splits == ("test",):
@@ -253,13 +253,13 @@ def large_share_problems(
     mean = sum(shares) / max(1, len(shares))
     if mean <= 0.5:
         return []
-    colour, other = ("white", "black") if fake_is_white else ("black", "white")
+    other = "black" if fake_is_white else "white"
     some = "its " if len(shares) == masks else f"{len(shares)} of its "
     count = f"{some}{masks} mask{'s' if masks > 1 else ''}"
     return [
         f"{source} {generator}: {count} call {100 * mean:.1f}% of the pixels fake, and no "
-        f"real pictures tell whether that is so; if {other} marks fake pixels pass --polarity "
-        f"{other}-is-fake, if not, --polarity {colour}-is-fake"
+        f"real pictures tell whether that is so; if {other} marks fake pixels pass "
+        f"`fake_is_white={not fake_is_white}`, if not, `fake_is_white={fake_is_white}`"
     ]
 
 

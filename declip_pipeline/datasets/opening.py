@@ -88,7 +88,7 @@ def open_dataset(
             max_megapixels=max_megapixels,
         )
         for problem in polarity_problems(dataset, compared):
-            raise InputError(f"{problem}; this is not checked where --polarity is passed")
+            raise InputError(f"{problem}; this is not checked where `fake_is_white` is passed")
         for problem in _large_shares(dataset, compared, max_megapixels):
             notice(f"problem: {problem}")
     return dataset

@@ -72,7 +72,8 @@ def require_paired(
         found.append(f"{count_and_names('mask', masks_without_image)} without a picture")
     if found:
         raise InputError(
-            f"{where} holds {' and '.join(found)}; {rule}, pass --allow-unpaired to leave these out"
+            f"{where} holds {' and '.join(found)}; {rule}, pass `allow_unpaired=True` to leave "
+            "these out"
         )
 
 

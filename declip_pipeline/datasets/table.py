@@ -128,7 +128,7 @@ def tabled_samples(
         elif allow_missing is None:
             way_out = "correct or remove them"
         else:
-            way_out = "pass --allow-unpaired to leave these out"
+            way_out = "pass `allow_unpaired=True` to leave these out"
         raise InputError(
             f"{table} lists {count_and_names('file', sorted(missing))} that cannot be found; paths "
             f"are relative to {relative_to or folder}, {way_out}"

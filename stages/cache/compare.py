@@ -33,13 +33,12 @@ def compare(
     The error is relative: the length of the difference over the length of the features. With --run,
     also the run's IoU (percent) on either store.
     """
-    import json
     from dataclasses import asdict
 
     from declip_pipeline.store.comparison import compare_layers
     from declip_pipeline.store.reader import Store
     from stages.cache.table import format_table
-    from stages.screen import progress, result
+    from stages.screen import json_result, progress, result
 
     stores = Store(first), Store(second)
     layers = []
@@ -51,8 +50,7 @@ def compare(
         tell(total, total)
     judged = [_evaluated(path, stores, device.value) for path in run or []]
     if as_json:
-        found = {"layers": [asdict(layer) for layer in layers], "runs": judged}
-        result(json.dumps(found, indent=2))
+        json_result({"layers": [asdict(layer) for layer in layers], "runs": judged})
         return
     dtypes = [store.identity.dtype for store in stores]
     rows = [

@@ -12,6 +12,7 @@ from stages.options import (
     DeviceOption,
     WeightsOption,
 )
+from stages.texts import spelled
 
 if TYPE_CHECKING:
     from declip_pipeline.store.findings import Problem
@@ -109,7 +110,7 @@ def _line(problem: "Problem") -> str:
     images = ", ".join(problem.images[:NAMED_IMAGES])
     more = len(problem.images) - NAMED_IMAGES
     of_images = f" ({images}{f' and {more} more' if more > 0 else ''})" if images else ""
-    return f"{place}: {problem.what}{of_images}"
+    return f"{place}: {spelled(problem.what)}{of_images}"
 
 
 def _count(problems: int) -> str:

@@ -80,7 +80,8 @@ def test_a_mask_missing_for_one_photograph_names_its_pictures(autosplice: Path) 
     assert str(caught.value) == (
         f"{autosplice} holds 3 pictures (Forged_JPEG75/9_0.jpg, Forged_JPEG90/9_0.jpg, "
         "Forged_JPEG100/9_0.jpg) without a mask and 1 mask (Mask/8_mask.png) without a picture; "
-        "the mask of 71695_0.jpg is Mask/71695_mask.png, pass --allow-unpaired to leave these out"
+        "the mask of 71695_0.jpg is Mask/71695_mask.png, pass `allow_unpaired=True` to leave "
+        "these out"
     )
     dataset = read(autosplice, allow_unpaired=True)
     assert len(dataset.samples) == 8

@@ -96,7 +96,7 @@ def test_uniform_masks_hint_at_the_polarity(
     colour, other = hint or ("white", "black")
     assert message == (
         f"{found}, reading {colour} as fake and grey values from 128 as white; "
-        f"if {other} marks fake pixels here pass --polarity {other}-is-fake"
+        f"if {other} marks fake pixels here pass `fake_is_white={other == 'white'}`"
     )
 
 

@@ -74,7 +74,8 @@ def test_unpaired_is_an_error_or_listed(tmp_path: Path) -> None:
         read(tmp_path)
     assert str(caught.value) == (
         f"{tmp_path} holds 1 picture (images/b.png) without a mask and 1 mask (masks/c.png) "
-        "without a picture; a mask has its picture's name, pass --allow-unpaired to leave these out"
+        "without a picture; a mask has its picture's name, pass `allow_unpaired=True` to leave "
+        "these out"
     )
     dataset = read(tmp_path, allow_unpaired=True)
     assert [s.id for s in dataset.samples] == ["images/a"]

@@ -84,7 +84,7 @@ def test_files_that_are_not_there(files: Path) -> None:
     path = json_of(files, entries)
     assert error(path) == (
         f"{path} lists 1 file (truth/9.png) that cannot be found; paths are relative to the "
-        "list's own folder, pass --allow-unpaired to leave these out"
+        "list's own folder, pass `allow_unpaired=True` to leave these out"
     )
     dataset = list_dataset(path, allow_unpaired=True)
     assert [s.id for s in dataset.samples] == ["fakes/a"]

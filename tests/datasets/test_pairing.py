@@ -35,7 +35,7 @@ def test_what_does_not_pair_is_listed_up_to_five_with_the_count() -> None:
     assert str(caught.value) == (
         "/data holds 7 pictures (images/0.png, images/1.png, images/2.png, images/3.png, "
         "images/4.png and 2 more) without a mask and 1 mask (masks/x.png) without a picture; "
-        "a mask has its picture's name, pass --allow-unpaired to leave these out"
+        "a mask has its picture's name, pass `allow_unpaired=True` to leave these out"
     )
 
 
@@ -61,6 +61,6 @@ def test_a_masks_ending_is_left_aside_where_no_picture_has_the_whole_name() -> N
 
 def test_the_rule_of_the_layout_is_said() -> None:
     with pytest.raises(
-        InputError, match=r"without a mask; ask Ann, pass --allow-unpaired to leave"
+        InputError, match=r"without a mask; ask Ann, pass `allow_unpaired=True` to leave"
     ):
         require_paired("/data", ["a.png"], [], rule="ask Ann")

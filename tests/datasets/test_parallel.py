@@ -70,7 +70,7 @@ def test_tp_gt_of_other_names_is_refused(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{root} holds 1 picture (Tp/a.jpg) without a mask and 1 mask (Gt/c.png) without a "
         "picture; a mask has its picture's name, or that name and _gt or _mask, "
-        "pass --allow-unpaired to leave these out"
+        "pass `allow_unpaired=True` to leave these out"
     )
     (root / "Gt").rename(root / "truth")
     with pytest.raises(InputError, match="has no Gt/ folder; expected Tp/ and Gt/ side by side"):
