@@ -25,6 +25,23 @@ Precision = Literal["float32", "bfloat16"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 """As `Precision`; "auto" is the fastest that a device computes in itself."""
 
+BackbonePrecision = Literal["float32", "bfloat16", "float16"]
+"""What a backbone computes in."""
+
+BackbonePrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+"""As `BackbonePrecision`; "auto" is bfloat16 on CUDA, else float32."""
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+"""Where to compute; "auto" is CUDA if there is a GPU."""
+
+LayoutName = Literal[
+    "auto", "dolos", "autosplice", "coco-sd", "tp-gt", "folders", "json", "csv", "images"
+]
+"""How a dataset lies on disk; "auto" recognises each of the others."""
+
+DtypeName = Literal["float16", "bfloat16", "float32", "int8", "int8-per-channel"]
+"""Type of stored features."""
+
 Group = Literal["main", "data", "decoder", "training", "machine", "output"]
 
 

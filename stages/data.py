@@ -9,7 +9,6 @@ from stages.cache.ls import JsonOption
 from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
-    Layout,
     LayoutOption,
     MegapixelsOption,
     PolarityOption,
@@ -26,7 +25,7 @@ def check(
     path: Annotated[
         Path, typer.Argument(metavar="PATH", help="A data set, as `extract` takes it.")
     ],
-    layout: LayoutOption = Layout.auto,
+    layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
     allow_unpaired: AllowUnpairedOption = False,
@@ -57,7 +56,7 @@ def check(
     from stages.screen import json_result, progress, result
     from stages.texts import spelled
 
-    recognised = recognise_layout(path, layout.value)
+    recognised = recognise_layout(path, layout)
     dataset = list_dataset(
         path,
         layout=recognised,

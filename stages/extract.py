@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from declip_pipeline.errors import DownloadError, InputError, WeightsError
-from declip_pipeline.features import FEATURE_DTYPES
+from declip_pipeline.options import BackbonePrecisionName, DtypeName
 from stages.extraction_texts import left_out_lines, price_text, profile_text
 from stages.options import (
     DATA,
@@ -20,14 +19,11 @@ from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
     CacheOption,
-    Device,
     DeviceOption,
-    Layout,
     LayoutOption,
     MegapixelsOption,
     OverwriteOption,
     PolarityOption,
-    Precision,
     SchedulerOption,
     WeightsOption,
     comma_separated,
@@ -35,11 +31,6 @@ from stages.options import (
     percents,
     require_folder,
 )
-
-# Typer makes the choices out of it.
-Dtype = StrEnum("Dtype", {name: name for name in FEATURE_DTYPES})  # type: ignore[misc]
-DEFAULT_DTYPE = Dtype("float16")
-
 
 if TYPE_CHECKING:
     from declip_pipeline.backbones.backbone import Backbone
@@ -71,13 +62,13 @@ def extract(
         str, typer.Option(help="Layers to store: all, names (layer8,layer20), or numbers (0-23).")
     ] = "all",
     dtype: Annotated[
-        Dtype,
+        DtypeName,
         typer.Option(
             help="Type of the stored features: float16 and bfloat16 take 2 bytes a number, float32 "
             "4, int8 1, with a scale for each token, or for each channel, of each picture.",
             rich_help_panel=OUTPUT,
         ),
-    ] = DEFAULT_DTYPE,
+    ] = "float16",
     views: Annotated[
         str,
         typer.Option(
@@ -118,7 +109,7 @@ def extract(
             rich_help_panel=DATA,
         ),
     ] = None,
-    layout: LayoutOption = Layout.auto,
+    layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
     allow_unpaired: AllowUnpairedOption = False,
@@ -131,15 +122,15 @@ def extract(
         ),
     ] = 0,
     max_megapixels: MegapixelsOption = 178.0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     precision: Annotated[
-        Precision,
+        BackbonePrecisionName,
         typer.Option(
             help="How the backbone computes: float32 is the reference; auto takes bfloat16 on "
             "CUDA. Part of the store's identity, not of a decoder's.",
             rich_help_panel=MACHINE,
         ),
-    ] = Precision.auto,
+    ] = "auto",
     batch_size: Annotated[
         int,
         typer.Option(
@@ -220,7 +211,7 @@ def extract(
     with times.measure("hash"), progress("reading files", "files") as tell:
         dataset = open_dataset(
             data,
-            layout=layout.value,
+            layout=layout,
             name=name,
             fake_is_white=fake_is_white(polarity),
             allow_unpaired=allow_unpaired,
@@ -233,12 +224,12 @@ def extract(
         )
     for line in left_out_lines(dataset):
         remark(line)
-    with _workers(dask, scheduler, arch, weights or [], device.value) as workers:
+    with _workers(dask, scheduler, arch, weights or [], device) as workers:
         # With workers, this process only says what theirs must be.
-        computing_on = choose_device(device.value if workers is None else "cpu")
+        computing_on = choose_device(device if workers is None else "cpu")
         kind = computing_on.type if workers is None else workers.device_kind()
         backbone = _open_backbone(
-            arch, weights, str(computing_on), choose_precision(precision.value, kind)
+            arch, weights, str(computing_on), choose_precision(precision, kind)
         )
         if compile_backbone:
             backbone.compile()
@@ -248,7 +239,7 @@ def extract(
             common={
                 "layers": select_layers(layers, list(backbone.layers)),
                 "root": cache,
-                "dtype": dtype.value,
+                "dtype": dtype,
                 "max_megapixels": max_megapixels,
                 "overwrite": overwrite,
             },

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -69,8 +68,6 @@ def _value_text(parameter: Any, kind: Any, info: Any) -> str:
         return ""
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return "|".join(str(member.value) for member in kind)
     name = _TYPE_NAMES.get(kind, "VALUE")
     least, most = getattr(info, "min", None), getattr(info, "max", None)
     if most is not None:
@@ -102,8 +99,7 @@ def _explanation(parameter: Any) -> Text:
     if parameter.required:
         text.append(" [required]", style="red")
     elif default is not None and not isinstance(default, bool | list) and not callable(default):
-        shown = default.value if isinstance(default, Enum) else default
-        text.append(f" [default: {shown}]", style="dim")
+        text.append(f" [default: {default}]", style="dim")
     return text
 
 

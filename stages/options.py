@@ -1,13 +1,13 @@
 """Options that several commands share."""
 
 import math
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from declip_pipeline.errors import InputError, OutputExistsError
+from declip_pipeline.options import DeviceName, LayoutName
 
 
 def finite(value: float) -> float:
@@ -17,43 +17,8 @@ def finite(value: float) -> float:
     return value
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(StrEnum):
-    """How a network computes."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Layout(StrEnum):
-    """How a dataset lies on disk."""
-
-    auto = "auto"
-    dolos = "dolos"
-    autosplice = "autosplice"
-    coco_sd = "coco-sd"
-    tp_gt = "tp-gt"
-    folders = "folders"
-    images = "images"
-    json = "json"
-    csv = "csv"
-
-
-class Polarity(StrEnum):
-    """Colour of a mask that marks fake pixels."""
-
-    white = "white-is-fake"
-    black = "black-is-fake"
-
+Polarity = Literal["white-is-fake", "black-is-fake"]
+"""Colour of a mask that marks fake pixels."""
 
 # Panels of a help page, in their order; the options that most users need stand before them.
 DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machine", "Output"
@@ -61,7 +26,7 @@ DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machi
 DASK_HELP = "local:N here, one a GPU, or slurm:configs/slurm.yaml."
 
 DeviceOption = Annotated[
-    Device,
+    DeviceName,
     typer.Option(
         rich_help_panel=MACHINE,
         help="Where to compute; auto takes CUDA where there is one.",
@@ -103,7 +68,7 @@ WeightsOption = Annotated[
     ),
 ]
 LayoutOption = Annotated[
-    Layout,
+    LayoutName,
     typer.Option(
         help="How DATA lies on disk; auto recognises each of the others.",
         rich_help_panel=DATA,
@@ -171,7 +136,7 @@ def comma_separated(text: str | None) -> list[str] | None:
 
 def fake_is_white(polarity: Polarity | None) -> bool | None:
     """Return `fake_is_white` of `open_dataset`; None leaves it to the layout."""
-    return None if polarity is None else polarity is Polarity.white
+    return None if polarity is None else polarity == "white-is-fake"
 
 
 def percents(text: str | None) -> tuple[int, int, int] | None:

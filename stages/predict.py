@@ -11,7 +11,6 @@ import typer
 from declip_pipeline.datasets.listing import IMAGE_SUFFIXES, list_images
 from declip_pipeline.errors import ImageError, InputError
 from stages.options import (
-    Device,
     DeviceOption,
     MegapixelsOption,
     OverwriteOption,
@@ -43,7 +42,7 @@ def predict(
     ] = 0.5,
     weights: WeightsOption = None,
     max_megapixels: MegapixelsOption = 178.0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find the manipulated pixels of pictures of any size and mode.
@@ -76,7 +75,7 @@ def predict(
     decoder, features = folder.best_decoder()
     made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
-    chosen = choose_device(device.value)
+    chosen = choose_device(device)
     opened = open_run_backbones(
         parts_of(features), config["inputs"], weights=weights or (), device=str(chosen)
     )

@@ -3,12 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from declip_pipeline.datasets import autosplice, dolos, lists, parallel, unmasked
 from declip_pipeline.datasets.dataset import Dataset, require_usable_name
 from declip_pipeline.datasets.listing import list_images
 from declip_pipeline.datasets.splits import assign_splits as assign
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.options import LayoutName
 
 AUTO = "auto"
 
@@ -24,7 +26,7 @@ class _Layout:
     is_file: bool = False
 
 
-_LAYOUTS = {
+_LAYOUTS: dict[str, _Layout] = {
     # In this order: a generator's folder of Dolos looks like parallel folders from inside, and so
     # do AutoSplice (by its Mask) and COCO-SD; a folder of images is all that is none of them.
     "dolos": _Layout(dolos.is_dolos, dolos.read_dolos, dolos.FAKE_IS_WHITE, dolos.EXPECTED),
@@ -68,8 +70,8 @@ _LAYOUTS = {
     ),
 }
 
-LAYOUTS: tuple[str, ...] = (AUTO, *_LAYOUTS)
-"""Values of `layout`."""
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
+"""Values of `layout`: "auto", and the names of the layouts."""
 
 
 def list_dataset(

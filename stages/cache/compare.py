@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stages.cache.ls import JsonOption
-from stages.options import Device, DeviceOption
+from stages.options import DeviceOption
 
 
 def compare(
@@ -25,7 +25,7 @@ def compare(
     images: Annotated[
         int, typer.Option(min=1, help="Pictures to compare features of, drawn by a fixed seed.")
     ] = 256,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Compare two stores layer by layer: size, reading speed, and the error of STORE_B.
@@ -48,7 +48,7 @@ def compare(
             layers.append(layer)
             tell(len(layers), total)
         tell(total, total)
-    judged = [_evaluated(path, stores, device.value) for path in run or []]
+    judged = [_evaluated(path, stores, device) for path in run or []]
     if as_json:
         json_result({"layers": [asdict(layer) for layer in layers], "runs": judged})
         return

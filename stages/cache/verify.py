@@ -8,7 +8,6 @@ import typer
 from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
-    Device,
     DeviceOption,
     WeightsOption,
 )
@@ -50,7 +49,7 @@ def verify(
         ),
     ] = None,
     weights: WeightsOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Verify that a store is what was written, and name the layers and images that are not.
 
@@ -83,7 +82,7 @@ def verify(
                 found.problems,
                 data_root=data,
                 weights=weights or (),
-                device=str(choose_device(device.value)),
+                device=str(choose_device(device)),
                 progress=tell,
             )
         remark(f"repaired {_count(mendable)}; verifying again")

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.datasets.layouts import LAYOUTS, list_dataset
+from declip_pipeline.datasets.layouts import _LAYOUTS, AUTO, LAYOUTS, list_dataset
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 
@@ -116,6 +116,10 @@ def test_pictures_made_of_one_stay_together_when_splits_are_assigned(tmp_path: P
     assert dataset.splits == ("test", "train", "valid")
     assert {len(splits) for splits in splits_of.values()} == {1}
     assert len(splits_of) == 40
+
+
+def test_every_name_of_a_layout_has_one() -> None:
+    assert (AUTO, *_LAYOUTS) == LAYOUTS
 
 
 def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:

@@ -318,10 +318,3 @@ def test_images_without_masks_are_no_problem(check, program, tmp_path):
     assert ["found", "unknown", "test", "2", "48x40", "-", "-"] in [
         line.split() for line in out.splitlines()
     ]
-
-
-def test_every_layout_of_the_library_can_be_chosen():
-    from declip_pipeline.datasets.layouts import LAYOUTS
-    from stages.options import Layout
-
-    assert tuple(Layout) == LAYOUTS
