@@ -46,7 +46,8 @@ def extract(
         typer.Argument(
             metavar="DATA",
             help="A Dolos tree or a part of it; AutoSplice; a folder with images/ and masks/, or "
-            "Tp/ and Gt/ (with train/valid/test below each, or without); a list, .json or .csv.",
+            "Tp/ and Gt/ (with train/valid/test below each, or without); a list, .json or .csv; a "
+            "folder of images alone, for features without masks.",
         ),
     ],
     arch: Annotated[

@@ -28,7 +28,7 @@ class _Layout:
 
 _LAYOUTS: dict[str, _Layout] = {
     # In this order: a generator's folder of Dolos looks like parallel folders from inside, and so
-    # do AutoSplice (by its Mask) and COCO-SD; a folder of images is all that is none of them.
+    # do AutoSplice (by its Mask) and COCO-SD; a folder of images alone is what is none of these.
     "dolos": _Layout(dolos.is_dolos, dolos.read_dolos, dolos.FAKE_IS_WHITE, dolos.EXPECTED),
     "autosplice": _Layout(
         autosplice.is_autosplice,
@@ -51,6 +51,9 @@ _LAYOUTS: dict[str, _Layout] = {
         parallel.FAKE_IS_WHITE,
         parallel.FOLDERS_EXPECTED,
     ),
+    "images": _Layout(
+        unmasked.is_unmasked, unmasked.read_unmasked, unmasked.FAKE_IS_WHITE, unmasked.EXPECTED
+    ),
     "json": _Layout(
         lambda path: path.suffix.lower() == ".json",
         lists.read_json_list,
@@ -64,9 +67,6 @@ _LAYOUTS: dict[str, _Layout] = {
         lists.FAKE_IS_WHITE,
         lists.CSV_EXPECTED,
         is_file=True,
-    ),
-    "images": _Layout(
-        unmasked.is_unmasked, unmasked.read_unmasked, unmasked.FAKE_IS_WHITE, unmasked.EXPECTED
     ),
 }
 

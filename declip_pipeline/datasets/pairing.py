@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from declip_pipeline.datasets.samples import stem_of
+from declip_pipeline.datasets.listing import stem_of
 from declip_pipeline.errors import InputError
 
 PAIRING_RULE = "a mask has its picture's name"

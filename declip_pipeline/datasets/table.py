@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from declip_pipeline.datasets.listing import unique_ids
 from declip_pipeline.datasets.pairing import count_and_names
 from declip_pipeline.datasets.samples import (
     FAKE,
@@ -16,7 +17,6 @@ from declip_pipeline.datasets.samples import (
     UNKNOWN_GENERATOR,
     UNSPLIT,
     Samples,
-    unique_ids,
 )
 from declip_pipeline.datasets.splits import SPLIT_NAMES, split_named
 from declip_pipeline.errors import InputError, UnknownNameError

@@ -30,11 +30,17 @@ class Predictor:
         *,
         dtypes: Sequence[str],
     ) -> None:
-        """Join a decoder to the backbones of its features, one for each layer that it joins.
+        """Join a decoder to the backbones of its features.
 
-        `features` is the identity the decoder was trained on; `dtypes` are those of the stores it
-        was trained from, so that it sees features rounded alike. Raises `IdentityMismatchError`
-        naming the field when a backbone gives other features.
+        Args:
+            backbones: The backbone of each layer that the decoder joins.
+            decoder: The decoder.
+            features: Identity of the features that the decoder was trained on.
+            dtypes: Dtype of the stores that each layer was trained from; computed features are
+                rounded to it.
+
+        Raises:
+            IdentityMismatchError: When a backbone gives other features, naming the field.
         """
         parts = parts_of(features)
         for backbone, part, shape in zip(backbones, parts, decoder.input_shapes, strict=True):
@@ -54,14 +60,18 @@ class Predictor:
         ]
 
     def map(self, image: np.ndarray) -> np.ndarray:
-        """Probability of "manipulated" for each pixel.
+        """Return the probability of "manipulated" for each pixel.
 
-        `image` is HWC uint8 RGB; returns HW float32 in [0, 1] of the same height and width.
+        Args:
+            image: HWC uint8 RGB.
+
+        Returns:
+            HW float32 in [0, 1], of the same height and width.
         """
         return self.map_and_score(image)[0]
 
     def map_and_score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """`map`, and a score of the whole picture in [0, 1], higher = more likely fake.
+        """Return `map`, and a score of the whole image in [0, 1], higher = more likely fake.
 
         The score is the mean of the map; of a decoder that was trained for detection, the sigmoid
         of its pooled logit.
@@ -70,7 +80,7 @@ class Predictor:
         for backbone, _, _ in self._inputs:
             if backbone not in computed:
                 layers = [layer for one, layer, _ in self._inputs if one is backbone]
-                computed[backbone] = backbone.features(_picture(image, backbone), layers)
+                computed[backbone] = backbone.features(_resized(image, backbone), layers)
         device = next(self._decoder.parameters()).device
         with torch.inference_mode(), exact_float32(device):
             inputs = [
@@ -87,8 +97,8 @@ class Predictor:
             return found, float(pooled.sigmoid()[0])
 
 
-def _picture(image: np.ndarray, backbone: Backbone) -> torch.Tensor:
-    """A picture (1, 3, height, width) uint8 as the backbone wants it."""
+def _resized(image: np.ndarray, backbone: Backbone) -> torch.Tensor:
+    """Return an image (1, 3, height, width) uint8 at the backbone's input size."""
     wanted = backbone.preprocessing
-    picture = resize_image(image, wanted.height, wanted.width, wanted.interpolation)
-    return torch.from_numpy(picture[None]).permute(0, 3, 1, 2)
+    resized = resize_image(image, wanted.height, wanted.width, wanted.interpolation)
+    return torch.from_numpy(resized[None]).permute(0, 3, 1, 2)

@@ -123,7 +123,7 @@ def test_every_name_of_a_layout_has_one() -> None:
 
 
 def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
-    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders json csv images"
+    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders images json csv"
     with pytest.raises(UnknownNameError) as caught:
         list_dataset(own, layout="dolls")
     expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, autosplice, coco"

@@ -111,7 +111,7 @@ def test_rows_beside_are_those_of_the_same_pictures(tiny_store, beside, cpu, mon
     # As of a store that grew: the same samples in another order.
     turned = Store(beside.location)
     order = list(reversed(range(len(turned.samples))))
-    monkeypatch.setattr(turned, "samples", [turned.samples[row] for row in order])
+    monkeypatch.setattr(turned, "samples", turned.samples.take(order))
     read = turned.begin_reading_layer
     monkeypatch.setattr(
         turned,
