@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A data set, as `extract` takes it.")
-    ],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A dataset, as `extract` takes it.")],
     layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
@@ -33,19 +31,19 @@ def check(
         int,
         typer.Option(
             min=1,
-            help="Fakes of each generator and split to compare with the real pictures that they "
+            help="Fakes of each generator and split to compare with the real images that they "
             "were made from.",
         ),
     ] = 50,
     max_megapixels: MegapixelsOption = 178.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a data set: print what was found, and what would spoil a result.
+    """Check a dataset: print what was found, and what would spoil a result.
 
-    A row for each generator and split: pictures, sizes, the mean share of fake pixels (percent),
-    and of the fakes compared with their real pictures how many differ where the mask says fake.
+    A row for each generator and split: images, sizes, the mean share of fake pixels (percent),
+    and of the fakes compared with their real images how many differ where the mask says fake.
     Then notes, problems, and ok or their number. Every file is read. Exit codes: 0 no problem, 1
-    problems, 2 no data set that can be read.
+    problems, 2 no dataset that can be read.
     """
     from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
@@ -68,7 +66,7 @@ def check(
         scan = scan_dataset(
             dataset, decode_masks=True, max_megapixels=max_megapixels, progress=tell
         )
-    with progress("comparing with real pictures", "pairs") as tell:
+    with progress("comparing with real images", "pairs") as tell:
         compared = compare_with_real(
             dataset, most_per_group=counterparts, max_megapixels=max_megapixels, progress=tell
         )
@@ -90,7 +88,7 @@ def check(
             "name": dataset.name,
             "layout": recognised,
             "fake_is_white": dataset.fake_is_white,
-            "pictures": len(dataset),
+            "images": len(dataset),
             "groups": rows,
             "unpaired": list(dataset.unpaired),
             "notes": findings.notes,
@@ -101,10 +99,9 @@ def check(
         colour = "white" if dataset.fake_is_white else "black"
         said = "as --polarity says" if polarity else f"as in layout {recognised}"
         result(
-            f"{dataset.name}: layout {recognised}, {len(dataset)} pictures; "
-            f"{colour} is fake, {said}"
+            f"{dataset.name}: layout {recognised}, {len(dataset)} images; {colour} is fake, {said}"
         )
-        header = ["source", "generator", "split", "pictures", "sizes", "fake %", "differ as masked"]
+        header = ["source", "generator", "split", "images", "sizes", "fake %", "differ as masked"]
         result(format_table(header, [_cells(row) for row in rows]))
         for note in findings.notes:
             result(spelled(f"note: {note}"))
@@ -125,7 +122,7 @@ def _row(group: "Group", facts: "GroupFacts", comparisons: "list[Comparison]") -
         "source": group.source,
         "generator": group.generator,
         "split": group.split,
-        "pictures": facts.images,
+        "images": facts.images,
         "sizes": sizes_text(list(facts.sizes)),
         "fake_share": facts.mean_fake_share,
         "decided": dict(zip(("agree", "flipped"), votes(comparisons), strict=True)),
@@ -137,7 +134,7 @@ def _cells(row: dict[str, Any]) -> list[object]:
     agreeing, flipped = row["decided"].values()
     share = row["fake_share"]
     return [
-        *(row[key] for key in ("source", "generator", "split", "pictures", "sizes")),
+        *(row[key] for key in ("source", "generator", "split", "images", "sizes")),
         "-" if share is None else f"{100 * share:.1f}",
         f"{agreeing} of {agreeing + flipped}" if agreeing + flipped else "-",
     ]

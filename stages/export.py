@@ -1,4 +1,4 @@
-"""`declip-pipe export`: a run's decoder for other programs."""
+"""`declip-pipe export`: write a run's decoder for other programs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +32,7 @@ def export(
         list[Path] | None,
         typer.Option(
             metavar="IMAGE",
-            help="Picture to check the ONNX graph on; repeatable. Default: photographs that "
+            help="Image to check the ONNX graph on; repeatable. Default: photographs that "
             "installed packages ship.",
             rich_help_panel=DATA,
         ),
@@ -48,7 +48,7 @@ def export(
     --onnx: input `pictures`, (N, 3, height, width) uint8 RGB, resized to the backbone's input size
     (the file's metadata says size and interpolation); scaling and normalisation are in the graph.
     Output `probabilities`, (N, 256, 256) float32. Features are float32, where `predict` rounds them
-    as the run's store did. The graph is run with onnxruntime and compared with torch on pictures,
+    as the run's store did. The graph is run with onnxruntime and compared with torch on images,
     and left only when no probability differs by more than 0.0001.
 
     Each file is a line of stdout.
@@ -103,12 +103,12 @@ def _export_onnx(
     )
     remark(
         f"onnxruntime and torch differ by at most {difference:.2g} in a probability, "
-        f"on {len(pictures)} pictures"
+        f"on {len(pictures)} images"
     )
 
 
 def _pictures(paths: list[Path] | None) -> "list[np.ndarray]":
-    """What to check a graph on: the given pictures, or photographs that are installed."""
+    """Return the images to check a graph on: those given, or installed photographs."""
     from declip_pipeline.images.decode import decode_image
 
     if not paths:
@@ -120,7 +120,7 @@ def _pictures(paths: list[Path] | None) -> "list[np.ndarray]":
         try:
             pictures.append(decode_image(path))
         except ImageError as error:
-            raise InputError(f"{path}: {error}; name another picture with --check-on") from error
+            raise InputError(f"{path}: {error}; name another image with --check-on") from error
     return pictures
 
 

@@ -55,7 +55,7 @@ def extract(
         typer.Option(
             help="Backbone: CLIP:ViT-L/14, RN50, their fusion ViT-L/14,RN50; open_clip's "
             "ARCH/TAG (ViT-B-32/laion2b_s34b_b79k); timm:NAME; efficientnet-lite0 (built in); "
-            "CLIP:from-file (read off --weights); pixels:299 (the picture itself, for "
+            "CLIP:from-file (read off --weights); pixels:299 (the image itself, for "
             "patch-forensics); or a name that an installed package adds."
         ),
     ],
@@ -66,14 +66,14 @@ def extract(
         DtypeName,
         typer.Option(
             help="Type of the stored features: float16 and bfloat16 take 2 bytes a number, float32 "
-            "4, int8 1, with a scale for each token, or for each channel, of each picture.",
+            "4, int8 1, with a scale for each token, or for each channel, of each image.",
             rich_help_panel=OUTPUT,
         ),
     ] = "float16",
     views: Annotated[
         str,
         typer.Option(
-            help="How the backbone sees the pictures, a store each, comma-separated: clean, "
+            help="How the backbone sees the images, a store each, comma-separated: clean, "
             "jpeg:QUALITY, blur:SIGMA, jitter:SHARE, resize:FACTOR, noise:DEVIATION, or a chain "
             "such as blur:1.5+jpeg:70."
         ),
@@ -118,7 +118,7 @@ def extract(
         int,
         typer.Option(
             min=0,
-            help="Unreadable pictures to put up with (exit code 0).",
+            help="Number of unreadable images tolerated before the exit code is 1.",
             rich_help_panel=MACHINE,
         ),
     ] = 0,
@@ -136,7 +136,7 @@ def extract(
         int,
         typer.Option(
             min=1,
-            help="Pictures a forward pass; more than 64 are not used.",
+            help="Images a forward pass; more than 64 are not used.",
             rich_help_panel=MACHINE,
         ),
     ] = 32,
@@ -144,7 +144,7 @@ def extract(
         bool,
         typer.Option(
             "--compile",
-            help="Compute with torch.compile: pays on CUDA for many pictures; needs a compiler.",
+            help="Compute with torch.compile: pays on CUDA for many images; needs a compiler.",
             rich_help_panel=MACHINE,
         ),
     ] = False,
@@ -180,11 +180,11 @@ def extract(
 
     The last line of stdout is the store's path; of several views, each has a line. A second run of
     the same command finds the store complete and does nothing; after an interruption it goes on
-    where it stopped. What other stores of the dataset under --cache hold of the same pictures and
+    where it stopped. What other stores of the dataset under --cache hold of the same images and
     layers is taken from there.
 
-    Memory: at most four shards of 64 pictures are under way (decoded, computed, waiting for the
-    disk, written), with a byte a pixel of each picture's mask: of ViT-L/14 in float16 3.2 GB for
+    Memory: at most four shards of 64 images are under way (decoded, computed, waiting for the
+    disk, written), with a byte a pixel of each image's mask: of ViT-L/14 in float16 3.2 GB for
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
 
@@ -204,7 +204,7 @@ def extract(
         raise InputError("--dry-run tries this machine; leave out --dask and --scheduler")
     root = storage_at(cache)
     if URL_MARK in cache:
-        # A wrong name or key is better said now than after all pictures were read.
+        # A wrong name or key is better said now than after all images were read.
         root.folders()
     else:
         require_folder(Path(cache), "--cache")
@@ -234,7 +234,7 @@ def extract(
         )
         if compile_backbone:
             backbone.compile()
-        remark(f"{dataset.name}: {len(dataset)} pictures, {backbone.name}")
+        remark(f"{dataset.name}: {len(dataset)} images, {backbone.name}")
         work = _Work(
             backbone=backbone,
             common={
@@ -266,7 +266,7 @@ def extract(
         remark(profile_text(work.times.seconds, time.perf_counter() - started))
     if failed > max_failures:
         remark(
-            f"declip-pipe: {failed} of {len(dataset)} pictures could "
+            f"declip-pipe: {failed} of {len(dataset)} images could "
             f"not be used, --max-failures is {max_failures}; the store holds the others"
         )
         raise typer.Exit(1)
@@ -312,7 +312,7 @@ class _Work:
     def extract(self, dataset: "Dataset", view: "View") -> tuple[str, int]:
         """Make the view's store and say what came of it.
 
-        Returns where it is and how many pictures failed.
+        Returns where it is and how many images failed.
         """
         from declip_pipeline.extraction.extract import extract as extract_store
         from stages.screen import progress, remark, result

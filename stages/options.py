@@ -11,7 +11,7 @@ from declip_pipeline.options import DeviceName, LayoutName
 
 
 def finite(value: float) -> float:
-    """A callback of options that are numbers: refuses inf and nan, which pass every limit."""
+    """Refuse inf and nan, which pass every limit: a callback of options that are numbers."""
     if not math.isfinite(value):
         raise InputError(f"{value} is not a number that can be used; expected a finite one")
     return value
@@ -122,9 +122,9 @@ def require_folder(path: Path, option: str) -> None:
 
 
 def comma_separated(text: str | None) -> list[str] | None:
-    """The items of a comma-separated option; None where it was not given.
+    """Return the items of a comma-separated option; None where it was not given.
 
-    Raises `InputError` for an empty item: what it should stand for is anyone's guess.
+    Raises `InputError` for an empty item.
     """
     if text is None:
         return None
@@ -140,7 +140,7 @@ def fake_is_white(polarity: Polarity | None) -> bool | None:
 
 
 def percents(text: str | None) -> tuple[int, int, int] | None:
-    """The percents of `--assign-splits`. Raises `InputError` for anything else."""
+    """Return the percents of `--assign-splits`. Raises `InputError` for anything else."""
     if text is None:
         return None
     parts = text.split(",")

@@ -64,7 +64,7 @@ def ls(
 
 
 def _iou(run: "ListedRun", dataset: str, split: str) -> float | None:
-    """The mean IoU of a run's evaluation, of several of a dataset (dtypes, views) the first."""
+    """Return the mean IoU of a run's first evaluation on a dataset's split."""
     found = [one.iou for one in run.evaluations if (one.dataset, one.split) == (dataset, split)]
     return found[0] if found else None
 

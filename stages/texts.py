@@ -1,4 +1,4 @@
-"""The names that a command line has for the parameters of the library, and messages told in them.
+"""Flags of the library's parameters, and messages of the library with flags in them.
 
 The library's messages name a parameter as Python has it, in backquotes: `batch_size`,
 `overwrite=True`. On the screen these are flags.
@@ -56,12 +56,12 @@ _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
 
 
 def flags_of(name: str) -> tuple[str, ...]:
-    """All flags of a parameter."""
+    """Return all flags of a parameter."""
     return FLAGS.get(name, (f"--{name.replace('_', '-')}",))
 
 
 def flag_of(name: str) -> str:
-    """The flag of a parameter that messages name."""
+    """Return the flag of a parameter that messages name."""
     return flags_of(name)[0]
 
 
@@ -96,5 +96,5 @@ def _typed(name: str, value: Any) -> str:
 
 @cache
 def parameters() -> frozenset[str]:
-    """Every name that `spelled` takes for a parameter."""
+    """Return every name that `spelled` takes for a parameter."""
     return PLAIN.union(FLAGS, training_fields())

@@ -33,7 +33,7 @@ def open_pixels(name: str, weights: str | None) -> NetworkBackbone:
         )
     if weights is not None:
         raise InputError(
-            f"weights {weights!r} for {name}, which is the picture itself and has none; leave "
+            f"weights {weights!r} for {name}, which is the image itself and has none; leave "
             "`weights` out"
         )
     side = int(match[1])

@@ -101,7 +101,7 @@ def known_backbones() -> list[str]:
         "ViT-L/14,RN50 (a fusion)",
         "ARCH/TAG (open_clip, as ViT-B-32/laion2b_s34b_b79k)",
         "timm:NAME or timm:NAME.TAG (as timm:vit_small_patch14_dinov2.lvd142m)",
-        "pixels:299 (the picture itself, of any side, for patch-forensics)",
+        "pixels:299 (the image itself, of any side, for patch-forensics)",
         "CLIP:from-file (OpenAI layout, with `weights`)",
     ]
 

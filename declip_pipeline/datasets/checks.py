@@ -50,7 +50,7 @@ def check_sizes(scan: Scan) -> None:
         raise InputError(
             f"{sample.image} has {size_text(sizes[rows[0]])} pixels and its mask {sample.mask} "
             f"{size_text(scan.mask_sizes[rows[0]])} ({len(rows)} of {len(sizes)} samples differ "
-            "so); a mask must have the size of its picture, resize one of them"
+            "so); a mask must have the size of its image, resize one of them"
         )
 
 

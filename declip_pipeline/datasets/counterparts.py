@@ -170,12 +170,12 @@ def polarity_problems(dataset: Dataset, compared: Compared) -> list[str]:
         agreeing, flipped = votes([one for group in wrong for one in compared[group]])
         return [
             f"masks of the opposite polarity: {colour} is read as fake, but in {flipped} of "
-            f"{agreeing + flipped} compared with real pictures what differs is {other}; pass "
+            f"{agreeing + flipped} compared with real images what differs is {other}; pass "
             f"`fake_is_white={not dataset.fake_is_white}`"
         ]
     return [
         f"masks of the opposite polarity in {group}: in {flipped} of {agreeing + flipped} compared "
-        "with real pictures what differs is called real; invert these masks"
+        "with real images what differs is called real; invert these masks"
         for group, (agreeing, flipped) in ((group, votes(compared[group])) for group in wrong)
     ]
 

@@ -113,7 +113,7 @@ def list_dataset(
     )
     if not len(dataset):
         raise InputError(
-            f"no picture under {path} has a mask of its name; expected {chosen.expected}"
+            f"no image under {path} has a mask of its name; expected {chosen.expected}"
         )
     if assign_splits is None:
         return dataset
@@ -141,7 +141,7 @@ def recognise_layout(path: str | Path, layout: str = AUTO) -> str:
 
 def _root(path: Path) -> Path:
     if not path.exists():
-        raise InputError(f"{path} does not exist; expected the folder of a data set, or its list")
+        raise InputError(f"{path} does not exist; expected the folder of a dataset, or its list")
     # Links keep their names, which is what people name datasets by; "." and ".." have none.
     return path.absolute() if path.name not in ("", "..") else path.resolve()
 
@@ -153,11 +153,11 @@ def _recognised(root: Path) -> str:
             return name
     expected = ", or ".join(layout.expected for layout in layouts.values())
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; expected {expected}, or a data set's folder")
+        raise InputError(f"{root} is not a folder; expected {expected}, or a dataset's folder")
     count = len(list_images(root))
     if not count:
-        raise InputError(f"no pictures found under {root}; expected {expected}")
+        raise InputError(f"no images found under {root}; expected {expected}")
     raise InputError(
-        f"{root} holds {count} picture{'s' if count > 1 else ''} in no known layout; "
+        f"{root} holds {count} image{'s' if count > 1 else ''} in no known layout; "
         f"expected {expected}"
     )

@@ -69,7 +69,7 @@ class WholeNetwork(nn.Module):
         }
         if len(ways) > 1:
             raise InputError(
-                f"its backbones see pictures of {' and '.join(ways)}; one graph takes one picture, "
+                f"its backbones see images of {' and '.join(ways)}; one graph takes one image, "
                 "so such a run cannot be exported to ONNX"
             )
         for backbone in backbones:

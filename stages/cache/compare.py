@@ -16,14 +16,16 @@ def compare(
     ],
     second: Annotated[
         str,
-        typer.Argument(metavar="STORE_B", help="The same pictures and backbone, another dtype."),
+        typer.Argument(metavar="STORE_B", help="The same images and backbone, another dtype."),
     ],
     run: Annotated[
         list[Path] | None,
-        typer.Option(metavar="RUN", help="A run to judge on both stores' test split; repeatable."),
+        typer.Option(
+            metavar="RUN", help="A run to evaluate on both stores' test split; repeatable."
+        ),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=1, help="Pictures to compare features of, drawn by a fixed seed.")
+        int, typer.Option(min=1, help="Images to compare features of, drawn by a fixed seed.")
     ] = 256,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -48,9 +50,9 @@ def compare(
             layers.append(layer)
             tell(len(layers), total)
         tell(total, total)
-    judged = [_evaluated(path, stores, device) for path in run or []]
+    evaluated = [_evaluated(path, stores, device) for path in run or []]
     if as_json:
-        json_result({"layers": [asdict(layer) for layer in layers], "runs": judged})
+        json_result({"layers": [asdict(layer) for layer in layers], "runs": evaluated})
         return
     dtypes = [store.identity.dtype for store in stores]
     rows = [
@@ -67,10 +69,10 @@ def compare(
     ]
     size, rate = [f"{d} kB/image" for d in dtypes], [f"{d} images/s" for d in dtypes]
     result(format_table(["layer", *size, "ratio", *rate, "error", "largest", "cosine"], rows))
-    if judged:
+    if evaluated:
         table = [
             [one["run"], f"{one['iou'][0]:.2f}", f"{one['iou'][1]:.2f}", f"{one['change']:+.2f}"]
-            for one in judged
+            for one in evaluated
         ]
         header = ["run", *(f"IoU on {dtype}" for dtype in dtypes), "change"]
         result(f"\n{format_table(header, table)}")

@@ -1,4 +1,4 @@
-"""`declip-pipe cache verify`: find what is wrong with a store, and mend it."""
+"""`declip-pipe cache verify`: find damage in a store, and repair it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,8 +71,8 @@ def verify(
     found = verified()
     for problem in found.problems:
         result(_line(problem))
-    mendable = sum(problem.is_repairable for problem in found.problems)
-    if mendable and repair:
+    repairable = sum(problem.is_repairable for problem in found.problems)
+    if repairable and repair:
         from declip_pipeline.compute import choose_device
         from declip_pipeline.extraction.repair import repair_store
 
@@ -85,12 +85,12 @@ def verify(
                 device=str(choose_device(device)),
                 progress=tell,
             )
-        remark(f"repaired {_count(mendable)}; verifying again")
+        remark(f"repaired {_count(repairable)}; verifying again")
         found = verified()
         for problem in found.problems:
             result(f"remains: {_line(problem)}")
-    elif mendable:
-        remark(f"--repair mends {mendable} of {_count(len(found.problems))}")
+    elif repairable:
+        remark(f"--repair repairs {repairable} of {_count(len(found.problems))}")
     if found.problems:
         result(_count(len(found.problems)))
         raise typer.Exit(1)
