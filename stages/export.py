@@ -73,12 +73,12 @@ def export(
         export_published(folder, checkpoint)
         result(str(checkpoint))
     if onnx is not None:
-        _export_onnx(folder, onnx, _pictures(check_on), weights)
+        _export_onnx(folder, onnx, _images(check_on), weights)
         result(str(onnx))
 
 
 def _export_onnx(
-    run: "RunFolder", file: Path, pictures: "list[np.ndarray]", weights: list[str] | None
+    run: "RunFolder", file: Path, images: "list[np.ndarray]", weights: list[str] | None
 ) -> None:
     from declip_pipeline.exchange.onnx import WholeNetwork, export_onnx
     from declip_pipeline.extraction.recorded_backbones import open_run_backbones
@@ -94,7 +94,7 @@ def _export_onnx(
     difference = export_onnx(
         file,
         network,
-        pictures,
+        images,
         about={
             "preprocessing": network.preprocessing.to_json(),
             "decoder_type": decoder.decoder_type,
@@ -103,11 +103,11 @@ def _export_onnx(
     )
     remark(
         f"onnxruntime and torch differ by at most {difference:.2g} in a probability, "
-        f"on {len(pictures)} images"
+        f"on {len(images)} images"
     )
 
 
-def _pictures(paths: list[Path] | None) -> "list[np.ndarray]":
+def _images(paths: list[Path] | None) -> "list[np.ndarray]":
     """Return the images to check a graph on: those given, or installed photographs."""
     from declip_pipeline.images.decode import decode_image
 
@@ -115,13 +115,13 @@ def _pictures(paths: list[Path] | None) -> "list[np.ndarray]":
         from declip_pipeline.datasets.demo.photographs import PHOTOGRAPHS, locate
 
         paths = list(locate([one for one in PHOTOGRAPHS if one.split == "test"]).values())
-    pictures = []
+    images = []
     for path in paths:
         try:
-            pictures.append(decode_image(path))
+            images.append(decode_image(path))
         except ImageError as error:
             raise InputError(f"{path}: {error}; name another image with --check-on") from error
-    return pictures
+    return images
 
 
 def _require_free(file: Path, overwrite: bool) -> None:

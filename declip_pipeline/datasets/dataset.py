@@ -136,7 +136,7 @@ class Dataset:
         return asked
 
     def _generators_of_splits(self) -> str:
-        """The generators of each split, as a user reads them."""
+        """Return a text of each split's generators, for messages."""
         found: dict[str, list[str]] = {}
         for split, generator in self.samples.rows_by("split", "generator"):
             found.setdefault(split, []).append(generator)

@@ -50,7 +50,7 @@ class GroupFacts:
 
 @dataclass
 class Findings:
-    """One line each. A dataset with problems would spoil a result; notes are good to know."""
+    """Findings, a line each: problems would spoil a result, notes are good to know."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

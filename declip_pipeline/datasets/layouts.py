@@ -17,7 +17,7 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class _Layout:
-    """One layout: how it is recognised, read and described."""
+    """Layout: functions that recognise and read it, and its description."""
 
     recognises: Callable[[Path], bool]
     read: Callable[..., Dataset]

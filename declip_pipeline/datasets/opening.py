@@ -113,7 +113,7 @@ def scanned_dataset(
 
 
 def _large_shares(dataset: Dataset, compared: Compared, max_megapixels: float) -> list[str]:
-    """A line for each generator that nothing proves and whose masks call most pixels fake."""
+    """Return a line for each unproved generator whose masks call most pixels fake."""
     proved = {(g.source, g.generator) for g, found in compared.items() if sum(votes(found))}
 
     def share(row: int) -> float | None:

@@ -242,7 +242,7 @@ def _generator(
 
 
 def _relative_paths(folder: Path, paths: Sequence[str]) -> tuple[Path, dict[str, str]]:
-    """The nearest folder that holds all, `folder` where it does, and each path below it."""
+    """Return the nearest folder that holds all paths, and each path relative to that folder."""
     start = os.path.normpath(folder)
     # A link in a path keeps its name, so that the root is the folder that the table means.
     absolute = {

@@ -229,7 +229,7 @@ def _misfit(decoder_type: str, shape: FeatureShape, tensors: Mapping[str, Tensor
 
 
 def _backbone_fits(arch: str, visual: Mapping[str, Tensor]) -> bool:
-    """Whether a file's backbone weights can be those of a published arch; a fusion saved none."""
+    """Return whether backbone weights can be those of a published arch; a fusion saved none."""
     if not visual:
         return True
     if arch == VIT:
