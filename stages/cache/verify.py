@@ -90,7 +90,7 @@ def verify(
         for problem in found.problems:
             result(f"remains: {_line(problem)}")
     elif repairable:
-        remark(f"--repair repairs {repairable} of {_count(len(found.problems))}")
+        remark(f"--repair can repair {repairable} of {_count(len(found.problems))}")
     if found.problems:
         result(_count(len(found.problems)))
         raise typer.Exit(1)
