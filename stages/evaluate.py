@@ -10,7 +10,6 @@ from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
     MACHINE,
-    Device,
     DeviceOption,
     comma_separated,
 )
@@ -79,7 +78,7 @@ def evaluate(
             rich_help_panel=MACHINE,
         ),
     ] = 64,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Evaluate runs on the fakes of stores, at each mask's own size.
 
@@ -116,7 +115,7 @@ def evaluate(
     from stages.screen import progress, remark, result
 
     aliases = parse_aliases(alias or [])
-    chosen = choose_device(device.value)
+    chosen = choose_device(device)
     task: Task = "detection" if detection else "localization"
     selection = Selection(
         on,

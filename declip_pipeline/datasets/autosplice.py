@@ -52,7 +52,7 @@ def read_autosplice(root: Path, *, name: str, fake_is_white: bool, allow_unpaire
             else:
                 alone.append(image)
     if not found and not alone:
-        raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
+        raise InputError(f"no images found under {root}; expected {EXPECTED}")
     masks_alone = [mask for number, mask in mask_of.items() if number not in used]
     if not allow_unpaired:
         require_paired(str(root), alone, masks_alone, rule=_RULE)

@@ -55,7 +55,7 @@ def read_dolos(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bo
         alone += [branch.images + image for image in pairing.images_without_mask]
         masks_alone += [branch.masks + mask for mask in pairing.masks_without_image]
     if not found and not alone:
-        raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
+        raise InputError(f"no images found under {root}; expected {EXPECTED}")
     if not allow_unpaired:
         require_paired(str(root), alone, masks_alone)
     images = [branch.images + image for branch, image, _ in found]

@@ -26,7 +26,7 @@ def read_unmasked(root: Path, *, name: str, fake_is_white: bool, allow_unpaired:
     """
     images = list_images(root)
     if not images:
-        raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
+        raise InputError(f"no images found under {root}; expected {EXPECTED}")
     samples = Samples.from_columns(
         images,
         split=splits_of_paths(str(root), images, images),

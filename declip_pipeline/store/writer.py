@@ -91,7 +91,7 @@ class StoreWriter:
                 self._begin(header, samples)
         self._open()
         if self.header.identity.sha256 != identity.sha256:
-            raise StoreError(f"{location} holds another store; pass --overwrite to replace it")
+            raise StoreError(f"{location} holds another store; pass `overwrite=True` to replace it")
 
     @classmethod
     def reopen(cls, location: str) -> "StoreWriter":
@@ -167,8 +167,8 @@ class StoreWriter:
             pictures = sum(len(self.shard_rows(shard)) for shard in shards)
             raise StorageFullError(
                 f"the store needs {needed / 1e6:,.0f} MB for {pictures} pictures, "
-                f"{free / 1e6:,.0f} MB are free at {self.location}; choose fewer --layers, "
-                "a smaller --dtype, another --cache, or free some space"
+                f"{free / 1e6:,.0f} MB are free at {self.location}; choose fewer `layers`, "
+                "a smaller `dtype`, another `cache`, or free some space"
             )
 
     def write_shard(
@@ -348,6 +348,6 @@ def _finite(
         if not is_finite(array, value):
             raise StoreError(
                 f"{array.name} has a non-finite value in row {row} as {dtype}; "
-                "use --dtype float32 if it overflows, or check the weights"
+                'use `dtype="float32"` if it overflows, or check the weights'
             )
         yield value

@@ -67,7 +67,7 @@ def test_two_folders_for_one_purpose_are_refused(tmp_path: Path) -> None:
 
 def test_folders_without_pictures(tmp_path: Path) -> None:
     touch(tmp_path, "images/readme.txt", "masks/a.png")
-    with pytest.raises(InputError, match=f"^no pictures found under {tmp_path}/images; expected"):
+    with pytest.raises(InputError, match=f"^no images found under {tmp_path}/images; expected"):
         read(tmp_path)
 
 
@@ -76,8 +76,9 @@ def test_unpaired_is_an_error_or_listed(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path)
     assert str(caught.value) == (
-        f"{tmp_path} holds 1 picture (images/b.png) without a mask and 1 mask (masks/c.png) "
-        "without a picture; a mask has its picture's name, pass --allow-unpaired to leave these out"
+        f"{tmp_path} holds 1 image (images/b.png) without a mask and 1 mask (masks/c.png) "
+        "without an image; a mask has its image's name, pass `allow_unpaired=True` to leave "
+        "these out"
     )
     dataset = read(tmp_path, allow_unpaired=True)
     assert [s.id for s in dataset.samples] == ["images/a"]
@@ -112,7 +113,7 @@ def test_coco_sd_without_masks(tmp_path: Path) -> None:
         "same names"
     )
     (root / "masks").mkdir()
-    with pytest.raises(InputError, match=r"holds 1 picture \(images/train/9.jpg\) without a mask"):
+    with pytest.raises(InputError, match=r"holds 1 image \(images/train/9.jpg\) without a mask"):
         list_dataset(root)
 
 
@@ -140,9 +141,9 @@ def test_tp_gt_of_other_names_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         list_dataset(root)
     assert str(caught.value) == (
-        f"{root} holds 1 picture (Tp/a.jpg) without a mask and 1 mask (Gt/c.png) without a "
-        "picture; a mask has its picture's name, or that name and _gt or _mask, "
-        "pass --allow-unpaired to leave these out"
+        f"{root} holds 1 image (Tp/a.jpg) without a mask and 1 mask (Gt/c.png) without an "
+        "image; a mask has its image's name, or that name and _gt or _mask, "
+        "pass `allow_unpaired=True` to leave these out"
     )
     (root / "Gt").rename(root / "truth")
     with pytest.raises(InputError, match="has no Gt/ folder; expected Tp/ and Gt/ side by side"):

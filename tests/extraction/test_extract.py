@@ -165,7 +165,7 @@ def test_values_beyond_float16_are_refused(shared_dataset, tiny_backbone, tmp_pa
         return {name: values * 1e6 for name, values in forward(self, images, layers).items()}
 
     monkeypatch.setattr(type(tiny_backbone), "features", large)
-    with pytest.raises(StoreError, match="non-finite value in row 0 as float16; use --dtype float"):
+    with pytest.raises(StoreError, match='non-finite value in row 0 as float16; use `dtype="float'):
         run(shared_dataset, tiny_backbone, tmp_path)
     shutil.rmtree(tmp_path)
     run(shared_dataset, tiny_backbone, tmp_path, dtype="float32")
@@ -258,7 +258,9 @@ def test_a_picture_of_another_size_than_when_it_was_listed_is_refused(
     sizes[4] = 0
     samples = opened.samples.replace(height=sizes[:, 0], width=sizes[:, 1])
     opened = replace(opened, samples=samples)
-    with pytest.raises(StoreError, match=r"has \d+x\d+ pixels, and had 0x0 when .* --overwrite"):
+    with pytest.raises(
+        StoreError, match=r"has \d+x\d+ pixels, and had 0x0 when .* `overwrite=True`"
+    ):
         extract(opened, tiny_backbone, layers=["layer0"], root=tmp_path)
 
 

@@ -355,7 +355,7 @@ def test_no_credentials(try_to_extract, server, bucket, monkeypatch):
 
 
 def test_a_bucket_that_is_not_there(refused, server, tmp_path):
-    # Said before anything is read: these pictures are not there either.
+    # Said before anything is read: these images are not there either.
     line = refused(
         *("extract", tmp_path / "nowhere", "--arch", "efficientnet-lite0"),
         *("--cache", "s3://no-such-bucket/cache"),
