@@ -25,7 +25,6 @@ FLAGS = {
     "root": ("--cache",),
     "data_root": ("--data",),
     "splits": ("--split",),
-    "aliases": ("--alias",),
     "out": ("-o", "--out"),
     "images": ("-i", "--images"),
     "changes": ("--set",),
