@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.features import StoredFeatures, to_device
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.inputs import FeatureSource
 
 # A slice of a batch to what is stored of it. Cheap to call for parts: rows of a resident layer are
 # gathered then, and stay in the processor's cache until they are used.

@@ -12,7 +12,7 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.features import StoredFeatures
 from declip_pipeline.feeding.batch import Batch, Features, Targets
 from declip_pipeline.feeding.column import Column, Part, Stored, in_place, read_ahead
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.feeding.tiers import TIERS, choose_tier
 from declip_pipeline.store.format import TARGET_SIZE
 from declip_pipeline.store.reader import Store

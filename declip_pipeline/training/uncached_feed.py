@@ -19,8 +19,8 @@ from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
 from declip_pipeline.features import StoredFeatures, to_device
 from declip_pipeline.feeding.batch import Batch, Features
 from declip_pipeline.feeding.column import in_place, read_ahead
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import TargetKind, labels_as_targets
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store.reader import Store
 

@@ -7,8 +7,8 @@ import torch
 from declip_pipeline.compute import permutation
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding import column, tiers
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.feeding.tiers import available_memory, choose_tier
 
 LAYER = FeatureSource("layer2")
