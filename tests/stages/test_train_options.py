@@ -111,11 +111,11 @@ def test_rows_beside_are_those_of_the_same_pictures(tiny_store, beside, cpu, mon
     # As of a store that grew: the same samples in another order.
     turned = Store(beside.location)
     order = list(reversed(range(len(turned.samples))))
-    monkeypatch.setattr(turned, "samples", [turned.samples[row] for row in order])
-    read = turned.begin_reading_layer
+    monkeypatch.setattr(turned, "samples", turned.samples.take(order))
+    read = turned.read_layer
     monkeypatch.setattr(
         turned,
-        "begin_reading_layer",
+        "read_layer",
         lambda layer, rows: read(layer, [order[row] for row in rows]),
     )
     rows = tiny_store.fake_rows("train")

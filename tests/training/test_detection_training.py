@@ -100,7 +100,7 @@ def test_named_generators_are_told_from_all_real_pictures(mixed_store, tmp_path)
 
 @pytest.mark.parametrize("tier", ["memory", "stream"])
 def test_a_feed_of_labels_reads_no_masks(mixed_store, cpu, tier, monkeypatch):
-    monkeypatch.setattr(mixed_store, "begin_reading_targets", None)
+    monkeypatch.setattr(mixed_store, "read_targets", None)
     rows, source = mixed_store.fake_and_real_rows("train"), FeatureSource("layer1")
     feed = Feed([(mixed_store, rows)], [source], device=cpu, tier=tier, targets="labels")
     order = np.arange(26)[::-1].copy()
