@@ -91,6 +91,10 @@ def compare(
     those of the stores that hold its features; of several with the same images, on the first.
     Nothing is written.
 
+    Example:
+        >>> comparison = compare("runs/one", "runs/other", store)
+        >>> [(one.metric, one.difference) for one in comparison.means]
+
     Args:
         first: A run, or several that differ in their seed alone.
         second: As `first`.
