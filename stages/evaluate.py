@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.scores import Task
     from declip_pipeline.evaluation.selection import Selection
-    from declip_pipeline.training.run_folder import RunFolder
+    from declip_pipeline.training.run import Run
 
 
 def evaluate(
@@ -167,7 +167,7 @@ def evaluate(
 
 
 def _check_domains(
-    runs: "Sequence[RunFolder]", selection: "Selection", aliases: Mapping[str, str]
+    runs: "Sequence[Run]", selection: "Selection", aliases: Mapping[str, str]
 ) -> None:
     """Check the aliases, and say of which runs the datasets are not known."""
     from declip_pipeline.evaluation.groups import learned_generators, require_known_aliases

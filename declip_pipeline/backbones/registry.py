@@ -44,6 +44,11 @@ def open_backbone(
 ) -> "Backbone":
     """Open a frozen backbone by name.
 
+    Example:
+        >>> backbone = open_backbone("CLIP:ViT-L/14", device="cuda", precision="bfloat16")
+        >>> backbone.layers["layer20"].array_shape  # (tokens, channels), class token first
+        (257, 1024)
+
     Args:
         name: The paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", open_clip's
             "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file", or an entry

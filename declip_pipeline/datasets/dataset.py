@@ -19,6 +19,12 @@ LONGEST_NAME = 100
 class Dataset:
     """Images with what is known of them, sorted by id; paths are relative to `root`.
 
+    `open_dataset` makes one of a folder or a list, `from_table` of a table.
+
+    Example:
+        >>> rows = [{"image": "a.jpg", "mask": "a.png"}, {"image": "b.jpg", "mask": None}]
+        >>> dataset = Dataset.from_table(rows, root="photos")
+
     Args:
         name: Names the folder of the dataset's stores.
         root: Folder that holds all images and masks.

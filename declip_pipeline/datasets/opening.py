@@ -44,6 +44,10 @@ def open_dataset(
     Where `fake_is_white` is None, some fakes of each generator and split are also compared with the
     real images that they were made from.
 
+    Example:
+        >>> dataset = open_dataset("DATA", splits=["train", "valid"])
+        >>> len(dataset), dataset.generators
+
     Args:
         path: A folder in one of the known layouts, a folder of images without masks, or a list
             (.json, .csv).

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from declip_pipeline.evaluation.cells import Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.table import Estimate, domain_estimates
+from declip_pipeline.evaluation.table import domain_estimates
 from declip_pipeline.files import write_text
 from declip_pipeline.sweeps.grid import CellResult
 

@@ -2,25 +2,31 @@
 
 import csv
 import json
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.errors import IdentityMismatchError, InputError, UnknownNameError
+from declip_pipeline.errors import (
+    DeclipError,
+    IdentityMismatchError,
+    InputError,
+    UnknownNameError,
+)
 from declip_pipeline.evaluation import evaluate as evaluation_module
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.selection import Selection, distinct_runs
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import train_run
 
 
 @pytest.fixture(scope="module")
 def run(mixed_store, tmp_path_factory):
-    return localization_run(
+    return train_run(
         TrainingData([mixed_store], device=torch.device("cpu")),
         tmp_path_factory.mktemp("runs"),
         layer="layer1",
@@ -54,6 +60,12 @@ def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
         evaluation.mean("iuo")
     with pytest.raises(UnknownNameError, match="unknown generator of the evaluation 'lam'"):
         evaluation.interval("iou", generator="lam")
+
+
+def test_a_data_frame_needs_pandas(run, mixed_store, cpu, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(DeclipError, match=r"pandas is not installed; .* take `to_arrow\(\)`"):
+        evaluate(run, mixed_store, device=cpu).to_pandas()
 
 
 def test_nothing_is_written_before_it_is_saved(run, mixed_store, cpu, tmp_path):
