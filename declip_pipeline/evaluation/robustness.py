@@ -26,9 +26,9 @@ from declip_pipeline.evaluation.selection import (
 from declip_pipeline.evaluation.table import seed_groups
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
+from declip_pipeline.store.catalog import find_view_stores, folder_of
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store
-from declip_pipeline.store.view_stores import find_view_stores, folder_of
 from declip_pipeline.training.run_folder import RunFolder
 
 FAMILIES = ("jpeg", "blur", "resize", "noise", "jitter")

@@ -7,7 +7,7 @@ import typer
 from stages.cache.ls import JsonOption
 
 if TYPE_CHECKING:
-    from declip_pipeline.store.listing import StoreDetails
+    from declip_pipeline.store.catalog import StoreDetails
 
 
 def info(
@@ -20,7 +20,7 @@ def info(
     """Say what a store holds: identity, provenance, size of each array, samples and failures."""
     import json
 
-    from declip_pipeline.store.listing import describe_store
+    from declip_pipeline.store.catalog import describe_store
     from stages.screen import result
 
     details = describe_store(store)

@@ -16,7 +16,7 @@ def ls(
     """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
     import json
 
-    from declip_pipeline.store.listing import list_stores
+    from declip_pipeline.store.catalog import list_stores
     from stages.cache.table import format_table
     from stages.screen import remark, result
 
