@@ -55,11 +55,9 @@ def estimate_extraction(plan: StorePlan, backbone: Backbone, *, batch_size: int)
     """
     reuse = match_rows(plan.samples, plan.identity, plan.earlier)
     done = _are_done(plan)
-    computed = [
-        row
-        for row, is_done in enumerate(done.tolist())
-        if not is_done and not all(reuse.has(row, layer) for layer in plan.layers)
-    ]
+    everything = range(len(plan.samples))
+    is_there = np.all([reuse.have(everything, layer) for layer in plan.layers], axis=0)
+    computed = np.flatnonzero(~done & ~is_there).tolist()
     # A few first: they warm up the device and tell how many more the trials can take.
     seconds, row_bytes = _trial(
         plan, backbone, _spread(range(len(plan.samples)), FEWEST), batch_size

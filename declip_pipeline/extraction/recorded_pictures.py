@@ -4,6 +4,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
+
 from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import StoreError
@@ -43,7 +45,9 @@ class RecordedPictures:
         then: that they cannot be now is a `StoreError`. Those in `unlimited` were read or refused
         with another limit, so `max_megapixels` is not for them.
         """
-        row_of = {name: row for row, name in enumerate(self._samples.ids)}
+        special = np.array(sorted({*failures, *usable, *unlimited}), np.int64)
+        ids = self._samples.take(special).ids
+        row_of = dict(zip(ids, special.tolist(), strict=True))
         with_limit, without = (
             sample_reader(
                 root=self._root,
@@ -56,7 +60,7 @@ class RecordedPictures:
         )
 
         def read(sample: Sample) -> ReadSample | str:
-            row = row_of[sample.id]
+            row = row_of.get(sample.id, -1)
             if row in failures:
                 return failures[row]
             found = without(sample) if row in unlimited else with_limit(sample)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StoreError
 from declip_pipeline.features import encode_features
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.header import StoreHeader, parse_header
 from declip_pipeline.store.identity import StoreIdentity, store_location
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import Storage, join_location, storage_at
@@ -35,29 +37,31 @@ class _SameShard:
 
 @dataclass(frozen=True)
 class EarlierStore:
-    """A complete store with some of the same pictures seen by the same backbone.
+    """A complete store with some of the same images seen by the same backbone.
 
-    `row_of` (N,) int64 gives for each row of the new store that which holds the same image and mask
-    here, -1 where none does. Its
-    layers are of use where `gives_layers`: not those of another view, or of a coarser dtype.
+    Args:
+        store: The store.
+        storage: Where it lies.
+        row_of: For each row of the new store, the row here of the same image and mask, -1 where
+            there is none; (N,) int64.
+        has_data: For each row of the new store, whether it has data here; (N,) bool.
+        gives_layers: Whether its layers are of use: not those of another view or a coarser dtype.
     """
 
     store: Store
     storage: Storage
     row_of: np.ndarray
+    has_data: np.ndarray
     gives_layers: bool
     _shards: dict[int, _SameShard | None] = field(default_factory=dict)
 
     def failure(self, row: int) -> str | None:
-        """Why the picture of a row of the new store could not be used, if it could not."""
+        """Return why the image of a row of the new store failed here, None where it did not."""
         return self.store.failures.get(int(self.row_of[row]))
 
-    def has(self, row: int, layer: str | None) -> bool:
-        """Whether a row of the new store has data here, and this layer of it (None for any)."""
-        if layer is not None and (not self.gives_layers or layer not in self.store.layers):
-            return False
-        own = int(self.row_of[row])
-        return own >= 0 and own not in self.store.failures
+    def gives(self, layer: str | None) -> bool:
+        """Return whether rows with data have this layer (None for any)."""
+        return layer is None or (self.gives_layers and layer in self.store.layers)
 
     def stored_shard(
         self, array: fmt.RowArray, rows: range, failures: Mapping[int, str], rows_per_shard: int
@@ -85,7 +89,7 @@ class EarlierStore:
         if not own or self.row_of[rows.start : rows.stop].tolist() != own:
             return None
         entry = json.loads(self.storage.read(fmt.ledger_key(shard)) or b"{}")
-        failures = {row for row in rows if self.failure(row) is not None}
+        failures = {row for row in rows if not self.has_data[row]}
         return _SameShard(shard, failures, entry.get("files", {}))
 
     def read_layer(self, layer: str, rows: Sequence[int], dtype: str) -> dict[str, np.ndarray]:
@@ -121,16 +125,29 @@ class EarlierStores:
         """Where those lie that gave something."""
         return [e.store.location for e in self._stores if e.store.location in self._gave]
 
-    def has(self, row: int, layer: str | None) -> bool:
-        """Whether one has data of a row of the new store, and this layer of it (None for any)."""
-        return any(earlier.has(row, layer) for earlier in self._stores)
+    def have(self, rows: range, layer: str | None) -> np.ndarray:
+        """Tell of rows of the new store whether one has data, and this layer (None for any).
 
-    def failure(self, row: int) -> str | None:
-        """Why a row of the new store could not be used by any, if one tried."""
-        if self.has(row, None):
-            return None
-        reasons = (earlier.failure(row) for earlier in self._stores)
-        return next((reason for reason in reasons if reason is not None), None)
+        Returns:
+            (len(rows),) bool.
+        """
+        found = np.zeros(len(rows), bool)
+        for earlier in self._stores:
+            if earlier.gives(layer):
+                found |= earlier.has_data[rows.start : rows.stop]
+        return found
+
+    def failures(self, rows: range) -> dict[int, str]:
+        """Return the reasons of those rows of the new store that some tried and none could use."""
+        if not any(earlier.store.failures for earlier in self._stores):
+            return {}
+        found = {}
+        for row in rows[0] + np.flatnonzero(~self.have(rows, None)):
+            reasons = (earlier.failure(row) for earlier in self._stores)
+            reason = next((reason for reason in reasons if reason is not None), None)
+            if reason is not None:
+                found[int(row)] = reason
+        return found
 
     def stored_shard(
         self, array: fmt.RowArray, rows: range, failures: Mapping[int, str], rows_per_shard: int
@@ -159,7 +176,9 @@ class EarlierStores:
     ) -> dict[int, _Values]:
         found: dict[int, _Values] = {}
         for earlier in self._stores:
-            own = [row for row in rows if row not in found and earlier.has(row, layer)]
+            if not earlier.gives(layer):
+                continue
+            own = [row for row in rows if row not in found and earlier.has_data[row]]
             if own:
                 self._gave.add(earlier.store.location)
                 arrays = read(earlier, own)
@@ -202,32 +221,50 @@ def find_earlier_stores(
     own = store_location(root, dataset, identity)
     folder, own_name = own.rsplit("/", 1)
     wanted = samples.content()
-    found: list[tuple[tuple[Any, ...], Store]] = []
-    for name in storage_at(folder).folders():
-        if name == own_name:
+    storage = storage_at(folder)
+    found: list[tuple[tuple[Any, ...], str]] = []
+    for name in storage.folders():
+        location = join_location(folder, name)
+        if name == own_name or not storage.exists(f"{name}/{fmt.COMPLETE}"):
             continue
         try:
-            store = Store(join_location(folder, name))
+            # The header first: opening a store reads its samples, 0.4 GB for a million.
+            header = parse_header(storage.read(f"{name}/{fmt.GROUP}"), location)
+            if not _is_of_same_files_and_backbone(header, identity, fake_is_white):
+                continue
+            shared = header.rows
+            if header.identity.manifest_sha256 != identity.manifest_sha256:
+                content = Store(location).samples.content()
+                shared = pc.sum(pc.is_in(content, value_set=wanted)).as_py() or 0
         except StoreError:
-            continue  # unfinished, or of another version: it has nothing to give
-        other = store.identity
-        same = (
-            other.weights_sha256 == identity.weights_sha256
-            and other.preprocessing == identity.preprocessing
-            and other.backbone == identity.backbone
-            and store.fake_is_white == fake_is_white
-        )
-        shared = pc.sum(pc.is_in(store.samples.content(), value_set=wanted)).as_py() or 0
+            continue  # damaged, or of another version: it has nothing to give
+        other = header.identity
         layers = len(set(other.layers) & set(identity.layers))
         useful = bool(layers) and _gives_layers(other, identity)
-        if same and shared:
-            others = len(store.samples) - shared
+        if shared:
+            others = header.rows - shared
             rank = (not useful, other.dtype != identity.dtype, -shared, others, -layers, name)
-            found.append((rank, store))
-    found.sort(key=lambda pair: pair[0])
-    useful_stores = [store for rank, store in found if not rank[0]]
-    # For masks and thumbnails, one is enough.
-    return useful_stores or [store for _, store in found[:1]]
+            found.append((rank, location))
+    opened: list[Store] = []
+    for (is_useless, *_), location in sorted(found):
+        # For masks and thumbnails, one is enough.
+        if is_useless and opened:
+            break
+        with suppress(StoreError):
+            opened.append(Store(location))
+    return opened
+
+
+def _is_of_same_files_and_backbone(
+    header: StoreHeader, identity: StoreIdentity, fake_is_white: bool
+) -> bool:
+    other = header.identity
+    return (
+        other.weights_sha256 == identity.weights_sha256
+        and other.preprocessing == identity.preprocessing
+        and other.backbone == identity.backbone
+        and header.fake_is_white == fake_is_white
+    )
 
 
 def match_rows(samples: Samples, identity: StoreIdentity, stores: Sequence[Store]) -> EarlierStores:
@@ -235,9 +272,12 @@ def match_rows(samples: Samples, identity: StoreIdentity, stores: Sequence[Store
     matched = []
     for store in stores:
         row_of = _find(samples, store.samples, with_id=True)
-        row_of = np.where(row_of >= 0, row_of, _find(samples, store.samples, with_id=False))
+        others = np.flatnonzero(row_of < 0)
+        if len(others):
+            row_of[others] = _find(samples.take(others), store.samples, with_id=False)
+        has_data = (row_of >= 0) & ~np.isin(row_of, list(store.failures))
         useful = _gives_layers(store.identity, identity)
-        matched.append(EarlierStore(store, storage_at(store.location), row_of, useful))
+        matched.append(EarlierStore(store, storage_at(store.location), row_of, has_data, useful))
     return EarlierStores(matched)
 
 
@@ -251,8 +291,11 @@ def _find(samples: Samples, among: Samples, *, with_id: bool) -> np.ndarray:
         ids = of.table.column("id").combine_chunks().cast(pa.binary())
         return pc.binary_join_element_wise(ids, content, b"/")
 
-    found = pc.index_in(keys(samples), value_set=keys(among))
-    return np.asarray(pc.fill_null(found, -1), np.int64)
+    wanted, known = keys(samples), keys(among)
+    # Another view has the same rows: to see that takes a tenth of a search. Ids occur once.
+    if with_id and wanted.equals(known):
+        return np.arange(len(samples))
+    return np.array(pc.fill_null(pc.index_in(wanted, value_set=known), -1), np.int64)
 
 
 def _gives_layers(earlier: StoreIdentity, identity: StoreIdentity) -> bool:

@@ -81,7 +81,7 @@ class ShardFiller:
 
     def stored_arrays(self, shard: int) -> set[str]:
         """The names of the arrays of a shard that will take no room, being stored already."""
-        plan = self._plan(shard)
+        plan = _ShardPlan(shard, {}, self._known_failures(shard), self._kept.get(shard, {}))
         return set(self._stored_arrays(plan, plan.failures))
 
     def fill(self, shards: Sequence[int]) -> Generator[int, None, None]:
@@ -124,18 +124,23 @@ class ShardFiller:
         ]
         # A picture is needed for what comes from it directly, too.
         pictures = not set(PICTURE_ARRAYS) & set(self.writer.arrays) <= set(kept)
-        computed, failures = {}, {}
-        for row in self.writer.shard_rows(shard):
-            # With the pictures at hand, one that failed before is tried again: limits may have
-            # changed.
-            reason = self._reuse.failure(row) if self._computer is None else None
-            if reason is not None:
-                failures[row] = reason
+        computed, failures = {}, self._known_failures(shard)
+        rows = self.writer.shard_rows(shard)
+        have_layer = {layer: self._reuse.have(rows, layer).tolist() for layer in wanted}
+        have_any = self._reuse.have(rows, None).tolist()
+        for place, row in enumerate(rows):
+            if row in failures:
                 continue
-            layers = tuple(layer for layer in wanted if not self._reuse.has(row, layer))
-            if layers or (pictures and not self._reuse.has(row, None)):
+            layers = tuple(layer for layer in wanted if not have_layer[layer][place])
+            if layers or (pictures and not have_any[place]):
                 computed[row] = layers
         return _ShardPlan(shard, computed, failures, kept)
+
+    def _known_failures(self, shard: int) -> dict[int, str]:
+        # With the images at hand, one that failed before is tried again: limits may have changed.
+        if self._computer is not None:
+            return {}
+        return self._reuse.failures(self.writer.shard_rows(shard))
 
     def _layer_arrays(self, layer: str) -> list[str]:
         """The names of the arrays that hold a layer."""

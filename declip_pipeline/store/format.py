@@ -13,6 +13,8 @@ FORMAT_VERSION = 3
 ATTRIBUTES = "declip_pipe"
 GROUP = "zarr.json"
 MANIFEST = "manifest.parquet"
+FORMER_MANIFEST = "manifest.json"
+"""Manifest of format versions 1 and 2, which are listed and removed, not read."""
 COMPLETE = "complete.json"
 LEDGER = "ledger/"
 LABELS, SIZES = "labels", "sizes"

@@ -67,13 +67,11 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
             f"{location or 'an empty path'} {what} and is not a feature store; expected what "
             "`declip-pipe extract` printed"
         )
-    try:
-        attributes = json.loads(group or b"{}")["attributes"][fmt.ATTRIBUTES]
-        version = attributes["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
+    version = format_version_of(group)
+    if version is None:
         raise StoreError(
             f"{location} is not a feature store; expected what `declip-pipe extract` printed"
-        ) from error
+        )
     if version != fmt.FORMAT_VERSION:
         newer = isinstance(version, int) and version > fmt.FORMAT_VERSION
         remedy = "upgrade declip-pipe" if newer else "extract it again"
@@ -81,6 +79,7 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
             f"{location} has store format version {version}, this program reads "
             f"{fmt.FORMAT_VERSION}; {remedy}"
         )
+    attributes = json.loads(group or b"")["attributes"][fmt.ATTRIBUTES]
     try:
         identity = StoreIdentity.from_json(attributes["identity"])
         header = StoreHeader(
@@ -109,6 +108,14 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
             "extract it again with `overwrite=True`"
         )
     return header
+
+
+def format_version_of(group: bytes | None) -> Any:
+    """Return the format version in the bytes of a `zarr.json`; None where it has none."""
+    try:
+        return json.loads(group or b"")["attributes"][fmt.ATTRIBUTES]["format_version"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def read_samples(content: bytes | None, location: str) -> Samples:

@@ -127,16 +127,14 @@ class LocalStorage(Storage):
         with self.errors("read", key):
             return (self.folder / key).is_file()
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self, folder: str = "") -> dict[str, int]:
         found: dict[str, int] = {}
-        with self.errors("list", ""):
-            for folder, _, names in os.walk(self.folder, onerror=_unless_gone):
-                for name in names:
-                    file = Path(folder, name)
+        with self.errors("list", folder):
+            for key, file in self._files_below(folder):
+                if not file.name.endswith(PARTIAL):
                     # What goes meanwhile was not there; a link to nowhere is no file.
                     with suppress(FileNotFoundError):
-                        if file.is_file() and not name.endswith(PARTIAL):
-                            found[file.relative_to(self.folder).as_posix()] = file.stat().st_size
+                        found[key] = file.stat().st_size
         return dict(sorted(found.items()))
 
     def folders(self) -> list[str]:
@@ -159,9 +157,10 @@ class LocalStorage(Storage):
 
     def remove_leftovers(self) -> None:
         with self.errors("remove", ""):
-            for file in list(self.folder.rglob(f".*{PARTIAL}")):
-                file.unlink(missing_ok=True)
-                _flush_folder(file.parent)
+            for key, file in list(self._files_below("")):
+                if file.name.startswith(".") and file.name.endswith(PARTIAL):
+                    self.delete(key)
+                    _flush_folder((self.folder / key).parent)
 
     def free_bytes(self) -> int:
         with self.errors("ask for free space at", ""):
@@ -188,6 +187,22 @@ class LocalStorage(Storage):
             yield
         finally:
             os.close(descriptor)
+
+    def _files_below(self, folder: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        """Every file below a folder with its key. Folders behind links are not entered."""
+        waiting = [f"{folder}/" if folder else ""]
+        while waiting:
+            below = waiting.pop()
+            try:
+                entries = os.scandir(self.folder / below)
+            except FileNotFoundError:
+                continue
+            with entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(f"{below}{entry.name}/")
+                    elif entry.is_file():
+                        yield below + entry.name, entry
 
     def _open(self, key: str) -> "_OpenFile | None":
         with self._files_lock:
@@ -266,11 +281,6 @@ class _OpenFile:
         descriptor = getattr(self, "descriptor", None)
         if descriptor is not None:
             os.close(descriptor)
-
-
-def _unless_gone(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error
 
 
 def _read_into(descriptor: int, offset: int, buffers: Sequence[np.ndarray]) -> bool:

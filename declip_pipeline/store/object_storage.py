@@ -122,12 +122,12 @@ class ObjectStorage(Storage):
     def exists(self, key: str) -> bool:
         return self._found(key, lambda path: obstore.head(self._bucket, path)) is not None
 
-    def sizes(self) -> dict[str, int]:
+    def sizes(self, folder: str = "") -> dict[str, int]:
         below = f"{self._prefix}/" if self._prefix else ""
-        with self._errors("list", ""):
+        with self._errors("list", folder):
             found = {
                 item["path"].removeprefix(below): int(item["size"])
-                for batch in obstore.list(self._bucket, prefix=self._prefix or None)
+                for batch in obstore.list(self._bucket, prefix=self._path(folder) or None)
                 for item in batch
             }
         return dict(sorted(found.items()))

@@ -3,7 +3,9 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -93,9 +95,26 @@ class Storage(ABC):
     def exists(self, key: str) -> bool:
         """Whether `key` holds anything."""
 
+    def read_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Read small keys side by side; None for one that is not there."""
+        workers = min(self.parallel_reads, len(keys))
+        if workers < 2:
+            return [self.read(key) for key in keys]
+        # A call for each of thousands of keys would take longer than the reads.
+        bounds = [len(keys) * part // workers for part in range(workers + 1)]
+        with ThreadPoolExecutor(workers) as threads:
+            parts = threads.map(
+                lambda part: [self.read(key) for key in keys[part[0] : part[1]]], pairwise(bounds)
+            )
+            return [blob for part in parts for blob in part]
+
     @abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """Every key with its size in bytes; empty when there is nothing."""
+    def sizes(self, folder: str = "") -> dict[str, int]:
+        """Every key with its size in bytes, sorted; empty when there is nothing.
+
+        Args:
+            folder: Only keys below it, such as "ledger".
+        """
 
     @abstractmethod
     def folders(self) -> list[str]:

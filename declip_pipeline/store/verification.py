@@ -1,17 +1,16 @@
 """Finding what is wrong with a store: by sizes and records alone, or by reading all of it."""
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from declip_pipeline.datasets.scan import in_threads
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.files import sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.findings import Findings, Problem
-from declip_pipeline.store.header import StoreHeader, parse_header
+from declip_pipeline.store.header import StoreHeader, format_version_of, parse_header
 from declip_pipeline.store.records_verification import (
     Completion,
     DamagedRecordError,
@@ -94,21 +93,15 @@ def _read_header(storage: Storage) -> StoreHeader:
     try:
         return parse_header(blob, storage.location)
     except StoreError as error:
-        if not storage.exists(fmt.MANIFEST) or _is_of_another_version(blob):
+        version = format_version_of(blob)
+        is_of_another = isinstance(version, int) and version != fmt.FORMAT_VERSION
+        if is_of_another or not storage.exists(fmt.MANIFEST):
             raise
         raise StoreError(
             f"{storage.location}: its {fmt.GROUP} is missing, damaged or edited, and nothing else "
             "says what the store holds; remove it and run the same `declip-pipe extract` command, "
             "which writes it again, then verify"
         ) from error
-
-
-def _is_of_another_version(group: bytes | None) -> bool:
-    try:
-        version = json.loads(group or b"")["attributes"][fmt.ATTRIBUTES]["format_version"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return isinstance(version, int) and version != fmt.FORMAT_VERSION
 
 
 class _Examined:
@@ -144,8 +137,7 @@ class _Examined:
         """The good entries by shard."""
         shards = range(self.header.shards)
         keys = [fmt.ledger_key(shard) for shard in shards]
-        with ThreadPoolExecutor(self._reads) as threads:
-            blobs = list(threads.map(self.storage.read, keys))
+        blobs = self.storage.read_all(keys)
         hashes = [sha256_of_bytes(blob or b"{}") for blob in blobs]
         self.ledger_sha256 = sha256_of_json(dict(zip(keys, hashes, strict=True)))
         # Where the two disagree, an entry whose failures are others is the one that was edited.
@@ -197,17 +189,18 @@ class _Examined:
             for array in layout.arrays.values()
             if entry.files
         ]
-
         sizes = self.found.samples.sizes
 
         def check(task: tuple[int, fmt.RowArray]) -> Damage | None:
             shard, array = task
             key, entry = array.shard_key(shard), entries[shard]
             file, rows = entry.files[key], self.header.shard_rows(shard)
-            present = [row for row in rows if row not in entry.failures]
+            if not deep and self.bytes_of.get(key) == file.bytes:
+                return None
             windows: dict[int, Sequence[int]] = {
                 row - rows.start: array.row_shape if array.name != "masks" else sizes[row]
-                for row in present
+                for row in rows
+                if row not in entry.failures
             }
             damage = check_size(file, self.bytes_of.get(key), windows)
             if damage is not None or not deep:
@@ -223,15 +216,15 @@ class _Examined:
             )
 
         progress(0, len(tasks))
-        with ThreadPoolExecutor(self._reads) as threads:
-            for done, damage in enumerate(threads.map(check, tasks)):
-                shard, array = tasks[done]
-                if damage is not None:
-                    rows = self.header.shard_rows(shard)
-                    # A place behind the last row can hold what no row is.
-                    wrong = [rows[place] for place in damage.rows if place < len(rows)]
-                    self.found.add(damage.what, array.shard_key(shard), array.name, shard, wrong)
-                progress(done + 1, len(tasks))
+        checked = in_threads(check, tasks, ahead=2 * self._reads) if deep else map(check, tasks)
+        for done, damage in enumerate(checked):
+            shard, array = tasks[done]
+            if damage is not None:
+                rows = self.header.shard_rows(shard)
+                # A place behind the last row can hold what no row is.
+                wrong = [rows[place] for place in damage.rows if place < len(rows)]
+                self.found.add(damage.what, array.shard_key(shard), array.name, shard, wrong)
+            progress(done + 1, len(tasks))
 
     def check_strays(self, entries: Mapping[int, LedgerEntry], layout: Layout) -> None:
         """Look for files that are no part of the store."""

@@ -142,7 +142,7 @@ class StoreWriter:
 
     def pending_shards(self) -> list[int]:
         """Shards without a ledger entry, in row order."""
-        there = self.storage.sizes()
+        there = self.storage.sizes(fmt.LEDGER.rstrip("/"))
         return [s for s in range(self.header.shards) if fmt.ledger_key(s) not in there]
 
     def shard_rows(self, shard: int) -> range:
@@ -249,12 +249,7 @@ class StoreWriter:
 
     def failures(self) -> dict[int, str]:
         """Rows that failed so far, with their reasons, as the ledger has them."""
-        entries = _read_all(self.storage, map(fmt.ledger_key, range(self.header.shards)))
-        found: dict[int, str] = {}
-        for blob in entries.values():
-            failures = json.loads(blob or b"{}").get("failures", {})
-            found |= {int(row): reason for row, reason in failures.items()}
-        return found
+        return failures_of(_ledger(self.storage, self.header).values())
 
     def finish(self) -> None:
         """Declare the store complete.
@@ -267,18 +262,20 @@ class StoreWriter:
                 f"{self.location} lacks {len(pending)} shards, the first is {pending[0]}; "
                 "check the disk and run the same command again"
             )
-        failures = self.failures()
-        if len(failures) == self.header.rows:
-            delete_store(self.storage)
-            raise StoreError(
-                f"none of the {self.header.rows} pictures could be used; the first: {failures[0]}"
-            )
         with self.storage.exclusively(fmt.MANIFEST):
             self.storage.remove_leftovers()
-            summary = canonical_json(completion(self.storage, self.header))
+            value = completion(self.storage, self.header)
+            summary = canonical_json(value)
+            is_of_use = len(value["failures"]) < self.header.rows
             # Another writer may have been here first. A complete store is not touched.
-            if self.storage.read(fmt.COMPLETE) != summary:
+            if is_of_use and self.storage.read(fmt.COMPLETE) != summary:
                 self.storage.write(fmt.COMPLETE, [summary])
+        if not is_of_use:
+            delete_store(self.storage)
+            raise StoreError(
+                f"none of the {self.header.rows} pictures could be used; the first: "
+                f"{value['failures']['0']}"
+            )
 
 
 def delete_store(storage: Storage) -> None:
@@ -287,7 +284,7 @@ def delete_store(storage: Storage) -> None:
     So what an interruption leaves is a store that was hardly begun, and never one that lacks what
     its records name.
     """
-    ledger = [key for key in storage.sizes() if key.startswith(fmt.LEDGER)]
+    ledger = storage.sizes(fmt.LEDGER.rstrip("/"))
     for key in [fmt.COMPLETE, *ledger, fmt.GROUP]:
         storage.delete(key)
     storage.delete_all()
@@ -298,31 +295,35 @@ def completion(storage: Storage, header: StoreHeader) -> dict[str, Any]:
 
     It covers the metadata and the ledger as they are stored now, and the ledger covers the shards.
     """
-    ledger = _read_all(storage, map(fmt.ledger_key, range(header.shards)))
-    metadata = _read_all(storage, metadata_keys(storage.sizes(), header))
-    failures: dict[str, str] = {}
-    for blob in ledger.values():
-        failures |= json.loads(blob or b"{}").get("failures", {})
+    ledger = _ledger(storage, header)
+    keys = metadata_keys(header)
+    blobs = storage.read_all(keys)
+    metadata = {key: blob for key, blob in zip(keys, blobs, strict=True) if blob is not None}
     return {
         "rows": header.rows,
-        "failures": failures,
+        "failures": {str(row): why for row, why in failures_of(ledger.values()).items()},
         "ledger_sha256": sha256_of_json({key: sha256_of_bytes(ledger[key]) for key in ledger}),
         "metadata_sha256": {key: sha256_of_bytes(blob) for key, blob in metadata.items()},
     }
 
 
-def _read_all(storage: Storage, keys: Iterable[str]) -> dict[str, bytes]:
-    """Small files side by side; nothing for one that is not there."""
-    names = list(keys)
-    with ThreadPoolExecutor(storage.parallel_reads) as threads:
-        return {
-            key: blob or b""
-            for key, blob in zip(names, threads.map(storage.read, names), strict=True)
-        }
+def failures_of(entries: Iterable[bytes]) -> dict[int, str]:
+    """Reasons by rows that failed, from the bytes of ledger entries."""
+    found: dict[int, str] = {}
+    for blob in entries:
+        failures = json.loads(blob or b"{}").get("failures", {})
+        found |= {int(row): reason for row, reason in failures.items()}
+    return found
 
 
-def metadata_keys(keys: Iterable[str], header: StoreHeader) -> list[str]:
-    """Those of the keys that are a store's metadata: no shard, no ledger, no completion.
+def _ledger(storage: Storage, header: StoreHeader) -> dict[str, bytes]:
+    """The ledger's entries by key, empty where there is none."""
+    keys = [fmt.ledger_key(shard) for shard in range(header.shards)]
+    return {key: blob or b"" for key, blob in zip(keys, storage.read_all(keys), strict=True)}
+
+
+def metadata_keys(header: StoreHeader) -> list[str]:
+    """Keys that a store's metadata can have, sorted: no shard, no ledger, no completion.
 
     What someone else put beside them is no part of the store, and nothing may depend on it.
     """
@@ -334,7 +335,7 @@ def metadata_keys(keys: Iterable[str], header: StoreHeader) -> list[str]:
     known = {f"{name}/{fmt.GROUP}" for name in [*groups, *arrays]}
     known |= {f"{fmt.LABELS}/c.0", f"{fmt.SIZES}/c.0.0"}
     known |= {fmt.GROUP, fmt.MANIFEST}
-    return [key for key in keys if key in known]
+    return sorted(known)
 
 
 def _finite(

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import torch_threads
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
@@ -145,6 +146,16 @@ class UncachedFeed:
         return [view.begin(threads, positions) for view in self._views]
 
 
+@dataclass(frozen=True)
+class _ViewPart:
+    """Rows of one store: how to read a sample, and the backbone in its precision."""
+
+    read: Callable[[Sample], _Shown]
+    samples: Samples
+    rows: np.ndarray
+    backbone: Backbone
+
+
 class _View:
     """What one backbone is shown of the fed samples, and the layers that are wanted of it."""
 
@@ -156,28 +167,29 @@ class _View:
     ) -> None:
         self.sources = sources
         self._layers = list(dict.fromkeys(source.layer for source in sources))
-        # For each position: how to read it, what to read, and the backbone in its precision.
-        self._rows: list[tuple[Callable[[Sample], _Shown], Sample, Backbone]] = []
+        self._parts: list[_ViewPart] = []
         for fed, rows in parts:
             store = sources[0].store_of(fed)
             backbone = backbones.of(store)
-            read = _reader(store, backbone)
-            self._rows += [
-                (read, store.samples[row], backbone)
-                for row in sources[0].rows_of(fed, rows).tolist()
-            ]
+            own = sources[0].rows_of(fed, rows)
+            self._parts.append(_ViewPart(_reader(store, backbone), store.samples, own, backbone))
+        self._first = np.cumsum([0, *(len(part.rows) for part in self._parts)])
 
     @property
     def backbones(self) -> list[str]:
         """The names of the backbones, one but for precisions."""
-        return list(dict.fromkeys(backbone.name for _, _, backbone in self._rows))
+        return list(dict.fromkeys(part.backbone.name for part in self._parts if len(part.rows)))
+
+    def _part_of(self, positions: np.ndarray) -> list[int]:
+        parts: list[int] = (np.searchsorted(self._first, positions, side="right") - 1).tolist()
+        return parts
 
     def begin(self, threads: ThreadPoolExecutor, positions: np.ndarray) -> list[Future[_Shown]]:
         """Begin to read the images at these positions."""
         return [
-            threads.submit(read, sample)
-            for position in positions.tolist()
-            for read, sample, _ in [self._rows[position]]
+            threads.submit(part.read, part.samples[part.rows[position - first]])
+            for position, number in zip(positions, self._part_of(positions), strict=True)
+            for part, first in [(self._parts[number], self._first[number])]
         ]
 
     def features(
@@ -192,8 +204,8 @@ class _View:
     ) -> Mapping[str, Tensor]:
         """(N, *shape of the layer) float32 on the backbone's device, by layer."""
         places: dict[Backbone, list[int]] = {}
-        for place, position in enumerate(positions.tolist()):
-            places.setdefault(self._rows[position][2], []).append(place)
+        for place, number in enumerate(self._part_of(positions)):
+            places.setdefault(self._parts[number].backbone, []).append(place)
         pieces: dict[str, list[tuple[np.ndarray, Tensor]]] = {name: [] for name in self._layers}
         for backbone, own in places.items():
             for first in range(0, len(own), PICTURES_AT_ONCE):

@@ -7,7 +7,7 @@ import typer
 from stages.cache.ls import JsonOption
 
 if TYPE_CHECKING:
-    from declip_pipeline.store.listing import StoreDetails
+    from declip_pipeline.store.catalog import StoreDetails
 
 
 def info(
@@ -18,7 +18,8 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a store holds: identity, provenance, size of each array, samples and failures."""
-    from declip_pipeline.store.listing import describe_store
+
+    from declip_pipeline.store.catalog import describe_store
     from stages.screen import json_result, result
 
     details = describe_store(store)

@@ -14,7 +14,8 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
-    from declip_pipeline.store.listing import list_stores
+
+    from declip_pipeline.store.catalog import list_stores
     from stages.cache.table import format_table
     from stages.screen import json_result, remark, result
 

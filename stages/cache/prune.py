@@ -38,11 +38,9 @@ def prune(
 
     from declip_pipeline.backbones.registry import select_layers
     from declip_pipeline.extraction.pruning import prune_store
-    from declip_pipeline.store.format import MANIFEST
-    from declip_pipeline.store.listing import describe_store
+    from declip_pipeline.store.catalog import describe_store, remove_store
     from declip_pipeline.store.reader import Store
-    from declip_pipeline.store.storage import URL_MARK, storage_at
-    from declip_pipeline.store.writer import delete_store
+    from declip_pipeline.store.storage import URL_MARK
     from stages.screen import progress, remark, result
 
     if URL_MARK not in store:
@@ -51,12 +49,7 @@ def prune(
         if Path(store).is_file():
             raise InputError(f"{store} is a file; import it first, or remove it as any file")
     if everything:
-        storage = storage_at(store)
-        sizes = storage.sizes()
-        if MANIFEST not in sizes:
-            describe_store(store)  # refuses what is no store; an interrupted removal leaves this
-        delete_store(storage)
-        remark(f"removed {store}, {sum(sizes.values()) / 1e6:.1f} MB")
+        remark(f"removed {store}, {remove_store(store) / 1e6:.1f} MB")
         return
     before = describe_store(store).summary
     opened = Store(store)
@@ -70,6 +63,6 @@ def prune(
         )
     after = describe_store(smaller).summary
     if not keep:
-        delete_store(storage_at(store))
+        remove_store(store)
     remark(f"{before.total_bytes / 1e6:.1f} MB before, {after.total_bytes / 1e6:.1f} MB now")
     result(smaller)

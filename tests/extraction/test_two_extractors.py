@@ -216,7 +216,7 @@ def test_one_shard_written_by_several_with_differing_bytes(small_shards, tmp_pat
         store = Store(path)
         for rows in (np.arange(2), np.arange(2, 3)):
             differences = {
-                int(found) - int(VALUES[name][SAMPLES[row]["id"]].flat[0])
+                int(found) - int(VALUES[name][SAMPLES[row].id].flat[0])
                 for name in ("layers/layer0", "targets", "thumbnails")
                 for row, values in zip(rows, store.read_array(name, rows), strict=True)
                 for found in np.unique(values)

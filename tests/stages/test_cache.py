@@ -68,6 +68,54 @@ def bytes_in(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+class TestFormatTwo:
+    """Stores that an earlier version of the program wrote."""
+
+    @pytest.fixture
+    def former(self, store):
+        group = json.loads((store / fmt.GROUP).read_text())
+        group["attributes"][fmt.ATTRIBUTES]["format_version"] = 2
+        (store / fmt.GROUP).write_text(json.dumps(group))
+        (store / fmt.MANIFEST).unlink()
+        (store / fmt.FORMER_MANIFEST).write_text("[]")
+        return store
+
+    def test_it_is_listed_with_its_problem(self, program, root, former):
+        outcome = program("cache", "ls", root)
+        assert outcome.code == 0
+        assert outcome.out.splitlines()[1].split()[-2:] == ["unreadable", str(former)]
+        assert "format version 2, this program reads 3; extract it again" in outcome.err
+        (found,) = json.loads(program("cache", "ls", root, "--json").out)
+        assert "extract it again" in found["problem"]
+
+    @pytest.mark.parametrize(
+        ("command", "options"),
+        [
+            ("info", []),
+            ("verify", []),
+            ("verify", ["--repair"]),
+            ("export", ["store.h5"]),
+            ("prune", ["--layers", "0"]),
+            ("compare", ["other"]),
+        ],
+    )
+    def test_it_is_refused_in_one_line(self, refused, former, command, options, tmp_path):
+        options = [former if one == "other" else one for one in options]
+        options = [tmp_path / one if str(one).endswith(".h5") else one for one in options]
+        line = refused("cache", command, former, *options, code=1)
+        assert "has store format version 2, this program reads 3; extract it again" in line
+
+    def test_all_of_it_can_be_removed(self, program, former):
+        assert program("cache", "prune", former, "--all").code == 0
+        assert not former.exists()
+
+    def test_the_manifest_of_something_else_is_no_store(self, program, refused, root, former):
+        (former / fmt.GROUP).write_text('{"attributes": {}}')
+        assert "is not a feature store" in refused("cache", "prune", former, "--all", code=1)
+        (former / fmt.GROUP).unlink()
+        assert "no stores under" in program("cache", "ls", root).err
+
+
 class TestInfo:
     def test_everything_is_said(self, program, store, tiny_store):
         text = program("cache", "info", store).out

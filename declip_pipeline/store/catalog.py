@@ -1,0 +1,252 @@
+"""Catalog of stores: those under a root, those of other views, and what each of them holds."""
+
+import json
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from declip_pipeline.errors import InputError, StoreError
+from declip_pipeline.store import format as fmt
+from declip_pipeline.store.header import (
+    StoreHeader,
+    format_version_of,
+    parse_header,
+    read_samples,
+)
+from declip_pipeline.store.identity import StoreIdentity
+from declip_pipeline.store.reader import Store, is_single_file
+from declip_pipeline.store.storage import URL_MARK, Storage, join_location, storage_at
+from declip_pipeline.store.writer import delete_store, failures_of
+
+
+@dataclass(frozen=True)
+class StoreSummary:
+    """Summary of a store.
+
+    Args:
+        location: A folder or a URL.
+        header: None where it cannot be read.
+        problem: Why it cannot be read.
+        shards_written: Number of shards in the ledger.
+        is_complete: Whether every shard was written and the store was closed.
+        bytes_of: Bytes by array, and "records" for everything else. Files that are shared with
+            other stores count in each of them.
+    """
+
+    location: str
+    header: StoreHeader | None
+    problem: str | None
+    shards_written: int
+    is_complete: bool
+    bytes_of: dict[str, int]
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files."""
+        return sum(self.bytes_of.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the summary as plain JSON values."""
+        found: dict[str, Any] = {
+            "location": self.location,
+            "complete": self.is_complete,
+            "bytes": self.total_bytes,
+        }
+        if self.header is None:
+            return found | {"problem": self.problem}
+        identity = self.header.identity
+        return found | {
+            "dataset": self.header.dataset,
+            "backbone": identity.backbone,
+            "view": identity.view,
+            "dtype": identity.dtype,
+            "layers": list(identity.layers),
+            "images": self.header.rows,
+            "shards": self.header.shards,
+            "shards_written": self.shards_written,
+            "identity_sha256": identity.sha256,
+        }
+
+
+@dataclass(frozen=True)
+class StoreDetails:
+    """Summary of a store and of its samples.
+
+    Args:
+        summary: The summary.
+        counts: Number of samples and of failed ones, by (split, generator).
+        failures: Reasons by the paths of images that failed.
+    """
+
+    summary: StoreSummary
+    counts: dict[tuple[str, str], tuple[int, int]]
+    failures: dict[str, str]
+
+
+def list_stores(root: str | Path) -> list[StoreSummary]:
+    """List the stores under `root`, a folder or an s3:// URL, sorted by location.
+
+    A store that cannot be read (damaged, of another format version) is listed with its problem.
+
+    Raises:
+        InputError: There is no such folder.
+    """
+    if URL_MARK not in str(root) and not Path(root).is_dir():
+        what = "is a file" if Path(root).is_file() else "does not exist"
+        raise InputError(f"{root} {what}; expected a folder that holds stores")
+    storage = storage_at(root)
+    sizes = storage.sizes()
+    keys = list(sizes)
+    found = []
+    for folder in sorted({f for f, _, name in _parted(keys) if _is_mark(f, name, sizes)}):
+        below = f"{folder}/" if folder else ""
+        first, last = (bisect_left(keys, below + end) for end in ("", "\U0010ffff"))
+        own = {key: sizes[key] for key in keys[first:last]} if folder else sizes
+        found.append(_summary(storage, folder, own))
+    return found
+
+
+def describe_store(location: str | Path) -> StoreDetails:
+    """Describe a store without reading its arrays.
+
+    Raises:
+        StoreError: For what is not a store, or has damaged records.
+    """
+    storage = storage_at(location)
+    header = parse_header(storage.read(fmt.GROUP), str(location))
+    summary = _summary(storage, "", storage.sizes())
+    samples = read_samples(storage.read(fmt.MANIFEST), str(location))
+    try:
+        failed = _failures(storage, header)
+    except (ValueError, KeyError, TypeError) as error:
+        raise StoreError(
+            f"{location}: its records are damaged; run `declip-pipe cache verify {location}`"
+        ) from error
+    broken = list(failed)
+    counts = {
+        (split, generator): (len(rows), int(np.isin(broken, rows).sum()))
+        for (split, generator), rows in samples.rows_by("split", "generator").items()
+    }
+    return StoreDetails(
+        summary, counts, {samples[row].image: failed[row] for row in sorted(failed)}
+    )
+
+
+def find_view_stores(store: Store, layers: Collection[str]) -> dict[str, str]:
+    """Find complete stores of every view of a store's images, in the same folder.
+
+    They have the same manifest, backbone, weights and preprocessing, and at least `layers`. Of
+    several for a view, the one most like the store (in dtype, layers and precision) is taken. The
+    store's own view is among them.
+
+    Returns:
+        Locations by the views' names.
+
+    Raises:
+        InputError: The store is a single file.
+    """
+    if is_single_file(store.location):
+        raise InputError(
+            f"{store.location} is a single file; its views are looked for in the folder of a "
+            "store, give the path that `declip-pipe extract` printed"
+        )
+    own = store.identity
+    found: dict[str, tuple[tuple[bool, ...], str]] = {own.view: ((), store.location)}
+    folder = folder_of(store.location)
+    storage = storage_at(folder)
+    for name in storage.folders():
+        location = join_location(folder, name)
+        try:
+            identity = parse_header(storage.read(f"{name}/{fmt.GROUP}"), location).identity
+        except StoreError:
+            continue
+        if identity.view == own.view or not storage.exists(f"{name}/{fmt.COMPLETE}"):
+            continue
+        if _has_same_images_and_features(identity, own) and set(layers) <= set(identity.layers):
+            unlike = tuple(
+                getattr(identity, field) != getattr(own, field)
+                for field in ("dtype", "layers", "precision")
+            )
+            offer = (unlike, location)
+            found[identity.view] = min(found.get(identity.view, offer), offer)
+    return {view: location for view, (_, location) in found.items()}
+
+
+def folder_of(location: str, levels: int = 1) -> str:
+    """Return the folder `levels` above a store, a path or an s3:// URL."""
+    if URL_MARK in location:
+        return location.rstrip("/").rsplit("/", levels)[0]
+    return str(Path(location).absolute().parents[levels - 1])
+
+
+def remove_store(location: str | Path) -> int:
+    """Remove a whole store, finished or not, of this format version or another.
+
+    Returns:
+        Bytes that it took.
+
+    Raises:
+        StoreError: For what is not a store.
+    """
+    storage = storage_at(location)
+    sizes = storage.sizes()
+    # Without its group, a manifest is what an interrupted removal leaves.
+    if fmt.MANIFEST not in sizes:
+        group = storage.read(fmt.GROUP)
+        if format_version_of(group) is None:
+            parse_header(group, str(location))  # says what it is
+    delete_store(storage)
+    return sum(sizes.values())
+
+
+def _has_same_images_and_features(one: StoreIdentity, other: StoreIdentity) -> bool:
+    names = ("manifest_sha256", "backbone", "weights_sha256", "preprocessing")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _parted(keys: Collection[str]) -> list[tuple[str, str, str]]:
+    return [key.rpartition("/") for key in keys]
+
+
+def _is_mark(folder: str, name: str, sizes: Mapping[str, int]) -> bool:
+    """Whether a file says that its folder is a store: arrays have metadata, but no manifest."""
+    below = f"{folder}/" if folder else ""
+    return name == fmt.MANIFEST or (name == fmt.FORMER_MANIFEST and f"{below}{fmt.GROUP}" in sizes)
+
+
+def _failures(storage: Storage, header: StoreHeader) -> dict[int, str]:
+    """Return the reasons by rows that failed so far."""
+    complete = storage.read(fmt.COMPLETE)
+    if complete is not None:
+        return {int(row): why for row, why in json.loads(complete)["failures"].items()}
+    keys = [fmt.ledger_key(shard) for shard in range(header.shards)]
+    return failures_of(blob for blob in storage.read_all(keys) if blob is not None)
+
+
+def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSummary:
+    """Summarize the store in a folder; `sizes` are those of the keys below it."""
+    below = f"{folder}/" if folder else ""
+    own = {key.removeprefix(below): size for key, size in sizes.items()}
+    location = join_location(storage.location, folder) if folder else storage.location
+    header, problem = None, None
+    try:
+        header = parse_header(storage.read(f"{below}{fmt.GROUP}"), location)
+    except StoreError as error:
+        problem = str(error)
+    bytes_of: Counter[str] = Counter()
+    for key, size in own.items():
+        name, _, chunk = key.rpartition("/")
+        bytes_of[name if chunk.startswith("c.") else "records"] += size
+    return StoreSummary(
+        location=location,
+        header=header,
+        problem=problem,
+        shards_written=sum(key.startswith(fmt.LEDGER) for key in own),
+        is_complete=header is not None and fmt.COMPLETE in own,
+        bytes_of=dict(bytes_of),
+    )
