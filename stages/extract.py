@@ -256,13 +256,14 @@ def extraction_step(data: Path, **options: Any) -> "ExtractionStep":
         require_folder(Path(asked["cache"]), "--cache")
     lists = {name: comma_separated(asked.pop(name)) for name in ("views", "split", "generators")}
     views, splits, generators = (None if some is None else tuple(some) for some in lists.values())
-    return ExtractionStep(
-        views=views or (),
-        splits=splits,
-        generators=generators,
-        weights=tuple(asked.pop("weights") or ()),
-        fake_is_white=fake_is_white(asked.pop("polarity")),
-        assign_splits=percents(asked.pop("assign_splits")),
-        compile=asked.pop("compile_backbone"),
-        **{name: one.value if isinstance(one, StrEnum) else one for name, one in asked.items()},
-    )
+    read: dict[str, Any] = {
+        "views": views,
+        "splits": splits,
+        "generators": generators,
+        "weights": tuple(asked.pop("weights") or ()),
+        "fake_is_white": fake_is_white(asked.pop("polarity")),
+        "assign_splits": percents(asked.pop("assign_splits")),
+        "compile": asked.pop("compile_backbone"),
+    }
+    same = {name: one.value if isinstance(one, StrEnum) else one for name, one in asked.items()}
+    return ExtractionStep(**read, **same)

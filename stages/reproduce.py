@@ -92,7 +92,7 @@ def reproduce(
         study.run(),
         folder,
         title=settings.title,
-        published=settings.published and settings.published.published(),
+        published=settings.published.published() if settings.published else None,
         changes=changes or [],
         commands=commands,
     )

@@ -105,7 +105,9 @@ def _extraction_options() -> dict[str, tuple[str, Any, Any]]:
         if name == "data" or name in NOT_OF_A_STEP:
             continue
         kind, info = get_args(hints[name])
-        flag = next((text for text in info.param_decls or () if text.startswith("--")), name)
+        # Within Annotated, the first of the flags is where a default would be.
+        flags = [text for text in (info.default, *(info.param_decls or ())) if text is not ...]
+        flag = next((text for text in flags if text.startswith("--")), name)
         found[flag.lstrip("-").replace("-", "_")] = (name, kind, info)
     return found
 
