@@ -74,9 +74,9 @@ def ablate(
     options = grid_options({**asked, "train_on": sets})
     made: list[str] = []
     study = Study(
-        trainings=(TrainingStep(tuple(stores), options, dask=dask, scheduler=scheduler),),
+        trainings=(TrainingStep(tuple(opened), options, dask=dask, scheduler=scheduler),),
         test=EvaluationStep(
-            tuple(store.location for store in tested),
+            tuple(tested),
             split=split,
             beside=tuple(place for place, _ in asked["beside"]),
         ),

@@ -254,7 +254,7 @@ class Demo:
             "device": self.device,
             "runs": str(self.out / "runs"),
         }
-        return TrainingStep((store.location,), options)
+        return TrainingStep((store,), options)
 
     def _study(
         self,
@@ -286,7 +286,7 @@ class Demo:
                 study = Study(
                     trainings=tuple(trainings),
                     test=EvaluationStep(
-                        (store.location,),
+                        (store,),
                         generators=None if generators is None else tuple(generators),
                     ),
                     device=self.device,

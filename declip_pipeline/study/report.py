@@ -64,9 +64,9 @@ def write_report(
         InputError: No image could be evaluated.
     """
     if not any(np.isfinite(one.table.values).any() for one in tables):
+        names = [getattr(one, "location", str(one)) for one in study.test.stores]
         raise InputError(
-            f"no image of {', '.join(study.test.stores)} has a fake pixel; there is no "
-            "figure to compare"
+            f"no image of {', '.join(names)} has a fake pixel; there is no figure to compare"
         )
     form = study.table
     unit = f"{METRIC_NAMES[form.metric]} (percent)"

@@ -11,9 +11,9 @@ from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import TrainingError
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.groups import parse_aliases
+from declip_pipeline.evaluation.groups import parse_aliases, require_known_aliases
 from declip_pipeline.evaluation.scores import Task
-from declip_pipeline.evaluation.selection import Selection
+from declip_pipeline.evaluation.selection import Selection, StoreLike, as_store
 from declip_pipeline.store.reader import Store
 from declip_pipeline.study.callbacks import SILENT, Callbacks
 from declip_pipeline.study.extraction import ExtractionStep
@@ -28,13 +28,13 @@ class TrainingStep:
     """Trainings on the same stores: one, or a grid of them.
 
     Attributes:
-        stores: Names of the study's extractions, or locations of stores.
+        stores: Names of the study's extractions, or stores, or their locations.
         options: See `GridTraining`.
         dask: See `GridTraining`.
         scheduler: See `GridTraining`.
     """
 
-    stores: tuple[str, ...]
+    stores: tuple[StoreLike, ...]
     options: Mapping[str, Any]
     dask: str | None = None
     scheduler: str | None = None
@@ -45,17 +45,17 @@ class EvaluationStep:
     """What every run of a study is evaluated on.
 
     Attributes:
-        stores: Names of the study's extractions, or locations of stores.
+        stores: Names of the study's extractions, or stores, or their locations.
         split: Split to evaluate.
         generators: Generators to evaluate; None takes all.
         beside: Stores of the same images for decoders that take features of several stores.
         aliases: Two names of one generator in different datasets: "ns=navier-stokes".
     """
 
-    stores: tuple[str, ...]
+    stores: tuple[StoreLike, ...]
     split: str = "test"
     generators: tuple[str, ...] | None = None
-    beside: tuple[str, ...] = ()
+    beside: tuple[StoreLike, ...] = ()
     aliases: tuple[str, ...] = ()
 
 
@@ -153,9 +153,20 @@ class Study:
     def check(self) -> Selection:
         """Refuse what cannot be evaluated, before any training; returns what will be.
 
-        Raises as `Selection` does.
+        Raises as `Selection` does, and `InputError` for fields that make no table and for aliases
+        of generators that occur nowhere.
         """
         test = self.test
+        self.table.of([], test.aliases)
+        if test.aliases:
+            used = [test.stores, *(step.stores for step in self.trainings)]
+            known = [
+                (s.dataset, name)
+                for some in used
+                for s in self._opened(some)
+                for name in s.generators
+            ]
+            require_known_aliases(parse_aliases(test.aliases), known)
         return Selection(
             self._opened(test.stores),
             split=test.split,
@@ -172,7 +183,7 @@ class Study:
         # All are planned first, so that what no run could do is refused before the first one.
         planned = deque(
             GridTraining(
-                self.places(step.stores),
+                self._opened(step.stores),
                 step.options,
                 dask=step.dask,
                 scheduler=step.scheduler,
@@ -219,23 +230,29 @@ class Study:
             tell(len(runs), len(runs))
         return found
 
-    def places(self, names: Sequence[str]) -> list[str]:
+    def places(self, stores: Sequence[StoreLike]) -> list[str]:
         """Return locations of stores, some of which are named as extractions."""
-        return [place for name in names for place in self._places.get(name, (name,))]
+        return [
+            place.location if isinstance(place, Store) else str(place)
+            for place in self._placed(stores)
+        ]
 
-    def _opened(self, names: Sequence[str]) -> list[Store]:
-        for place in self.places(names):
+    def _placed(self, stores: Sequence[StoreLike]) -> list[StoreLike]:
+        return [place for one in stores for place in self._places.get(one, (one,))]
+
+    def _opened(self, stores: Sequence[StoreLike]) -> list[Store]:
+        for place in self._placed(stores):
             if place not in self._stores:
-                self._stores[place] = Store(place)
-        return [self._stores[place] for place in self.places(names)]
+                self._stores[place] = as_store(place)
+        return [self._stores[place] for place in self._placed(stores)]
 
     @cached_property
-    def _places(self) -> dict[str, tuple[str, ...]]:
+    def _places(self) -> dict[StoreLike, tuple[StoreLike, ...]]:
         """Locations of the stores of each extraction that was carried out."""
         return {}
 
     @cached_property
-    def _stores(self) -> dict[str, Store]:
+    def _stores(self) -> dict[StoreLike, Store]:
         return {}
 
 

@@ -35,7 +35,7 @@ class GridTraining:
 
     def __init__(
         self,
-        stores: Sequence[str],
+        stores: Sequence[Store | str],
         options: Mapping[str, Any],
         *,
         dask: str | None = None,
@@ -45,7 +45,7 @@ class GridTraining:
         """Plan the trainings.
 
         Args:
-            stores: Locations of the stores to train on.
+            stores: Stores to train on, or their locations.
             options: Values by the names of `training_fields()`; those of a grid are lists. What is
                 left out has its default; `layer` is required.
             dask: Workers that train; see `open_client`. This process trains where neither
@@ -62,7 +62,8 @@ class GridTraining:
         self._workers = {"dask": dask, "scheduler": scheduler}
         self._notice = notice
         self._device = str(options.get("device", "auto"))
-        job, self.cells = _plan(stores, options, with_workers=self.has_workers)
+        opened = [one if isinstance(one, Store) else Store(one) for one in stores]
+        job, self.cells = _plan(opened, options, with_workers=self.has_workers)
         if job.recipe.widths and not any(
             read_decoder_type(cell.decoder_type).takes_widths for cell in self.cells
         ):
@@ -71,7 +72,7 @@ class GridTraining:
                 f"there is only {self.cells[0].decoder_type}; leave them out or choose a conv "
                 "decoder"
             )
-        self.trainer = GridTrainer(job, notice=notice)
+        self.trainer = GridTrainer(job, notice, opened)
         for cell in self.cells:
             self.trainer.plan(cell)
         self._is_named = options.get("name") is not None and job.name is None
@@ -135,7 +136,7 @@ class GridTraining:
 
 
 def _plan(
-    stores: Sequence[str], given: Mapping[str, Any], *, with_workers: bool
+    stores: Sequence[Store], given: Mapping[str, Any], *, with_workers: bool
 ) -> tuple[GridJob, list[Cell]]:
     """Return the job and the cells of flat options."""
     defaults = {
@@ -164,15 +165,15 @@ def _plan(
         options |= {"runs": str(Path(options["runs"], name)), "name": None}
     if with_workers and options["device"] == "cuda":
         options["device"] = "auto"  # this process may lack what workers have
-    return GridJob.of(stores, options), cells
+    return GridJob.of([store.location for store in stores], options), cells
 
 
-def layers_of(items: Sequence[str], store: str) -> list[str]:
+def layers_of(items: Sequence[str], store: Store) -> list[str]:
     """Return the layers of a list of names, numbers, ranges and joined layers ("layer8+layer14").
 
     Raises `InputError`, `UnknownNameError` for one that the store does not have.
     """
-    known = list(Store(store).layers)
+    known = list(store.layers)
     found = []
     for item in items:
         if JOIN not in item:

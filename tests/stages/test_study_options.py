@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.study.extraction import ExtractionStep
 from stages.study_options import read_extraction, read_training
 from stages.study_screen import command_of
 
@@ -37,6 +38,11 @@ def test_an_extraction_is_the_command_that_makes_it():
         "--generators ldm,lama --polarity black-is-fake --assign-splits 0,0,100 --batch-size 64 "
         "--compile"
     )
+
+
+def test_defaults_of_the_command_are_those_of_the_step():
+    assert extraction() == ExtractionStep(Path("data"), "RN50")
+    assert command_of(extraction()) == "declip-pipe extract data --arch RN50"
 
 
 def test_a_training_is_the_command_that_makes_it():

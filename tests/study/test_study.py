@@ -90,6 +90,12 @@ def test_what_no_step_could_do_is_refused_before_the_first_training(study, tmp_p
     wrong = replace(study, test=EvaluationStep(("noisy",), split="tset"))
     with pytest.raises(UnknownNameError, match="did you mean 'test'"):
         wrong.run()
+    wrong = replace(study, test=EvaluationStep(("noisy",), aliases=("noisy=nobody",)))
+    with pytest.raises(UnknownNameError, match="unknown generator in `aliases` 'nobody'"):
+        wrong.run()
+    wrong = replace(study, table=TableForm(rows=("layer",), columns=("layer",)))
+    with pytest.raises(InputError, match="expected rows and columns, and each field once"):
+        wrong.run()
     second = TrainingStep(("noisy",), {**OPTIONS, "runs": str(tmp_path / "runs"), "layer": ["9"]})
     wrong = replace(study, trainings=(*study.trainings, second))
     with pytest.raises(InputError, match="unknown layer 'layer9'"):
