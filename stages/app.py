@@ -44,7 +44,7 @@ COMMANDS = {
     ),
     "reproduce": (
         "stages.reproduce:reproduce",
-        "Extract, train and judge what a study asks for, and print its table.",
+        "Extract, train and evaluate what a study asks for, and print its table.",
     ),
     "import-checkpoint": (
         "stages.import_checkpoint:import_checkpoint",

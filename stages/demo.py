@@ -52,17 +52,33 @@ def demo(
     settings = read_settings(config or packaged_config("demo.yaml"), DemoSettings)
 
     from declip_pipeline.compute import choose_device
-    from stages.demo_study import DemoStudy
-    from stages.screen import remark, result
+    from declip_pipeline.study.callbacks import Callbacks
+    from declip_pipeline.study.demo import Demo, DemoDecoder
+    from stages.screen import progress, remark, result
 
-    study = DemoStudy(out, settings, seed=seed, device=choose_device(device))
+    choose_device(device)
+    asked = settings.model_dump()
+    decoders = [
+        DemoDecoder(one.decoder_type, one.epochs, tuple(one.widths) if one.widths else None)
+        for one in settings.decoders
+    ]
+    study = Demo(
+        **{**asked, "decoders": decoders},
+        out=out,
+        seed=seed,
+        device=device,
+        callbacks=Callbacks(notice=remark, progress=progress),
+    )
     study.check()
-    asked = {"version": __version__, "seed": seed, **settings.model_dump()}
-    if _prepare(out, asked, overwrite=overwrite):
+    marked = {"version": __version__, "seed": seed, **asked}
+    if _prepare(out, marked, overwrite=overwrite):
         remark("the demo is finished already, nothing to do (--overwrite does it again)")
         result(str(out / REPORT))
-    else:
-        result(str(study.run()))
+        return
+    found = study.run()
+    result(found.matrix)
+    remark(", ".join(f"{step} {seconds:.0f} s" for step, seconds in found.seconds.items()))
+    result(str(found.report))
 
 
 def _prepare(out: Path, asked: dict[str, Any], *, overwrite: bool) -> bool:

@@ -1,17 +1,15 @@
 """`declip-pipe extract`: run a frozen backbone over a dataset once, into a store."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from declip_pipeline.errors import DownloadError, InputError, WeightsError
+from declip_pipeline.errors import InputError
 from declip_pipeline.options import BackbonePrecisionName, DtypeName
-from stages.extraction_texts import left_out_lines, price_text, profile_text
+from stages.extraction_texts import price_text, profile_text
 from stages.options import (
     DATA,
     MACHINE,
@@ -32,12 +30,11 @@ from stages.options import (
     require_folder,
 )
 
+# Options of `extract` that say nothing about what is extracted.
+NOT_OF_A_STEP = ("profile", "dry_run")
+
 if TYPE_CHECKING:
-    from declip_pipeline.backbones.backbone import Backbone
-    from declip_pipeline.datasets.dataset import Dataset
-    from declip_pipeline.extraction.stage_times import StageTimes
-    from declip_pipeline.extraction.task import ShardWorkers
-    from declip_pipeline.images.views import View
+    from declip_pipeline.study.extraction import ExtractionStep
 
 
 def extract(
@@ -175,7 +172,7 @@ def extract(
             rich_help_panel=OUTPUT,
         ),
     ] = False,
-) -> list[str]:
+) -> None:
     """Run a frozen backbone over a dataset once and store its features.
 
     The last line of stdout is the store's path; of several views, each has a line. A second run of
@@ -187,184 +184,77 @@ def extract(
     disk, written), with a byte a pixel of each image's mask: of ViT-L/14 in float16 3.2 GB for
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
-
-    from declip_pipeline.backbones.backbone import choose_precision
-    from declip_pipeline.backbones.registry import select_layers
-    from declip_pipeline.backbones.weights import absolute_weights
-    from declip_pipeline.compute import choose_device
-    from declip_pipeline.datasets.opening import open_dataset
     from declip_pipeline.extraction.stage_times import StageTimes
-    from declip_pipeline.images.views import parse_augmentation, parse_view
-    from declip_pipeline.store.storage import URL_MARK, storage_at
-    from stages.screen import progress, remark
+    from stages.screen import remark, result
+    from stages.study_screen import callbacks
 
-    asked = [parse_view(text) for text in comma_separated(views) or []]
-    random_views = [] if augment is None else parse_augmentation(augment)
     if dry_run and (dask is not None or scheduler is not None):
         raise InputError("--dry-run tries this machine; leave out --dask and --scheduler")
-    root = storage_at(cache)
-    if URL_MARK in cache:
-        # A wrong name or key is better said now than after all images were read.
-        root.folders()
-    else:
-        require_folder(Path(cache), "--cache")
+    step = extraction_step(
+        data,
+        arch=arch,
+        layers=layers,
+        dtype=dtype,
+        views=views,
+        augment=augment,
+        weights=weights,
+        cache=cache,
+        split=split,
+        generators=generators,
+        name=name,
+        layout=layout,
+        polarity=polarity,
+        assign_splits=assign_splits,
+        allow_unpaired=allow_unpaired,
+        max_failures=max_failures,
+        max_megapixels=max_megapixels,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        compile_backbone=compile_backbone,
+        dask=dask,
+        scheduler=scheduler,
+        overwrite=overwrite,
+    )
     times = StageTimes()
-    with times.measure("hash"), progress("reading files", "files") as tell:
-        dataset = open_dataset(
-            data,
-            layout=layout,
-            name=name,
-            fake_is_white=fake_is_white(polarity),
-            allow_unpaired=allow_unpaired,
-            assign_splits=percents(assign_splits),
-            splits=comma_separated(split),
-            generators=comma_separated(generators),
-            max_megapixels=max_megapixels,
-            notice=remark,
-            progress=tell,
-        )
-    for line in left_out_lines(dataset):
-        remark(line)
-    with _workers(dask, scheduler, arch, weights or [], device) as workers:
-        # With workers, this process only says what theirs must be.
-        computing_on = choose_device(device if workers is None else "cpu")
-        kind = computing_on.type if workers is None else workers.device_kind()
-        backbone = _open_backbone(
-            arch, weights, str(computing_on), choose_precision(precision, kind)
-        )
-        if compile_backbone:
-            backbone.compile()
-        remark(f"{dataset.name}: {len(dataset)} images, {backbone.name}")
-        work = _Work(
-            backbone=backbone,
-            common={
-                "layers": select_layers(layers, list(backbone.layers)),
-                "root": cache,
-                "dtype": dtype,
-                "max_megapixels": max_megapixels,
-                "overwrite": overwrite,
-            },
-            batch_size=batch_size,
-            provenance={"arch": arch, "weights": absolute_weights(weights or [])},
-            times=times,
-            workers=workers,
-        )
+    extractions = []
+    with step.opened(callbacks, times) as work:
         # The reading of the files counts, the opening of the backbone does not.
         started = time.perf_counter() - times.seconds["hash"]
-        learned = dataset.select(splits=["train"]) if random_views else dataset
-        failed = 0
-        locations = []
-        for view in dict.fromkeys([*asked, *random_views]):
-            pictures = dataset if view in asked else learned
+        for view in work.views:
             if dry_run:
-                work.estimate(pictures, view)
+                result(price_text(*work.estimate(view)))
             else:
-                location, failures = work.extract(pictures, view)
-                locations.append(location)
-                failed = max(failed, failures)
+                extractions.append(work.extract(view))
     if profile:
-        remark(profile_text(work.times.seconds, time.perf_counter() - started))
-    if failed > max_failures:
-        remark(
-            f"declip-pipe: {failed} of {len(dataset)} images could "
-            f"not be used, --max-failures is {max_failures}; the store holds the others"
-        )
-        raise typer.Exit(1)
-    return locations
+        remark(profile_text(times.seconds, time.perf_counter() - started))
+    if not dry_run:
+        work.require_few_failures(extractions)
 
 
-def _open_backbone(arch: str, weights: list[str] | None, device: str, precision: str) -> "Backbone":
-    """Open the backbone; where its weights cannot be downloaded, name the installed one, too."""
-    from declip_pipeline.backbones.registry import open_backbone
+def extraction_step(data: Path, **options: Any) -> "ExtractionStep":
+    """Return the step that `extract` carries out, from its options as Typer reads them.
 
-    try:
-        return open_backbone(arch, weights=weights, device=device, precision=precision)
-    except DownloadError as error:
-        raise WeightsError(
-            f"{error}, or take --arch efficientnet-lite0, whose weights are installed"
-        ) from error
+    Options that are left out have the command's defaults. Raises `InputError` for texts that
+    cannot be read, `OutputExistsError` for a cache that is a file.
+    """
+    from declip_pipeline.store.storage import URL_MARK
+    from declip_pipeline.study.extraction import ExtractionStep
 
-
-@dataclass(frozen=True)
-class _Work:
-    """What the views of a dataset have in common."""
-
-    backbone: "Backbone"
-    common: dict[str, Any]
-    batch_size: int
-    provenance: dict[str, Any]
-    times: "StageTimes"
-    workers: "ShardWorkers | None"
-    said: set[str] = field(default_factory=set)
-
-    def estimate(self, dataset: "Dataset", view: "View") -> None:
-        """Say what the view's store would take."""
-        from declip_pipeline.extraction.estimate import estimate_extraction
-        from declip_pipeline.extraction.store_plan import plan_store
-        from stages.screen import result
-
-        plan = plan_store(dataset, self.backbone, **self._arguments(view))
-        for problem in plan.problems:
-            self._say_once(f"problem: {problem}")
-        estimate = estimate_extraction(plan, self.backbone, batch_size=self.batch_size)
-        result(price_text(plan, estimate))
-
-    def extract(self, dataset: "Dataset", view: "View") -> tuple[str, int]:
-        """Make the view's store and say what came of it.
-
-        Returns where it is and how many images failed.
-        """
-        from declip_pipeline.extraction.extract import extract_store
-        from stages.screen import progress, remark, result
-
-        with progress(f"extracting {view.name}") as tell:
-            extraction = extract_store(
-                dataset,
-                self.backbone,
-                **self._arguments(view),
-                provenance=self.provenance,
-                batch_size=self.batch_size,
-                progress=tell,
-                notice=self._say_once,
-                times=self.times,
-                workers=self.workers,
-            )
-        if extraction.was_complete:
-            remark("the store is complete already, nothing to do (--overwrite extracts it again)")
-        for location in extraction.reused:
-            remark(f"took what it has from {location}")
-        for row, reason in extraction.failures.items():
-            remark(f"failed: {extraction.samples[row].image}: {reason}")
-        result(extraction.location)
-        return extraction.location, len(extraction.failures)
-
-    def _say_once(self, line: str) -> None:
-        """A remark that views have in common, at the first of them."""
-        from stages.screen import remark
-
-        if line not in self.said:
-            self.said.add(line)
-            remark(line)
-
-    def _arguments(self, view: "View") -> dict[str, Any]:
-        return self.common | {"view": view}
-
-
-@contextmanager
-def _workers(
-    dask: str | None, scheduler: str | None, arch: str, weights: list[str], device: str
-) -> Iterator["ShardWorkers | None"]:
-    """The workers that were asked for; None where this process computes."""
-    if dask is None and scheduler is None:
-        yield None
-        return
-
-    from declip_pipeline.backbones.weights import absolute_weights
-    from declip_pipeline.extraction.task import ShardWorkers
-    from declip_pipeline.jobs.cluster import open_client
-    from stages.screen import remark
-
-    with open_client(dask=dask, scheduler=scheduler, notice=remark) as client:
-        workers = ShardWorkers(client, arch=arch, weights=absolute_weights(weights), device=device)
-        yield workers
-        workers.release()
+    parameters = signature(extract).parameters
+    asked = {name: one.default for name, one in parameters.items() if name not in NOT_OF_A_STEP}
+    asked |= {"data": data, **options}
+    if URL_MARK not in asked["cache"]:
+        require_folder(Path(asked["cache"]), "--cache")
+    lists = {name: comma_separated(asked.pop(name)) for name in ("views", "split", "generators")}
+    views, splits, generators = (None if some is None else tuple(some) for some in lists.values())
+    read: dict[str, Any] = {
+        "views": views,
+        "splits": splits,
+        "generators": generators,
+        "weights": tuple(asked.pop("weights") or ()),
+        "fake_is_white": fake_is_white(asked.pop("polarity")),
+        "assign_splits": percents(asked.pop("assign_splits")),
+        "compile": asked.pop("compile_backbone"),
+    }
+    return ExtractionStep(**read, **asked)

@@ -1,24 +1,11 @@
-"""What the screen says of an extraction: what is left out, its price, where its time went."""
+"""Texts about an extraction: its price, and where its time went."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from declip_pipeline.datasets.dataset import Dataset
     from declip_pipeline.extraction.estimate import Estimate
     from declip_pipeline.extraction.store_plan import StorePlan
-
-
-def left_out_lines(dataset: "Dataset") -> list[str]:
-    """A line for each file that has no partner, and one on folders without masks."""
-    from declip_pipeline.datasets.findings import (
-        unpaired_files_and_folders,
-        wholly_generated_text,
-    )
-
-    files, folders = unpaired_files_and_folders(dataset)
-    lines = [f"left out, no partner: {path}" for path in files]
-    return [*lines, wholly_generated_text(folders)] if folders else lines
 
 
 def price_text(plan: "StorePlan", estimate: "Estimate") -> str:

@@ -1,7 +1,7 @@
 """`declip-pipe reproduce`: a table of a paper with one command, beside the published figures."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,9 +15,12 @@ from stages.options import (
 )
 from stages.training_options import DaskOption, RunsOption
 
+if TYPE_CHECKING:
+    from declip_pipeline.study.extraction import ExtractionStep
+    from declip_pipeline.study.study import TrainingStep
+
 
 def reproduce(
-    context: typer.Context,
     config: Annotated[
         Path, typer.Argument(metavar="CONFIG.yaml", help="A study, such as those in configs/paper.")
     ],
@@ -49,44 +52,51 @@ def reproduce(
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
-    """Extract, train and judge what a study asks for, and print its table.
+    """Extract, train and evaluate what a study asks for, and print its table.
 
-    Each step is a command of this program and is said before it is taken; what is done already is
-    found, so the same command goes on after an interruption. A figure that was published stands
+    Each step is a command of this program, which is printed before it begins; what is done already
+    is found, so the same command goes on after an interruption. A figure that was published stands
     behind ours, with the difference. The last line of stdout is table.md, with table.csv and
     table.png beside it.
     """
+    from dataclasses import replace
+
+    from declip_pipeline.study.report import write_report
+    from stages.screen import remark, result
+    from stages.study_screen import callbacks, command_of
     from stages.study_settings import read_study
 
     folder = out or Path("tables") / config.stem
     require_folder(folder, "--out")
     config = _study_file(config)
     settings = read_study(config, changes or [])
-    places = _places(data, settings.datasets)
+    everywhere = {"dask": dask, "scheduler": scheduler}
+    extract = {"cache": cache, "device": device, "weights": weights, **everywhere}
+    commands: list[str] = []
 
-    from stages.screen import result
-    from stages.study import Study
+    def say(step: "ExtractionStep | TrainingStep") -> None:
+        commands.append(command_of(step, study.places))
+        remark(f"$ {commands[-1]}")
 
-    everywhere: dict[str, Any] = {"device": device}
-    everywhere |= {"dask": dask} if dask else {}
-    everywhere |= {"scheduler": scheduler} if scheduler else {}
-    study = Study(
-        context=context,
-        config=config,
-        settings=settings,
-        changes=changes or [],
-        data=places,
-        out=folder,
-        extract_options={
-            **everywhere,
-            "cache": cache,
-            **({"weights": weights} if weights else {}),
-        },
-        train_options={**everywhere, "runs": str(runs)},
+    study = settings.study(
+        config,
+        _places(data, settings.datasets),
+        extract={name: value for name, value in extract.items() if value},
+        train={**everywhere, "runs": str(runs), "device": device},
         device=device,
+        callbacks=replace(callbacks, begun=say),
     )
-    study.check()
-    result(str(study.run()))
+    report = write_report(
+        study,
+        study.run(),
+        folder,
+        title=settings.title,
+        published=settings.published.published() if settings.published else None,
+        changes=changes or [],
+        commands=commands,
+    )
+    result(report.text)
+    result(str(report.page))
 
 
 def _study_file(path: Path) -> Path:

@@ -102,7 +102,7 @@ def grid_settings() -> dict[str, described.Field]:
     }
 
 
-def grid_options(path: Path) -> dict[str, Any]:
+def grid_defaults(path: Path) -> dict[str, Any]:
     """Read the file of a grid: options of `train`, of which those that span it are lists.
 
     Returns what was set by field, in the words of a command line. Raises `InputError`.
@@ -114,7 +114,7 @@ def grid_options(path: Path) -> dict[str, Any]:
     }
     settings = read_settings(path, create_model("GridSettings", __base__=Settings, **kinds))
     found = settings.model_dump(exclude_none=True)
-    return {keys[key].name: _typed(value, keys[key]) for key, value in found.items()}
+    return {keys[key].name: typed(value, keys[key]) for key, value in found.items()}
 
 
 def _kind_in_file(field: described.Field) -> Any:
@@ -135,18 +135,19 @@ def _least_in_file(field: described.Field) -> float | None:
     return field.option.least if field.kind in (int, float) and not field.option.several else None
 
 
-def _typed(value: Any, field: described.Field) -> Any:
-    """Return a value of a settings file as it is typed on a command line."""
+def typed(value: Any, field: described.Field) -> Any:
+    """Return a value of a settings file as a command line has it."""
     if not isinstance(value, list):
         return str(value) if field.option.several else value
     if field.kind == tuple[tuple[str, str], ...]:
         return value
     if get_origin(field.kind) is tuple and field.option.several:
-        return [_joined(names) for names in value]
-    return _joined(value)
+        return [joined(names) for names in value]
+    return joined(value)
 
 
-def _joined(value: Any) -> str:
+def joined(value: Any) -> str:
+    """Return a value as the text of an option: items of a list are separated by commas."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

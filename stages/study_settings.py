@@ -1,13 +1,20 @@
 """Settings of a study that `declip-pipe reproduce` carries out."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
 from pydantic import AfterValidator, Field
 
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.evaluation.table import TABLE_FIELDS
+from declip_pipeline.study.callbacks import Callbacks
+from declip_pipeline.study.published import Published
+from declip_pipeline.study.study import EvaluationStep, Study, TableForm
+from declip_pipeline.study.tables import StudyMetric
 from stages.settings import Settings, settings_of, yaml_of
+from stages.study_options import read_extraction, read_training
 
 Domain = Annotated[str, Field(pattern="^(ID|OOD)$")]
 
@@ -15,26 +22,22 @@ Options = dict[str, Any]
 """Options of a command by name, as in `{layers: [layer20], batch_size: 64}`."""
 
 
-class ExtractionStep(Settings):
+class ExtractionSettings(Settings):
     """One `declip-pipe extract`: the dataset by name, and its options beside those of all."""
 
     data: str
     options: Options = Field(default_factory=dict)
 
 
-class TrainingStep(Settings):
+class TrainingSettings(Settings):
     """One `declip-pipe train`: the stores that it takes, by name, and its options."""
 
     stores: list[str] = Field(min_length=1)
     options: Options
 
 
-class TestStep(Settings):
-    """What all runs are evaluated on.
-
-    `beside` are stores of the same images for other backbones, `aliases` two names of one generator
-    in different datasets ("ns=navier-stokes").
-    """
+class TestSettings(Settings):
+    """What all runs are evaluated on, see `EvaluationStep`."""
 
     stores: list[str] = Field(min_length=1)
     beside: list[str] = Field(default_factory=list)
@@ -44,8 +47,6 @@ class TestStep(Settings):
 
 
 def _table_field(name: str) -> str:
-    from declip_pipeline.evaluation.table import TABLE_FIELDS
-
     if name not in TABLE_FIELDS:
         raise ValueError(f"found {name!r}; expected one of {', '.join(TABLE_FIELDS)}")
     return name
@@ -56,44 +57,38 @@ TableFields = TableField | list[TableField]
 
 
 class TableSettings(Settings):
-    """What the rows and columns of the table are, and which metric its means are.
-
-    Rows and columns are fields of runs and of what they were tested on, one or several. Columns are
-    by default what runs learned, of rows that are generators, otherwise the means in domain and out
-    of domain. `over` are fields to average besides the seed. `detection_ap` and `detection_auc` are
-    of whole images, by their mean sigmoid.
-    """
+    """Rows, columns and metric of the table, see `TableForm`; rows and columns are lists or one."""
 
     rows: TableFields
-    columns: TableFields | None = None
+    columns: TableFields = Field(default_factory=list)
     over: list[TableField] | None = None
-    metric: Literal["iou", "f1_best", "f1_fixed", "ap", "detection_ap", "detection_auc"] = "iou"
+    metric: StudyMetric = "iou"
 
-    @property
-    def row_fields(self) -> list[str]:
-        """Fields of the rows."""
-        return [self.rows] if isinstance(self.rows, str) else self.rows
+    def form(self) -> TableForm:
+        """Return what the study takes."""
+        return TableForm(
+            rows=_listed(self.rows),
+            columns=_listed(self.columns),
+            over=None if self.over is None else tuple(self.over),
+            metric=self.metric,
+        )
 
-    @property
-    def column_fields(self) -> list[str]:
-        """Fields of the columns."""
-        if self.columns is None:
-            return ["train_on" if self.row_fields == ["generator"] else "domain"]
-        return [self.columns] if isinstance(self.columns, str) else self.columns
 
-    @property
-    def is_matrix(self) -> bool:
-        """Whether it is a train x test matrix."""
-        return (self.row_fields, self.column_fields) == (["generator"], ["train_on"])
+def _listed(names: str | list[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
 
 
 class PublishedSettings(Settings):
-    """Published figures, by row and column; of others only the means in and out of domain."""
+    """Published figures, see `Published`."""
 
     source: str
     figures: dict[str, dict[str, float]] = Field(default_factory=dict)
     means: dict[Domain, float] = Field(default_factory=dict)
     others: dict[str, dict[Domain, float]] = Field(default_factory=dict)
+
+    def published(self) -> Published:
+        """Return what the report takes."""
+        return Published(self.source, self.figures, self.means, self.others)
 
 
 class StudySettings(Settings):
@@ -104,9 +99,9 @@ class StudySettings(Settings):
 
     title: str
     extract: Options
-    stores: dict[str, ExtractionStep] = Field(min_length=1)
-    train: list[TrainingStep] = Field(min_length=1)
-    test: TestStep
+    stores: dict[str, ExtractionSettings] = Field(min_length=1)
+    train: list[TrainingSettings] = Field(min_length=1)
+    test: TestSettings
     table: TableSettings
     published: PublishedSettings | None = None
 
@@ -114,6 +109,56 @@ class StudySettings(Settings):
     def datasets(self) -> list[str]:
         """The datasets that have to be there."""
         return list(dict.fromkeys(step.data for step in self.stores.values()))
+
+    def study(
+        self,
+        path: Path,
+        data: Mapping[str, Path],
+        *,
+        extract: Mapping[str, Any],
+        train: Mapping[str, Any],
+        device: str,
+        callbacks: Callbacks,
+    ) -> Study:
+        """Return the study.
+
+        Args:
+            path: The file of the settings, for errors.
+            data: Where each of `datasets` lies.
+            extract: Options of every extraction that win, as `read_extraction` takes them.
+            train: Options of every training that win, as `read_training` takes them.
+            device: As in `Study`.
+            callbacks: As in `Study`.
+
+        Raises:
+            InputError: For options that a step does not have or take, naming their place.
+        """
+        test = self.test
+        return Study(
+            extractions={
+                name: read_extraction(
+                    data[step.data],
+                    {**self.extract, **step.options},
+                    f"{path}, extract and stores.{name}",
+                    **extract,
+                )
+                for name, step in self.stores.items()
+            },
+            trainings=tuple(
+                read_training(step.stores, step.options, f"{path}, train[{number}]", **train)
+                for number, step in enumerate(self.train)
+            ),
+            test=EvaluationStep(
+                tuple(test.stores),
+                split=test.split,
+                generators=None if test.generators is None else tuple(test.generators),
+                beside=tuple(test.beside),
+                aliases=tuple(test.aliases),
+            ),
+            table=self.table.form(),
+            device=device,
+            callbacks=callbacks,
+        )
 
 
 def read_study(path: Path, changes: list[str]) -> StudySettings:

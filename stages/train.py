@@ -10,7 +10,7 @@ from declip_pipeline.errors import DeclipError
 from declip_pipeline.training.validation_score import SCORES, score_name
 from stages.options import TRAINING, SchedulerOption, StoresArgument, require_folder
 from stages.screen import remark, result
-from stages.training_options import DaskOption, with_training_options
+from stages.training_options import DaskOption, grid_options, with_training_options
 
 if TYPE_CHECKING:
     from declip_pipeline.sweeps.grid_job import Cell
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 def _take_config(context: typer.Context, path: Path | None) -> Path | None:
     """Make a file's values the options' defaults."""
     if path is not None:
-        from stages.settings import grid_options
+        from stages.settings import grid_defaults
 
-        context.default_map = grid_options(path)
+        context.default_map = grid_defaults(path)
     return path
 
 
@@ -43,7 +43,7 @@ def train(
             help="Take options from a file, such as configs/grid.yaml; those given here win.",
         ),
     ] = None,
-) -> list[Path]:
+) -> None:
     """Train decoders on the fakes of one or several stores, with the paper's schedule.
 
     With --detection, on their fakes and all their real pictures, from labels of pictures: masks
@@ -58,23 +58,25 @@ def train(
     same command in several processes shares the work. With --dask or --scheduler, one run is a grid
     as well.
     """
-    from stages.grid_training import asked_workers, job_of, open_trainer, train_grid
+    from declip_pipeline.sweeps.grid_training import GridTraining
+    from stages.grid_screen import live_grid
 
     require_folder(Path(asked["runs"]), "-o")
-    workers = asked_workers(dask, scheduler, asked["device"])
-    job, cells = job_of(stores, asked, workers)
-    trainer = open_trainer(job, cells)
-    if len(cells) == 1 and workers is None:
-        return [_train_one(cells[0], trainer)]
-    folder, results = train_grid(trainer, cells, workers, is_named=asked["name"] is not None)
-    result(str(folder / "results.csv"))
-    if any(row.state == "failed" for row in results):
+    training = GridTraining(
+        stores, grid_options(asked), dask=dask, scheduler=scheduler, notice=remark
+    )
+    if len(training.cells) == 1 and not training.has_workers:
+        _train_one(training.cells[0], training.trainer)
+        return
+    with live_grid() as tell:
+        rows = training.run(tell)
+    result(str(training.folder / "results.csv"))
+    if any(row.state == "failed" for row in rows):
         raise typer.Exit(1)
-    return [Path(row.run) for row in results if row.run is not None]
 
 
-def _train_one(cell: "Cell", trainer: "GridTrainer") -> Path:
-    """Train a single decoder, with a line an epoch; returns the run's folder."""
+def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
+    """Train a single decoder, with a line an epoch."""
     trained = 0
 
     def show(number: int, epoch: "Epoch") -> None:
@@ -100,4 +102,3 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> Path:
     for layer, weight in summary.get("layer_weights", {}).items():
         remark(f"weight of {layer}: {weight:.3f}")
     result(str(run.path))
-    return run.path

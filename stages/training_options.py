@@ -94,6 +94,21 @@ def form_of(field: Field) -> Form:
     return Form(kind if field.default is not None else kind | None)
 
 
+def grid_options(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `with_training_options` gives a command as options of `GridTraining`.
+
+    Raises `InputError` for a pooling of localization.
+    """
+    options = dict(asked)
+    pooling, is_detection = options.get("pooling"), options.pop("detection", False)
+    if pooling is not None and not is_detection:
+        raise InputError(
+            f"--pooling {pooling} is for detection, which --detection asks for; leave one out or "
+            "add the other"
+        )
+    return {**options, "pooling": (pooling or "mean") if is_detection else None}
+
+
 def with_training_options(
     *leave_out: str, **changes: Mapping[str, Any]
 ) -> Callable[[Callable[..., Any]], Any]:

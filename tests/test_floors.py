@@ -24,6 +24,7 @@ FLOORS = [
     {"training"},
     {"evaluation"},
     {"sweeps", "reports", "exchange"},
+    {"study"},
     {"testing"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -123,14 +123,16 @@ def two_way_tables(
         columns: As `rows`.
         metric: As in `Evaluation.mean`.
         score: For detection: the image score.
-        over: Fields that are averaged. By default the generators trained on and tested on, where
-            they are neither rows nor columns; a mean is then one in domain or out of domain, and
-            these are two tables unless `domain` is a row or a column.
+        over: Fields that are averaged, of `dataset`, `generator`, `train_on` and
+            `training_stores`. By default all that are neither rows nor columns; a mean is then one
+            in domain or out of domain, and these are two tables unless `domain` is a row or a
+            column.
         aliases: Names that stand for one generator; see `generator_key`.
 
     Raises:
         UnknownNameError: For a field that is not one of these.
-        InputError: For a field that is both a row and a column, or averaged as well.
+        InputError: For a field that is both a row and a column, or averaged as well; for a
+            configured field to average.
     """
     rows, columns = _listed(rows), _listed(columns)
     named = [*rows, *columns]
@@ -146,6 +148,12 @@ def two_way_tables(
     for name in (*named, *averaged):
         if name not in (*TABLE_FIELDS, "training_stores"):
             raise UnknownNameError("field", name, TABLE_FIELDS)
+    configured = [name for name in averaged if name not in _AVERAGED]
+    if configured:
+        raise InputError(
+            f"a mean over {', '.join(configured)} would mix configurations; averaged are the seeds "
+            f"and, where they are neither rows nor columns, {', '.join(_AVERAGED)}"
+        )
     known = dict.fromkeys(n for cell in cells for n in cell.fields if n not in _DERIVED)
     label = partial(_label, rows=rows, columns=columns)
     places: dict[tuple[str, str], list[Cell]] = {}

@@ -1,1 +1,1 @@
-"""Many runs together: judged on each other's test sets."""
+"""Many runs together: grids of trainings, in this process or in workers."""

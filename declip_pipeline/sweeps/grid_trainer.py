@@ -23,14 +23,22 @@ from declip_pipeline.training.train import Epoch
 class GridTrainer:
     """Trains cells of a job in this process; what they read is kept from one to the next."""
 
-    def __init__(self, job: GridJob, notice: Callable[[str], None] = lambda line: None) -> None:
-        """Raises `StoreError` for a store that cannot be opened, `InputError`."""
+    def __init__(
+        self,
+        job: GridJob,
+        notice: Callable[[str], None] = lambda line: None,
+        stores: Sequence[Store] = (),
+    ) -> None:
+        """Open the stores of a job, unless they are given as `stores`.
+
+        Raises `StoreError` for a store that cannot be opened, `InputError`.
+        """
         if job.tensorboard:
             require_tensorboard()
         self.job = job
         self._notice = notice
         self._plans: dict[Cell, PlannedRun] = {}
-        self.stores = [Store(place) for place in job.stores]
+        self.stores = list(stores) or [Store(place) for place in job.stores]
 
     @cached_property
     def data(self) -> TrainingData:

@@ -305,3 +305,5 @@ def test_fields_that_make_no_table_are_refused():
         two_way_tables(STUDY, "layer", ["layer", "decoder"])
     with pytest.raises(InputError, match="averaged generator; expected rows and columns"):
         two_way_tables(STUDY, "generator", "layer", over=["generator"])
+    with pytest.raises(InputError, match="a mean over decoder would mix configurations"):
+        two_way_tables(STUDY, "layer", "domain", over=["decoder"])

@@ -1,4 +1,4 @@
-"""`declip-pipe ablate` trains, judges and draws every layer, and does nothing twice."""
+"""`declip-pipe ablate` trains, evaluates and draws every layer, and does nothing twice."""
 
 import csv
 from pathlib import Path
@@ -11,7 +11,7 @@ from declip_pipeline.training.run import Run
 QUICK = ("--epochs", 1, "--batch-size", 4)
 
 
-def test_every_layer_is_trained_and_judged(program, tiny_store, tmp_path):
+def test_every_layer_is_trained_and_evaluated(program, tiny_store, tmp_path):
     command = (
         *("ablate", tiny_store.location, "--layers", "0-2", "--seeds", "0,1"),
         *QUICK, "-o", tmp_path,
@@ -23,16 +23,21 @@ def test_every_layer_is_trained_and_judged(program, tiny_store, tmp_path):
         assert min(picture.size) > 300
     with (figure.parent / "ablation.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["domain"] == "in domain"]
-    assert [row["layer"] for row in rows] == ["layer0", "layer1", "layer2"]
+    tested = ["noisy", "all"]
+    assert [(row["layer"], row["generator"]) for row in rows] == [
+        (f"layer{number}", name) for number in range(3) for name in tested
+    ]
     assert {row["seeds"] for row in rows} == {"2"}
     for row in rows:
         assert float(row["mean_low"]) <= float(row["mean_iou"]) <= float(row["mean_high"])
     lines = outcome.out.splitlines()
-    assert lines[0].split() == ["layer", "in", "domain", "out", "of", "domain"]
+    head = ["layer", "tested", "on", "in", "domain", "out", "of", "domain"]
+    assert lines[0].split() == head
     # There is one generator: nothing is out of its domain.
-    for line, row in zip(lines[1:4], rows, strict=True):
+    for line, row in zip(lines[1:7], rows, strict=True):
         assert line.split() == [
             row["layer"],
+            row["generator"],
             f"{float(row['mean_iou']):.2f}",
             "±",
             f"{float(row['standard_deviation']):.2f}",
@@ -40,6 +45,9 @@ def test_every_layer_is_trained_and_judged(program, tiny_store, tmp_path):
             f"{float(row['mean_high']):.1f}]",
             "-",
         ]
+    best = max(rows, key=lambda row: float(row["mean_iou"]))
+    assert lines[7].startswith(f"best in domain: {best['layer']} ({float(best['mean_iou']):.1f}")
+    assert lines[8:] == [str(figure)]
     with (figure.parent / "results.csv").open(newline="") as file:
         runs = [Run(Path(row["run"])) for row in csv.DictReader(file)]
     assert len(runs) == 6
@@ -72,6 +80,7 @@ def test_a_probe_is_a_first_look_at_every_layer(program, tiny_store, tmp_path):
     figure = Path(outcome.last_line)
     with (figure.parent / "ablation.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["domain"] == "in domain"]
+    rows = [row for row in rows if row["generator"] == "all"]
     assert [row["layer"] for row in rows] == ["layer0", "layer1"]
     assert max(float(row["mean_iou"]) for row in rows) > 10, "it has learned"
     assert figure.is_file()

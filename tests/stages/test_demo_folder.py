@@ -1,11 +1,10 @@
 """A demo's folder: told from those of others, checked before anything in it is touched."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from stages.demo_study import DemoStudy
+from declip_pipeline.study.demo import Demo, DemoResult
 from stages.settings import packaged_config
 
 
@@ -14,16 +13,16 @@ def runs(monkeypatch) -> list[int]:
     """Demos that only write their report; grows by the seed of each that ran."""
     seeds: list[int] = []
 
-    def run(self) -> Path:
+    def run(self) -> DemoResult:
         seeds.append(self.seed)
         (self.out / "data").mkdir(exist_ok=True)
         if self.seed == 13:
             raise OSError("pulled")
         report = self.out / "report.md"
         report.write_text(f"seed {self.seed}")
-        return report
+        return DemoResult(report, "matrix", {})
 
-    monkeypatch.setattr(DemoStudy, "run", run)
+    monkeypatch.setattr(Demo, "run", run)
     return seeds
 
 
@@ -32,7 +31,7 @@ def test_a_finished_demo_has_nothing_to_do(program, runs, tmp_path):
     first = program(*command)
     assert (first.code, first.last_line) == (0, str(tmp_path / "out" / "report.md"))
     again = program(*command)
-    assert (again.code, again.out) == (0, first.out)
+    assert (again.code, again.out.strip()) == (0, first.last_line)
     assert "the demo is finished already, nothing to do" in again.err
     assert runs == [0]
     assert program(*command, "--overwrite").code == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.grid_training import grid_table
+from stages.grid_screen import grid_table
 
 QUICK = ("--epochs", 1, "--batch-size", 4)
 

@@ -3,7 +3,7 @@
 from declip_pipeline.evaluation.cells import Estimate
 from declip_pipeline.evaluation.table import Table
 from declip_pipeline.metrics.bootstrap import Interval
-from declip_pipeline.reports.beside_published import beside_csv, beside_markdown, beside_text
+from declip_pipeline.study.published import beside_csv, beside_markdown, beside_text
 
 TABLE = Table(
     "test \\ train",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from made_evaluation import config_of, detected, localized
 
-from declip_pipeline.sweeps.study_table import study_tables
+from declip_pipeline.study.tables import study_tables
 
 RUNS = [
     localized("ldm", lama=[10.0] * 2, ldm=[50.0] * 2, **{"b-10": [1.0] * 2, "b-9": [2.0] * 2}),

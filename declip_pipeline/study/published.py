@@ -1,21 +1,59 @@
-"""Figures beside the published ones, with the difference: as text, as Markdown, as CSV."""
+"""Published figures beside ours, with the difference: as text, as Markdown, as CSV."""
 
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from declip_pipeline.evaluation.cells import Estimate
 from declip_pipeline.evaluation.table import Table
 from declip_pipeline.reports.matrix import MISSING, interval_text
+from declip_pipeline.study.tables import OURS, StudyTable
 
-Published = Mapping[str, Mapping[str, float]]
-"""Figures by row and column, as they were published."""
+Figures = Mapping[str, Mapping[str, float]]
+"""Figures by row and column, in the unit of a table."""
 
 
-def beside_text(table: Table, published: Published, decimals: int, *, with_intervals: bool) -> str:
-    """The table for a terminal; a cell is "50.2 (51.1, -0.9)": ours, published, difference.
+@dataclass(frozen=True)
+class Published:
+    """Figures that were published for a table.
+
+    Attributes:
+        source: Where, in one line.
+        figures: By row and column of the table.
+        means: Of a train x test matrix, its means by domain, "ID" and "OOD".
+        others: Those of other methods, by their names.
+    """
+
+    source: str
+    figures: Figures = field(default_factory=dict)
+    means: Mapping[str, float] = field(default_factory=dict)
+    others: Figures = field(default_factory=dict)
+
+
+def beside_published(
+    tables: Sequence[StudyTable], published: Published | None
+) -> list[list[tuple[Table, Figures]]]:
+    """Return for each table the parts to show, each with the figures that were published for it.
+
+    The parts are the table and, of a matrix, its means. Published figures are for a study with one
+    table.
+    """
+    known = published if published and len(tables) == 1 else Published("")
+    found = []
+    for one in tables:
+        parts: list[tuple[Table, Figures]] = [(one.table, known.figures)]
+        if one.means is not None:
+            means = replace(one.means, rows=(*one.means.rows, *known.others))
+            parts.append((means, {OURS: known.means, **known.others}))
+        found.append(parts)
+    return found
+
+
+def beside_text(table: Table, published: Figures, decimals: int, *, with_intervals: bool) -> str:
+    """Return a table for a terminal; a cell is "50.2 (51.1, -0.9)": ours, published, difference.
 
     With intervals, they stand behind ours: "50.2 [48.9, 51.4] (51.1, -0.9)". What was published
     for rows and columns that the table lacks is left out.
@@ -29,8 +67,8 @@ def beside_text(table: Table, published: Published, decimals: int, *, with_inter
     )
 
 
-def beside_markdown(table: Table, published: Published, decimals: int) -> str:
-    """The same as a Markdown table, with intervals."""
+def beside_markdown(table: Table, published: Figures, decimals: int) -> str:
+    """Return `beside_text` as a Markdown table, with intervals."""
     head, *body = (
         [cell.replace("|", "\\|") for cell in line]
         for line in _lines(table, published, decimals, with_intervals=True)
@@ -39,10 +77,10 @@ def beside_markdown(table: Table, published: Published, decimals: int) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
 
 
-def beside_csv(tables: Sequence[tuple[Table, Published]]) -> str:
-    """Rows of row, column, ours with its interval, published and difference.
+def beside_csv(tables: Sequence[tuple[Table, Figures]]) -> str:
+    """Return a CSV of row, column, ours with its interval, published and difference.
 
-    Empty where there is no figure.
+    A field is empty where there is no figure.
     """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
@@ -59,7 +97,7 @@ def beside_csv(tables: Sequence[tuple[Table, Published]]) -> str:
 
 
 def _lines(
-    table: Table, published: Published, decimals: int, with_intervals: bool
+    table: Table, published: Figures, decimals: int, with_intervals: bool
 ) -> list[list[str]]:
     body = [
         [
@@ -86,9 +124,9 @@ def _cell(ours: Estimate, theirs: float, decimals: int, with_interval: bool) -> 
     if np.isnan(theirs):
         return text
     difference = "" if np.isnan(ours.value) else f", {ours.value - theirs:+.{decimals}f}"
-    # As it was printed: with one decimal, or as many as it has.
+    # With one decimal, or as many as were published.
     return f"{text} ({max(f'{theirs:.1f}', f'{theirs:g}', key=len)}{difference})"
 
 
-def _published(published: Published, row: str, column: str) -> float:
+def _published(published: Figures, row: str, column: str) -> float:
     return float(published.get(row, {}).get(column, np.nan))

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -10,9 +11,12 @@ from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
 from declip_pipeline.evaluation.table import Table, matrices, two_way_tables
-from declip_pipeline.sweeps.study_evaluation import DETECTION, StudyMetric
 
-MATRIX = (["generator"], ["train_on"])
+StudyMetric = Literal["iou", "f1_best", "f1_fixed", "ap", "detection_ap", "detection_auc"]
+DETECTION = "detection_"
+"""Prefix of the metrics of detection."""
+
+MATRIX = (("generator",), ("train_on",))
 """Rows and columns of a train x test matrix."""
 
 TESTED_AND_TRAINED = "tested on \\ trained on"
@@ -50,7 +54,7 @@ def study_tables(
     """
     name = metric.removeprefix(DETECTION)
     factor = 1 if name == "iou" else 100
-    if (list(rows), list(columns)) != MATRIX:
+    if (tuple(rows), tuple(columns)) != MATRIX:
         tables = two_way_tables(
             evaluations,
             rows,

@@ -1,0 +1,111 @@
+"""Report of a study: its tables as text, Markdown, CSV and figures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.files import write_text
+from declip_pipeline.reports.domain_figure import draw_domains
+from declip_pipeline.reports.matrix_figure import draw_matrix
+from declip_pipeline.study.published import (
+    Published,
+    beside_csv,
+    beside_markdown,
+    beside_published,
+    beside_text,
+)
+from declip_pipeline.study.study import Study
+from declip_pipeline.study.tables import StudyTable
+
+METRIC_NAMES = {
+    "iou": "IoU",
+    "f1_best": "F1 at the best threshold of each image",
+    "f1_fixed": "F1 at 0.5",
+    "ap": "AP of pixels",
+    "detection_ap": "AP of whole images",
+    "detection_auc": "AUC of whole images",
+}
+DECIMALS = 1
+
+
+@dataclass(frozen=True)
+class StudyReport:
+    """A study's report: the text for a terminal, and the path of `table.md`."""
+
+    text: str
+    page: Path
+
+
+def write_report(
+    study: Study,
+    tables: Sequence[StudyTable],
+    out: Path,
+    *,
+    title: str,
+    published: Published | None = None,
+    changes: Sequence[str] = (),
+    commands: Sequence[str] = (),
+) -> StudyReport:
+    """Write `table.md`, `table.csv` and `table.png` of a study.
+
+    Args:
+        study: The study.
+        tables: Its tables; of several, figures are `table.png`, `table-2.png` and so on.
+        out: Folder of the files.
+        title: Title of the study.
+        published: Figures that stand beside ours where there is one table.
+        changes: How the study differs from a published one.
+        commands: What was done, as typed in a shell.
+
+    Raises:
+        InputError: No image could be evaluated.
+    """
+    if not any(np.isfinite(one.table.values).any() for one in tables):
+        names = [getattr(one, "location", str(one)) for one in study.test.stores]
+        raise InputError(
+            f"no image of {', '.join(names)} has a fake pixel; there is no figure to compare"
+        )
+    form = study.table
+    unit = f"{METRIC_NAMES[form.metric]} (percent)"
+    about = ["ours, with its bootstrap interval of 95%"]
+    if published and len(tables) == 1:
+        about[0] += f" (published, difference); published: {published.source}"
+    if changes:
+        about.append(f"changed, so not the published setting: {', '.join(changes)}")
+    compared = beside_published(tables, published)
+    texts = []
+    for one, parts in zip(tables, compared, strict=True):
+        if len(tables) > 1:
+            texts.append(f"{one.table.title}\n")
+        for number, (table, theirs) in enumerate(parts):
+            # A matrix with intervals is wider than a terminal.
+            with_intervals = number > 0 or not form.is_matrix
+            texts.append(beside_text(table, theirs, DECIMALS, with_intervals=with_intervals))
+    elsewhere = [f"intervals of cells are in {out / 'table.md'}"] if form.is_matrix else []
+    text = "\n".join([f"{title}: {unit}", *about, *elsewhere, "", *texts])
+
+    heading = f"{title}{', changed' if changes else ''}: {unit}"
+    sections = []
+    for number, (one, parts) in enumerate(zip(tables, compared, strict=True), start=1):
+        figure = out / ("table.png" if number == 1 else f"table-{number}.png")
+        named = f"{heading}, {one.table.title}" if len(tables) > 1 else heading
+        _draw(one, figure, named, unit, connected=form.rows == ("layer",))
+        sections += [f"## {one.table.title}\n"] if len(tables) > 1 else []
+        sections += [beside_markdown(table, theirs, DECIMALS) for table, theirs in parts]
+        sections.append(f"![]({figure.name})\n")
+    write_text(out / "table.csv", beside_csv([part for parts in compared for part in parts]))
+    done = "```sh\n" + "\n".join(commands) + "\n```\n"
+    head = [f"# {title}: {unit}\n", *(f"{line}\n" for line in about)]
+    write_text(out / "table.md", "\n".join([*head, *sections, done]))
+    return StudyReport(text, out / "table.md")
+
+
+def _draw(one: StudyTable, path: Path, title: str, unit: str, *, connected: bool) -> None:
+    table = one.table
+    if one.in_domain is None:
+        draw_domains(table, path, title, unit, connected=connected)
+    else:
+        draw_matrix(table.values, table.rows, table.columns, path, title, one.in_domain)

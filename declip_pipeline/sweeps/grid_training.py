@@ -1,0 +1,186 @@
+"""Training of a grid from flat options: layers, decoders, seeds and the rest of a recipe."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from declip_pipeline.backbones.registry import select_layers
+from declip_pipeline.decoders.names import read_decoder_type
+from declip_pipeline.errors import InputError
+from declip_pipeline.feeding.inputs import JOIN
+from declip_pipeline.files import folder_name
+from declip_pipeline.store.reader import Store
+from declip_pipeline.sweeps.grid import (
+    CellResult,
+    Grid,
+    RunGroups,
+    claim_folder,
+    grid_name,
+    one_after_another,
+)
+from declip_pipeline.sweeps.grid_job import Cell, GridJob, grid_cells, training_fields
+from declip_pipeline.sweeps.grid_trainer import GridTrainer
+
+
+class GridTraining:
+    """Trainings of a grid, planned and checked before the first one begins.
+
+    Attributes:
+        trainer: Trains its cells in this process.
+        cells: The trainings, each combination of the options that have several values.
+    """
+
+    def __init__(
+        self,
+        stores: Sequence[Store | str],
+        options: Mapping[str, Any],
+        *,
+        dask: str | None = None,
+        scheduler: str | None = None,
+        notice: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        """Plan the trainings.
+
+        Args:
+            stores: Stores to train on, or their locations.
+            options: Values by the names of `training_fields()`; those of a grid are lists. What is
+                left out has its default; `layer` is required.
+            dask: Workers that train; see `open_client`. This process trains where neither
+                this nor `scheduler` is given.
+            scheduler: Address of a Dask scheduler whose workers train.
+            notice: Called with lines for the user.
+
+        Raises:
+            InputError: For options that do not fit each other or the stores, a layer, decoder
+                or generator that is not known (`UnknownNameError`), a value given twice.
+            OutputExistsError: `name` is the folder of something else.
+            StoreError: A store cannot be opened.
+        """
+        self._workers = {"dask": dask, "scheduler": scheduler}
+        self._notice = notice
+        self._device = str(options.get("device", "auto"))
+        opened = [one if isinstance(one, Store) else Store(one) for one in stores]
+        job, self.cells = _plan(opened, options, with_workers=self.has_workers)
+        if job.recipe.widths and not any(
+            read_decoder_type(cell.decoder_type).takes_widths for cell in self.cells
+        ):
+            raise InputError(
+                f"`widths={','.join(map(str, job.recipe.widths))}` are for conv decoders, and "
+                f"there is only {self.cells[0].decoder_type}; leave them out or choose a conv "
+                "decoder"
+            )
+        self.trainer = GridTrainer(job, notice, opened)
+        for cell in self.cells:
+            self.trainer.plan(cell)
+        self._is_named = options.get("name") is not None and job.name is None
+
+    @cached_property
+    def folder(self) -> Path:
+        """The folder of the grid's table; of a grid with a name, that of its runs, too."""
+        runs = Path(self.job.runs)
+        return runs if self._is_named else runs / self._grid
+
+    @cached_property
+    def _grid(self) -> str:
+        return grid_name(self.trainer.identity(), self.cells)
+
+    @property
+    def job(self) -> GridJob:
+        """What the trainings have in common."""
+        return self.trainer.job
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether worker processes train."""
+        return any(place is not None for place in self._workers.values())
+
+    def run(
+        self, on_change: Callable[[Sequence[CellResult]], None] = lambda rows: None
+    ) -> list[CellResult]:
+        """Train every cell, or find it finished; returns a row for each, finished or failed.
+
+        `on_change(rows)` is called with all rows after each change. The rows are kept in
+        `results.csv` and `results.parquet` in the grid's folder.
+        """
+        if self._is_named:
+            claim_folder(self.folder, self._grid)
+        with self._training() as (run_groups, groups):
+            grid = Grid(
+                self.cells,
+                self.folder,
+                run_groups,
+                groups=groups,
+                score=self.job.recipe.score,
+                on_change=on_change,
+            )
+            return grid.run()
+
+    @contextmanager
+    def _training(self) -> Iterator[tuple[RunGroups, list[list[int]]]]:
+        """Yield what trains, and the groups of cells to train side by side."""
+        groups = self.trainer.groups(self.cells)
+        if not self.has_workers:
+            yield one_after_another(self.trainer.train), groups
+            return
+        from declip_pipeline.jobs.cluster import open_client
+        from declip_pipeline.sweeps.trainer import WorkerTraining
+
+        with open_client(**self._workers, notice=self._notice) as client:
+            job = replace(self.job, device=self._device)
+            training = WorkerTraining(client, job, self.cells, notice=self._notice)
+            yield training, training.split(groups)
+            training.release()
+
+
+def _plan(
+    stores: Sequence[Store], given: Mapping[str, Any], *, with_workers: bool
+) -> tuple[GridJob, list[Cell]]:
+    """Return the job and the cells of flat options."""
+    defaults = {
+        name: [field.default] if field.option.several else field.default
+        for name, field in training_fields().items()
+        if field.default is not MISSING
+    }
+    options = {**defaults, **given}
+    cells = grid_cells(
+        layers_of(options.pop("layer"), stores[0]),
+        options["decoder_type"],
+        options.pop("seed"),
+        options.pop("learning_rate"),
+        options.pop("train_on") or [None],
+    )
+    options["decoder_type"] = cells[0].decoder_type
+    if options.get("initial_weights"):
+        # As workers elsewhere find it.
+        options["initial_weights"] = str(Path(options["initial_weights"]).absolute())
+    name = options["name"]
+    if name is not None and folder_name(name) != name:
+        raise InputError(
+            f"`name` {name!r} cannot name a folder; expected letters, digits, _, ., + or -"
+        )
+    if name is not None and (len(cells) > 1 or with_workers):
+        options |= {"runs": str(Path(options["runs"], name)), "name": None}
+    if with_workers and options["device"] == "cuda":
+        options["device"] = "auto"  # this process may lack what workers have
+    return GridJob.of([store.location for store in stores], options), cells
+
+
+def layers_of(items: Sequence[str], store: Store) -> list[str]:
+    """Return the layers of a list of names, numbers, ranges and joined layers ("layer8+layer14").
+
+    Raises `InputError`, `UnknownNameError` for one that the store does not have.
+    """
+    known = list(store.layers)
+    found = []
+    for item in items:
+        if JOIN not in item:
+            found.extend(select_layers(item, known))
+            continue
+        if not all(part.strip() for part in item.split(JOIN)):
+            raise InputError(f"{item!r} lacks a layer; write layers to join as layer8{JOIN}layer14")
+        parts = [select_layers(part, known) for part in item.split(JOIN)]
+        found.append(JOIN.join(layer for some in parts for layer in some))
+    return list(dict.fromkeys(found))
