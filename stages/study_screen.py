@@ -32,7 +32,7 @@ def command_of(
     if isinstance(step, ExtractionStep):
         typed = ["extract", str(step.data), *_extraction_flags(step)]
     else:
-        typed = ["train", *places(step.stores), *_training_flags(step)]
+        typed = ["train", *places([str(store) for store in step.stores]), *_training_flags(step)]
     return shlex.join(["declip-pipe", *typed])
 
 

@@ -143,7 +143,7 @@ class EarlierStores:
             return {}
         found = {}
         for row in rows[0] + np.flatnonzero(~self.have(rows, None)):
-            reasons = (earlier.failure(row) for earlier in self._stores)
+            reasons = (earlier.failure(int(row)) for earlier in self._stores)
             reason = next((reason for reason in reasons if reason is not None), None)
             if reason is not None:
                 found[int(row)] = reason

@@ -16,7 +16,7 @@ from declip_pipeline.datasets.findings import unpaired_files_and_folders, wholly
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import DeclipError, DownloadError, WeightsError
 from declip_pipeline.extraction.estimate import Estimate, estimate_extraction
-from declip_pipeline.extraction.extract import Extraction, extract
+from declip_pipeline.extraction.extract import Extraction, extract_store
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.store_plan import StorePlan, plan_store
 from declip_pipeline.extraction.task import ShardWorkers
@@ -190,7 +190,7 @@ class OpenExtraction:
         """Make the view's store, or find it complete."""
         callbacks, step = self.callbacks, self.step
         with callbacks.progress(f"extracting {view.name}", "images") as tell:
-            extraction = extract(
+            extraction = extract_store(
                 self._images(view),
                 self.backbone,
                 **self._options(view),
