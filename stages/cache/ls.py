@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+from stages.options import JsonOption
 
 
 def ls(
@@ -15,8 +15,8 @@ def ls(
 ) -> None:
     """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
     from declip_pipeline.store.listing import list_stores
-    from stages.cache.table import format_table
     from stages.screen import json_result, remark, result
+    from stages.table import format_table
 
     stores = list_stores(root)
     if as_json:
