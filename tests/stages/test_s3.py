@@ -13,6 +13,7 @@ from s3_server import S3Server, free_port, running_s3_server
 from zarr.storage import ObjectStore
 
 from declip_pipeline.datasets.opening import open_dataset
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.extraction import shard_filling
 from declip_pipeline.extraction.extract import extract
 from declip_pipeline.store import format as fmt
@@ -209,9 +210,8 @@ def test_of_two_extractors_that_begin_at_once_the_first_decides(
     def late(self, key, data):
         if key != fmt.MANIFEST:
             return create(self, key, data)
-        manifest = json.loads(data)
-        manifest["samples"].reverse()
-        assert create(self, key, json.dumps(manifest).encode())
+        reversed_samples = Samples.from_parquet(data)[::-1]
+        assert create(self, key, reversed_samples.to_parquet())
         refused.append(not create(self, key, data))
         return False
 
