@@ -98,7 +98,7 @@ def _paths(text: str) -> list[str]:
 
 def _table(rows: "Sequence[ComparedMeans]") -> str:
     from declip_pipeline.reports.matrix import interval_text
-    from stages.cache.table import format_table
+    from stages.table import format_table
 
     cells = []
     for row in rows:

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.cache.ls import JsonOption
 from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
+    JsonOption,
     LayoutOption,
     MegapixelsOption,
     PolarityOption,
@@ -50,8 +50,8 @@ def check(
     from declip_pipeline.datasets.findings import facts_of_groups, findings_of
     from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
     from declip_pipeline.datasets.scan import scan_dataset
-    from stages.cache.table import format_table
     from stages.screen import json_result, progress, result
+    from stages.table import format_table
     from stages.texts import spelled
 
     recognised = recognise_layout(path, layout)

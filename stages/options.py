@@ -57,6 +57,7 @@ OverwriteOption = Annotated[
         help="Replace what an earlier run left.",
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 WeightsOption = Annotated[
     list[str] | None,
     typer.Option(

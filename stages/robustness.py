@@ -94,7 +94,7 @@ def views_table(figured: "Sequence[tuple[View, Mapping[str, Mapping[str, Any]]]]
     """Return a line for each view, a column for each generator: mean ± spread [interval]."""
     from declip_pipeline.evaluation.robustness import view_text
     from declip_pipeline.reports.matrix import interval_text
-    from stages.cache.table import format_table
+    from stages.table import format_table
 
     rows = []
     for view, figures in figured:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from declip_pipeline.training.validation_score import SCORES
-from stages.cache.ls import JsonOption
-from stages.cache.table import format_table
+from stages.options import JsonOption
 from stages.screen import json_result, remark, result
+from stages.table import format_table
 
 if TYPE_CHECKING:
     from declip_pipeline.training.run_listing import ListedRun

@@ -46,8 +46,8 @@ def train(
 ) -> None:
     """Train decoders on the fakes of one or several stores, with the paper's schedule.
 
-    With --detection, on their fakes and all their real pictures, from labels of pictures: masks
-    are not looked at, fake and real pictures count the same however many there are of each.
+    With --detection, on their fakes and all their real images, from labels of images: masks
+    are not looked at, fake and real images count the same however many there are of each.
 
     The last line of stdout is the run's folder. The same command again says that the run is
     finished; after an interruption it goes on with the next epoch.

@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stages.cache.ls import JsonOption
-from stages.options import DeviceOption
+from stages.options import DeviceOption, JsonOption
 
 
 def compare(
@@ -39,8 +38,8 @@ def compare(
 
     from declip_pipeline.store.comparison import compare_layers
     from declip_pipeline.store.reader import Store
-    from stages.cache.table import format_table
     from stages.screen import json_result, progress, result
+    from stages.table import format_table
 
     stores = Store(first), Store(second)
     layers = []

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.cache.ls import JsonOption
+from stages.options import JsonOption
 
 if TYPE_CHECKING:
     from declip_pipeline.store.catalog import StoreDetails
@@ -46,7 +46,7 @@ def _as_json(details: "StoreDetails") -> dict[str, object]:
 
 
 def _as_text(details: "StoreDetails") -> str:
-    from stages.cache.table import format_table
+    from stages.table import format_table
 
     summary = details.summary
     header = summary.header

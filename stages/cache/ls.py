@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+from stages.options import JsonOption
 
 
 def ls(
@@ -16,8 +16,9 @@ def ls(
     """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
 
     from declip_pipeline.store.catalog import list_stores
-    from stages.cache.table import format_table
+
     from stages.screen import json_result, remark, result
+    from stages.table import format_table
 
     stores = list_stores(root)
     if as_json:

@@ -17,10 +17,10 @@ def test_same_names_in_different_folders_do_not_pair() -> None:
     assert pairing.masks_without_image == ("b/1.png",)
 
 
-@pytest.mark.parametrize("kind", ["pictures", "masks"])
+@pytest.mark.parametrize("kind", ["images", "masks"])
 def test_two_of_one_name_are_refused(kind: str) -> None:
     twice, once = ["a/1.png", "a/1.JPG"], ["a/1.png"]
-    images, masks = (twice, once) if kind == "pictures" else (once, twice)
+    images, masks = (twice, once) if kind == "images" else (once, twice)
     with pytest.raises(InputError) as caught:
         pair_by_stem(images, masks)
     assert str(caught.value) == (
