@@ -106,8 +106,8 @@ def known_backbones() -> list[str]:
         "ViT-L/14,RN50 (a fusion)",
         "ARCH/TAG (open_clip, as ViT-B-32/laion2b_s34b_b79k)",
         "timm:NAME or timm:NAME.TAG (as timm:vit_small_patch14_dinov2.lvd142m)",
-        "pixels:299 (the picture itself, of any side, for patch-forensics)",
-        "CLIP:from-file (OpenAI layout, with --weights)",
+        "pixels:299 (the image itself, of any side, for patch-forensics)",
+        "CLIP:from-file (OpenAI layout, with `weights`)",
     ]
 
 
@@ -233,5 +233,5 @@ def _without_seed(text: str, weights: str | None) -> tuple[str, str | None]:
     if match is None:
         return text, weights
     if weights not in (None, match[2]):
-        raise InputError(f"{text!r} asks for random weights, but --weights gives {weights!r}")
+        raise InputError(f"{text!r} asks for random weights, but `weights` gives {weights!r}")
     return match[1], match[2]

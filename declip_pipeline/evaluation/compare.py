@@ -276,5 +276,5 @@ def _stores_of(
     needed = ", ".join(f"{part['layer']} of {part['backbone']}" for part in parts_of(features))
     raise IdentityMismatchError(
         f"none of the {len(stores)} stores has the features of the run {run.path}, {needed}; "
-        "give a store of them with --on"
+        "give a store of them with `on`"
     )
