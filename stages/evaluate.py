@@ -15,11 +15,10 @@ from stages.options import (
 )
 
 if TYPE_CHECKING:
-    from declip_pipeline.training.run import Run
-
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.scores import Task
     from declip_pipeline.evaluation.selection import Selection
+    from declip_pipeline.training.run import Run
 
 
 def evaluate(
