@@ -16,7 +16,6 @@ def ls(
     """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
 
     from declip_pipeline.store.catalog import list_stores
-
     from stages.screen import json_result, remark, result
     from stages.table import format_table
 
