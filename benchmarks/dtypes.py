@@ -18,14 +18,14 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.evaluation.evaluate import evaluate
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store.comparison import compare_layers
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import train_run
 
 SEEDS = (0, 1, 2, 3, 4, 5)
 DECODERS = {
@@ -52,7 +52,7 @@ def stored(root: Path, dtype: str) -> Store:
     dataset = open_dataset(root / "demo", generators=["telea"])
     backbone = open_backbone("efficientnet-lite0", device="cpu")
     layers = list(backbone.layers)
-    found = extract(dataset, backbone, layers=layers, root=root / "cache", dtype=dtype)
+    found = extract_store(dataset, backbone, layers=layers, root=root / "cache", dtype=dtype)
     return Store(found.location)
 
 
@@ -74,9 +74,9 @@ def error_rows(stores: dict[str, Store]) -> list[dict]:
     ]
 
 
-def trained(root: Path, store: Store, dtype: str) -> dict[tuple[str, int], RunFolder]:
+def trained(root: Path, store: Store, dtype: str) -> dict[tuple[str, int], Run]:
     return {
-        (name, seed): localization_run(
+        (name, seed): train_run(
             TrainingData([store], device=DEVICE),
             root / "runs" / dtype,
             layer=TRAINED_LAYER[name],
@@ -112,7 +112,7 @@ def iou_rows(stores: dict[str, Store], runs: dict) -> list[dict]:
     return rows
 
 
-def iou(run: RunFolder, store: Store) -> float:
+def iou(run: Run, store: Store) -> float:
     return evaluate(run, store, device=DEVICE).mean("iou")
 
 

@@ -35,7 +35,7 @@ from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.extraction.stage_times import StageTimes
 
@@ -110,7 +110,7 @@ def measure(
     times = StageTimes()
 
     def extraction() -> None:
-        extract(
+        extract_store(
             open_dataset(root / "data"),
             backbone,
             layers=chosen,

@@ -34,7 +34,7 @@ from reporting import report
 
 from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.feeding.column import READ_AHEAD
+from declip_pipeline.feeding.feed import READ_AHEAD
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
 from declip_pipeline.store.reader import Store

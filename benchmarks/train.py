@@ -29,15 +29,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.compute import mapping_parts
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.store.reader import Store
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.learner import GradientLearner
-from declip_pipeline.training.localization_run import plan_run, train_runs
 from declip_pipeline.training.recipe import Recipe, choose_precision
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import plan_run, train_runs
 from declip_pipeline.training.train import Training, take_steps
-from declip_pipeline.training.training_data import TrainingData
 
 DECODERS = ("linear", "attention", "conv-4", "conv-20")
 # Of an epoch's seconds over the bare decoder's.
@@ -179,7 +179,7 @@ def cached_epoch(
     inputs = TrainingData([store], device=device).inputs(next(iter(store.layers)))
     feed = Feed([(store, store.fake_rows("train"))], inputs.sources, device=device, tier=tier)
     learner = GradientLearner(recipe, inputs.shapes, "concat", device)
-    training = Training(RunFolder(Path("no-run")), inputs, recipe, learner)
+    training = Training(Run(Path("no-run")), inputs, recipe, learner)
     order = np.random.default_rng(0).permutation(len(feed))[:images]
 
     def epoch() -> None:
@@ -213,7 +213,7 @@ def beside_no_cache(root: Path, options: argparse.Namespace) -> list[dict[str, A
     backbone = open_backbone("CLIP:ViT-L/14", weights=["random:0"], device=options.device)
     dataset = open_dataset(root / "data")
     store = Store(
-        extract(
+        extract_store(
             dataset,
             backbone,
             layers=["layer20"],

@@ -19,9 +19,8 @@ from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.predictor import Predictor
 from declip_pipeline.evaluation.table import matrices
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.images.decode import decode_image, decode_mask
 from declip_pipeline.reports.contact_sheet import SheetRow, draw_contact_sheet
 from declip_pipeline.reports.demo_report import write_demo_report
@@ -29,10 +28,11 @@ from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
 from declip_pipeline.reports.matrix import format_matrix_text
 from declip_pipeline.reports.matrix_figure import draw_matrix
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
+from declip_pipeline.training.predictor import Predictor
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import train_run
 from stages.screen import progress, remark, result
 from stages.settings import DecoderSettings, DemoSettings
 
@@ -149,7 +149,7 @@ class DemoStudy:
         """Stage one: every layer of every forged picture, once."""
         with self._timed("extract"), progress("extracting") as tell:
             dataset = open_dataset(self.out / "data", name="demo", generators=list(GENERATORS))
-            extraction = extract(
+            extraction = extract_store(
                 dataset,
                 backbone,
                 layers=list(backbone.layers),
@@ -161,7 +161,7 @@ class DemoStudy:
 
     def _train(
         self, data: TrainingData, decoder: DecoderSettings, layer: str, generator: str
-    ) -> RunFolder:
+    ) -> Run:
         recipe = Recipe(
             decoder_type=decoder.decoder_type,
             widths=tuple(decoder.widths) if decoder.widths else None,
@@ -172,9 +172,7 @@ class DemoStudy:
             learning_rate=self.settings.learning_rate,
             patience=self.settings.patience,
         )
-        return localization_run(
-            data, self.out / "runs", layer=layer, recipe=recipe, train_on=[generator]
-        )
+        return train_run(data, self.out / "runs", layer=layer, recipe=recipe, train_on=[generator])
 
     def _ablate(self, store: Store) -> tuple[dict[str, list[float]], DecoderSettings, str]:
         """Stage two: every decoder on every layer of one generator.
@@ -211,7 +209,7 @@ class DemoStudy:
         return evaluations
 
     def _evaluate(
-        self, run: RunFolder, store: Store, generators: Sequence[str] | None = None
+        self, run: Run, store: Store, generators: Sequence[str] | None = None
     ) -> Evaluation:
         """Evaluate a run on the test split, and keep that in its folder."""
         found = evaluate(run, store, split="test", generators=generators, device=self.device)
@@ -229,7 +227,7 @@ class DemoStudy:
         samples = {sample.id: sample for sample in dataset.samples}
         rows: list[SheetRow] = []
         for evaluation in evaluations:
-            decoder, features = RunFolder(evaluation.run).best_decoder()
+            decoder, features = Run(evaluation.run).best_decoder()
             predictor = Predictor(
                 [backbone], decoder.to(self.device), features, dtypes=[store.identity.dtype]
             )

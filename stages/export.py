@@ -11,7 +11,7 @@ from stages.options import DATA, OverwriteOption, WeightsOption
 if TYPE_CHECKING:
     import numpy as np
 
-    from declip_pipeline.training.run_folder import RunFolder
+    from declip_pipeline.training.run import Run
 
 
 def export(
@@ -58,10 +58,10 @@ def export(
     for file in (checkpoint, onnx):
         if file is not None:
             _require_free(file, overwrite)
-    from declip_pipeline.training.run_folder import RunFolder
+    from declip_pipeline.training.run import Run
     from stages.screen import result
 
-    folder = RunFolder(run)
+    folder = Run(run)
     folder.summary()
     if onnx is not None:
         from declip_pipeline.exchange.onnx import require_onnx
@@ -78,7 +78,7 @@ def export(
 
 
 def _export_onnx(
-    run: "RunFolder", file: Path, pictures: "list[np.ndarray]", weights: list[str] | None
+    run: "Run", file: Path, pictures: "list[np.ndarray]", weights: list[str] | None
 ) -> None:
     from declip_pipeline.exchange.onnx import WholeNetwork, export_onnx
     from declip_pipeline.extraction.recorded_backbones import open_run_backbones

@@ -322,7 +322,7 @@ class _Work:
 
         Returns where it is and how many pictures failed.
         """
-        from declip_pipeline.extraction.extract import extract as extract_store
+        from declip_pipeline.extraction.extract import extract_store
         from stages.screen import progress, remark, result
 
         with progress(f"extracting {view.name}") as tell:

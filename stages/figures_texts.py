@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.groups import Group
     from declip_pipeline.evaluation.table import Estimate
-    from declip_pipeline.training.run_folder import RunFolder
+    from declip_pipeline.training.run import Run
 
 OVERALL = "overall"
 
@@ -84,7 +84,7 @@ def domains_line(means: "Sequence[tuple[str, Sequence[Estimate]]]") -> str:
     return "; ".join(texts)
 
 
-def remark_weak_maps(runs: "Sequence[RunFolder]") -> None:
+def remark_weak_maps(runs: "Sequence[Run]") -> None:
     """Say of which runs the maps were never trained on masks."""
     from stages.screen import remark
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from declip_pipeline.backbones.registry import select_layers
 from declip_pipeline.decoders.names import read_decoder_type
 from declip_pipeline.errors import InputError
-from declip_pipeline.feeding.decoder_inputs import JOIN
+from declip_pipeline.feeding.inputs import JOIN
 from declip_pipeline.files import folder_name
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import (

@@ -59,18 +59,18 @@ def predict(
     pictures = named_pictures(images, out)
 
     from declip_pipeline.compute import choose_device
-    from declip_pipeline.evaluation.predictor import Predictor
     from declip_pipeline.extraction.recorded_backbones import open_run_backbones
     from declip_pipeline.files import sha256_of_file
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
     from declip_pipeline.store.identity import parts_of
-    from declip_pipeline.training.run_folder import RunFolder
+    from declip_pipeline.training.predictor import Predictor
+    from declip_pipeline.training.run import Run
     from stages.figures_texts import remark_weak_maps
     from stages.screen import progress, remark, result
 
-    folder = RunFolder(run)
+    folder = Run(run)
     folder.summary()
     config = folder.config()
     decoder, features = folder.best_decoder()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.selection import Selection
     from declip_pipeline.images.views import View
     from declip_pipeline.reports.robustness_figure import RobustnessPanel
-    from declip_pipeline.training.run_folder import RunFolder
+    from declip_pipeline.training.run import Run
 
 ALL = "all"
 _TITLES = {
@@ -26,7 +26,7 @@ _TITLES = {
 
 
 def evaluate_robustness(
-    runs: "Sequence[RunFolder]",
+    runs: "Sequence[Run]",
     selection: "Selection",
     views: str,
     *,

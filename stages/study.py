@@ -13,7 +13,7 @@ from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.study_evaluation import evaluate_study, task_of
 from declip_pipeline.sweeps.study_table import StudyTable, study_tables
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 from stages.own_commands import OwnCommand
 from stages.screen import progress
 from stages.study_report import report_study
@@ -62,7 +62,7 @@ class Study:
             on, split=test.split, generators=test.generators, beside=beside, task=task_of(metric)
         )
         trainings = [self._training(number, places) for number in range(len(self.settings.train))]
-        runs = [RunFolder(path) for command in trainings for path in command.run()]
+        runs = [Run(path) for command in trainings for path in command.run()]
         return report_study(
             self.settings,
             self._tables(runs, on, beside),
@@ -85,7 +85,7 @@ class Study:
         return OwnCommand(self.context, "train", stores, options, where)
 
     def _tables(
-        self, runs: Sequence[RunFolder], stores: Sequence[Store], beside: Sequence[Store]
+        self, runs: Sequence[Run], stores: Sequence[Store], beside: Sequence[Store]
     ) -> list[StudyTable]:
         table, test = self.settings.table, self.settings.test
         with progress("evaluating", "runs") as tell:

@@ -81,14 +81,14 @@ def tiny_backbone():
 def store_in(shared_dataset, tiny_backbone, tmp_path_factory):
     """Complete stores of the shared dataset, all layers of the tiny ViT, by dtype."""
     from declip_pipeline.datasets.opening import open_dataset
-    from declip_pipeline.extraction.extract import extract
+    from declip_pipeline.extraction.extract import extract_store
     from declip_pipeline.store.reader import Store
 
     opened = open_dataset(shared_dataset)
 
     @cache
     def in_dtype(dtype):
-        extraction = extract(
+        extraction = extract_store(
             opened,
             tiny_backbone,
             layers=list(tiny_backbone.layers),
@@ -111,12 +111,12 @@ def tiny_store(store_in):
 def mixed_store(tiny_backbone, tmp_path_factory):
     """A complete store of fakes and real pictures, two layers of the tiny ViT."""
     from declip_pipeline.datasets.opening import open_dataset
-    from declip_pipeline.extraction.extract import extract
+    from declip_pipeline.extraction.extract import extract_store
     from declip_pipeline.store.reader import Store
 
     root = write_mixed_dataset(tmp_path_factory.mktemp("dataset") / "mixed")
     opened = open_dataset(root)
-    extraction = extract(
+    extraction = extract_store(
         opened,
         tiny_backbone,
         layers=["layer1", "layer2"],
@@ -199,11 +199,11 @@ def tiny_arch() -> tuple[object, ...]:
 @pytest.fixture(scope="session")
 def tiny_run(tiny_store, tmp_path_factory) -> Path:
     """A finished run on the tiny store: a narrow conv decoder of layer1."""
-    from declip_pipeline.training.localization_run import localization_run
+    from declip_pipeline.training.data import TrainingData
     from declip_pipeline.training.recipe import Recipe
-    from declip_pipeline.training.training_data import TrainingData
+    from declip_pipeline.training.runs import train_run
 
-    run = localization_run(
+    run = train_run(
         TrainingData([tiny_store], device=torch.device("cpu")),
         tmp_path_factory.mktemp("runs"),
         layer="layer1",

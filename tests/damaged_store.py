@@ -12,7 +12,7 @@ from made_dataset import write_dataset
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.samples import Samples
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.files import canonical_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import parse_header
@@ -39,7 +39,7 @@ def make_store(root: Path, backbone: Backbone) -> tuple[Path, Path]:
     unreadable = sorted((dataset / "images" / "train").iterdir())[UNREADABLE_ROW - 4]
     unreadable.write_bytes(unreadable.read_bytes()[:300])
     opened = open_dataset(dataset)
-    extraction = extract(
+    extraction = extract_store(
         opened,
         backbone,
         layers=LAYERS,

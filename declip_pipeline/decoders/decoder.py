@@ -120,6 +120,19 @@ def enlarge(maps: Tensor, size: int) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+def probability_maps(logits: Tensor, height: int, width: int) -> Tensor:
+    """Apply the sigmoid, then resize: logits (N, h, w) to (N, height, width) float32 in [0, 1].
+
+    Source: the reference's test protocol, in this order (DeCLIP, arXiv 2409.08849).
+    """
+    maps = torch.sigmoid(logits.float())
+    if maps.shape[1:] == (height, width):
+        return maps
+    resized = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)
+    # Interpolation may leave [0, 1] by a rounding error.
+    return resized[:, 0].clamp_(0, 1)
+
+
 def bicubic_matrix(n_in: int, n_out: int, device: torch.device) -> Tensor:
     """Return the float32 matrix (n_out, n_in) that interpolates `n_in` values at `n_out` places."""
     # The cached matrix must belong neither to a trace nor to inference mode.

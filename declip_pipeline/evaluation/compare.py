@@ -13,19 +13,13 @@ from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, Image
 from declip_pipeline.evaluation.groups import configured, group_by_fields
 from declip_pipeline.evaluation.intervals import localization_values
 from declip_pipeline.evaluation.scores import METRICS, Progress
-from declip_pipeline.evaluation.selection import (
-    RunLike,
-    Selection,
-    StoreLike,
-    as_store,
-    distinct_runs,
-)
-from declip_pipeline.feeding.decoder_inputs import inputs_like
+from declip_pipeline.evaluation.selection import Selection, distinct_runs
+from declip_pipeline.feeding.inputs import inputs_like
 from declip_pipeline.files import sha256_of_file
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of
-from declip_pipeline.store.reader import Store
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.store.reader import Store, StoreLike, as_store
+from declip_pipeline.training.run import Run, RunLike
 
 
 @dataclass(frozen=True)
@@ -72,7 +66,7 @@ class Comparison:
 class PlannedEvaluation:
     """A run with the stores that it is evaluated on, and the stores beside them."""
 
-    run: RunFolder
+    run: Run
     stores: tuple[Store, ...]
     beside: tuple[Store, ...]
 
@@ -154,8 +148,8 @@ def compare(
 
 
 def plan_comparison(
-    first: Sequence[RunFolder],
-    second: Sequence[RunFolder],
+    first: Sequence[Run],
+    second: Sequence[Run],
     stores: Sequence[Store],
     *,
     split: str,
@@ -240,8 +234,8 @@ def compared_means(
     return found
 
 
-def _require_different(runs: Sequence[RunFolder]) -> None:
-    seen: dict[str, RunFolder] = {}
+def _require_different(runs: Sequence[Run]) -> None:
+    seen: dict[str, Run] = {}
     for run in runs:
         run.summary()
         run.best_decoder()
@@ -255,7 +249,7 @@ def _require_different(runs: Sequence[RunFolder]) -> None:
 
 
 def _stores_of(
-    run: RunFolder, stores: Sequence[Store], beside: Sequence[Store]
+    run: Run, stores: Sequence[Store], beside: Sequence[Store]
 ) -> tuple[list[Store], list[Store]]:
     """Return those of the stores that hold the run's features, and the stores beside them.
 

@@ -15,18 +15,11 @@ from declip_pipeline.evaluation.evaluation import (
 )
 from declip_pipeline.evaluation.files import evaluation_folder, read_values
 from declip_pipeline.evaluation.scores import Progress, Task, detect, localize, score_names
-from declip_pipeline.evaluation.selection import (
-    CALIBRATION,
-    RunLike,
-    SelectedStore,
-    Selection,
-    StoreLike,
-    as_run,
-)
-from declip_pipeline.feeding.decoder_inputs import DecoderInputs
+from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
+from declip_pipeline.feeding.inputs import DecoderInputs
 from declip_pipeline.files import sha256_of_file
-from declip_pipeline.store.reader import Store
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.store.reader import Store, StoreLike
+from declip_pipeline.training.run import Run, RunLike, as_run
 
 EVALUATIONS = "evaluations"
 """Folder in a run's folder that keeps what was evaluated."""
@@ -115,7 +108,7 @@ def _from(before: int, total: int, progress: Progress) -> Progress:
 
 
 def _about(
-    run: RunFolder,
+    run: Run,
     part: SelectedStore,
     inputs: DecoderInputs,
     selection: Selection,
@@ -145,7 +138,7 @@ def _about(
 
 
 def _image_table(
-    run: RunFolder, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
+    run: Run, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
 ) -> pa.Table:
     """Return the table of an evaluation: what is known of the images, then their values."""
     same = {"run": run.path.name, "store": about.location}

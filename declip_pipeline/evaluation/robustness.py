@@ -16,20 +16,14 @@ from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, in_common
 from declip_pipeline.evaluation.groups import Group
 from declip_pipeline.evaluation.intervals import Figures, localization_figures
 from declip_pipeline.evaluation.scores import METRICS, Progress
-from declip_pipeline.evaluation.selection import (
-    RunLike,
-    Selection,
-    StoreLike,
-    as_run,
-    as_store,
-)
+from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.evaluation.table import seed_groups
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
 from declip_pipeline.store.identity import parts_of
-from declip_pipeline.store.reader import Store
+from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.store.view_stores import find_view_stores, folder_of
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run, RunLike, as_run
 
 FAMILIES = ("jpeg", "blur", "resize", "noise", "jitter")
 
@@ -127,7 +121,7 @@ def evaluate_views(
 
 
 def check_views(
-    runs: Sequence[RunFolder],
+    runs: Sequence[Run],
     opened: Sequence[OpenedView],
     *,
     split: str,
@@ -213,7 +207,7 @@ def mild_to_strong(view: View) -> tuple[int, float]:
 
 
 def open_views(
-    store: Store, views: Sequence[View] | None, runs: Sequence[RunFolder], beside: Sequence[Store]
+    store: Store, views: Sequence[View] | None, runs: Sequence[Run], beside: Sequence[Store]
 ) -> list[OpenedView]:
     """Open the stores of views of a clean store's images, the clean one first.
 

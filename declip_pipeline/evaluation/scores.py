@@ -5,12 +5,11 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from declip_pipeline.compute import exact_float32
-from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.decoders.decoder import Decoder, probability_maps
 from declip_pipeline.feeding.feed import Feed, TargetKind
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import has_fake, localization_metrics
 from declip_pipeline.store.reader import Store
 
@@ -32,19 +31,6 @@ MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 
 Progress = Callable[[int, int], None]
 """Called as `progress(done, total)`."""
-
-
-def probability_maps(logits: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Apply the sigmoid, then resize: logits (N, h, w) to (N, height, width) float32 in [0, 1].
-
-    Source: the reference's test protocol, in this order (DeCLIP, arXiv 2409.08849).
-    """
-    maps = torch.sigmoid(logits.float())
-    if maps.shape[1:] == (height, width):
-        return maps
-    resized = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)
-    # Interpolation may leave [0, 1] by a rounding error.
-    return resized[:, 0].clamp_(0, 1)
 
 
 def localize(

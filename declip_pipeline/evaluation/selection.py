@@ -10,15 +10,12 @@ import numpy as np
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.scores import Task
-from declip_pipeline.feeding.decoder_inputs import DecoderInputs, inputs_like
-from declip_pipeline.store.reader import Store
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.feeding.inputs import DecoderInputs, inputs_like
+from declip_pipeline.store.reader import Store, StoreLike, as_store
+from declip_pipeline.training.run import Run, RunLike, as_run
 
 CALIBRATION = "valid"
 """Split that thresholds of detection are chosen on."""
-
-StoreLike = Store | str | Path
-RunLike = RunFolder | str | Path
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +113,7 @@ class Selection:
             store.fake_and_real_rows(CALIBRATION, own),
         )
 
-    def check(self, run: RunFolder) -> tuple[Decoder, dict[str, Any]]:
+    def check(self, run: Run) -> tuple[Decoder, dict[str, Any]]:
         """Check that a run can be evaluated on every store; returns its decoder and features.
 
         Raises:
@@ -130,27 +127,17 @@ class Selection:
             self.inputs(run, features, part.store)
         return decoder, features
 
-    def inputs(self, run: RunFolder, features: dict[str, Any], store: Store) -> DecoderInputs:
+    def inputs(self, run: Run, features: dict[str, Any], store: Store) -> DecoderInputs:
         """Return what a run's decoder takes from a store and those beside it."""
         return inputs_like(features, store, self.beside, decoder=f"the run {run.path}")
 
 
-def as_store(store: StoreLike) -> Store:
-    """Open a store that is given by its location."""
-    return store if isinstance(store, Store) else Store(store)
-
-
-def as_run(run: RunLike) -> RunFolder:
-    """Open a run that is given by its folder."""
-    return RunFolder(Path(run)) if isinstance(run, str | Path) else run
-
-
-def distinct_runs(runs: Sequence[RunLike]) -> tuple[list[RunFolder], list[Path]]:
+def distinct_runs(runs: Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
     """Return each run once, and the folders of those that were given again.
 
     Copies of a run's folder are the same run: another seed would have another `run_sha256`.
     """
-    found: dict[str, RunFolder] = {}
+    found: dict[str, Run] = {}
     repeated: list[Path] = []
     for run in map(as_run, runs):
         identity = run.config()["run_sha256"]

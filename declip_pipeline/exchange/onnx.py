@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import DeclipError, InputError
-from declip_pipeline.evaluation.predictor import Predictor
 from declip_pipeline.files import write_with
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store.identity import parts_of
+from declip_pipeline.training.predictor import Predictor
 
 TOLERANCE = 1e-4
 """Largest accepted difference of a probability; another order of sums gives about 1e-6."""

@@ -34,7 +34,7 @@ from declip_pipeline.exchange.published_file import (
 )
 from declip_pipeline.files import folder_name, sha256_of_file, sha256_of_json
 from declip_pipeline.store.identity import feature_identity, parts_of
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 
 UNKNOWN = "unknown"
 """Generator recorded where nothing says what the decoder was trained on."""
@@ -53,7 +53,7 @@ def import_published(
     decoder_type: str | None = None,
     train_on: Sequence[str] | None = None,
     weights: Sequence[str] = (),
-) -> RunFolder:
+) -> Run:
     """Import a published checkpoint as a finished run under `runs`, or find it there.
 
     Arguments that are None are read from the file, inferred from its tensors, or taken from its
@@ -106,7 +106,7 @@ def import_published(
     }
     sha256 = sha256_of_json(identity)
     name = f"{kind}_{layer}_{folder_name('+'.join(learned))}_imported_{sha256[:12]}"
-    run = RunFolder(runs / name)
+    run = Run(runs / name)
     config = {
         **identity,
         "widths": list(decoder.widths) if isinstance(decoder, ConvolutionalDecoder) else None,
@@ -118,7 +118,7 @@ def import_published(
     return run
 
 
-def export_published(run: RunFolder, path: Path) -> None:
+def export_published(run: Run, path: Path) -> None:
     """Write the decoder of a finished run to `path` in the published format, with exact weights.
 
     Raises `InputError` when the run is not finished, or when the format cannot hold its decoder:
@@ -164,7 +164,7 @@ def export_published(run: RunFolder, path: Path) -> None:
 
 
 def _write(
-    run: RunFolder,
+    run: Run,
     config: dict[str, Any],
     sha256: str,
     decoder: Decoder,

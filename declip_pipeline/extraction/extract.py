@@ -7,9 +7,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.backbones.backbone import Backbone, choose_precision
+from declip_pipeline.backbones.registry import open_backbone, select_layers
+from declip_pipeline.backbones.weights import absolute_weights
+from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.samples import FAKE, Samples
+from declip_pipeline.errors import InputError
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
@@ -17,7 +22,8 @@ from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import plan_store
 from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
-from declip_pipeline.images.views import CLEAN_VIEW, View
+from declip_pipeline.images.views import CLEAN_VIEW, View, parse_view
+from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import absolute_location, storage_at
 from declip_pipeline.store.writer import StoreWriter, delete_store
 
@@ -42,6 +48,113 @@ class Extraction:
 
 
 def extract(
+    dataset: Dataset | str | Path,
+    backbone: Backbone | str,
+    *,
+    layers: str | Sequence[str] = "all",
+    cache: str | Path = "cache",
+    view: View | str = CLEAN_VIEW,
+    dtype: str = "float16",
+    weights: str | Sequence[str] | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    batch_size: int = 32,
+    max_failures: int = 0,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> Store:
+    """Run a frozen backbone over a dataset once, and return the store of its features.
+
+    A second call with the same arguments finds the store complete and only opens it; an interrupted
+    one is finished. What other stores under `cache` hold of the same images and layers is taken
+    from there. Images without masks give a store without targets.
+
+    Example:
+        >>> store = extract("DATA", "efficientnet-lite0", layers=["layer2", "layer3"])
+        >>> store.read_layer("layer3", [0, 1]).decoded().shape
+
+    Args:
+        dataset: A dataset, or a path that `open_dataset` takes.
+        backbone: Opened backbone, or a name that `open_backbone` takes.
+        layers: Names of the layers to store, or one text such as "all", "layer8,layer20" or "0-3".
+        cache: Folder or s3:// URL under which the store is written.
+        view: Rendering of each image that the backbone sees, such as "clean", "jpeg:70" or
+            "blur:1.5+jpeg:70".
+        dtype: Dtype of the stored features: "float16", "bfloat16", "float32", "int8" or
+            "int8-per-channel".
+        weights: Files of the weights, for a backbone that is given by name.
+        device: "auto", "cpu", "cuda" or "cuda:N"; an opened backbone is moved there, or with "auto"
+            stays where it is.
+        precision: Precision of the forward pass, for a backbone that is given by name. "auto" is
+            bfloat16 on CUDA and float32 elsewhere.
+        batch_size: Images a forward pass.
+        max_failures: Number of unreadable images tolerated; `Store.failures` lists them.
+        max_megapixels: Limit of a decoded image or mask.
+        overwrite: Extract everything again.
+        progress: Called as `progress(done, total)` with numbers of images.
+        notice: Called with each line that a user should see, such as duplicates across splits.
+
+    Returns:
+        The complete store.
+
+    Raises:
+        UnknownNameError: For a backbone, layer, view, dtype or precision that is not known.
+        WeightsError: For weights that are missing, damaged or cannot be downloaded.
+        InputError: For a dataset that cannot be used, and for more than `max_failures` images that
+            could not be read; the store holds the others.
+        StoreError: For a store that cannot be written, or a file that changed meanwhile.
+        StorageFullError: For a full disk; the same call goes on from there.
+    """
+    if isinstance(view, str):
+        view = parse_view(view)
+    given = [weights] if isinstance(weights, str) else list(weights or ())
+    if isinstance(backbone, str):
+        arch = backbone
+        chosen = choose_device(device)
+        backbone = open_backbone(
+            arch,
+            weights=given,
+            device=str(chosen),
+            precision=choose_precision(precision, chosen.type),
+        )
+    else:
+        if given:
+            raise InputError("`weights` are for a backbone that is given by name; leave them out")
+        arch = backbone.name
+        if device != "auto":
+            backbone = backbone.to(choose_device(device))
+    names = select_layers(
+        layers if isinstance(layers, str) else ",".join(layers), list(backbone.layers)
+    )
+    if not isinstance(dataset, Dataset):
+        dataset = open_dataset(dataset, max_megapixels=max_megapixels, notice=notice)
+    extraction = extract_store(
+        dataset,
+        backbone,
+        layers=names,
+        root=cache,
+        provenance={"arch": arch, "weights": absolute_weights(given)},
+        view=view,
+        dtype=dtype,
+        batch_size=batch_size,
+        max_megapixels=max_megapixels,
+        overwrite=overwrite,
+        progress=progress,
+        notice=notice,
+    )
+    if len(extraction.failures) > max_failures:
+        row, reason = next(iter(extraction.failures.items()))
+        raise InputError(
+            f"{len(extraction.failures)} of {len(extraction.samples)} images could not be read, "
+            f"such as {extraction.samples[row].image} ({reason}); the store {extraction.location} "
+            f"holds the others, take it with `max_failures={len(extraction.failures)}`"
+        )
+    return Store(extraction.location)
+
+
+def extract_store(
     dataset: Dataset,
     backbone: Backbone,
     *,

@@ -1,6 +1,6 @@
 """A batch of features and their targets, decoded when they are asked for."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
@@ -10,58 +10,91 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.features import StoredFeatures, to_device
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.inputs import FeatureSource
 
-# A slice of a batch to what is stored of it. Cheap to call for parts: rows of a resident layer are
-# gathered then, and stay in the processor's cache until they are used.
-Features = Callable[[slice], StoredFeatures]
-Targets = Callable[[slice], Tensor]
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one array, as they are stored.
+
+    Args:
+        tensors: The array and, for int8 features, its scales: (N, ...) each.
+        chosen: Which of their rows in which order, (N,) int64 on their device; None for all.
+            They are gathered part by part, so that a part stays in the processor's cache until it
+            is used.
+        pinned: Gather into pinned memory, from which a GPU copies without the host's waiting.
+    """
+
+    tensors: tuple[Tensor, ...]
+    chosen: Tensor | None = None
+    pinned: bool = False
+
+    def __getitem__(self, part: slice) -> tuple[Tensor, ...]:
+        if self.chosen is None:
+            return tuple(tensor[part] for tensor in self.tensors)
+        chosen = self.chosen[part]
+        return tuple(self._gathered(tensor, chosen) for tensor in self.tensors)
+
+    def _gathered(self, tensor: Tensor, chosen: Tensor) -> Tensor:
+        if not self.pinned:
+            return tensor[chosen]
+        pinned = tensor.new_empty((len(chosen), *tensor.shape[1:]), pin_memory=True)
+        return torch.index_select(tensor, 0, chosen, out=pinned)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """`positions` (N,) int64, which of the feed's samples these are."""
+    """Images of a feed with their features and targets.
+
+    Args:
+        positions: (N,) int64, the images' positions in the feed.
+        device: Device of `inputs` and `targets`.
+        stored_features: Dtype (see `StoredFeatures`) and rows of each source's features.
+        stored_targets: Rows of the targets, uint8, 255 = fake.
+        part: Which of the rows are the batch's.
+    """
 
     positions: np.ndarray
     device: torch.device
-    stored_features: Mapping[FeatureSource, Features]
-    stored_targets: Targets
+    stored_features: Mapping[FeatureSource, tuple[str, Rows]]
+    stored_targets: Rows
     part: slice = field(default_factory=lambda: slice(None))
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def features(self, source: FeatureSource) -> Tensor:
-        """(N, *shape of the source's layer) float32 on the device."""
+        """Return (N, *shape of the source's layer) float32 on the device."""
         (features,) = self.inputs([source])
         return features
 
     def inputs(self, sources: Sequence[FeatureSource]) -> list[Tensor]:
-        """The features of each source: what a decoder of them is called with."""
+        """Return the features of each source: the arguments of a decoder of them."""
         # Kept for the next decoder of the same; all that others use would leave the cache.
         for source in self._decoded.keys() - set(sources):
             del self._decoded[source]
         for source in sources:
             if source not in self._decoded:
-                stored = self.stored_features[source](self.part)
+                dtype, rows = self.stored_features[source]
+                stored = StoredFeatures(dtype, *rows[self.part])
                 self._decoded[source] = stored.to(self.device).decoded()
         return [self._decoded[source] for source in sources]
 
     @cached_property
     def targets(self) -> Tensor:
-        """(N, 256, 256) float32 on the device, 0 real .. 1 fake, soft along outlines.
+        """Targets on the device, float32: 0 real to 1 fake.
 
-        Of a feed of labels (N,), 0 real or 1 fake.
+        (N, 256, 256), soft along outlines; of a feed of labels (N,).
         """
         return self._targets_as_stored.float() / 255
 
     @cached_property
     def truth(self) -> Tensor:
-        """`targets` as bool on the device, True where more than half of one is fake."""
+        """`targets` as bool on the device, True where more than half of a pixel is fake."""
         return self._targets_as_stored > 127
 
     def pieces(self, size: int) -> Iterator["Batch"]:
-        """The same in parts of at most `size` samples."""
+        """Yield the batch in parts of at most `size` images."""
         if size >= len(self):
             yield self
             return
@@ -76,7 +109,7 @@ class Batch:
 
     @cached_property
     def _targets_as_stored(self) -> Tensor:
-        return to_device(self.stored_targets(self.part), self.device)
+        return to_device(self.stored_targets[self.part][0], self.device)
 
     @cached_property
     def _decoded(self) -> dict[FeatureSource, Tensor]:
@@ -84,7 +117,7 @@ class Batch:
 
 
 class BatchFeed(Protocol):
-    """Samples at the positions 0..len-1, in batches on a device."""
+    """Images at the positions 0..len-1, in batches on a device."""
 
     device: torch.device
 
@@ -92,13 +125,13 @@ class BatchFeed(Protocol):
 
     @property
     def description(self) -> str:
-        """What is fed and from where, in a line."""
+        """A line on what is fed and from where."""
         ...
 
     def sample_ids(self, positions: np.ndarray) -> list[str]:
-        """The ids of the samples at these positions."""
+        """Return the ids of the images at these positions."""
         ...
 
     def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """Batches of the samples at the positions `order` (int64); the last one may be smaller."""
+        """Yield batches of the images at the positions `order` (int64); the last may be smaller."""
         ...

@@ -1,33 +1,40 @@
-"""Chosen rows of stores as batches on the device: features of one layer or several, and targets."""
+"""Feed: chosen rows of stores as batches on a device, streamed or kept in memory."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.features import StoredFeatures
-from declip_pipeline.feeding.batch import Batch, Features, Targets
-from declip_pipeline.feeding.column import Column, Part, Stored, in_place, read_ahead
-from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.feeding.tiers import TIERS, choose_tier
+from declip_pipeline.features import to_device
+from declip_pipeline.feeding.batch import Batch, Rows
+from declip_pipeline.feeding.inputs import FeatureSource
+from declip_pipeline.feeding.tiers import TIERS, Tier, choose_tier
 from declip_pipeline.store.format import TARGET_SIZE
 from declip_pipeline.store.reader import Store
 
 TargetKind = Literal["masks", "labels"]
-"""What decoders learn from: which pixels are fake, or only which pictures."""
+"""What decoders learn from: which pixels are fake, or only which images."""
+
+READ_AHEAD = 2
+"""Batches that are read ahead of the one in use: a training step hides a read."""
+ROWS_AT_ONCE = 256
+"""Rows of one read of many, when a whole array is read."""
+
+Begun = TypeVar("Begun")
 
 
 class Feed:
-    """Batches in any order of samples.
+    """Batches in any order of images.
 
-    The rows of all stores are numbered 0..len-1 in the order given: a position. `tier` says where
-    features are kept, as they are stored: on the device or in memory they are read once, in the
-    order of the disk; streamed, they are read batch by batch, ahead of their use. All give the same
-    batches.
+    The rows of all stores are numbered 0..len-1 in the order given: a position. At the tiers
+    "device" and "memory", features and targets are read once and kept as they are stored; at
+    "stream", they are read batch by batch, ahead of their use. All tiers give the same batches.
     """
 
     def __init__(
@@ -39,10 +46,18 @@ class Feed:
         tier: str = "auto",
         targets: TargetKind = "masks",
     ) -> None:
-        """`parts` are stores with the rows to take of each.
+        """Choose a tier and, unless it is "stream", read everything.
 
-        Stores must hold the same features; the caller compares their identities. Raises
-        `InputError` if there are no rows, or a source has not all of their pictures.
+        Args:
+            parts: Stores with the rows to take of each. Stores must hold the same features; the
+                caller compares their identities.
+            sources: Features to feed.
+            device: Device of the batches.
+            tier: "device", "memory", "stream", or "auto" for the fastest that all fits into.
+            targets: What the batches' targets are.
+
+        Raises:
+            InputError: There are no rows, or a source lacks some of their images.
         """
         self.parts = [(store, np.asarray(rows)) for store, rows in parts]
         self.sources = tuple(dict.fromkeys(sources))
@@ -58,136 +73,173 @@ class Feed:
         )
         self.tier = choose_tier(self.bytes, device, tier)
         self._dtypes = {source: self._dtype_of(source) for source in self.sources}
-        self._columns = {source: self._column(source) for source in self.sources}
-        rows = [rows for _, rows in self.parts]
-        stores = [store for store, _ in self.parts]
-        read = _read_targets if targets == "masks" else _read_labels
-        self._targets = self._column_of(stores, rows, read)
+        self._features = {source: self._column_of(source) for source in self.sources}
+        self._targets = _Column(self.parts, _read_targets if targets == "masks" else _read_labels)
+        if self.tier != "stream":
+            for column in (*self._features.values(), self._targets):
+                column.keep(self.tier, device)
 
     def __len__(self) -> int:
         return int(self._first[-1])
 
     @property
     def description(self) -> str:
-        """What is fed and from where, in a line."""
+        """A line on what is fed and from where."""
         pictures = f"{len(self)} picture{'s' if len(self) > 1 else ''}"
         layers = ", ".join(source.layer for source in self.sources)
         return f"{layers}: {pictures}, {self.bytes / 1e9:.2f} GB, {TIERS[self.tier]}"
 
     def sample_ids(self, positions: np.ndarray) -> list[str]:
-        """The ids of the samples at these positions."""
+        """Return the ids of the images at these positions."""
+        part = np.searchsorted(self._first, positions, side="right") - 1
         return [
-            store.samples[rows[positions[place] - first]].id
-            for place in range(len(positions))
-            for store, rows, first in [self._part_at(positions[place])]
+            self.parts[of][0].samples[self.parts[of][1][position - self._first[of]]].id
+            for of, position in zip(part.tolist(), positions, strict=True)
         ]
 
     def batches(self, order: np.ndarray, batch_size: int) -> Iterator[Batch]:
-        """Batches of the samples at the positions `order` (int64); the last one may be smaller."""
-        for positions, (features, targets) in read_ahead(order, batch_size, self._begin):
-            yield Batch(
-                positions,
-                self.device,
-                {
-                    source: _as_features(self._dtypes[source], reading())
-                    for source, reading in features.items()
-                },
-                _as_targets(targets()),
-            )
+        """Yield batches of the images at the positions `order` (int64); the last may be smaller.
 
-    def _begin(
-        self, positions: np.ndarray
-    ) -> tuple[dict[FeatureSource, Callable[[], Part]], Callable[[], Part]]:
-        features = {source: column.begin(positions) for source, column in self._columns.items()}
-        return features, self._targets.begin(positions)
+        Raises `StoreError` for a row that is absent or damaged.
+        """
+        if self.tier != "stream":
+            for start in range(0, len(order), batch_size):
+                yield self._batch(order[start : start + batch_size])
+            return
+        with ThreadPoolExecutor(READ_AHEAD, "feed") as threads:
+            for _, reading in read_ahead(
+                order, batch_size, lambda positions: threads.submit(self._batch, positions)
+            ):
+                yield reading.result()
 
-    def _part_at(self, position: int) -> tuple[Store, np.ndarray, int]:
-        part = int(np.searchsorted(self._first, position, side="right")) - 1
-        return (*self.parts[part], int(self._first[part]))
+    def _batch(self, positions: np.ndarray) -> Batch:
+        features = {
+            source: (self._dtypes[source], column.rows(positions))
+            for source, column in self._features.items()
+        }
+        return Batch(positions, self.device, features, self._targets.rows(positions))
 
     def _dtype_of(self, source: FeatureSource) -> str:
-        """What a source's features are stored as; float32 where its stores have several types."""
+        """The dtype of a source's features; float32 where its stores have several."""
         dtypes = {source.store_of(store).identity.dtype for store, _ in self.parts}
         return dtypes.pop() if len(dtypes) == 1 else "float32"
 
-    def _column(self, source: FeatureSource) -> Column:
-        stores = [source.store_of(store) for store, _ in self.parts]
-        rows = [source.rows_of(store, rows) for store, rows in self.parts]
-        read = partial(_read_features, layer=source.layer, dtype=self._dtypes[source])
-        return self._column_of(stores, rows, read)
+    def _column_of(self, source: FeatureSource) -> "_Column":
+        parts = [
+            (source.store_of(store), source.rows_of(store, rows)) for store, rows in self.parts
+        ]
+        return _Column(
+            parts, partial(_read_features, layer=source.layer, dtype=self._dtypes[source])
+        )
 
-    def _column_of(
+
+class _Column:
+    """Rows at the positions 0..count-1 of one array, of one store or of several."""
+
+    def __init__(
         self,
-        stores: Sequence[Store],
-        rows: Sequence[np.ndarray],
-        read: Callable[[Store, np.ndarray], Callable[[], Stored]],
-    ) -> Column:
-        def begin(positions: np.ndarray) -> Callable[[], Stored]:
-            part_of = np.searchsorted(self._first, positions, side="right") - 1
-            reads = []
-            for part, (store, all_rows) in enumerate(zip(stores, rows, strict=True)):
-                places = np.flatnonzero(part_of == part)
-                if len(places):
-                    chosen = all_rows[positions[places] - self._first[part]]
-                    reads.append((places, read(store, chosen)))
+        parts: Sequence[tuple[Store, np.ndarray]],
+        read: Callable[[Store, np.ndarray], tuple[Tensor, ...]],
+    ) -> None:
+        self._parts = parts
+        self._read = read
+        self._first = np.cumsum([0, *(len(rows) for _, rows in parts)])
+        self._kept: tuple[Tensor, ...] | None = None
+        self._is_pinned = False
 
-            def finish() -> Stored:
-                found = [(places, reading()) for places, reading in reads]
-                count = len(found[0][1])
-                return tuple(
-                    in_place([(places, tensors[n]) for places, tensors in found])
-                    for n in range(count)
-                )
+    def rows(self, positions: np.ndarray) -> Rows:
+        """Return the rows at these positions (int64), read now unless they are kept."""
+        if self._kept is None:
+            return Rows(self._read_rows(positions))
+        chosen = to_device(torch.from_numpy(positions), self._kept[0].device)
+        return Rows(self._kept, chosen, self._is_pinned)
 
-            return finish
+    def keep(self, tier: Tier, device: torch.device) -> None:
+        """Read all rows in the order of the disk, with no more than some blocks twice in memory."""
+        self._is_pinned = tier == "memory" and device.type == "cuda"
+        place = device if tier == "device" else torch.device("cpu")
+        part = np.repeat(np.arange(len(self._parts)), np.diff(self._first))
+        disk_order = np.lexsort((np.concatenate([rows for _, rows in self._parts]), part))
+        kept: list[Tensor] = []
+        with ThreadPoolExecutor(READ_AHEAD, "feed") as threads:
+            for positions, reading in read_ahead(
+                disk_order, ROWS_AT_ONCE, lambda some: threads.submit(self._read_rows, some)
+            ):
+                pieces = reading.result()
+                if not kept:
+                    kept = [
+                        piece.new_empty((len(disk_order), *piece.shape[1:]), device=place)
+                        for piece in pieces
+                    ]
+                for tensor, piece in zip(kept, pieces, strict=True):
+                    tensor[torch.from_numpy(positions).to(place)] = piece.to(place)
+        self._kept = tuple(kept)
 
-        part = np.repeat(np.arange(len(rows)), [len(some) for some in rows])
-        disk_order = np.lexsort((np.concatenate(list(rows)), part))
-        return Column(begin, disk_order, self.tier, self.device)
+    def _read_rows(self, positions: np.ndarray) -> tuple[Tensor, ...]:
+        part_of = np.searchsorted(self._first, positions, side="right") - 1
+        found = []
+        for part in np.unique(part_of).tolist():
+            store, rows = self._parts[part]
+            places = np.flatnonzero(part_of == part)
+            found.append((places, self._read(store, rows[positions[places] - self._first[part]])))
+        return tuple(
+            in_place([(places, tensors[number]) for places, tensors in found])
+            for number in range(len(found[0][1]))
+        )
+
+
+def read_ahead(
+    order: np.ndarray, size: int, begin: Callable[[np.ndarray], Begun]
+) -> Iterator[tuple[np.ndarray, Begun]]:
+    """Yield `order` in parts of `size`, each with what `begin` returned for it.
+
+    `begin` is called `READ_AHEAD` parts ahead.
+    """
+    waiting: deque[tuple[np.ndarray, Begun]] = deque()
+    for start in range(0, len(order), size):
+        positions = order[start : start + size]
+        waiting.append((positions, begin(positions)))
+        if len(waiting) > READ_AHEAD:
+            yield waiting.popleft()
+    yield from waiting
+
+
+def in_place(pieces: Sequence[tuple[np.ndarray, Tensor]]) -> Tensor:
+    """Return the rows of several tensors, each with its rows' places, as one tensor in order."""
+    if len(pieces) == 1:
+        return pieces[0][1]
+    total = sum(len(places) for places, _ in pieces)
+    whole = pieces[0][1].new_empty((total, *pieces[0][1].shape[1:]))
+    for places, rows in pieces:
+        whole[torch.from_numpy(places)] = rows
+    return whole
 
 
 def fed_bytes(parts: Sequence[tuple[Store, np.ndarray]], source: FeatureSource) -> int:
-    """Bytes that a source's features of these rows take, as they are stored."""
+    """Return the bytes that a source's features of these rows take, as they are stored."""
     return sum(
         len(rows) * source.store_of(store).bytes_per_row(source.layer) for store, rows in parts
     )
 
 
 def targets_bytes(parts: Sequence[tuple[Store, np.ndarray]], targets: TargetKind = "masks") -> int:
-    """Bytes that the targets of these rows take."""
+    """Return the bytes that the targets of these rows take."""
     return sum(len(rows) for _, rows in parts) * (TARGET_SIZE**2 if targets == "masks" else 1)
 
 
 def labels_as_targets(store: Store, rows: np.ndarray) -> Tensor:
-    """Labels of these rows in the numbers of stored masks: (N,) uint8, 255 = fake, 0 = real."""
+    """Return labels of these rows in the numbers of stored masks: (N,) uint8, 255 = fake."""
     return torch.from_numpy(store.labels[rows]).to(torch.uint8) * 255
 
 
-def _read_features(store: Store, rows: np.ndarray, layer: str, dtype: str) -> Callable[[], Stored]:
-    reading = store.begin_reading_layer(layer, rows)
-
-    def finish() -> Stored:
-        features = reading()
-        return features.tensors if features.dtype == dtype else (features.decoded(),)
-
-    return finish
+def _read_features(store: Store, rows: np.ndarray, layer: str, dtype: str) -> tuple[Tensor, ...]:
+    features = store.read_layer(layer, rows)
+    return features.tensors if features.dtype == dtype else (features.decoded(),)
 
 
-def _read_targets(store: Store, rows: np.ndarray) -> Callable[[], Stored]:
-    reading = store.begin_reading_targets(rows)
-    return lambda: (torch.from_numpy(reading()),)
+def _read_targets(store: Store, rows: np.ndarray) -> tuple[Tensor, ...]:
+    return (torch.from_numpy(store.read_targets(rows)),)
 
 
-def _read_labels(store: Store, rows: np.ndarray) -> Callable[[], Stored]:
-    return lambda: (labels_as_targets(store, rows),)
-
-
-def _as_features(dtype: str, rows: Part) -> Features:
-    return lambda part: StoredFeatures(dtype, *rows(part))
-
-
-def _as_targets(rows: Part) -> Targets:
-    def targets(part: slice) -> Tensor:
-        return rows(part)[0]
-
-    return targets
+def _read_labels(store: Store, rows: np.ndarray) -> tuple[Tensor, ...]:
+    return (labels_as_targets(store, rows),)

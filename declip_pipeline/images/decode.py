@@ -56,23 +56,35 @@ def decode_image(
             reason in one line, without the path.
     """
     with _opened(source) as image:
-        width, height = image.size
-        if min(width, height) < SMALLEST_SIDE:
-            raise ImageError(
-                f"{width}x{height} pixels; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} expected"
-            )
-        megapixels = width * height / 1e6
-        if megapixels > max_megapixels:
-            raise ImageError(
-                f"{width}x{height} pixels = {megapixels:.4g} megapixels; "
-                f"at most {max_megapixels:.4g} megapixels are read, shrink it"
-            )
-        orientation = _orientation(image)  # before load(), as in `image_size`
-        image.load()
-        upright = _as_rgb(image)
-        if orientation in _UPRIGHT:
-            upright = upright.transpose(_UPRIGHT[orientation])
-        return np.array(upright)
+        return _upright_rgb(image, max_megapixels)
+
+
+def decode_opened(
+    image: Image.Image, *, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
+) -> np.ndarray:
+    """Return what `decode_image` returns, of a PIL image. Raises `ImageError` alike."""
+    with guarded_pillow(), _errors_of_pillow():
+        return _upright_rgb(image, max_megapixels)
+
+
+def _upright_rgb(image: Image.Image, max_megapixels: float) -> np.ndarray:
+    width, height = image.size
+    if min(width, height) < SMALLEST_SIDE:
+        raise ImageError(
+            f"{width}x{height} pixels; at least {SMALLEST_SIDE}x{SMALLEST_SIDE} expected"
+        )
+    megapixels = width * height / 1e6
+    if megapixels > max_megapixels:
+        raise ImageError(
+            f"{width}x{height} pixels = {megapixels:.4g} megapixels; "
+            f"at most {max_megapixels:.4g} megapixels are read, shrink it"
+        )
+    orientation = _orientation(image)  # before load(), as in `image_size`
+    image.load()
+    upright = _as_rgb(image)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    return np.array(upright)
 
 
 def decode_mask(
@@ -118,29 +130,37 @@ def _formats() -> tuple[str, ...]:
 @contextmanager
 def _opened(source: Path | bytes) -> Iterator[Image.Image]:
     """Open an image and read its header; Pillow's errors inside become an `ImageError`."""
-    with guarded_pillow():
-        try:
-            with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
-                if not file.read(1):
-                    raise ImageError("empty file, zero bytes; a picture was expected")
-                file.seek(0)
-                with Image.open(file, formats=_formats()) as image:
-                    yield image
-        except ImageError:
-            raise
-        except UnidentifiedImageError as error:
-            raise ImageError(
-                f"is not a picture PIL can read; one of {', '.join(_formats())} expected"
-            ) from error
-        except MemoryError as error:
-            raise ImageError("does not fit in memory; shrink it") from error
-        except Exception as error:
-            # On damaged files, Pillow's plugins raise OSError, SyntaxError, ValueError,
-            # struct.error, IndexError, zlib.error and more.
-            if isinstance(error, OSError) and error.errno is not None:
-                raise ImageError(f"cannot be opened: {error.strerror}") from error
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise ImageError(f"is truncated or damaged ({reason})") from error
+    with (
+        guarded_pillow(),
+        _errors_of_pillow(),
+        io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
+    ):
+        if not file.read(1):
+            raise ImageError("empty file, zero bytes; a picture was expected")
+        file.seek(0)
+        with Image.open(file, formats=_formats()) as image:
+            yield image
+
+
+@contextmanager
+def _errors_of_pillow() -> Iterator[None]:
+    try:
+        yield
+    except ImageError:
+        raise
+    except UnidentifiedImageError as error:
+        raise ImageError(
+            f"is not a picture PIL can read; one of {', '.join(_formats())} expected"
+        ) from error
+    except MemoryError as error:
+        raise ImageError("does not fit in memory; shrink it") from error
+    except Exception as error:
+        # On damaged files, Pillow's plugins raise OSError, SyntaxError, ValueError,
+        # struct.error, IndexError, zlib.error and more.
+        if isinstance(error, OSError) and error.errno is not None:
+            raise ImageError(f"cannot be opened: {error.strerror}") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ImageError(f"is truncated or damaged ({reason})") from error
 
 
 def _orientation(image: Image.Image) -> int:

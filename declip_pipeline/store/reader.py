@@ -21,10 +21,24 @@ from declip_pipeline.store.zarr_rows import ZarrRows
 class Store:
     """A complete feature store: a folder, an s3:// URL, or a file of `declip-pipe cache export`.
 
-    Attributes: `location`; `identity`; `layers` (name to shape, in order of depth); `dataset`;
-    `provenance` (where all came from); `fake_is_white` (of the masks' files); `samples` (a table,
-    in row order); `failures` (row to reason); `sizes` (N, 2) int32,
-    height and width of each picture and mask in pixels; `labels` (N,) int8, 1 = fake.
+    A row is an image. Reading threads start with the first read; they do not survive a fork.
+
+    Example:
+        >>> store = open_store("cache/noisy/efficientnet-lite0/clean-float16-0123456789abcdef")
+        >>> rows = store.fake_rows("train")
+        >>> features = store.read_layer("layer3", rows[:8]).decoded()  # (8, *shape) float32
+
+    Attributes:
+        location: Folder, URL or file.
+        identity: What the store holds: backbone, weights, preprocessing, view, layers, dtype,
+            samples, precision.
+        layers: Shape of each layer's features by the layer's name, in order of depth.
+        dataset: Name of the dataset.
+        samples: Table of the images, in row order.
+        failures: Reasons by the rows of images that could not be read; they hold no features.
+        sizes: Height and width of each image and mask in pixels, (N, 2) int32.
+        provenance: Record of what the store was made from, as plain JSON.
+        fake_is_white: Whether white pixels of the mask files are fake.
     """
 
     def __init__(self, location: str | Path) -> None:
@@ -79,6 +93,17 @@ class Store:
             )
         self.sizes = self.samples.sizes
         self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.samples)
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __repr__(self) -> str:
+        return f"Store({self.location!r})"
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether it holds masks and targets: not where the dataset has unlabelled images."""
+        return "targets" in self.arrays
 
     @property
     def labels(self) -> np.ndarray:
@@ -189,6 +214,23 @@ class Store:
         return self.source.begin(self.arrays[name], np.asarray(rows), window)
 
 
+def open_store(location: str | Path) -> Store:
+    """Open a complete store.
+
+    Args:
+        location: Folder or s3:// URL that `declip-pipe extract` printed, or a file that
+            `declip-pipe cache export` wrote.
+
+    Raises:
+        StoreError: It is not a store, incomplete, damaged, or of another format version.
+        InputError: A URL of another kind.
+
+    Example:
+        >>> store = open_store("cache/noisy/efficientnet-lite0/clean-float16-0123456789abcdef")
+    """
+    return Store(location)
+
+
 def is_single_file(location: str | Path) -> bool:
     """Whether `location` is a file rather than a folder or a URL."""
     try:
@@ -204,3 +246,12 @@ def _require_complete(header: StoreHeader, exists: Callable[[str], bool], locati
             f"{location} is incomplete: {done} of {header.shards} shards; "
             "run the same `declip-pipe extract` command to finish it"
         )
+
+
+StoreLike = Store | str | Path
+"""A store, or its location."""
+
+
+def as_store(store: StoreLike) -> Store:
+    """Open a store that is given by its location."""
+    return store if isinstance(store, Store) else Store(store)

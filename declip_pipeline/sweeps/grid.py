@@ -16,7 +16,7 @@ import pyarrow.parquet
 from declip_pipeline.errors import DeclipError, OutputExistsError, RunBusyError
 from declip_pipeline.files import sha256_of_json, write_bytes, write_json
 from declip_pipeline.sweeps.grid_job import Cell
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 from declip_pipeline.training.train import Epoch
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
@@ -58,7 +58,7 @@ class CellResult:
 
 
 # A run's folder for each cell of a group, or why there is none.
-Outcomes = Sequence[RunFolder | Exception]
+Outcomes = Sequence[Run | Exception]
 # Trains cells side by side, or finds them finished; is to tell the number of one among them and its
 # epochs.
 TrainCells = Callable[[Sequence[Cell], Callable[[int, Epoch], None]], Outcomes]
@@ -204,9 +204,9 @@ class Grid:
         self._written = time.monotonic()
 
 
-def _result(cell: Cell, outcome: RunFolder | Exception) -> CellResult:
+def _result(cell: Cell, outcome: Run | Exception) -> CellResult:
     """The row of a cell by what came of it."""
-    if isinstance(outcome, RunFolder):
+    if isinstance(outcome, Run):
         try:
             summary = outcome.summary()
         except DeclipError as error:

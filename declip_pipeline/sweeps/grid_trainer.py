@@ -10,15 +10,14 @@ from typing import Any
 from declip_pipeline.compute import choose_device
 from declip_pipeline.decoders.names import is_probe, read_decoder_type
 from declip_pipeline.errors import DeclipError, RunBusyError
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid_job import Cell, GridJob
-from declip_pipeline.training.localization_run import PlannedRun, plan_run, train_runs
+from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.recipe import choose_precision
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import PlannedRun, plan_run, train_runs
 from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
 from declip_pipeline.training.train import Epoch
-from declip_pipeline.training.training_data import TrainingData
 
 
 class GridTrainer:
@@ -36,13 +35,9 @@ class GridTrainer:
     @cached_property
     def data(self) -> TrainingData:
         """What the trainings are fed with."""
-        beside: dict[tuple[str, str], list[Store]] = {}
-        for place, layer in self.job.beside:
-            store = Store(place)
-            beside.setdefault((store.identity.weights_sha256, layer), []).append(store)
         return TrainingData(
             self.stores,
-            beside=[FeatureSource(layer, tuple(some)) for (_, layer), some in beside.items()],
+            beside=sources_beside((Store(place), layer) for place, layer in self.job.beside),
             fusion=self.job.fusion,
             uncached=self.job.uncached,
             device=choose_device(self.job.device),
@@ -130,7 +125,7 @@ class GridTrainer:
 
     def train(
         self, cells: Sequence[Cell], on_epoch: Callable[[int, Epoch], None]
-    ) -> list[RunFolder | DeclipError]:
+    ) -> list[Run | DeclipError]:
         """Train cells of one group, or find them finished; a run's folder for each, or an error.
 
         `on_epoch` is told the number of the cell in `cells`.

@@ -10,7 +10,7 @@ from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.scores import METRICS, Task
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 
 StudyMetric = Literal["iou", "f1_best", "f1_fixed", "ap", "detection_ap", "detection_auc"]
 DETECTION = "detection_"
@@ -23,7 +23,7 @@ def task_of(metric: StudyMetric) -> Task:
 
 
 def evaluate_study(
-    runs: Sequence[RunFolder],
+    runs: Sequence[Run],
     stores: Sequence[Store],
     *,
     split: str,

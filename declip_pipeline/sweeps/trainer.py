@@ -17,7 +17,7 @@ from declip_pipeline.store.storage import absolute_location
 from declip_pipeline.sweeps.grid import EpochScore, Outcomes
 from declip_pipeline.sweeps.grid_job import Cell, GridJob
 from declip_pipeline.sweeps.grid_trainer import GridTrainer
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 from declip_pipeline.training.train import Epoch
 
 if TYPE_CHECKING:
@@ -77,9 +77,7 @@ class WorkerTraining:
             remedy="the workers' processors differ, they would compute in different precisions; "
             "name one with --precision",
         )
-        self._folders = {
-            cell: RunFolder(runs / name) for cell, name in zip(cells, names, strict=True)
-        }
+        self._folders = {cell: Run(runs / name) for cell, name in zip(cells, names, strict=True)}
 
     def split(self, groups: Sequence[list[int]]) -> list[list[int]]:
         """Halve the largest groups until there is one for each worker, and return them.

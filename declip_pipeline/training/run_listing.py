@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.errors import DeclipError, InputError
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
 # Of config.yaml: what follows from other values, or names files by their hashes.
@@ -68,7 +68,7 @@ def list_runs(folder: Path) -> list[ListedRun]:
         found = "is a file" if folder.exists() else "is not there"
         raise InputError(f"{folder} {found}; expected a folder that holds runs")
     paths = {file.parent for pattern in _PATTERNS for file in folder.glob(pattern)}
-    return [_listed(folder, RunFolder(path)) for path in sorted(paths)]
+    return [_listed(folder, Run(path)) for path in sorted(paths)]
 
 
 def differing(runs: Sequence[ListedRun]) -> list[str]:
@@ -80,7 +80,7 @@ def differing(runs: Sequence[ListedRun]) -> list[str]:
     ]
 
 
-def _listed(folder: Path, run: RunFolder) -> ListedRun:
+def _listed(folder: Path, run: Run) -> ListedRun:
     name = run.path.relative_to(folder).as_posix()
     name = run.path.resolve().name if name == "." else name
     begun = _written(run.path / "config.yaml")
@@ -128,7 +128,7 @@ def _configured(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _evaluations(run: RunFolder) -> tuple[EvaluationScore, ...]:
+def _evaluations(run: Run) -> tuple[EvaluationScore, ...]:
     found = []
     for file in sorted((run.path / "evaluations").glob("*/summary.json")):
         try:

@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 
 if TYPE_CHECKING:
     from declip_pipeline.training.train import Epoch
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Log(Protocol):
     """Called with a run and each of its epochs."""
 
-    def __call__(self, run: RunFolder, epoch: "Epoch") -> None: ...
+    def __call__(self, run: Run, epoch: "Epoch") -> None: ...
 
 
 def require_tensorboard() -> None:
@@ -38,9 +38,9 @@ def tensorboard_log() -> Iterator[Log]:
     from torch.utils.tensorboard import SummaryWriter
 
     with ExitStack() as writers:
-        opened: dict[RunFolder, SummaryWriter] = {}
+        opened: dict[Run, SummaryWriter] = {}
 
-        def log(run: RunFolder, epoch: "Epoch") -> None:
+        def log(run: Run, epoch: "Epoch") -> None:
             if run not in opened:
                 # Hides events of this and later epochs that an interrupted training wrote.
                 folder = str(run.path / "tensorboard")

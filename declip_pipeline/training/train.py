@@ -14,11 +14,11 @@ from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, p
 from declip_pipeline.decoders.file import save_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
-from declip_pipeline.feeding.decoder_inputs import DecoderInputs
+from declip_pipeline.feeding.inputs import DecoderInputs
 from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 from declip_pipeline.training.validation import VALIDATIONS, Candidate
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
@@ -66,7 +66,7 @@ class Training:
 
     def __init__(
         self,
-        run: RunFolder,
+        run: Run,
         inputs: DecoderInputs,
         recipe: Recipe,
         learner: Learner,

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,10 @@ from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
-from declip_pipeline.features import StoredFeatures, to_device
-from declip_pipeline.feeding.batch import Batch, Features
-from declip_pipeline.feeding.column import in_place, read_ahead
-from declip_pipeline.feeding.feature_source import FeatureSource
-from declip_pipeline.feeding.feed import TargetKind, labels_as_targets
+from declip_pipeline.features import to_device
+from declip_pipeline.feeding.batch import Batch, Rows
+from declip_pipeline.feeding.feed import TargetKind, in_place, labels_as_targets, read_ahead
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store.reader import Store
 
@@ -125,9 +124,9 @@ class UncachedFeed:
         try:
             begin = partial(self._begin, threads)
             for positions, readings in read_ahead(order, batch_size, begin):
-                features: dict[FeatureSource, Features] = {}
+                features: dict[FeatureSource, tuple[str, Rows]] = {}
                 for view, reading in zip(self._views, readings, strict=True):
-                    shown = reading()
+                    shown = [one.result() for one in reading]
                     with torch_threads(self._torch_threads):
                         features |= view.features(positions, [picture for picture, _ in shown])
                 # All views have the same masks.
@@ -136,13 +135,13 @@ class UncachedFeed:
                     if self._labels is None
                     else self._labels[torch.from_numpy(positions)]
                 )
-                yield Batch(positions, self.device, features, targets.__getitem__)
+                yield Batch(positions, self.device, features, Rows((targets,)))
         finally:
             threads.shutdown(cancel_futures=True)
 
     def _begin(
         self, threads: ThreadPoolExecutor, positions: np.ndarray
-    ) -> list[Callable[[], list[_Shown]]]:
+    ) -> list[list[Future[_Shown]]]:
         return [view.begin(threads, positions) for view in self._views]
 
 
@@ -173,27 +172,20 @@ class _View:
         """The names of the backbones, one but for precisions."""
         return list(dict.fromkeys(backbone.name for _, _, backbone in self._rows))
 
-    def begin(
-        self, threads: ThreadPoolExecutor, positions: np.ndarray
-    ) -> Callable[[], list[_Shown]]:
-        """Begin to read the pictures at these positions; calling the result waits for them."""
-        readings = [
+    def begin(self, threads: ThreadPoolExecutor, positions: np.ndarray) -> list[Future[_Shown]]:
+        """Begin to read the images at these positions."""
+        return [
             threads.submit(read, sample)
             for position in positions.tolist()
             for read, sample, _ in [self._rows[position]]
         ]
-        return lambda: [reading.result() for reading in readings]
 
     def features(
         self, positions: np.ndarray, pictures: Sequence[np.ndarray]
-    ) -> dict[FeatureSource, Features]:
-        """Each source's features of the pictures at these positions."""
+    ) -> dict[FeatureSource, tuple[str, Rows]]:
+        """Return each source's dtype and features of the images at these positions."""
         computed = self._computed(positions, pictures)
-
-        def of(source: FeatureSource, part: slice) -> StoredFeatures:
-            return StoredFeatures("float32", computed[source.layer][part])
-
-        return {source: partial(of, source) for source in self.sources}
+        return {source: ("float32", Rows((computed[source.layer],))) for source in self.sources}
 
     def _computed(
         self, positions: np.ndarray, pictures: Sequence[np.ndarray]

@@ -11,7 +11,7 @@ from torch import Tensor
 from declip_pipeline.compute import MapParts
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.detection import detection_metrics
 from declip_pipeline.metrics.localization import intersection_over_union
 

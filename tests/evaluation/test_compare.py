@@ -13,9 +13,9 @@ from declip_pipeline.evaluation.compare import compare, compared_means, plan_com
 from declip_pipeline.evaluation.scores import METRICS
 from declip_pipeline.metrics.bootstrap import paired_difference
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import train_run
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def trained(tiny_store, tmp_path_factory):
 
     def train(layer="layer1", seed=0):
         recipe = Recipe("linear", epochs=1, batch_size=4, seed=seed)
-        return localization_run(data, folder, layer=layer, recipe=recipe)
+        return train_run(data, folder, layer=layer, recipe=recipe)
 
     return train
 

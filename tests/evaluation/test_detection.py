@@ -16,9 +16,9 @@ from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.metrics import detection_intervals
 from declip_pipeline.metrics.detection import detection_metrics
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import train_run
 
 CPU = torch.device("cpu")
 QUICK = {"initialization": "pytorch", "batch_size": 4, "learning_rate": 1e-2}
@@ -34,7 +34,7 @@ def train(mixed_store, tmp_path_factory):
     runs = tmp_path_factory.mktemp("runs")
 
     def trained(**changes):
-        return localization_run(
+        return train_run(
             TrainingData([mixed_store], device=CPU),
             runs,
             layer="layer1",

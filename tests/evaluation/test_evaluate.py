@@ -13,14 +13,14 @@ from declip_pipeline.evaluation import evaluate as evaluation_module
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.selection import Selection, distinct_runs
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import train_run
 
 
 @pytest.fixture(scope="module")
 def run(mixed_store, tmp_path_factory):
-    return localization_run(
+    return train_run(
         TrainingData([mixed_store], device=torch.device("cpu")),
         tmp_path_factory.mktemp("runs"),
         layer="layer1",

@@ -21,7 +21,7 @@ from declip_pipeline.evaluation.robustness import (
 )
 from declip_pipeline.images.views import View, parse_view
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 
 
 def test_views_are_sorted_from_mild_to_strong():
@@ -44,7 +44,7 @@ def test_a_family_is_one_change_of_a_known_strength():
 def test_views_that_are_not_there_are_named_with_their_command(tiny_store, tiny_run):
     views = [parse_view("jpeg:70"), parse_view("blur:1+noise:4")]
     with pytest.raises(InputError) as refusal:
-        open_views(tiny_store, views, [RunFolder(tiny_run)], [])
+        open_views(tiny_store, views, [Run(tiny_run)], [])
     root, weights = (tiny_store.provenance[key] for key in ("root", "weights"))
     cache = Path(tiny_store.location).parents[2]
     assert str(refusal.value) == (

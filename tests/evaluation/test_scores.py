@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from declip_pipeline.decoders.building import build_decoder, initialize
-from declip_pipeline.evaluation.scores import localize, probability_maps
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.decoders.decoder import probability_maps
+from declip_pipeline.evaluation.scores import localize
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import has_fake, localization_metrics
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import InputError, StorageFullError, StoreError
 from declip_pipeline.extraction import shard_filling
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.images.decode import decode_image, decode_mask
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store import format as fmt
@@ -23,7 +23,7 @@ from declip_pipeline.store.writer import StoreWriter
 def run(dataset, backbone, root, **changes):
     opened = open_dataset(dataset)
     options = {"layers": ["layer0", "layer3"], "root": root, "batch_size": 4}
-    return extract(opened, backbone, **(options | changes))
+    return extract_store(opened, backbone, **(options | changes))
 
 
 def files_of(path):
@@ -102,13 +102,17 @@ def test_moving_the_dataset_changes_no_identity_and_an_edit_does(dataset, tiny_b
     moved = dataset.rename(tmp_path / "elsewhere")
     name = Path(first.location).name
     opened = open_dataset(moved, name="noisy")
-    same = extract(opened, tiny_backbone, layers=["layer0", "layer3"], root=tmp_path / "cache")
+    same = extract_store(
+        opened, tiny_backbone, layers=["layer0", "layer3"], root=tmp_path / "cache"
+    )
     assert same.was_complete
     assert Path(same.location).name == name
     image = next((moved / "images" / "train").iterdir())
     image.write_bytes(image.read_bytes() + b"\0")
     opened = open_dataset(moved, name="noisy")
-    other = extract(opened, tiny_backbone, layers=["layer0", "layer3"], root=tmp_path / "cache")
+    other = extract_store(
+        opened, tiny_backbone, layers=["layer0", "layer3"], root=tmp_path / "cache"
+    )
     assert Path(other.location).name != name
 
 
@@ -117,7 +121,7 @@ def test_a_file_that_changes_meanwhile_is_refused(dataset, tiny_backbone, tmp_pa
     picture = dataset / opened.samples[2].image
     picture.write_bytes(picture.read_bytes() + b"\0")
     with pytest.raises(StoreError, match=r"p\d+\.png has changed since its dataset was first read"):
-        extract(opened, tiny_backbone, layers=["layer0"], root=tmp_path / "cache")
+        extract_store(opened, tiny_backbone, layers=["layer0"], root=tmp_path / "cache")
 
 
 def test_unreadable_pictures_are_rows_with_reasons(dataset, tiny_backbone, tmp_path):
@@ -258,4 +262,4 @@ def test_a_picture_of_another_size_than_when_it_was_listed_is_refused(
     samples = opened.samples.replace(height=sizes[:, 0], width=sizes[:, 1])
     opened = replace(opened, samples=samples)
     with pytest.raises(StoreError, match=r"has \d+x\d+ pixels, and had 0x0 when .* --overwrite"):
-        extract(opened, tiny_backbone, layers=["layer0"], root=tmp_path)
+        extract_store(opened, tiny_backbone, layers=["layer0"], root=tmp_path)

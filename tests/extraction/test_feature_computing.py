@@ -13,7 +13,7 @@ from made_dataset import write_dataset
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.compute import is_out_of_memory
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.extraction.feature_computing import FeatureComputer
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.features import FEATURE_DTYPES, encode_features
@@ -112,7 +112,7 @@ def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, m
     dataset = write_dataset(tmp_path / "noisy", {"train": 30})
     opened = open_dataset(dataset)
     common = {"layers": ["layer0", "layer3"], "batch_size": 4}
-    alone = extract(opened, tiny_backbone, root=tmp_path / "one", **common)
+    alone = extract_store(opened, tiny_backbone, root=tmp_path / "one", **common)
 
     def fill_by_two(filler, *, fill=None, progress):
         pending = filler.writer.pending_shards()
@@ -122,7 +122,7 @@ def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, m
         filler.writer.finish()
 
     monkeypatch.setattr("declip_pipeline.extraction.extract.fill_store", fill_by_two)
-    both = extract(opened, tiny_backbone, root=tmp_path / "two", **common)
+    both = extract_store(opened, tiny_backbone, root=tmp_path / "two", **common)
     assert files_of(Path(both.location)) == files_of(Path(alone.location))
 
 
@@ -131,5 +131,5 @@ def test_a_store_of_a_compiled_backbone_says_so(shared_dataset, tmp_path):
         "eager"
     )
     opened = open_dataset(shared_dataset)
-    made = extract(opened, backbone, layers=["layer0"], root=tmp_path)
+    made = extract_store(opened, backbone, layers=["layer0"], root=tmp_path)
     assert Store(made.location).provenance["compiled"] is True

@@ -16,7 +16,7 @@ from same_content import require_same_content, shared_files
 
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.local_storage import LocalStorage
 from declip_pipeline.store.reader import Store
@@ -37,7 +37,7 @@ def run(dataset, backbone, root, *, splits=None, fake_is_white=None, **changes):
     if fake_is_white is not None:
         opened = replace(opened, fake_is_white=fake_is_white)
     options = {"layers": OLD, "root": root, "batch_size": 4}
-    return extract(opened, backbone, **(options | changes))
+    return extract_store(opened, backbone, **(options | changes))
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import DeclipError, InputError, StoreError
 from declip_pipeline.extraction import sample_reading
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.views import parse_view
@@ -51,7 +51,7 @@ def small_shards(monkeypatch):
 def run(pictures, backbone, root, **changes):
     opened = open_dataset(pictures)
     options = {"layers": ["layer0", "layer3"], "root": root, "batch_size": 4}
-    return extract(opened, backbone, **(options | changes))
+    return extract_store(opened, backbone, **(options | changes))
 
 
 def by_workers(client):

@@ -6,9 +6,10 @@ import torch
 
 from declip_pipeline.compute import permutation
 from declip_pipeline.errors import InputError
-from declip_pipeline.feeding import column, tiers
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.feeding import feed as feed_module
+from declip_pipeline.feeding import tiers
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.feeding.tiers import available_memory, choose_tier
 
 LAYER = FeatureSource("layer2")
@@ -17,7 +18,7 @@ LAYER = FeatureSource("layer2")
 @pytest.mark.parametrize("tier", ["device", "memory", "stream"])
 def test_batches_are_the_stored_rows_in_the_asked_order(tiny_store, cpu, tier, monkeypatch):
     # Several blocks, the last of them smaller.
-    monkeypatch.setattr(column, "ROWS_AT_ONCE", 5)
+    monkeypatch.setattr(feed_module, "ROWS_AT_ONCE", 5)
     train, test = tiny_store.fake_rows("train"), tiny_store.fake_rows("test")
     feed = Feed(
         [(tiny_store, train), (tiny_store, test)],

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 
 QUICK = ("--epochs", 1, "--batch-size", 4)
 
@@ -41,7 +41,7 @@ def test_every_layer_is_trained_and_judged(program, tiny_store, tmp_path):
             "-",
         ]
     with (figure.parent / "results.csv").open(newline="") as file:
-        runs = [RunFolder(Path(row["run"])) for row in csv.DictReader(file)]
+        runs = [Run(Path(row["run"])) for row in csv.DictReader(file)]
     assert len(runs) == 6
     trained = {run: (run.path / "summary.json").stat().st_mtime_ns for run in runs}
     again = program(*command)

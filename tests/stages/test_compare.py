@@ -13,14 +13,14 @@ def runs(tiny_store, tmp_path_factory):
     """Three seeds of layer1."""
     import torch
 
-    from declip_pipeline.training.localization_run import localization_run
+    from declip_pipeline.training.data import TrainingData
     from declip_pipeline.training.recipe import Recipe
-    from declip_pipeline.training.training_data import TrainingData
+    from declip_pipeline.training.runs import train_run
 
     data = TrainingData([tiny_store], device=torch.device("cpu"))
     folder = tmp_path_factory.mktemp("runs")
     return [
-        localization_run(
+        train_run(
             data,
             folder,
             layer="layer1",

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from declip_pipeline.backbones import weights
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 
 
 @pytest.fixture(scope="session")
@@ -21,7 +21,7 @@ def published(tiny_run, tmp_path_factory) -> Path:
     from declip_pipeline.exchange.published_run import export_published
 
     path = tmp_path_factory.mktemp("published") / "ViT_layer1_conv-4_noisy.pth"
-    export_published(RunFolder(tiny_run), path)
+    export_published(Run(tiny_run), path)
     return path
 
 
@@ -132,11 +132,11 @@ def test_exports_that_cannot_be_are_refused(refused, program, tiny_run, tmp_path
 
 
 def test_a_run_of_several_layers_is_refused(refused, tiny_store, tmp_path, cpu):
-    from declip_pipeline.training.localization_run import localization_run
+    from declip_pipeline.training.data import TrainingData
     from declip_pipeline.training.recipe import Recipe
-    from declip_pipeline.training.training_data import TrainingData
+    from declip_pipeline.training.runs import train_run
 
-    run = localization_run(
+    run = train_run(
         TrainingData([tiny_store], device=cpu),
         tmp_path / "runs",
         layer="layer1+layer2",

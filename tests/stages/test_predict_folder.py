@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.evaluation.predictor import Predictor
+from declip_pipeline.training.predictor import Predictor
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from zarr.storage import ObjectStore
 
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.extraction import shard_filling
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.object_storage import ObjectStorage
 from declip_pipeline.store.reader import Store
@@ -65,7 +65,7 @@ def files_of(root: Path) -> dict[str, bytes]:
 
 def run_extract(dataset, backbone, root, layers=("layer0", "layer3")):
     opened = open_dataset(dataset)
-    return extract(opened, backbone, layers=layers, root=root, batch_size=4)
+    return extract_store(opened, backbone, layers=layers, root=root, batch_size=4)
 
 
 def read_all(store: Store, layer: str) -> np.ndarray:

@@ -9,9 +9,9 @@ import torch
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.extraction.extract import extract
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.store.reader import Store
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -22,7 +22,7 @@ QUICK = ("--epochs", 2, "--batch-size", 4, "--initialization", "pytorch", "--lr"
 def resnet_store(dataset, root, **options):
     opened = open_dataset(dataset, **options)
     backbone = open_backbone("CLIP:from-file", weights=[str(TINY_RN)], device="cpu")
-    extraction = extract(
+    extraction = extract_store(
         opened,
         backbone,
         layers=["layer2", "layer3"],
@@ -111,11 +111,11 @@ def test_rows_beside_are_those_of_the_same_pictures(tiny_store, beside, cpu, mon
     # As of a store that grew: the same samples in another order.
     turned = Store(beside.location)
     order = list(reversed(range(len(turned.samples))))
-    monkeypatch.setattr(turned, "samples", [turned.samples[row] for row in order])
-    read = turned.begin_reading_layer
+    monkeypatch.setattr(turned, "samples", turned.samples.take(order))
+    read = turned.read_layer
     monkeypatch.setattr(
         turned,
-        "begin_reading_layer",
+        "read_layer",
         lambda layer, rows: read(layer, [order[row] for row in rows]),
     )
     rows = tiny_store.fake_rows("train")

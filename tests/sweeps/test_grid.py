@@ -14,10 +14,10 @@ from declip_pipeline.sweeps.grid_job import GridJob, grid_cells
 from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from declip_pipeline.training import learner
 from declip_pipeline.training import train as training
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import train_run
 
 CELLS = grid_cells(["layer1", "layer2"], ["linear"], [0, 1], [1e-3, 3e-3], [None])
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def train_alone(store, folder, cell, epochs=2):
         batch_size=4,
     )
     data = TrainingData([store], device=CPU)
-    return localization_run(data, folder, layer=cell.layer, recipe=recipe)
+    return train_run(data, folder, layer=cell.layer, recipe=recipe)
 
 
 def table(grid):
@@ -68,7 +68,7 @@ def test_every_combination_is_a_cell_and_a_layer_is_read_once(tiny_store, tmp_pa
     assert [line.split(":")[0] for line in said] == ["layer1", "layer2"]
     assert [result.state for result in results] == ["finished"] * 8
     for cell, result, row in zip(CELLS, results, table(grid), strict=True):
-        summary = RunFolder(tmp_path / result.run.split("/")[-1]).summary()
+        summary = Run(tmp_path / result.run.split("/")[-1]).summary()
         assert result.best_valid_iou == summary["best_valid_iou"]
         assert row["layer"] == cell.layer and row["state"] == "finished"
         assert float(row["best_valid_iou"]) == summary["best_valid_iou"]
@@ -81,7 +81,7 @@ def test_a_run_of_a_grid_is_the_run_alone(tiny_store, tmp_path):
     results = make_grid(tiny_store, tmp_path / "grid").run()
     alone = train_alone(tiny_store, tmp_path / "alone", CELLS[3])
     assert alone.path.name == results[3].run.split("/")[-1]
-    same = RunFolder(tmp_path / "grid" / alone.path.name)
+    same = Run(tmp_path / "grid" / alone.path.name)
     mine, theirs = (folder.best_decoder()[0].state_dict() for folder in (alone, same))
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
@@ -164,7 +164,7 @@ def test_two_processes_share_a_grid(tiny_store, tmp_path):
         process.join(30)
     assert first == second
     assert len(first) == 8 and {state for *_, state, _ in first} == {"finished"}
-    assert len([run for run in tmp_path.glob("linear_*") if RunFolder(run).is_finished]) == 8
+    assert len([run for run in tmp_path.glob("linear_*") if Run(run).is_finished]) == 8
 
 
 def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch):
@@ -187,14 +187,14 @@ def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch
 
 
 def test_a_run_is_trained_by_one_process_at_a_time(tiny_store, tmp_path):
-    run = RunFolder(tmp_path)
+    run = Run(tmp_path)
     run.begin({"train_on": [], "inputs": []}, "0" * 64)
     with (
         run.exclusively(),
         pytest.raises(
             RunBusyError, match="is being trained by another process; wait for it, or name another"
         ),
-        RunFolder(tmp_path).exclusively(),
+        Run(tmp_path).exclusively(),
     ):
         pass
     with run.exclusively():

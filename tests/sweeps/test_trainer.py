@@ -21,7 +21,7 @@ from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from declip_pipeline.sweeps.trainer import WorkerTraining
 from declip_pipeline.training import train as training
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
 
 pytestmark = pytest.mark.cluster
 
@@ -75,7 +75,7 @@ def content(rows):
     """All that training gave: rows and folders without how long it took."""
     found = []
     for row in rows:
-        run = RunFolder(Path(row.run))
+        run = Run(Path(row.run))
         figures = [[e["epoch"], e["train_loss"], e["valid_iou"]] for e in run.epochs()]
         config, weights = (
             (run.path / name).read_bytes()
@@ -125,7 +125,7 @@ def test_two_workers_train_what_one_process_does(
     assert {row.layer for row in running} == {"layer1", "layer2"}
     for row in running:
         (end,) = (r for r in rows if (r.layer, r.seed, r.decoder_type) == _what(row))
-        epochs = RunFolder(Path(end.run)).epochs()[: row.epochs]
+        epochs = Run(Path(end.run)).epochs()[: row.epochs]
         assert row.best_valid_iou == max(epoch["valid_iou"] for epoch in epochs)
     spans = [line.split() for line in log.read_text().splitlines()]
     processes = {process for process, _, _ in spans}
@@ -145,7 +145,7 @@ def _what(row):
 
 def _checkpointed(records: Path) -> str:
     """The epochs that a run need not train again: its records are written before its state."""
-    state = RunFolder(records.parent).load_state()
+    state = Run(records.parent).load_state()
     lines = records.read_text().splitlines(keepends=True)
     return "".join(lines[: 0 if state is None else state["epoch"]])
 
@@ -223,7 +223,7 @@ def test_what_nobody_waits_for_stops_after_its_epoch(client, tiny_store, tmp_pat
     while any(client.processing().values()) or any(client.run(_is_training).values()):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    left = [RunFolder(path.parent) for path in tmp_path.glob("*/config.yaml")]
+    left = [Run(path.parent) for path in tmp_path.glob("*/config.yaml")]
     assert left and not all(run.is_finished for run in left)
     rows = run_by_workers(client, job_of(tiny_store, tmp_path))
     assert content(rows) == content(undisturbed)

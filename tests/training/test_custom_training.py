@@ -9,10 +9,10 @@ from torch import nn
 
 from declip_pipeline.decoders.factories import _passed, name_factory
 from declip_pipeline.errors import DecoderError, InputError
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import train_run
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def run(store, runs, decoder=Own, on_epoch=lambda epoch: None, **changes):
     recipe = Recipe(
         name, decoder_options=options, epochs=3, batch_size=3, learning_rate=1e-2, **changes
     )
-    return localization_run(
+    return train_run(
         TrainingData([store], device=CPU), runs, layer="layer1", recipe=recipe, on_epoch=on_epoch
     )
 
@@ -68,7 +68,7 @@ def test_it_learns_resumes_and_is_opened_again(tiny_store, tmp_path):
     assert without_seconds(resumed) == without_seconds(undisturbed)
     assert resumed.best_checkpoint.read_bytes() == undisturbed.best_checkpoint.read_bytes()
     _passed.clear()
-    decoder, features = RunFolder(resumed.path).best_decoder()
+    decoder, features = Run(resumed.path).best_decoder()
     assert features == tiny_store.feature_identity("layer1")
     with torch.inference_mode():
         maps = decoder(torch.zeros(2, *decoder.shape.array_shape))
@@ -98,7 +98,7 @@ def test_a_run_of_a_class_that_is_missing_says_which(tiny_store, tmp_path, monke
     _passed.clear()
     with pytest.raises(DecoderError, match=r"<locals>\.Hidden cannot be imported"):
         folder.best_decoder()
-    decoder, _ = RunFolder(folder.path, Hidden).best_decoder()
+    decoder, _ = Run(folder.path, Hidden).best_decoder()
     assert isinstance(decoder.module, Hidden)
 
 

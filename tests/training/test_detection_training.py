@@ -11,14 +11,14 @@ from sklearn.metrics import average_precision_score
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed, targets_bytes
+from declip_pipeline.feeding.inputs import FeatureSource
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.learner import training_loss
-from declip_pipeline.training.localization_run import localization_run, plan_run
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import plan_run, train_run
 from declip_pipeline.training.train import Epoch
-from declip_pipeline.training.training_data import TrainingData
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
 CPU = torch.device("cpu")
@@ -38,7 +38,7 @@ def recipe(**changes):
 
 def run(store, runs, notice=lambda line: None, train_on=None, **changes):
     data = TrainingData([store], device=CPU, notice=notice)
-    return localization_run(data, runs, layer="layer2", recipe=recipe(**changes), train_on=train_on)
+    return train_run(data, runs, layer="layer2", recipe=recipe(**changes), train_on=train_on)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "learned"])
@@ -100,7 +100,7 @@ def test_named_generators_are_told_from_all_real_pictures(mixed_store, tmp_path)
 
 @pytest.mark.parametrize("tier", ["memory", "stream"])
 def test_a_feed_of_labels_reads_no_masks(mixed_store, cpu, tier, monkeypatch):
-    monkeypatch.setattr(mixed_store, "begin_reading_targets", None)
+    monkeypatch.setattr(mixed_store, "read_targets", None)
     rows, source = mixed_store.fake_and_real_rows("train"), FeatureSource("layer1")
     feed = Feed([(mixed_store, rows)], [source], device=cpu, tier=tier, targets="labels")
     order = np.arange(26)[::-1].copy()
@@ -148,7 +148,7 @@ def test_a_state_of_before_is_gone_on_with(tiny_store, tmp_path):
     def trained(runs, **changes):
         options = {"initialization": "pytorch", "epochs": 2, "batch_size": 4} | changes
         data = TrainingData([tiny_store], device=CPU)
-        return localization_run(data, runs, layer="layer1", recipe=Recipe("linear", **options))
+        return train_run(data, runs, layer="layer1", recipe=Recipe("linear", **options))
 
     folder = trained(tmp_path)
     state = folder.load_state()
@@ -156,7 +156,7 @@ def test_a_state_of_before_is_gone_on_with(tiny_store, tmp_path):
     folder.save_state(state)
     (folder.path / "summary.json").unlink()
     assert trained(tmp_path).summary()["best_valid_iou"] == state["best_iou"]
-    assert isinstance(folder, RunFolder)
+    assert isinstance(folder, Run)
 
 
 def test_what_detection_cannot_learn_from_is_refused(tiny_store, mixed_store, tmp_path):

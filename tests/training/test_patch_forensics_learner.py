@@ -11,15 +11,15 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.decoders.file import load_decoder
 from declip_pipeline.errors import InputError, WeightsError
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.files import sha256_of_file
 from declip_pipeline.store.reader import Store
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
-from declip_pipeline.training.localization_run import localization_run, plan_run
 from declip_pipeline.training.patch_forensics import PatchForensicsLearner
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import plan_run, train_run
 
 CPU = torch.device("cpu")
 SHAPE = FeatureShape(3, 64, 64)
@@ -29,7 +29,7 @@ SHAPE = FeatureShape(3, 64, 64)
 def pixel_store(shared_dataset, tmp_path_factory):
     """The shared dataset's pixels, 64x64."""
     opened = open_dataset(shared_dataset)
-    extraction = extract(
+    extraction = extract_store(
         opened,
         open_backbone("pixels:64", device="cpu"),
         layers=["pixels"],
@@ -95,9 +95,7 @@ def test_its_steps_are_adams():
 
 def test_it_learns(pixel_store, tmp_path):
     data = TrainingData([pixel_store], device=CPU)
-    run = localization_run(
-        data, tmp_path, layer="pixels", recipe=recipe(epochs=30, learning_rate=3e-3)
-    )
+    run = train_run(data, tmp_path, layer="pixels", recipe=recipe(epochs=30, learning_rate=3e-3))
     shares = [
         float((pixel_store.read_targets(pixel_store.fake_rows("valid")[[n]]) > 127).mean())
         for n in range(3)
@@ -115,7 +113,7 @@ def test_without_a_cache_it_learns_the_same(pixel_store, tmp_path):
     records = []
     for uncached in (False, True):
         data = TrainingData([pixel_store], device=CPU, uncached=uncached)
-        run = localization_run(data, tmp_path, layer="pixels", recipe=recipe(epochs=1))
+        run = train_run(data, tmp_path, layer="pixels", recipe=recipe(epochs=1))
         records.append(run.epochs()[0]["train_loss"])
     # float16 pixels, and float32.
     assert records[0] == pytest.approx(records[1], rel=1e-3)

@@ -13,14 +13,14 @@ from declip_pipeline.decoders.file import load_decoder
 from declip_pipeline.decoders.names import is_probe, probe_components
 from declip_pipeline.errors import InputError, TrainingError, UnknownNameError
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.learner import patch_labels
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
-from declip_pipeline.training.localization_run import localization_run, plan_run, train_runs
 from declip_pipeline.training.probe import ALPHA, PatchMoments, PatchProjection
 from declip_pipeline.training.recipe import Recipe, choose_precision
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import plan_run, train_run, train_runs
 
 CPU = torch.device("cpu")
 GRID = FeatureShape(6, 4, 4)
@@ -33,7 +33,7 @@ def recipe(decoder_type="probe", **changes) -> Recipe:
 
 
 def run(store, runs, decoder_type="probe", layer="layer1", on_epoch=lambda epoch: None, **changes):
-    return localization_run(
+    return train_run(
         TrainingData([store], device=CPU),
         runs,
         layer=layer,

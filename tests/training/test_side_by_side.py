@@ -8,10 +8,11 @@ import torch
 
 from declip_pipeline.errors import InputError, RunBusyError, TrainingError
 from declip_pipeline.features import StoredFeatures
-from declip_pipeline.training import learner, training_data
-from declip_pipeline.training.localization_run import plan_run, train_runs
+from declip_pipeline.training import data as training_data
+from declip_pipeline.training import learner
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import plan_run, train_runs
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 

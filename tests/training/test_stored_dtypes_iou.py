@@ -12,11 +12,11 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.evaluation.evaluate import evaluate
-from declip_pipeline.extraction.extract import extract
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import train_run
 
 LIMIT = 0.3
 LAYER = "layer3"
@@ -45,7 +45,9 @@ def store_of(tmp_path_factory):
     backbone = open_backbone("efficientnet-lite0", device="cpu")
     return {
         dtype: Store(
-            extract(opened, backbone, layers=[LAYER], root=root / "cache", dtype=dtype).location
+            extract_store(
+                opened, backbone, layers=[LAYER], root=root / "cache", dtype=dtype
+            ).location
         )
         for dtype in ("float32", "float16", "int8")
     }
@@ -59,7 +61,7 @@ def iou(store_of, tmp_path_factory):
     @cache
     def trained(decoder, dtype):
         data = TrainingData([store_of[dtype]], device=CPU)
-        return localization_run(data, runs, layer=LAYER, recipe=RECIPES[decoder])
+        return train_run(data, runs, layer=LAYER, recipe=RECIPES[decoder])
 
     def iou(decoder, *, trained_in, read_in):
         return evaluate(trained(decoder, trained_in), store_of[read_in], device=CPU).mean("iou")

@@ -11,16 +11,16 @@ from declip_pipeline.backbones.network import NetworkBackbone
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import IdentityMismatchError, StoreError
-from declip_pipeline.extraction.extract import extract
-from declip_pipeline.feeding.feature_source import FeatureSource
+from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.views import parse_view
 from declip_pipeline.store.hdf5_export import export_store
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training import learner, uncached_feed
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.runs import train_run
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
 
@@ -28,7 +28,7 @@ def extracted(dataset, root, weights=TINY_VIT, dtype="float32", view="clean"):
     """A store of a backbone with weights from a file."""
     backbone = open_backbone("CLIP:from-file", weights=[str(weights)], device="cpu")
     opened = open_dataset(dataset)
-    extraction = extract(
+    extraction = extract_store(
         opened,
         backbone,
         layers=list(backbone.layers),
@@ -67,7 +67,7 @@ def uncached(parts, sources, device):
 def trained(stores, runs, layer="layer1", no_cache=False, **changes):
     options = {"decoder_type": "linear", "initialization": "pytorch", "epochs": 1, "batch_size": 2}
     data = TrainingData(stores, device=torch.device("cpu"), uncached=no_cache)
-    return localization_run(data, runs, layer=layer, recipe=Recipe(**(options | changes)))
+    return train_run(data, runs, layer=layer, recipe=Recipe(**(options | changes)))
 
 
 def test_batches_are_those_of_float32_stores(store_in, shared_dataset, tmp_path, cpu, monkeypatch):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from declip_pipeline.decoders.building import build_decoder, initialize
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.training.validation import Candidate, validation_ious
 
 

@@ -6,10 +6,10 @@ import torch
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.errors import IdentityMismatchError
-from declip_pipeline.evaluation.predictor import Predictor
-from declip_pipeline.evaluation.scores import probability_maps
 from declip_pipeline.images.decode import decode_image
+from declip_pipeline.training.predictor import Predictor
 
 
 def test_predict_equals_the_chain_through_the_store(tiny_store, tiny_backbone, shared_dataset):

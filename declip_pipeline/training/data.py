@@ -1,6 +1,6 @@
 """What trainings are fed with: stores, what stands beside them, and feeds kept for the next one."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,9 +9,8 @@ import torch
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
-from declip_pipeline.feeding.decoder_inputs import JOIN, DecoderInputs, joined_inputs
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_bytes
+from declip_pipeline.feeding.inputs import JOIN, DecoderInputs, FeatureSource, joined_inputs
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.options import FusionMode
 from declip_pipeline.store.reader import Store
@@ -64,13 +63,19 @@ class TrainingData:
         uncached: bool = False,
         notice: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Raises `InputError` for no store, and for one that is given twice."""
+        """Raises `InputError` for no store, one that is given twice, and one without masks."""
         if not stores:
             raise InputError("no store was given; expected at least one that `extract` printed")
         if len({store.identity.sha256 for store in stores}) < len(stores):
             raise InputError(
                 "a store was given twice; give each once, or its pictures count double"
             )
+        for store in stores:
+            if not store.has_masks:
+                raise InputError(
+                    f"{store.location} has no masks, some of its images are unlabelled; training "
+                    "needs fakes with masks: extract a dataset that says which images are fake"
+                )
         self.stores = list(stores)
         self.device = device
         self.uncached = uncached
@@ -238,6 +243,14 @@ class TrainingData:
             groups[-1].append(one)
             left -= needed
         return [*groups, streamed] if streamed else groups
+
+
+def sources_beside(layers: Iterable[tuple[Store, str]]) -> list[FeatureSource]:
+    """Return the sources of layers of stores beside the fed ones: one a backbone and layer."""
+    found: dict[tuple[str, str], list[Store]] = {}
+    for store, layer in layers:
+        found.setdefault((store.identity.weights_sha256, layer), []).append(store)
+    return [FeatureSource(layer, tuple(stores)) for (_, layer), stores in found.items()]
 
 
 def _require_fake_pixels(parts: Sequence[tuple[Store, np.ndarray]]) -> None:

@@ -1,4 +1,4 @@
-"""A run's folder: what was asked, how it went, and the weights."""
+"""Run: the folder of one training, with its configuration, its history and its weights."""
 
 import fcntl
 import io
@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,7 +23,8 @@ from declip_pipeline.store.local_storage import LocalStorage
 from declip_pipeline.training.validation_score import score_name
 
 if TYPE_CHECKING:
-    from declip_pipeline.decoders.decoder import Decoder
+    from declip_pipeline.backbones.backbone import Backbone
+    from declip_pipeline.training.predictor import Predictor
 
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
@@ -41,13 +42,38 @@ _STATE = {
 }
 
 
-class RunFolder:
-    """One training's folder. `summary.json` is written last: with it, the run is finished."""
+class Run:
+    """One training: a folder with its configuration, its history, and the trained decoder.
 
-    def __init__(self, path: Path, decoder: DecoderFactory | None = None) -> None:
-        """Name a run's folder; `decoder` builds its decoder where that cannot be imported."""
-        self.path = path
+    `train` returns it, `open_run` opens it again. `summary.json` is written last: with it, the run
+    is finished.
+
+    Example:
+        >>> run = open_run("runs/conv-4_layer3_all_seed0_0123456789ab")
+        >>> run.best_score, run.config()["layer"]
+        >>> probability = run.predictor()("suspicious.jpg")
+
+    Attributes:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | Path, decoder: DecoderFactory | None = None) -> None:
+        """Name a run's folder, without looking into it.
+
+        Args:
+            path: The folder.
+            decoder: Builds the decoder, where it is one of one's own that cannot be imported.
+        """
+        self.path = Path(path)
         self._decoder = decoder
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        """Name of the folder: made out of decoder, layers, generators, seed and identity."""
+        return self.path.name
 
     @property
     def best_checkpoint(self) -> Path:
@@ -58,6 +84,16 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the training came to its end."""
         return (self.path / "summary.json").is_file()
+
+    @property
+    def best_score(self) -> float | None:
+        """Best validation score in percent: mean IoU, or for detection average precision.
+
+        None for an imported run. Raises `InputError` when the run is not finished, or damaged.
+        """
+        summary = self.summary()
+        score: float | None = summary[f"best_valid_{score_name(summary, 'best_valid_')}"]
+        return score
 
     def begin(self, config: Mapping[str, Any], sha256: str) -> None:
         """Record what the run is.
@@ -109,7 +145,10 @@ class RunFolder:
             yield
 
     def config(self) -> dict[str, Any]:
-        """What the run is. Raises `InputError` when the folder is not a run's, or damaged."""
+        """Return the content of `config.yaml`: what was trained, from what, and how.
+
+        Raises `InputError` when the folder is not a run's, or damaged.
+        """
         path = self.path / "config.yaml"
         if not path.is_file():
             raise InputError(
@@ -119,7 +158,10 @@ class RunFolder:
             return _checked(yaml.safe_load(path.read_bytes().decode()), _CONFIG)
 
     def summary(self) -> dict[str, Any]:
-        """What came of it. Raises `InputError` when the run is not finished, or damaged."""
+        """Return the content of `summary.json`: scores, epochs, images, parameters, seconds.
+
+        Raises `InputError` when the run is not finished, or damaged.
+        """
         if not self.is_finished:
             self.config()
             raise InputError(
@@ -129,11 +171,66 @@ class RunFolder:
         with self._reading(path.name, path):
             return _checked(json.loads(path.read_bytes()), _SUMMARY, {"best_valid_": float | None})
 
-    def best_decoder(self) -> tuple["Decoder", dict[str, Any]]:
-        """The decoder with the best validation score and the identity of its features.
+    def decoder(self) -> Decoder:
+        """Return the decoder with the best validation score, on the CPU, in evaluation mode.
+
+        It takes one batch of features for each layer, (N, *shape) float32, and returns logits
+        (N, 256, 256) float32, positive = manipulated.
 
         Raises `InputError` when its file is missing or damaged, `DecoderError` for a decoder of
         one's own that cannot be imported.
+        """
+        return self.best_decoder()[0].eval()
+
+    def predictor(
+        self,
+        backbone: "Backbone | Sequence[Backbone] | None" = None,
+        *,
+        weights: str | Sequence[str] | None = None,
+        device: str = "auto",
+    ) -> "Predictor":
+        """Join the decoder to the backbone of its features, for images of any size.
+
+        Args:
+            backbone: Opened backbone, or several for a decoder that takes several backbones'
+                features. None opens the recorded ones.
+            weights: Files of the backbones' weights, as for `open_backbone`. None takes the
+                recorded ones.
+            device: "auto", "cpu", "cuda" or "cuda:N"; backbone and decoder are moved there.
+
+        Returns:
+            A function from an image to a map (height, width) float32 in [0, 1].
+
+        Raises:
+            InputError: The run is not finished or damaged.
+            WeightsError: Recorded weights are missing or cannot be downloaded.
+            IdentityMismatchError: The backbone gives other features than the decoder was trained
+                on; names the field that differs.
+        """
+        from declip_pipeline.backbones.backbone import Backbone
+        from declip_pipeline.compute import choose_device
+        from declip_pipeline.extraction.recorded_backbones import open_run_backbones
+        from declip_pipeline.store.identity import parts_of
+        from declip_pipeline.training.predictor import Predictor
+
+        self.summary()
+        inputs = self.config()["inputs"]
+        decoder, features = self.best_decoder()
+        chosen = choose_device(device)
+        backbones = open_run_backbones(
+            parts_of(features),
+            inputs,
+            weights=[weights] if isinstance(weights, str) else weights or (),
+            device=str(chosen),
+            backbones=[backbone] if isinstance(backbone, Backbone) else backbone or (),
+        )
+        dtypes = [str(one["dtype"]) for one in inputs]
+        return Predictor(backbones, decoder.to(chosen), features, dtypes=dtypes)
+
+    def best_decoder(self) -> tuple[Decoder, dict[str, Any]]:
+        """Return the decoder with the best validation score and the identity of its features.
+
+        Raises as `decoder`.
         """
         from declip_pipeline.decoders.file import load_decoder
 
@@ -177,7 +274,11 @@ class RunFolder:
         return state
 
     def epochs(self) -> list[dict[str, Any]]:
-        """The records of `metrics.jsonl`, one an epoch. Raises `InputError` when it is damaged."""
+        """Return the history, the records of `metrics.jsonl`, one an epoch.
+
+        Keys: `epoch`, `train_loss`, `valid_iou` (percent; for detection `valid_ap`),
+        `learning_rate`, `seconds`. Raises `InputError` when the file is damaged.
+        """
         path = self.path / "metrics.jsonl"
         if not path.is_file():
             return []
@@ -246,3 +347,30 @@ def _environment() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "libraries": versions,
     }
+
+
+def open_run(path: str | Path, decoder: DecoderFactory | None = None) -> Run:
+    """Open the folder of a run, finished or not.
+
+    Args:
+        path: The folder that `train` or `declip-pipe train` made.
+        decoder: Builds the decoder, where it is one of one's own that cannot be imported.
+
+    Raises:
+        InputError: The folder is not a run's, or damaged.
+
+    Example:
+        >>> run = open_run("runs/conv-4_layer3_all_seed0_0123456789ab")
+    """
+    run = Run(path, decoder)
+    run.config()
+    return run
+
+
+RunLike = Run | str | Path
+"""A run, or its folder."""
+
+
+def as_run(run: RunLike) -> Run:
+    """Open a run that is given by its folder, without looking into it."""
+    return Run(run) if isinstance(run, str | Path) else run

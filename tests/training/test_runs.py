@@ -17,15 +17,15 @@ from declip_pipeline.errors import (
     UnknownNameError,
 )
 from declip_pipeline.evaluation.evaluate import evaluate
-from declip_pipeline.feeding.feature_source import FeatureSource
 from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training import learner
 from declip_pipeline.training import train as training
-from declip_pipeline.training.localization_run import localization_run
+from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
-from declip_pipeline.training.training_data import TrainingData
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import train_run
 from declip_pipeline.training.validation import Candidate, validation_ious
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def run(store, runs, layer="layer1", train_on=None, on_epoch=lambda epoch: None,
         "epochs": 4,
         "batch_size": 3,
     }
-    return localization_run(
+    return train_run(
         TrainingData([store], device=CPU),
         runs,
         layer=layer,
@@ -49,7 +49,7 @@ def run(store, runs, layer="layer1", train_on=None, on_epoch=lambda epoch: None,
     )
 
 
-def without_seconds(folder: RunFolder):
+def without_seconds(folder: Run):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in folder.epochs()]
 
 
@@ -255,12 +255,12 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
 
 def test_what_is_not_a_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="is not a run; expected a folder that `declip-pipe tra"):
-        RunFolder(tmp_path).summary()
+        Run(tmp_path).summary()
 
 
 def test_all_but_the_config_is_written_under_the_lock(tmp_path):
     # Who has the lock clears away what looks left over; it must be nobody's who is at work.
-    folder = RunFolder(tmp_path / "run")
+    folder = Run(tmp_path / "run")
     folder.begin({"train_on": [], "inputs": []}, "0")
     assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
     left = folder.path / ".metrics.0123.partial.jsonl"

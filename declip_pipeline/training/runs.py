@@ -1,28 +1,134 @@
-"""Trainings as users ask for them: layers, a recipe, and the generators to learn."""
+"""Train decoders on layers of stores: one with `train`, or several runs side by side."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from declip_pipeline.errors import DeclipError, InputError
-from declip_pipeline.feeding.decoder_inputs import DecoderInputs
+from declip_pipeline.compute import choose_device
+from declip_pipeline.decoders.factories import DecoderFactory, name_factory
+from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
+from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
+from declip_pipeline.options import FusionMode, PrecisionName
+from declip_pipeline.store.reader import StoreLike, as_store
+from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
-from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run_folder import RunFolder
+from declip_pipeline.training.recipe import Recipe, choose_precision
+from declip_pipeline.training.run import Run
 from declip_pipeline.training.train import Epoch, Training, train_side_by_side
-from declip_pipeline.training.training_data import TrainingData
+
+
+def train(
+    store: StoreLike | Sequence[StoreLike],
+    *,
+    layer: str | Sequence[str],
+    decoder: str | DecoderFactory = "conv-20",
+    train_on: str | Sequence[str] | None = None,
+    beside: Sequence[tuple[StoreLike, str]] = (),
+    fusion: FusionMode = "concat",
+    runs: str | Path = "runs",
+    name: str | None = None,
+    device: str = "auto",
+    precision: PrecisionName = "auto",
+    tier: str = "auto",
+    uncached: bool = False,
+    progress: Callable[[Epoch], None] = lambda epoch: None,
+    notice: Callable[[str], None] = lambda line: None,
+    **recipe: Any,
+) -> Run:
+    """Train a decoder on the fakes of the split `train`, with the paper's schedule.
+
+    The split `valid` chooses the best epoch. A second call with the same arguments finds the run
+    finished and returns it at once; an interrupted one goes on after its last epoch.
+
+    Example:
+        >>> run = train(store, layer="layer3", decoder="conv-4", epochs=20, learning_rate=2e-3)
+        >>> run.best_score  # IoU in percent
+
+    Args:
+        store: A store or its location, or several that hold the same features.
+        layer: Layer to decode, or several to join: "layer8+layer14" or a list.
+        decoder: "linear", "attention", "conv-4", "conv-12", "conv-20", "probe", another registered
+            name, or a factory of one's own (see `DecoderFactory`).
+        train_on: Generators to learn; None takes all.
+        beside: Pairs of a store of the same images, made with another backbone, and one of its
+            layers, which the decoder takes as well.
+        fusion: How several layers are joined: "concat" or "weighted".
+        runs: Folder that holds the runs.
+        name: Name of the run's folder. None makes it out of what the run is.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        precision: Precision of the forward and backward pass: "float32", "bfloat16", or "auto",
+            which is bfloat16 where the device computes in it and the decoder is not linear.
+        tier: Where features are kept: "device", "memory", "stream" (read for every batch), or
+            "auto" for the fastest place that they fit into.
+        uncached: Compute the features from the images again in every epoch.
+        progress: Called with each `Epoch`: `epoch`, `train_loss`, `valid_score` (percent),
+            `learning_rate`, `seconds`.
+        notice: Called with each line that a user should see, such as where features are kept.
+        **recipe: Other fields of `Recipe`, such as `widths`, `epochs`, `batch_size`,
+            `learning_rate`, `seed`, `initialization`, `decoder_options`. `pooling="mean"` trains
+            detection, from labels of images instead of masks.
+
+    Returns:
+        The finished run.
+
+    Raises:
+        UnknownNameError: For a layer, decoder, generator, device or option that is not known.
+        InputError: For a store without masks or without the splits `train` and `valid`, a batch
+            larger than the first, and options that do not fit the decoder.
+        DecoderError: For a decoder of one's own that does not keep the contract.
+        IdentityMismatchError: For stores that hold different features.
+        OutputExistsError: For a `name` that is the folder of another run.
+        RunBusyError: While another process trains the same run.
+        TrainingError: For a loss that is not finite, or too little memory.
+    """
+    known = [one.name for one in fields(Recipe) if one.name not in ("decoder_type", "precision")]
+    for option in recipe:
+        if option not in known:
+            raise UnknownNameError("option of a training", option, known)
+    if isinstance(decoder, str):
+        decoder_type = decoder
+    else:
+        decoder_type, options = name_factory(decoder)
+        recipe["decoder_options"] = options | dict(recipe.get("decoder_options", {}))
+    if isinstance(recipe.get("widths"), list):
+        recipe["widths"] = tuple(recipe["widths"])
+    chosen = choose_device(device)
+    if uncached and precision == "auto":
+        precision = "float32"  # as published
+    data = TrainingData(
+        [as_store(one) for one in ([store] if isinstance(store, StoreLike) else store)],
+        beside=sources_beside((as_store(one), of) for one, of in beside),
+        fusion=fusion,
+        device=chosen,
+        tier=tier,
+        uncached=uncached,
+        notice=notice,
+    )
+    recipe["precision"] = choose_precision(precision, decoder_type, chosen)
+    planned = plan_run(
+        data,
+        Path(runs),
+        layer=layer if isinstance(layer, str) else JOIN.join(layer),
+        recipe=Recipe(decoder_type, **recipe),
+        train_on=[train_on] if isinstance(train_on, str) else train_on,
+        name=name,
+    )
+    (error,) = train_runs(data, [planned], lambda number, epoch: progress(epoch))
+    if error is not None:
+        raise error
+    return planned.folder
 
 
 @dataclass(frozen=True)
 class PlannedRun:
     """A training that can be begun, or was: `folder` is named by what it is."""
 
-    folder: RunFolder
+    folder: Run
     inputs: DecoderInputs
     generators: tuple[str, ...]
     recipe: Recipe
@@ -97,7 +203,7 @@ def plan_run(
     }
     if recipe.pooling is not None:
         config["pictures"] = {split: data.counts(split, generators) for split in ("train", "valid")}
-    folder = RunFolder(runs / (name or own_name))
+    folder = Run(runs / (name or own_name))
     if name is not None:
         folder.require(sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
@@ -157,7 +263,7 @@ def train_runs(
     return outcomes
 
 
-def localization_run(
+def train_run(
     data: TrainingData,
     runs: Path,
     *,
@@ -165,7 +271,7 @@ def localization_run(
     recipe: Recipe,
     train_on: Sequence[str] | None = None,
     on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> RunFolder:
+) -> Run:
     """Plan a run, train it and return its folder. Raises what `plan_run` and `train_runs` say."""
     run = plan_run(data, runs, layer=layer, recipe=recipe, train_on=train_on)
     (error,) = train_runs(data, [run], lambda number, epoch: on_epoch(epoch))
