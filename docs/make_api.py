@@ -8,22 +8,26 @@ With `--check` nothing is written, and the exit code is 1 where the page is not 
 import inspect
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import declip_pipeline as dp
+from declip_pipeline.options import Option
 
 PAGE = Path(__file__).parent / "api.md"
 WIDTH = 88
-SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises):$")
-ENTRY = re.compile(r"^\s{4}(\*{0,2}[\w.]+)(?: \([^)]*\))?: (.*)$")
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$")
+ENTRY = re.compile(r"^(\*{0,2}[\w.]+)(?: \([^)]*\))?: (.*)$")
 
 INTRODUCTION = """# API
 
 The public names of `declip_pipeline`, usually imported as `dp`. Written by
-`python docs/make_api.py` from the code; a test compares them. @@
+`python docs/make_api.py` from the code; a test compares them. A name is imported when it
+is first used, so `import declip_pipeline` costs next to nothing.
 
 Conventions: images are (height, width, 3) uint8 RGB, batches of images (N, 3, height, width); masks
 are bool, or uint8 with 255 for fake; probabilities are float32 in [0, 1]; IoU is in percent, F1, AP
@@ -33,9 +37,12 @@ nothing is printed."""
 
 
 def annotation_text(annotation: Any) -> str:
-    """Return an annotation without the modules of its names."""
+    """Return an annotation without the modules of its names and without metadata."""
+    if get_origin(annotation) is Annotated:
+        return annotation_text(get_args(annotation)[0])
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"ForwardRef\('([^']+)'[^)]*\)", r"\1", text)
+    text = re.sub(r"Optional\[(.*)\]$", r"\1 | None", text)
     if "Literal" not in text:
         text = text.replace("'", "")
     return re.sub(r"\b(?:[a-z_]\w*\.)+(?=\w)", "", text).replace("NoneType", "None")
@@ -81,28 +88,44 @@ def signature_text(name: str, signature: inspect.Signature, *, bound: bool = Fal
 
 
 def markdown(docstring: str) -> str:
-    """Return a Google-style docstring as Markdown: sections as bold words and lists."""
-    lines: list[str] = []
-    section = ""
+    """Return a Google-style docstring as Markdown: sections with bold names, lists and code."""
+    parts: list[tuple[str, list[str]]] = [("", [])]
     for line in docstring.splitlines():
         found = SECTION.match(line)
         if found:
-            section = found[1]
-            lines += [f"**{section}**", ""]
-        elif section and line and not line.startswith(" "):
-            section = ""
-            lines.append(line)
-        elif section in ("Args", "Attributes", "Raises") and (entry := ENTRY.match(line)):
-            lines.append(f"- `{entry[1]}`: {entry[2]}")
-        elif section and line:
-            lines.append(
-                f"  {line.strip()}"
-                if lines and lines[-1].startswith(("- ", "  "))
-                else line.strip()
-            )
+            parts.append((found[1], []))
+        elif line and not line.startswith(" ") and parts[-1][0]:
+            parts.append(("", [line]))
         else:
-            lines.append(line)
-    return "\n".join(lines).strip()
+            parts[-1][1].append(line)
+    return "\n\n".join(_part(name, lines) for name, lines in parts if name or any(lines))
+
+
+def _part(name: str, lines: list[str]) -> str:
+    if not name:
+        return "\n".join(lines).strip()
+    inside = textwrap.dedent("\n".join(lines)).strip()
+    if name == "Example":
+        return f"**Example**\n\n```pycon\n{inside}\n```"
+    if name in ("Args", "Attributes", "Raises"):
+        entries = [
+            f"- `{entry[1]}`: {entry[2]}" if (entry := ENTRY.match(line)) else line.rstrip()
+            for line in inside.splitlines()
+        ]
+        # Lines that continue an entry stand under its text.
+        inside = re.sub(r"^ {4}", "  ", "\n".join(entries), flags=re.MULTILINE)
+    return f"**{name}**\n\n{inside}"
+
+
+def option_lines(thing: Any) -> list[str]:
+    """Return the help of the fields of a dataclass of options, as a list."""
+    hints = get_type_hints(thing, include_extras=True) if is_dataclass(thing) else {}
+    return [
+        f"- `{name}`: {option.help}"
+        for name, hint in hints.items()
+        for option in getattr(hint, "__metadata__", ())
+        if isinstance(option, Option)
+    ]
 
 
 def documentation(thing: Any, name: str) -> str:
@@ -165,6 +188,8 @@ def section(name: str) -> str:
         f"{title}\n\n```python\n{code.removesuffix(' -> None')}\n```",
         documentation(thing, name),
     ]
+    if options := option_lines(thing):
+        parts.append("\n".join(["**Args**", "", *options]))
     parts += [member_section(name, one, member) for one, member in members(thing)]
     return "\n\n".join(parts)
 
@@ -177,6 +202,7 @@ def first_line(name: str) -> str:
 def page() -> str:
     """Return docs/api.md."""
     names = [name for name in dp.__all__ if not name.startswith("__")]
+    names.sort(key=lambda name: (inspect.isclass(getattr(dp, name)), dp.__all__.index(name)))
     rows = [f"| [{name}](#{name.lower()}) | {first_line(name)} |" for name in names]
     contents = "\n".join(["| name | what |", "|---|---|", *rows])
     return "\n\n".join([INTRODUCTION, contents, *map(section, names)]) + "\n"
