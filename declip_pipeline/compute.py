@@ -4,17 +4,18 @@ import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.random import PCG64, Generator
 
 from declip_pipeline.errors import InputError
+from declip_pipeline.options import DeviceName
 
 if TYPE_CHECKING:
     import torch
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = get_args(DeviceName)
 
 # Like the built-in `map`: the results of a function for each part, in the order of the parts.
 MapParts = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
@@ -39,7 +40,7 @@ def choose_device(name: str) -> "torch.device":
     if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device {name} is not there, this machine shows {torch.cuda.device_count()} CUDA "
-            "devices; use --device cpu"
+            'devices; use `device="cpu"`'
         )
     return torch.device(name)
 

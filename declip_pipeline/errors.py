@@ -1,4 +1,4 @@
-"""The library's errors. A message is one line: what was found, what was expected, what to do."""
+"""Errors of the library. A message is one line: what was found, what was expected, what to do."""
 
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
@@ -14,7 +14,7 @@ class DeclipError(Exception):
 
 
 class InputError(DeclipError):
-    """The user's pictures, masks, folders or arguments are not what was expected."""
+    """Images, masks, folders or arguments of the user are not as expected."""
 
 
 class UnknownNameError(InputError):
@@ -28,7 +28,7 @@ class UnknownNameError(InputError):
 
 
 class ImageError(InputError):
-    """One picture cannot be used; the message is the reason in the status table."""
+    """One image cannot be used; the message is the reason in the status table."""
 
 
 class DecoderError(InputError):

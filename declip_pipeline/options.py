@@ -8,22 +8,39 @@ from dataclasses import MISSING, dataclass, fields
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 InitializationScheme = Literal["paper", "pytorch"]
-"""How any decoder's weights begin: N(0, 0.02) as published, or PyTorch's own."""
+"""Initial weights of any decoder: N(0, 0.02) as published, or PyTorch's own."""
 
 Initialization = Literal["paper", "pytorch", "imagenet"]
 """As `InitializationScheme`; "imagenet" is for `patch-forensics` alone."""
 
 PoolingName = Literal["mean", "max", "learned"]
-"""How a map of logits becomes one logit of its image."""
+"""Reduction of a map of logits to one logit of its image."""
 
 FusionMode = Literal["concat", "weighted"]
-"""How the features of several layers are joined."""
+"""Combination of the features of several layers."""
 
 Precision = Literal["float32", "bfloat16"]
-"""What a decoder's forward and backward pass computes in."""
+"""Number format of a decoder's forward and backward pass."""
 
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 """As `Precision`; "auto" is the fastest that a device computes in itself."""
+
+BackbonePrecision = Literal["float32", "bfloat16", "float16"]
+"""Number format of a backbone's forward pass."""
+
+BackbonePrecisionName = Literal["auto", "float32", "bfloat16", "float16"]
+"""As `BackbonePrecision`; "auto" is bfloat16 on CUDA, else float32."""
+
+DeviceName = Literal["auto", "cpu", "cuda"]
+"""Device of a computation; "auto" is CUDA if there is a GPU."""
+
+LayoutName = Literal[
+    "auto", "dolos", "autosplice", "coco-sd", "tp-gt", "folders", "json", "csv", "images"
+]
+"""Layout of a dataset on disk; "auto" recognises each of the others."""
+
+DtypeName = Literal["float16", "bfloat16", "float32", "int8", "int8-per-channel"]
+"""Type of stored features."""
 
 Group = Literal["main", "data", "decoder", "training", "machine", "output"]
 

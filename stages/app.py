@@ -32,15 +32,15 @@ COMMANDS = {
     ),
     "evaluate": (
         "stages.evaluate:evaluate",
-        "Judge runs on the fakes of stores, at each mask's own size.",
+        "Evaluate runs on the fakes of stores, at each mask's own size.",
     ),
     "compare": (
         "stages.compare:compare",
-        "Say by how much RUN_A is better than RUN_B on the pictures that both were judged on.",
+        "Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.",
     ),
     "predict": (
         "stages.predict:predict",
-        "Find the manipulated pixels of pictures of any size and mode.",
+        "Find the manipulated pixels of images of any size and mode.",
     ),
     "reproduce": (
         "stages.reproduce:reproduce",
@@ -92,7 +92,7 @@ CACHE_COMMANDS = {
 DATA_COMMANDS = {
     "check": (
         "stages.data:check",
-        "Check a data set: print what was found, and what would spoil a result.",
+        "Check a dataset: print what was found, and what would spoil a result.",
     ),
 }
 RUNS_COMMANDS = {
@@ -103,13 +103,13 @@ RUNS_COMMANDS = {
 }
 GROUPS = {
     "cache": ("Look after stores.", CACHE_COMMANDS),
-    "data": ("Look at data sets.", DATA_COMMANDS),
+    "data": ("Look at datasets.", DATA_COMMANDS),
     "runs": ("Look at runs.", RUNS_COMMANDS),
 }
 
 
 class LazyCommand(TyperCommand):
-    """A command whose module is imported when it runs, or when its own help is shown."""
+    """Command whose module is imported when it runs, or when its own help is shown."""
 
     def __init__(self, name: str, place: str, first_sentence: str) -> None:
         """`place` is MODULE:FUNCTION."""
@@ -149,7 +149,7 @@ def program(
         ),
     ] = False,
 ) -> None:
-    """Find the manipulated pixels of pictures with frozen foundation features.
+    """Find the manipulated pixels of images with frozen foundation features.
 
     Stage one (extract) runs the frozen backbone once and stores every layer's features; stage two
     (train, evaluate) works from the store alone. Results go to stdout, progress to stderr. Exit
@@ -185,7 +185,7 @@ def main() -> None:
     """Run the program; an error is one line on stderr and a non-zero exit code."""
     try:
         with interruptible():
-            # What a command made, which is for others of them; or the code of an exit asked for.
+            # The result of a command, which other commands use; or the code of a `typer.Exit`.
             outcome = app(prog_name="declip-pipe", standalone_mode=False)
     except Interruption as interruption:
         end_interrupted(interruption)

@@ -8,7 +8,6 @@ import typer
 from stages.options import (
     DATA,
     MACHINE,
-    Device,
     DeviceOption,
     comma_separated,
 )
@@ -54,7 +53,7 @@ def compare(
             rich_help_panel=MACHINE,
         ),
     ] = 64,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.
 
@@ -78,7 +77,7 @@ def compare(
             generators=comma_separated(generators),
             beside=beside or [],
             batch_size=batch_size,
-            device=device.value,
+            device=device,
             progress=tell,
             on_evaluation=lambda one: one.save(one.run / EVALUATIONS),
         )

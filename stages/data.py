@@ -9,7 +9,6 @@ from stages.cache.ls import JsonOption
 from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
-    Layout,
     LayoutOption,
     MegapixelsOption,
     PolarityOption,
@@ -23,10 +22,8 @@ if TYPE_CHECKING:
 
 
 def check(
-    path: Annotated[
-        Path, typer.Argument(metavar="PATH", help="A data set, as `extract` takes it.")
-    ],
-    layout: LayoutOption = Layout.auto,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A dataset, as `extract` takes it.")],
+    layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
     allow_unpaired: AllowUnpairedOption = False,
@@ -34,31 +31,30 @@ def check(
         int,
         typer.Option(
             min=1,
-            help="Fakes of each generator and split to compare with the real pictures that they "
+            help="Fakes of each generator and split to compare with the real images that they "
             "were made from.",
         ),
     ] = 50,
     max_megapixels: MegapixelsOption = 178.0,
     as_json: JsonOption = False,
 ) -> None:
-    """Check a data set: print what was found, and what would spoil a result.
+    """Check a dataset: print what was found, and what would spoil a result.
 
-    A row for each generator and split: pictures, sizes, the mean share of fake pixels (percent),
-    and of the fakes compared with their real pictures how many differ where the mask says fake.
+    A row for each generator and split: images, sizes, the mean share of fake pixels (percent),
+    and of the fakes compared with their real images how many differ where the mask says fake.
     Then notes, problems, and ok or their number. Every file is read. Exit codes: 0 no problem, 1
-    problems, 2 no data set that can be read.
+    problems, 2 no dataset that can be read.
     """
-    import json
-
     from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
     from declip_pipeline.datasets.findings import facts_of_groups, findings_of
     from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
     from declip_pipeline.datasets.scan import scan_dataset
     from stages.cache.table import format_table
-    from stages.screen import progress, result
+    from stages.screen import json_result, progress, result
+    from stages.texts import spelled
 
-    recognised = recognise_layout(path, layout.value)
+    recognised = recognise_layout(path, layout)
     dataset = list_dataset(
         path,
         layout=recognised,
@@ -70,7 +66,7 @@ def check(
         scan = scan_dataset(
             dataset, decode_masks=True, max_megapixels=max_megapixels, progress=tell
         )
-    with progress("comparing with real pictures", "pairs") as tell:
+    with progress("comparing with real images", "pairs") as tell:
         compared = compare_with_real(
             dataset, most_per_group=counterparts, max_megapixels=max_megapixels, progress=tell
         )
@@ -92,26 +88,25 @@ def check(
             "name": dataset.name,
             "layout": recognised,
             "fake_is_white": dataset.fake_is_white,
-            "pictures": len(dataset),
+            "images": len(dataset),
             "groups": rows,
             "unpaired": list(dataset.unpaired),
             "notes": findings.notes,
             "problems": findings.problems,
         }
-        result(json.dumps(value, indent=2))
+        json_result(value)
     else:
         colour = "white" if dataset.fake_is_white else "black"
         said = "as --polarity says" if polarity else f"as in layout {recognised}"
         result(
-            f"{dataset.name}: layout {recognised}, {len(dataset)} pictures; "
-            f"{colour} is fake, {said}"
+            f"{dataset.name}: layout {recognised}, {len(dataset)} images; {colour} is fake, {said}"
         )
-        header = ["source", "generator", "split", "pictures", "sizes", "fake %", "differ as masked"]
+        header = ["source", "generator", "split", "images", "sizes", "fake %", "differ as masked"]
         result(format_table(header, [_cells(row) for row in rows]))
         for note in findings.notes:
-            result(f"note: {note}")
+            result(spelled(f"note: {note}"))
         for problem in findings.problems:
-            result(f"problem: {problem}")
+            result(spelled(f"problem: {problem}"))
         count = len(findings.problems)
         result(f"{count} problem{'' if count == 1 else 's'}" if count else "ok: no problem found")
     if findings.problems:
@@ -127,7 +122,7 @@ def _row(group: "Group", facts: "GroupFacts", comparisons: "list[Comparison]") -
         "source": group.source,
         "generator": group.generator,
         "split": group.split,
-        "pictures": facts.images,
+        "images": facts.images,
         "sizes": sizes_text(list(facts.sizes)),
         "fake_share": facts.mean_fake_share,
         "decided": dict(zip(("agree", "flipped"), votes(comparisons), strict=True)),
@@ -139,7 +134,7 @@ def _cells(row: dict[str, Any]) -> list[object]:
     agreeing, flipped = row["decided"].values()
     share = row["fake_share"]
     return [
-        *(row[key] for key in ("source", "generator", "split", "pictures", "sizes")),
+        *(row[key] for key in ("source", "generator", "split", "images", "sizes")),
         "-" if share is None else f"{100 * share:.1f}",
         f"{agreeing} of {agreeing + flipped}" if agreeing + flipped else "-",
     ]

@@ -9,7 +9,7 @@ import typer
 
 from declip_pipeline import __version__
 from declip_pipeline.errors import OutputExistsError
-from stages.options import Device, DeviceOption, OverwriteOption, require_folder
+from stages.options import DeviceOption, OverwriteOption, require_folder
 
 MARKER = "declip-demo.json"
 MARK = "declip_pipe_demo"
@@ -36,7 +36,7 @@ def demo(
         typer.Option(metavar="FILE", help="Settings. Default: the packaged configs/demo.yaml."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the pictures and of the trainings.")] = 0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Build four kinds of forgeries, extract, train, cross-test and draw.
@@ -55,7 +55,7 @@ def demo(
     from stages.demo_study import DemoStudy
     from stages.screen import remark, result
 
-    study = DemoStudy(out, settings, seed=seed, device=choose_device(device.value))
+    study = DemoStudy(out, settings, seed=seed, device=choose_device(device))
     study.check()
     asked = {"version": __version__, "seed": seed, **settings.model_dump()}
     if _prepare(out, asked, overwrite=overwrite):

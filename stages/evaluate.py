@@ -10,14 +10,16 @@ from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
     MACHINE,
-    Device,
     DeviceOption,
     comma_separated,
 )
 
 if TYPE_CHECKING:
+    from declip_pipeline.training.run import Run
+
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.scores import Task
+    from declip_pipeline.evaluation.selection import Selection
 
 
 def evaluate(
@@ -77,7 +79,7 @@ def evaluate(
             rich_help_panel=MACHINE,
         ),
     ] = 64,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Evaluate runs on the fakes of stores, at each mask's own size.
 
@@ -99,11 +101,11 @@ def evaluate(
     if detection and views is not None:
         raise InputError("--views evaluates maps, --detection whole images; leave one out")
     from declip_pipeline.compute import choose_device
+    from declip_pipeline.evaluation.cells import seed_groups
     from declip_pipeline.evaluation.evaluate import EVALUATIONS
     from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
     from declip_pipeline.evaluation.groups import parse_aliases
     from declip_pipeline.evaluation.selection import Selection, distinct_runs
-    from declip_pipeline.evaluation.table import seed_groups
     from stages.figures_texts import (
         evaluation_lines,
         remark_repeated,
@@ -114,7 +116,7 @@ def evaluate(
     from stages.screen import progress, remark, result
 
     aliases = parse_aliases(alias or [])
-    chosen = choose_device(device.value)
+    chosen = choose_device(device)
     task: Task = "detection" if detection else "localization"
     selection = Selection(
         on,
@@ -129,6 +131,7 @@ def evaluate(
     remark_repeated([*repeated, *selection.repeated])
     for location in selection.left_out:
         remark(f"left out, has none of the generators that were named: {location}")
+    _check_domains(distinct, selection, aliases)
     if views is not None:
         evaluate_robustness(distinct, selection, views, device=chosen, batch_size=batch_size)
         return
@@ -158,33 +161,30 @@ def evaluate(
     for group in seed_groups(evaluations):
         if len(group.members) > 1:
             result("\n".join([seeds_title(group, split), *evaluation_lines(group.members)]))
-    _remark_domains(evaluations, aliases)
     if detection:
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases)
 
 
-def _remark_domains(evaluations: "Sequence[Evaluation]", aliases: Mapping[str, str]) -> None:
+def _check_domains(
+    runs: "Sequence[Run]", selection: "Selection", aliases: Mapping[str, str]
+) -> None:
     """Check the aliases, and say of which runs the datasets are not known."""
-    from declip_pipeline.evaluation.evaluation import merged
-    from declip_pipeline.evaluation.groups import require_known_aliases
+    from declip_pipeline.evaluation.groups import learned_generators, require_known_aliases
     from stages.screen import remark
 
-    known: list[tuple[str | None, str]] = []
-    unknown = []
-    for one in merged(evaluations):
-        learned = one.learned()
-        tested = {(store.dataset, name) for store in one.stores for name in store.generators}
-        known += [*learned, *tested]
-        if any(dataset is None for dataset, _ in learned):
-            unknown.append(one.run)
-    require_known_aliases(aliases, known)
-    for run in unknown:
-        remark(
-            f"{run} does not record its training datasets: what is in domain goes by the names of "
-            "generators"
-        )
+    stores = [part.store for part in selection.parts]
+    known = {one.identity.sha256: (one.dataset, tuple(one.generators)) for one in stores}
+    names = {(dataset, name) for dataset, own in known.values() for name in own}
+    learned = {run.path: learned_generators(run.config(), known, {}) for run in runs}
+    require_known_aliases(aliases, [*names, *(key for keys in learned.values() for key in keys)])
+    for path, keys in learned.items():
+        if any(dataset is None for dataset, _ in keys):
+            remark(
+                f"{path} does not record its training datasets: what is in domain goes by the "
+                "names of generators"
+            )
 
 
 def _print_matrices(
@@ -214,7 +214,8 @@ def _print_detection_domains(
     evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str]
 ) -> None:
     """Print the means of the scores that all runs of a configuration have, of several cells."""
-    from declip_pipeline.evaluation.table import DOMAINS, matrices
+    from declip_pipeline.evaluation.cells import DOMAINS
+    from declip_pipeline.evaluation.table import matrices
     from stages.figures_texts import domains_line
     from stages.screen import result
 

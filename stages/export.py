@@ -1,4 +1,4 @@
-"""`declip-pipe export`: a run's decoder for other programs."""
+"""`declip-pipe export`: write a run's decoder for other programs."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,7 +32,7 @@ def export(
         list[Path] | None,
         typer.Option(
             metavar="IMAGE",
-            help="Picture to check the ONNX graph on; repeatable. Default: photographs that "
+            help="Image to check the ONNX graph on; repeatable. Default: photographs that "
             "installed packages ship.",
             rich_help_panel=DATA,
         ),
@@ -48,7 +48,7 @@ def export(
     --onnx: input `pictures`, (N, 3, height, width) uint8 RGB, resized to the backbone's input size
     (the file's metadata says size and interpolation); scaling and normalisation are in the graph.
     Output `probabilities`, (N, 256, 256) float32. Features are float32, where `predict` rounds them
-    as the run's store did. The graph is run with onnxruntime and compared with torch on pictures,
+    as the run's store did. The graph is run with onnxruntime and compared with torch on images,
     and left only when no probability differs by more than 0.0001.
 
     Each file is a line of stdout.
@@ -73,12 +73,12 @@ def export(
         export_published(folder, checkpoint)
         result(str(checkpoint))
     if onnx is not None:
-        _export_onnx(folder, onnx, _pictures(check_on), weights)
+        _export_onnx(folder, onnx, _images(check_on), weights)
         result(str(onnx))
 
 
 def _export_onnx(
-    run: "Run", file: Path, pictures: "list[np.ndarray]", weights: list[str] | None
+    run: "Run", file: Path, images: "list[np.ndarray]", weights: list[str] | None
 ) -> None:
     from declip_pipeline.exchange.onnx import WholeNetwork, export_onnx
     from declip_pipeline.extraction.recorded_backbones import open_run_backbones
@@ -94,7 +94,7 @@ def _export_onnx(
     difference = export_onnx(
         file,
         network,
-        pictures,
+        images,
         about={
             "preprocessing": network.preprocessing.to_json(),
             "decoder_type": decoder.decoder_type,
@@ -103,25 +103,25 @@ def _export_onnx(
     )
     remark(
         f"onnxruntime and torch differ by at most {difference:.2g} in a probability, "
-        f"on {len(pictures)} pictures"
+        f"on {len(images)} images"
     )
 
 
-def _pictures(paths: list[Path] | None) -> "list[np.ndarray]":
-    """What to check a graph on: the given pictures, or photographs that are installed."""
+def _images(paths: list[Path] | None) -> "list[np.ndarray]":
+    """Return the images to check a graph on: those given, or installed photographs."""
     from declip_pipeline.images.decode import decode_image
 
     if not paths:
         from declip_pipeline.datasets.demo.photographs import PHOTOGRAPHS, locate
 
         paths = list(locate([one for one in PHOTOGRAPHS if one.split == "test"]).values())
-    pictures = []
+    images = []
     for path in paths:
         try:
-            pictures.append(decode_image(path))
+            images.append(decode_image(path))
         except ImageError as error:
-            raise InputError(f"{path}: {error}; name another picture with --check-on") from error
-    return pictures
+            raise InputError(f"{path}: {error}; name another image with --check-on") from error
+    return images
 
 
 def _require_free(file: Path, overwrite: bool) -> None:

@@ -4,14 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from declip_pipeline.errors import DownloadError, InputError, WeightsError
-from declip_pipeline.features import FEATURE_DTYPES
+from declip_pipeline.options import BackbonePrecisionName, DtypeName
 from stages.extraction_texts import left_out_lines, price_text, profile_text
 from stages.options import (
     DATA,
@@ -20,14 +19,11 @@ from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
     CacheOption,
-    Device,
     DeviceOption,
-    Layout,
     LayoutOption,
     MegapixelsOption,
     OverwriteOption,
     PolarityOption,
-    Precision,
     SchedulerOption,
     WeightsOption,
     comma_separated,
@@ -35,11 +31,6 @@ from stages.options import (
     percents,
     require_folder,
 )
-
-# Typer makes the choices out of it.
-Dtype = StrEnum("Dtype", {name: name for name in FEATURE_DTYPES})  # type: ignore[misc]
-DEFAULT_DTYPE = Dtype("float16")
-
 
 if TYPE_CHECKING:
     from declip_pipeline.backbones.backbone import Backbone
@@ -55,7 +46,8 @@ def extract(
         typer.Argument(
             metavar="DATA",
             help="A Dolos tree or a part of it; AutoSplice; a folder with images/ and masks/, or "
-            "Tp/ and Gt/ (with train/valid/test below each, or without); a list, .json or .csv.",
+            "Tp/ and Gt/ (with train/valid/test below each, or without); a list, .json or .csv; a "
+            "folder of images alone, for features without masks.",
         ),
     ],
     arch: Annotated[
@@ -63,7 +55,7 @@ def extract(
         typer.Option(
             help="Backbone: CLIP:ViT-L/14, RN50, their fusion ViT-L/14,RN50; open_clip's "
             "ARCH/TAG (ViT-B-32/laion2b_s34b_b79k); timm:NAME; efficientnet-lite0 (built in); "
-            "CLIP:from-file (read off --weights); pixels:299 (the picture itself, for "
+            "CLIP:from-file (read off --weights); pixels:299 (the image itself, for "
             "patch-forensics); or a name that an installed package adds."
         ),
     ],
@@ -71,17 +63,17 @@ def extract(
         str, typer.Option(help="Layers to store: all, names (layer8,layer20), or numbers (0-23).")
     ] = "all",
     dtype: Annotated[
-        Dtype,
+        DtypeName,
         typer.Option(
             help="Type of the stored features: float16 and bfloat16 take 2 bytes a number, float32 "
-            "4, int8 1, with a scale for each token, or for each channel, of each picture.",
+            "4, int8 1, with a scale for each token, or for each channel, of each image.",
             rich_help_panel=OUTPUT,
         ),
-    ] = DEFAULT_DTYPE,
+    ] = "float16",
     views: Annotated[
         str,
         typer.Option(
-            help="How the backbone sees the pictures, a store each, comma-separated: clean, "
+            help="How the backbone sees the images, a store each, comma-separated: clean, "
             "jpeg:QUALITY, blur:SIGMA, jitter:SHARE, resize:FACTOR, noise:DEVIATION, or a chain "
             "such as blur:1.5+jpeg:70."
         ),
@@ -118,7 +110,7 @@ def extract(
             rich_help_panel=DATA,
         ),
     ] = None,
-    layout: LayoutOption = Layout.auto,
+    layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
     allow_unpaired: AllowUnpairedOption = False,
@@ -126,25 +118,25 @@ def extract(
         int,
         typer.Option(
             min=0,
-            help="Unreadable pictures to put up with (exit code 0).",
+            help="Number of unreadable images tolerated before the exit code is 1.",
             rich_help_panel=MACHINE,
         ),
     ] = 0,
     max_megapixels: MegapixelsOption = 178.0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     precision: Annotated[
-        Precision,
+        BackbonePrecisionName,
         typer.Option(
             help="How the backbone computes: float32 is the reference; auto takes bfloat16 on "
             "CUDA. Part of the store's identity, not of a decoder's.",
             rich_help_panel=MACHINE,
         ),
-    ] = Precision.auto,
+    ] = "auto",
     batch_size: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Pictures a forward pass; more than 64 are not used.",
+            help="Images a forward pass; more than 64 are not used.",
             rich_help_panel=MACHINE,
         ),
     ] = 32,
@@ -152,7 +144,7 @@ def extract(
         bool,
         typer.Option(
             "--compile",
-            help="Compute with torch.compile: pays on CUDA for many pictures; needs a compiler.",
+            help="Compute with torch.compile: pays on CUDA for many images; needs a compiler.",
             rich_help_panel=MACHINE,
         ),
     ] = False,
@@ -188,11 +180,11 @@ def extract(
 
     The last line of stdout is the store's path; of several views, each has a line. A second run of
     the same command finds the store complete and does nothing; after an interruption it goes on
-    where it stopped. What other stores of the dataset under --cache hold of the same pictures and
+    where it stopped. What other stores of the dataset under --cache hold of the same images and
     layers is taken from there.
 
-    Memory: at most four shards of 64 pictures are under way (decoded, computed, waiting for the
-    disk, written), with a byte a pixel of each picture's mask: of ViT-L/14 in float16 3.2 GB for
+    Memory: at most four shards of 64 images are under way (decoded, computed, waiting for the
+    disk, written), with a byte a pixel of each image's mask: of ViT-L/14 in float16 3.2 GB for
     24 layers, 0.2 GB for one; --dry-run says it for yours.
     """
 
@@ -212,7 +204,7 @@ def extract(
         raise InputError("--dry-run tries this machine; leave out --dask and --scheduler")
     root = storage_at(cache)
     if URL_MARK in cache:
-        # A wrong name or key is better said now than after all pictures were read.
+        # A wrong name or key is better said now than after all images were read.
         root.folders()
     else:
         require_folder(Path(cache), "--cache")
@@ -220,7 +212,7 @@ def extract(
     with times.measure("hash"), progress("reading files", "files") as tell:
         dataset = open_dataset(
             data,
-            layout=layout.value,
+            layout=layout,
             name=name,
             fake_is_white=fake_is_white(polarity),
             allow_unpaired=allow_unpaired,
@@ -233,22 +225,22 @@ def extract(
         )
     for line in left_out_lines(dataset):
         remark(line)
-    with _workers(dask, scheduler, arch, weights or [], device.value) as workers:
+    with _workers(dask, scheduler, arch, weights or [], device) as workers:
         # With workers, this process only says what theirs must be.
-        computing_on = choose_device(device.value if workers is None else "cpu")
+        computing_on = choose_device(device if workers is None else "cpu")
         kind = computing_on.type if workers is None else workers.device_kind()
         backbone = _open_backbone(
-            arch, weights, str(computing_on), choose_precision(precision.value, kind)
+            arch, weights, str(computing_on), choose_precision(precision, kind)
         )
         if compile_backbone:
             backbone.compile()
-        remark(f"{dataset.name}: {len(dataset)} pictures, {backbone.name}")
+        remark(f"{dataset.name}: {len(dataset)} images, {backbone.name}")
         work = _Work(
             backbone=backbone,
             common={
                 "layers": select_layers(layers, list(backbone.layers)),
                 "root": cache,
-                "dtype": dtype.value,
+                "dtype": dtype,
                 "max_megapixels": max_megapixels,
                 "overwrite": overwrite,
             },
@@ -274,7 +266,7 @@ def extract(
         remark(profile_text(work.times.seconds, time.perf_counter() - started))
     if failed > max_failures:
         remark(
-            f"declip-pipe: {failed} of {len(dataset)} pictures could "
+            f"declip-pipe: {failed} of {len(dataset)} images could "
             f"not be used, --max-failures is {max_failures}; the store holds the others"
         )
         raise typer.Exit(1)
@@ -320,7 +312,7 @@ class _Work:
     def extract(self, dataset: "Dataset", view: "View") -> tuple[str, int]:
         """Make the view's store and say what came of it.
 
-        Returns where it is and how many pictures failed.
+        Returns where it is and how many images failed.
         """
         from declip_pipeline.extraction.extract import extract_store
         from stages.screen import progress, remark, result

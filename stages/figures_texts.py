@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from declip_pipeline.evaluation.cells import Estimate
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.groups import Group
-    from declip_pipeline.evaluation.table import Estimate
     from declip_pipeline.training.run import Run
 
 OVERALL = "overall"

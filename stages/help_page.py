@@ -1,8 +1,7 @@
-"""The help page of a command: its options in panels, no name cut, every accepted value listed."""
+"""Help page of a command: its options in panels, no name cut, every accepted value listed."""
 
 import inspect
 import re
-from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -22,7 +21,7 @@ _TYPE_NAMES = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
 class DocumentedCommand(TyperCommand):
-    """A command that prints this module's help page."""
+    """Command that prints this module's help page."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Print usage, the command's description, and a panel for each kind of option."""
@@ -50,7 +49,7 @@ class DocumentedCommand(TyperCommand):
 
 
 def _kinds(function: Any) -> dict[str, tuple[Any, Any]]:
-    """The declared type of each parameter of a command, and what was told to Typer about it."""
+    """Return the declared type of each parameter of a command, and its `typer.Option`."""
     signature = inspect.signature(function, eval_str=True)
     return {
         name: (get_args(one.annotation)[0], get_args(one.annotation)[1])
@@ -60,7 +59,7 @@ def _kinds(function: Any) -> dict[str, tuple[Any, Any]]:
 
 
 def _value_text(parameter: Any, kind: Any, info: Any) -> str:
-    """What is to be typed for a parameter: its choices, its range or the name of its type."""
+    """Return the value to type for a parameter: its choices, its range or its type's name."""
     if getattr(parameter, "metavar", None):
         return str(parameter.metavar)
     while get_origin(kind) is not Literal and (inner := get_args(kind)):
@@ -69,8 +68,6 @@ def _value_text(parameter: Any, kind: Any, info: Any) -> str:
         return ""
     if get_origin(kind) is Literal:
         return "|".join(get_args(kind))
-    if isinstance(kind, type) and issubclass(kind, Enum):
-        return "|".join(str(member.value) for member in kind)
     name = _TYPE_NAMES.get(kind, "VALUE")
     least, most = getattr(info, "min", None), getattr(info, "max", None)
     if most is not None:
@@ -102,8 +99,7 @@ def _explanation(parameter: Any) -> Text:
     if parameter.required:
         text.append(" [required]", style="red")
     elif default is not None and not isinstance(default, bool | list) and not callable(default):
-        shown = default.value if isinstance(default, Enum) else default
-        text.append(f" [default: {shown}]", style="dim")
+        text.append(f" [default: {default}]", style="dim")
     return text
 
 

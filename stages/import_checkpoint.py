@@ -7,7 +7,6 @@ import typer
 
 from stages.options import (
     DATA,
-    Device,
     DeviceOption,
     WeightsOption,
     comma_separated,
@@ -53,7 +52,7 @@ def import_checkpoint(
         ),
     ] = None,
     weights: WeightsOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Make a run of a published checkpoint, for `evaluate` and `predict`.
 
@@ -68,7 +67,7 @@ def import_checkpoint(
     from stages.screen import remark, result
 
     def opened(name: str) -> "Backbone":
-        return open_backbone(name, weights=weights, device=device.value)
+        return open_backbone(name, weights=weights, device=device)
 
     run = import_published(
         file,

@@ -1,59 +1,24 @@
 """Options that several commands share."""
 
 import math
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from declip_pipeline.errors import InputError, OutputExistsError
+from declip_pipeline.options import DeviceName, LayoutName
 
 
 def finite(value: float) -> float:
-    """A callback of options that are numbers: refuses inf and nan, which pass every limit."""
+    """Refuse inf and nan, which pass every limit: a callback of options that are numbers."""
     if not math.isfinite(value):
         raise InputError(f"{value} is not a number that can be used; expected a finite one")
     return value
 
 
-class Device(StrEnum):
-    """Where to compute."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
-class Precision(StrEnum):
-    """How a network computes."""
-
-    auto = "auto"
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Layout(StrEnum):
-    """How a dataset lies on disk."""
-
-    auto = "auto"
-    dolos = "dolos"
-    autosplice = "autosplice"
-    coco_sd = "coco-sd"
-    tp_gt = "tp-gt"
-    folders = "folders"
-    images = "images"
-    json = "json"
-    csv = "csv"
-
-
-class Polarity(StrEnum):
-    """Colour of a mask that marks fake pixels."""
-
-    white = "white-is-fake"
-    black = "black-is-fake"
-
+Polarity = Literal["white-is-fake", "black-is-fake"]
+"""Colour of a mask that marks fake pixels."""
 
 # Panels of a help page, in their order; the options that most users need stand before them.
 DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machine", "Output"
@@ -61,7 +26,7 @@ DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machi
 DASK_HELP = "local:N here, one a GPU, or slurm:configs/slurm.yaml."
 
 DeviceOption = Annotated[
-    Device,
+    DeviceName,
     typer.Option(
         rich_help_panel=MACHINE,
         help="Where to compute; auto takes CUDA where there is one.",
@@ -103,7 +68,7 @@ WeightsOption = Annotated[
     ),
 ]
 LayoutOption = Annotated[
-    Layout,
+    LayoutName,
     typer.Option(
         help="How DATA lies on disk; auto recognises each of the others.",
         rich_help_panel=DATA,
@@ -157,9 +122,9 @@ def require_folder(path: Path, option: str) -> None:
 
 
 def comma_separated(text: str | None) -> list[str] | None:
-    """The items of a comma-separated option; None where it was not given.
+    """Return the items of a comma-separated option; None where it was not given.
 
-    Raises `InputError` for an empty item: what it should stand for is anyone's guess.
+    Raises `InputError` for an empty item.
     """
     if text is None:
         return None
@@ -171,11 +136,11 @@ def comma_separated(text: str | None) -> list[str] | None:
 
 def fake_is_white(polarity: Polarity | None) -> bool | None:
     """Return `fake_is_white` of `open_dataset`; None leaves it to the layout."""
-    return None if polarity is None else polarity is Polarity.white
+    return None if polarity is None else polarity == "white-is-fake"
 
 
 def percents(text: str | None) -> tuple[int, int, int] | None:
-    """The percents of `--assign-splits`. Raises `InputError` for anything else."""
+    """Return the percents of `--assign-splits`. Raises `InputError` for anything else."""
     if text is None:
         return None
     parts = text.split(",")

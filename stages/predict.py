@@ -1,4 +1,4 @@
-"""`declip-pipe predict`: masks for pictures."""
+"""`declip-pipe predict`: masks for images."""
 
 import glob
 import os
@@ -11,7 +11,6 @@ import typer
 from declip_pipeline.datasets.listing import IMAGE_SUFFIXES, list_images
 from declip_pipeline.errors import ImageError, InputError
 from stages.options import (
-    Device,
     DeviceOption,
     MegapixelsOption,
     OverwriteOption,
@@ -29,7 +28,7 @@ def predict(
             "-i",
             "--images",
             metavar="IMAGE|FOLDER|GLOB",
-            help="Pictures: a file, a folder (with all below it) or a quoted pattern; repeatable.",
+            help="Images: a file, a folder (with all below it) or a quoted pattern; repeatable.",
         ),
     ],
     out: Annotated[
@@ -43,56 +42,43 @@ def predict(
     ] = 0.5,
     weights: WeightsOption = None,
     max_megapixels: MegapixelsOption = 178.0,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Find the manipulated pixels of pictures of any size and mode.
+    """Find the manipulated pixels of images of any size and mode.
 
-    For each picture, in OUT and in the input's subfolders: NAME_mask.png (255 = fake, the
-    picture's own size), NAME_map.npz (probabilities), NAME_overlay.png; and one predictions.csv,
-    whose path is the last line of stdout. A picture that cannot be read is a row of it with the
+    For each image, in OUT and in the input's subfolders: NAME_mask.png (255 = fake, the
+    image's own size), NAME_map.npz (probabilities), NAME_overlay.png; and one predictions.csv,
+    whose path is the last line of stdout. An image that cannot be read is a row of it with the
     reason, and the exit code is 1. After an interruption the same command goes on where it
-    stopped; pictures that came to a folder since are added. --overwrite removes the predictions
+    stopped; images that came to a folder since are added. --overwrite removes the predictions
     that OUT holds, and nothing else.
     """
     require_folder(out, "-o")
     pictures = named_pictures(images, out)
 
-    from declip_pipeline.compute import choose_device
-    from declip_pipeline.extraction.recorded_backbones import open_run_backbones
     from declip_pipeline.files import sha256_of_file
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
-    from declip_pipeline.store.identity import parts_of
-    from declip_pipeline.training.predictor import Predictor
     from declip_pipeline.training.run import Run
     from stages.figures_texts import remark_weak_maps
     from stages.screen import progress, remark, result
 
     folder = Run(run)
     folder.summary()
-    config = folder.config()
-    decoder, features = folder.best_decoder()
+    folder.config()
+    folder.decoder()
     made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
-    chosen = choose_device(device.value)
-    opened = open_run_backbones(
-        parts_of(features), config["inputs"], weights=weights or (), device=str(chosen)
-    )
-    predictor = Predictor(
-        opened,
-        decoder.to(chosen),
-        features,
-        dtypes=[each["dtype"] for each in config["inputs"]],
-    )
+    predictor = folder.predictor(weights=weights, device=device)
     results.start()
     remark_weak_maps([folder])
     rows = dict(results.done)
     if len(rows) == len(pictures):
-        remark("all pictures are predicted already, nothing to do (--overwrite does it again)")
+        remark("all images are predicted already, nothing to do (--overwrite does it again)")
     elif rows:
-        remark(f"{len(rows)} of {len(pictures)} pictures are predicted already")
+        remark(f"{len(rows)} of {len(pictures)} images are predicted already")
     with progress("predicting") as tell:
         tell(len(rows), len(pictures))
         for name, path in pictures.items():
@@ -111,18 +97,18 @@ def predict(
     failed = sum(row.status != "ok" for row in rows.values())
     result(str(results.table))
     if failed:
-        remark(f"declip-pipe: {failed} of {len(pictures)} pictures could not be used")
+        remark(f"declip-pipe: {failed} of {len(pictures)} images could not be used")
         raise typer.Exit(1)
 
 
 def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
-    """Every picture by the name of its results: its path below the input, without suffix.
+    """Return the images by the names of their results: paths below the input, without suffix.
 
-    Where two pictures would get the same name, they keep their suffixes; a picture that is given
-    twice is one. What lies in `out`, a folder inside an input, is left out: results, not inputs.
+    Where two images would get the same name, they keep their suffixes; an image that is given
+    twice counts once. Files in `out`, a folder inside an input, are results and left out.
 
-    Raises `InputError` for an input without pictures, one that `out` is or holds, names that are
-    not UTF-8, and pictures that cannot be told apart by name.
+    Raises `InputError` for an input without images, one that `out` is or holds, names that are
+    not UTF-8, and images that cannot be told apart by name.
     """
     found: dict[str, tuple[Path, Path]] = {}
     for text in inputs:
@@ -131,7 +117,7 @@ def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
         own = [pair for pair in pictures if out.resolve() not in pair[0].resolve().parents]
         if not own:
             raise InputError(
-                f"no pictures found under {text}; "
+                f"no images found under {text}; "
                 f"expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         for path, place in own:
@@ -144,14 +130,14 @@ def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
         name = (place if times[short] > 1 else short).as_posix()
         if name in named:
             raise InputError(
-                f"two inputs hold a picture named {name}, one is {path}; predict them apart"
+                f"two inputs hold an image named {name}, one is {path}; predict them apart"
             )
         named[name] = path
     return named
 
 
 def _pictures_of(text: str) -> tuple[Path, list[tuple[Path, Path]]]:
-    """The folder that an input is listed from, and its pictures with their place below it."""
+    """Return the folder that an input is listed from, and its images with their places in it."""
     if not text:
         raise InputError("an input is empty; expected a file, a folder or a pattern")
     path = Path(text)
@@ -163,7 +149,7 @@ def _pictures_of(text: str) -> tuple[Path, list[tuple[Path, Path]]]:
     matches = sorted(glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207
     places = [Path(os.path.normpath(match)) for match in matches if (base / match).is_file()]
     if not places:
-        raise InputError(f"{text} names no picture; expected a file, a folder or a pattern")
+        raise InputError(f"{text} names no image; expected a file, a folder or a pattern")
     return base, [
         # A pattern that climbs up must not place results outside the output.
         (base / place, Path(place.name) if ".." in place.parts else place)
@@ -172,7 +158,7 @@ def _pictures_of(text: str) -> tuple[Path, list[tuple[Path, Path]]]:
 
 
 def _taken_apart(pattern: Path) -> tuple[Path, str]:
-    """The folders that a pattern begins with, and the rest.
+    """Return the folders that a pattern begins with, and the rest.
 
     What is there by that name is no wildcard, so that a folder may be called `scans[1]`.
     """
@@ -187,7 +173,7 @@ def _refuse_results_among_inputs(out: Path, base: Path) -> None:
     place, pictures = out.resolve(), base.resolve()
     if place == pictures or place in pictures.parents:
         raise InputError(
-            f"results in {out} would lie among the pictures of {base} and may replace them; "
+            f"results in {out} would lie among the images of {base} and may replace them; "
             "name another folder with -o"
         )
 

@@ -8,7 +8,6 @@ import typer
 from declip_pipeline.errors import InputError, UnknownNameError
 from stages.options import (
     CacheOption,
-    Device,
     DeviceOption,
     SchedulerOption,
     WeightsOption,
@@ -46,7 +45,7 @@ def reproduce(
         Path | None,
         typer.Option("--out", metavar="OUT", help="Folder of the table. Default: tables/CONFIG."),
     ] = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
 ) -> None:
@@ -68,7 +67,7 @@ def reproduce(
     from stages.screen import result
     from stages.study import Study
 
-    everywhere: dict[str, Any] = {"device": device.value}
+    everywhere: dict[str, Any] = {"device": device}
     everywhere |= {"dask": dask} if dask else {}
     everywhere |= {"scheduler": scheduler} if scheduler else {}
     study = Study(
@@ -84,7 +83,7 @@ def reproduce(
             **({"weights": weights} if weights else {}),
         },
         train_options={**everywhere, "runs": str(runs)},
-        device=device.value,
+        device=device,
     )
     study.check()
     result(str(study.run()))

@@ -1,6 +1,5 @@
 """`declip-pipe runs ls`: the runs below a folder, and what they differ in."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +8,7 @@ import typer
 from declip_pipeline.training.validation_score import SCORES
 from stages.cache.ls import JsonOption
 from stages.cache.table import format_table
-from stages.screen import remark, result
+from stages.screen import json_result, remark, result
 
 if TYPE_CHECKING:
     from declip_pipeline.training.run_listing import ListedRun
@@ -36,7 +35,7 @@ def ls(
     if as_json:
         differ = [{"differs": {name: run.configured.get(name) for name in names}} for run in runs]
         both = [run.to_json() | own for run, own in zip(runs, differ, strict=True)]
-        result(json.dumps(both, indent=2))
+        json_result(both)
         return
     if not runs:
         remark(f"no runs under {folder}")
@@ -65,7 +64,7 @@ def ls(
 
 
 def _iou(run: "ListedRun", dataset: str, split: str) -> float | None:
-    """The mean IoU of a run's evaluation, of several of a dataset (dtypes, views) the first."""
+    """Return the mean IoU of a run's first evaluation on a dataset's split."""
     found = [one.iou for one in run.evaluations if (one.dataset, one.split) == (dataset, split)]
     return found[0] if found else None
 

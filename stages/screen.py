@@ -1,8 +1,10 @@
-"""What the user sees while waiting: progress and remarks on stderr; results go to stdout."""
+"""Output on the screen: progress and remarks on stderr, results on stdout."""
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -18,7 +20,7 @@ from rich.text import Text
 
 from stages.texts import spelled
 
-# Names of pictures and runs are shown to the letter: no colours, markup or emoji made of them.
+# Names of images and runs are shown to the letter: no colours, markup or emoji made of them.
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
@@ -28,8 +30,21 @@ def remark(text: str) -> None:
 
 
 def result(text: str) -> None:
-    """One result on stdout."""
+    """Write one result to stdout."""
     print(text, flush=True)
+
+
+def json_result(value: Any) -> None:
+    """Write one result to stdout as JSON, the parameters in its texts spelled as flags."""
+    result(json.dumps(_with_flags(value), indent=2))
+
+
+def _with_flags(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _with_flags(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_flags(one) for one in value]
+    return spelled(value) if isinstance(value, str) else value
 
 
 # Of the description of a bar, where the console is narrow; what stands beside it on a wide one.
@@ -37,14 +52,14 @@ LONGEST_NAME, BESIDE_IT = 40, 60
 
 
 class _Rate(ProgressColumn):
-    """Pictures (or whatever is counted) per second."""
+    """Images (or whatever is counted) per second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__(Column(no_wrap=True))
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        # Of the whole time: rich's own rate leaves out what came before its first news.
+        # Over the whole time: rich's own rate leaves out the time before the first update.
         done = task.completed - task.fields["initial"]
         return Text(
             "" if not done or not task.elapsed else f"{done / task.elapsed:.1f} {self._unit}/s"
@@ -52,7 +67,7 @@ class _Rate(ProgressColumn):
 
 
 class _TimeLeft(ProgressColumn):
-    """Time left at the rate so far; at the end, the time that it took."""
+    """Time left at the rate so far; at the end, the time taken."""
 
     def render(self, task: Task) -> Text:
         done = task.completed - task.fields["initial"]
@@ -72,11 +87,14 @@ def _shortened(name: str) -> str:
 
 @contextmanager
 def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-    """A bar with rate and time left; yields a function to tell done and total.
+    """Show a progress bar with rate and time left.
 
-    On a terminal the bar is drawn live; elsewhere (a log file) its last state alone is written.
-    Nothing is drawn before there is something to tell. It takes one line: of a name that is too
-    long for it the middle is left out.
+    On a terminal the bar is drawn live; elsewhere (a log file) only its last state is written.
+    Nothing is drawn before the first call. The bar takes one line: the middle of a name that is
+    too long is left out.
+
+    Yields:
+        A function `tell(done, total)` that updates the bar.
     """
     bar = Progress(
         TextColumn("{task.description}", markup=False),
@@ -91,7 +109,7 @@ def progress(what: str, unit: str = "images") -> Iterator[Callable[[int, int], N
     def tell(done: int, total: int) -> None:
         nonlocal task
         if task is None:
-            # What an earlier run did is there from the start, and not part of this one's rate.
+            # What an earlier run did counts from the start, but not for the rate.
             task = bar.add_task(_shortened(what), total=total, completed=done, initial=done)
             bar.start()
         bar.update(task, completed=done, total=total)

@@ -51,7 +51,7 @@ SettingsType = TypeVar("SettingsType", bound=Settings)
 
 
 def packaged_config(name: str) -> Path:
-    """A config that ships with the program, from the wheel or from the checkout."""
+    """Return the path of a config that ships with the program, in the wheel or the checkout."""
     folder = PACKAGED if PACKAGED.is_dir() else IN_CHECKOUT
     return folder / name
 
@@ -62,7 +62,7 @@ def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
 
 
 def yaml_of(path: Path) -> dict[str, Any]:
-    """The keys and values of a YAML file. Raises `InputError`."""
+    """Return the keys and values of a YAML file. Raises `InputError`."""
     try:
         values: Any = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
@@ -94,7 +94,7 @@ def settings_of(path: Path, values: dict[str, Any], kind: type[SettingsType]) ->
 
 
 def grid_settings() -> dict[str, described.Field]:
-    """The keys of a grid's file, which are the fields of the library's recipe classes."""
+    """Return the keys of a grid's file, which are the fields of the library's recipe classes."""
     return {
         KEYS.get(name, name): field
         for name, field in option_fields().items()
@@ -118,7 +118,7 @@ def grid_options(path: Path) -> dict[str, Any]:
 
 
 def _kind_in_file(field: described.Field) -> Any:
-    """The type of a field in a settings file."""
+    """Return the type of a field in a settings file."""
     kind, several = field.kind, field.option.several
     if kind == tuple[tuple[str, str], ...]:
         return list[str]
@@ -136,7 +136,7 @@ def _least_in_file(field: described.Field) -> float | None:
 
 
 def _typed(value: Any, field: described.Field) -> Any:
-    """A value of a settings file as a command line has it."""
+    """Return a value of a settings file as it is typed on a command line."""
     if not isinstance(value, list):
         return str(value) if field.option.several else value
     if field.kind == tuple[tuple[str, str], ...]:
@@ -166,7 +166,7 @@ def _value_at(values: Any, error: Any) -> tuple[str, Any]:
 
 
 def _fields_at(kind: type[BaseModel], path: list[Any]) -> list[str]:
-    """The keys that settings know at a place inside them; none where anything may stand."""
+    """Return the keys that settings allow at a place; none where any key is allowed."""
     for part in path:
         if isinstance(part, int):
             continue
@@ -183,5 +183,5 @@ def _fields_at(kind: type[BaseModel], path: list[Any]) -> list[str]:
 
 
 def _types_in(annotation: Any) -> list[Any]:
-    """A type and all that it is made of."""
+    """Return a type and all types inside it."""
     return [annotation, *(one for part in get_args(annotation) for one in _types_in(part))]

@@ -97,7 +97,7 @@ class PublishedSettings(Settings):
 
 
 class StudySettings(Settings):
-    """A table of a paper: what to extract, train and judge, and what was published.
+    """A table of a paper: what to extract, train and evaluate, and what was published.
 
     `extract` are options of `declip-pipe extract` for all of `stores`, which are by name.
     """

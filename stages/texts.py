@@ -1,4 +1,4 @@
-"""The names that a command line has for the parameters of the library, and messages told in them.
+"""Flags of the library's parameters, and messages of the library with flags in them.
 
 The library's messages name a parameter as Python has it, in backquotes: `batch_size`,
 `overwrite=True`. On the screen these are flags.
@@ -13,6 +13,7 @@ from declip_pipeline.sweeps.grid_job import training_fields
 
 # Flags of a parameter, the first of which messages name, where it is not --name-of-parameter.
 FLAGS = {
+    "fake_is_white": ("--polarity",),
     "layer": ("--feature-layer", "--layers"),
     "decoder_type": ("--decoder-type", "--decoders"),
     "decoder": ("--decoder-type",),
@@ -28,7 +29,9 @@ FLAGS = {
     "images": ("-i", "--images"),
     "changes": ("--set",),
     "everything": ("--all",),
+    "delete_store": ("--all",),  # a function of the library, which `cache prune --all` calls
     "as_json": ("--json",),
+    "aliases": ("--alias",),
 }
 
 # Parameters of no recipe whose flag is their name.
@@ -41,6 +44,11 @@ PLAIN = frozenset(
     """.split()  # noqa: SIM905
 )
 
+# Values of a parameter whose flag takes others.
+VALUES: dict[str, dict[Any, str]] = {
+    "fake_is_white": {True: "white-is-fake", False: "black-is-fake"},
+}
+
 # Of a parameter's field of a recipe, its key in a settings file, where it is another.
 KEYS = {"layer": "layers", "decoder_type": "decoders", "seed": "seeds"}
 
@@ -48,12 +56,12 @@ _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
 
 
 def flags_of(name: str) -> tuple[str, ...]:
-    """All flags of a parameter."""
+    """Return all flags of a parameter."""
     return FLAGS.get(name, (f"--{name.replace('_', '-')}",))
 
 
 def flag_of(name: str) -> str:
-    """The flag of a parameter that messages name."""
+    """Return the flag of a parameter that messages name."""
     return flags_of(name)[0]
 
 
@@ -67,23 +75,26 @@ def spelled(message: str) -> str:
 
 def _flag_and_value(found: re.Match[str]) -> str:
     name, value = found.groups()
-    if name not in _parameters():
+    if name not in parameters():
         return found[0]
     if value is None:
         return flag_of(name)
     try:
-        text = _typed(literal_eval(value))
+        text = _typed(name, literal_eval(value))
     except (ValueError, SyntaxError):
         text = value  # a placeholder such as FILE
     return f"{flag_of(name)} {text}".rstrip()
 
 
-def _typed(value: Any) -> str:
+def _typed(name: str, value: Any) -> str:
+    if name in VALUES:
+        return VALUES[name][value]
     if value is True:
         return ""
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 @cache
-def _parameters() -> frozenset[str]:
+def parameters() -> frozenset[str]:
+    """Return every name that `spelled` takes for a parameter."""
     return PLAIN.union(FLAGS, training_fields())

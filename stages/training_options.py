@@ -1,7 +1,7 @@
 """Options of the commands that train, made from the fields of the library's recipe classes.
 
 A field with an `Option` is an option of `train` and `ablate` and a key of their settings files at
-once; nothing about it is said here, but for names that differ from the field's.
+once; this module adds only the names that differ from the field's.
 """
 
 import inspect
@@ -38,7 +38,7 @@ DETECTION = Field(
         "Learn which images are fake, from labels of fake and real ones, not from masks.", "data"
     ),
 )
-"""What a command line says in place of a pooling, which is what makes a recipe of detection."""
+"""Option of the command line in place of a pooling, which makes a recipe one of detection."""
 
 DaskOption = Annotated[
     str | None,
@@ -62,7 +62,7 @@ RunsOption = Annotated[
 
 
 def option_fields() -> dict[str, Field]:
-    """Every option of a training by its field's name: by panel, what is required first."""
+    """Return the options of a training by their fields' names, by panel, required ones first."""
     found = [DETECTION, *training_fields().values()]
     groups = list(PANELS)
     found.sort(key=lambda field: (groups.index(field.option.group), field.default is not MISSING))
@@ -71,7 +71,7 @@ def option_fields() -> dict[str, Field]:
 
 @dataclass(frozen=True)
 class Form:
-    """The way from a value as it is typed to a field's: what Typer takes, and how it is read."""
+    """Conversion of a typed value to a field's: the type for Typer, and the function that reads."""
 
     typed: Any
     read: Callable[[Any], Any] = lambda value: value
@@ -79,7 +79,7 @@ class Form:
 
 
 def form_of(field: Field) -> Form:
-    """The form of a field, which its type decides."""
+    """Return the form of a field, which depends on its type."""
     kind, several = field.kind, field.option.several
     if kind is bool:
         return Form(bool, is_flag=True)

@@ -1,5 +1,7 @@
 """Features read back from every dtype are within its rounding error."""
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -12,6 +14,7 @@ from declip_pipeline.features import (
     feature_dtype,
     rounded_features,
 )
+from declip_pipeline.options import DtypeName
 
 TOKENS = FeatureShape(8, 3, 3, 1)
 GRID = FeatureShape(6, 4, 5)
@@ -24,6 +27,10 @@ def features(shape, seed=0):
     return values * torch.logspace(-2, 2, values.shape[1])[None, :].reshape(
         1, -1, *[1] * (values.ndim - 2)
     )
+
+
+def test_the_names_of_dtypes_are_those_of_the_options():
+    assert tuple(FEATURE_DTYPES) == get_args(DtypeName)
 
 
 @pytest.mark.parametrize("shape", [TOKENS, GRID], ids=["tokens", "grid"])

@@ -3,16 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
+from declip_pipeline.options import BackbonePrecision
 
 INTERPOLATIONS = ("bilinear", "bicubic")
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = get_args(BackbonePrecision)
 
 
 @dataclass(frozen=True)

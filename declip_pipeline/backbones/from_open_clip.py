@@ -54,7 +54,7 @@ def open_any(name: str, weights: str | None) -> NetworkBackbone:
         raise UnknownNameError(f"tag of open_clip's {arch}", tag, tags)
     if tag is None and weights is None:
         known = f"a tag ({', '.join(f'{arch}/{tag}' for tag in tags)}) or " if tags else ""
-        raise WeightsError(f"{arch} alone does not say which weights; give {known}--weights FILE")
+        raise WeightsError(f"{arch} alone does not say which weights; give {known}`weights=FILE`")
     if (
         tag is not None
         and open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu")
@@ -71,7 +71,7 @@ def open_from_file(name: str, weights: str | None) -> NetworkBackbone:
     Raises `WeightsError` without a file, or when it is not in that layout.
     """
     if weights is None or random_seed(weights) is not None:
-        raise WeightsError(f"{name} reads the architecture off a file; give --weights FILE")
+        raise WeightsError(f"{name} reads the architecture off a file; give `weights=FILE`")
     source = f"weights {weights}"
     tensors = read_tensors(Path(weights))
     embed_dim, vision = _openai_configuration(tensors, source=source)
@@ -229,7 +229,7 @@ def _openai_configuration(
     except KeyError as error:
         raise WeightsError(
             f"{source} is not in OpenAI's CLIP layout (no tensor {error.args[0]}); "
-            "name its architecture with --arch"
+            "name its architecture with `arch`"
         ) from error
 
 

@@ -177,14 +177,14 @@ def _in_timm_names(
     if len(own) != len(tensors):
         raise WeightsError(
             f"{source} holds {len(tensors)} tensors where efficientnet-lite0 has {len(own)}; "
-            f"leave --weights out to take the installed ones"
+            "leave `weights` out to take the installed ones"
         )
     named = {}
     for (name, tensor), (file_name, given) in zip(own.items(), tensors.items(), strict=True):
         if given.shape != tensor.shape:
             raise WeightsError(
                 f"{source}: {file_name} is {shape_text(given)} where efficientnet-lite0 has "
-                f"{name} of {shape_text(tensor)}; leave --weights out to take the installed ones"
+                f"{name} of {shape_text(tensor)}; leave `weights` out to take the installed ones"
             )
         named[name] = given
     return named

@@ -48,7 +48,7 @@ class FusedBackbone(Backbone):
         mine, theirs = self.preprocessing, part.preprocessing
         if (mine.height, mine.width) != (theirs.height, theirs.width):
             raise InputError(
-                f"{part.name} sees {theirs.height}x{theirs.width} pictures, "
+                f"{part.name} sees {theirs.height}x{theirs.width} images, "
                 f"{self.parts[0].name} {mine.height}x{mine.width}; "
                 "the parts of a fusion must see the same"
             )

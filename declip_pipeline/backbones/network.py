@@ -107,7 +107,7 @@ class NetworkBackbone(Backbone):
         except self._compile_errors as error:
             raise DeclipError(
                 f"{self.name} cannot be compiled here: {str(error).strip().splitlines()[0]}; "
-                "leave out --compile"
+                "leave out `compile=True`"
             ) from error
         return {name: self._checked(name, computed).float().contiguous() for name in names}
 

@@ -33,8 +33,8 @@ def open_pixels(name: str, weights: str | None) -> NetworkBackbone:
         )
     if weights is not None:
         raise InputError(
-            f"weights {weights!r} for {name}, which is the picture itself and has none; leave "
-            "--weights out"
+            f"weights {weights!r} for {name}, which is the image itself and has none; leave "
+            "`weights` out"
         )
     side = int(match[1])
     # A network all the same, so that devices, checks and exports are those of any other.

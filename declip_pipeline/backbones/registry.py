@@ -44,6 +44,11 @@ def open_backbone(
 ) -> "Backbone":
     """Open a frozen backbone by name.
 
+    Example:
+        >>> backbone = open_backbone("CLIP:ViT-L/14", device="cuda", precision="bfloat16")
+        >>> backbone.layers["layer20"].array_shape  # (tokens, channels), class token first
+        (257, 1024)
+
     Args:
         name: The paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", open_clip's
             "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file", or an entry
@@ -101,8 +106,8 @@ def known_backbones() -> list[str]:
         "ViT-L/14,RN50 (a fusion)",
         "ARCH/TAG (open_clip, as ViT-B-32/laion2b_s34b_b79k)",
         "timm:NAME or timm:NAME.TAG (as timm:vit_small_patch14_dinov2.lvd142m)",
-        "pixels:299 (the picture itself, of any side, for patch-forensics)",
-        "CLIP:from-file (OpenAI layout, with --weights)",
+        "pixels:299 (the image itself, of any side, for patch-forensics)",
+        "CLIP:from-file (OpenAI layout, with `weights`)",
     ]
 
 
@@ -228,5 +233,5 @@ def _without_seed(text: str, weights: str | None) -> tuple[str, str | None]:
     if match is None:
         return text, weights
     if weights not in (None, match[2]):
-        raise InputError(f"{text!r} asks for random weights, but --weights gives {weights!r}")
+        raise InputError(f"{text!r} asks for random weights, but `weights` gives {weights!r}")
     return match[1], match[2]

@@ -25,7 +25,7 @@ EXPECTED = (
     "an open_clip .safetensors or .bin, or a timm state dict"
 )
 WAYS_OUT = (
-    "connect to the internet once, or give --weights FILE (an OpenAI .pt, TorchScript archive or "
+    "connect to the internet once, or give `weights=FILE` (an OpenAI .pt, TorchScript archive or "
     "state dict; an open_clip .safetensors or .bin; a timm state dict)"
 )
 PROBE_SECONDS = 5.0
@@ -151,7 +151,7 @@ def load_strictly(
     if faults:
         raise WeightsError(
             f"{source} does not hold the weights of {arch} ({sum(map(is_weight, own))} tensors; "
-            f"{'; '.join(faults)}); give a file of {arch}, or the --arch of this file"
+            f"{'; '.join(faults)}); give a file of {arch}, or the `arch` of this file"
         )
     network.load_state_dict(
         {name: tensor for name, tensor in tensors.items() if is_weight(name)}, strict=False

@@ -1,1 +1,1 @@
-"""Data sets of pictures and masks: from the layouts people keep them in to one manifest."""
+"""Datasets of images and masks: their layouts on disk, and one table of samples."""

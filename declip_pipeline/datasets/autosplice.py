@@ -9,9 +9,9 @@ import re
 from pathlib import Path
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.listing import list_images, subfolders
+from declip_pipeline.datasets.listing import list_images, stem_of, subfolders
 from declip_pipeline.datasets.pairing import require_paired
-from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples, stem_of
+from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples
 from declip_pipeline.errors import InputError
 
 EXPECTED = "the tree of AutoSplice, Forged_JPEG75, Forged_JPEG90 or Forged_JPEG100 beside Mask"
@@ -52,7 +52,7 @@ def read_autosplice(root: Path, *, name: str, fake_is_white: bool, allow_unpaire
             else:
                 alone.append(image)
     if not found and not alone:
-        raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
+        raise InputError(f"no images found under {root}; expected {EXPECTED}")
     masks_alone = [mask for number, mask in mask_of.items() if number not in used]
     if not allow_unpaired:
         require_paired(str(root), alone, masks_alone, rule=_RULE)

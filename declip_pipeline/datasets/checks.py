@@ -50,7 +50,7 @@ def check_sizes(scan: Scan) -> None:
         raise InputError(
             f"{sample.image} has {size_text(sizes[rows[0]])} pixels and its mask {sample.mask} "
             f"{size_text(scan.mask_sizes[rows[0]])} ({len(rows)} of {len(sizes)} samples differ "
-            "so); a mask must have the size of its picture, resize one of them"
+            "so); a mask must have the size of its image, resize one of them"
         )
 
 
@@ -85,14 +85,10 @@ def check_polarity(dataset: Dataset, *, max_megapixels: float = DEFAULT_MAX_MEGA
         found = f"all {fake} masks are entirely fake (no real pixel)"
     else:
         found = f"no mask has both: {real} are entirely real and {fake} entirely fake"
-    colour, other, flag = (
-        ("white", "black", "black-is-fake")
-        if dataset.fake_is_white
-        else ("black", "white", "white-is-fake")
-    )
+    colour, other = ("white", "black") if dataset.fake_is_white else ("black", "white")
     raise InputError(
         f"{found}, reading {colour} as fake and grey values from 128 as white; "
-        f"if {other} marks fake pixels here pass --polarity {flag}"
+        f"if {other} marks fake pixels here pass `fake_is_white={not dataset.fake_is_white}`"
     )
 
 

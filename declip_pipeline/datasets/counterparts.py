@@ -24,7 +24,7 @@ MOST_CHANGE_OF_REST = 25.0
 
 
 class Group(NamedTuple):
-    """The images of one split of one generator of one source."""
+    """Images of one split of one generator of one source."""
 
     source: str
     generator: str
@@ -35,7 +35,7 @@ class Group(NamedTuple):
 
 
 class Verdict(Enum):
-    """What a real image says of the mask of a fake."""
+    """Result of comparing a fake with its real image: does the mask mark what differs?"""
 
     AGREES = "agrees"
     FLIPPED = "flipped"
@@ -44,7 +44,7 @@ class Verdict(Enum):
 
 
 class Comparison(NamedTuple):
-    """One fake and what its real image says of its mask."""
+    """Fake that was compared with its real image, and the verdict on its mask."""
 
     sample: Sample
     verdict: Verdict
@@ -53,7 +53,7 @@ class Comparison(NamedTuple):
 Item = TypeVar("Item")
 
 Compared = Mapping[Group, Sequence[Comparison]]
-"""The fakes of each group that were compared."""
+"""Compared fakes of each group."""
 
 
 def groups_of(samples: Samples, rows: np.ndarray | None = None) -> dict[Group, np.ndarray]:
@@ -170,12 +170,12 @@ def polarity_problems(dataset: Dataset, compared: Compared) -> list[str]:
         agreeing, flipped = votes([one for group in wrong for one in compared[group]])
         return [
             f"masks of the opposite polarity: {colour} is read as fake, but in {flipped} of "
-            f"{agreeing + flipped} compared with real pictures what differs is {other}; pass "
-            f"--polarity {other}-is-fake"
+            f"{agreeing + flipped} compared with real images what differs is {other}; pass "
+            f"`fake_is_white={not dataset.fake_is_white}`"
         ]
     return [
         f"masks of the opposite polarity in {group}: in {flipped} of {agreeing + flipped} compared "
-        "with real pictures what differs is called real; invert these masks"
+        "with real images what differs is called real; invert these masks"
         for group, (agreeing, flipped) in ((group, votes(compared[group])) for group in wrong)
     ]
 

@@ -19,6 +19,12 @@ LONGEST_NAME = 100
 class Dataset:
     """Images with what is known of them, sorted by id; paths are relative to `root`.
 
+    `open_dataset` makes one of a folder or a list, `from_table` of a table.
+
+    Example:
+        >>> rows = [{"image": "a.jpg", "mask": "a.png"}, {"image": "b.jpg", "mask": None}]
+        >>> dataset = Dataset.from_table(rows, root="photos")
+
     Args:
         name: Names the folder of the dataset's stores.
         root: Folder that holds all images and masks.
@@ -123,7 +129,7 @@ class Dataset:
             return self
         if not len(rows):
             raise InputError(
-                f"no picture of generator {_listed(kept['generator'])} is in split "
+                f"no image of generator {_listed(kept['generator'])} is in split "
                 f"{_listed(kept['split'])}; {self._generators_of_splits()}"
             )
         return replace(self, samples=self.samples.take(rows))
@@ -136,7 +142,7 @@ class Dataset:
         return asked
 
     def _generators_of_splits(self) -> str:
-        """The generators of each split, as a user reads them."""
+        """Return a text of each split's generators, for messages."""
         found: dict[str, list[str]] = {}
         for split, generator in self.samples.rows_by("split", "generator"):
             found.setdefault(split, []).append(generator)
@@ -148,7 +154,7 @@ def require_usable_name(name: str) -> None:
     fits = 1 <= len(name) <= LONGEST_NAME and name.isprintable() and name.strip()
     if not fits or name in (".", "..") or "/" in name or "\\" in name:
         raise InputError(
-            f"name {name[:LONGEST_NAME]!a} of the data set cannot be used; expected 1 to "
+            f"name {name[:LONGEST_NAME]!a} of the dataset cannot be used; expected 1 to "
             f"{LONGEST_NAME} characters without / and \\, such as celebahq"
         )
 
@@ -160,7 +166,7 @@ def _refuse_same_id(samples: Samples) -> None:
         one, other = samples[same[0]], samples[same[0] + 1]
         raise InputError(
             f"two samples have the id {one.id} ({one.image} and {other.image}); "
-            "give each picture its own name"
+            "give each image its own name"
         )
 
 

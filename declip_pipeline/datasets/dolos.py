@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.listing import list_images, subfolders
+from declip_pipeline.datasets.listing import list_images, stem_of, subfolders
 from declip_pipeline.datasets.pairing import pair_by_stem, require_paired
-from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples, stem_of
+from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples
 from declip_pipeline.datasets.splits import split_named, splits_of_paths
 from declip_pipeline.errors import InputError
 
@@ -55,7 +55,7 @@ def read_dolos(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bo
         alone += [branch.images + image for image in pairing.images_without_mask]
         masks_alone += [branch.masks + mask for mask in pairing.masks_without_image]
     if not found and not alone:
-        raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
+        raise InputError(f"no images found under {root}; expected {EXPECTED}")
     if not allow_unpaired:
         require_paired(str(root), alone, masks_alone)
     images = [branch.images + image for branch, image, _ in found]

@@ -50,7 +50,7 @@ class GroupFacts:
 
 @dataclass
 class Findings:
-    """One line each. A dataset with problems would spoil a result; notes are good to know."""
+    """Findings, a line each: problems would spoil a result, notes are good to know."""
 
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -128,8 +128,7 @@ def unpaired_files_and_folders(dataset: Dataset) -> tuple[list[str], list[str]]:
 def wholly_generated_text(folders: Sequence[str]) -> str:
     """Return one line on folders without masks, at least one."""
     return (
-        f"{count_and_names('folder', folders)} of wholly generated pictures, without masks, "
-        "left out"
+        f"{count_and_names('folder', folders)} of wholly generated images, without masks, left out"
     )
 
 
@@ -145,7 +144,7 @@ def _add_unpaired(dataset: Dataset, findings: Findings, is_allowed: bool) -> Non
 def _add_splits(dataset: Dataset, facts: Mapping[Group, GroupFacts], findings: Findings) -> None:
     if dataset.splits == (UNSPLIT,):
         findings.notes.append(
-            "no splits; --assign-splits draws them, or evaluate on all of it with --split all"
+            'no splits; `assign_splits` draws them, or evaluate on all of it with `split="all"`'
         )
         return
     if dataset.splits == ("test",):
@@ -172,7 +171,7 @@ def _add_files(scan: Scan, findings: Findings) -> None:
     others = other_sizes(scan)
     if others:
         image, (size, mask) = min(others.items())
-        names = count_and_names("picture", sorted(others))
+        names = count_and_names("image", sorted(others))
         findings.problems.append(
             f"{names} of another size than the mask; {image} has {size_text(size)} pixels, its "
             f"mask {size_text(mask)}"
@@ -185,13 +184,13 @@ def _add_polarity(dataset: Dataset, compared: Compared, findings: Findings) -> N
     if not decided:
         labels = {*dataset.samples.labels.tolist()}
         findings.notes.append(
-            "no fake could be compared with the real picture that it was made from, so nothing "
+            "no fake could be compared with the real image that it was made from, so nothing "
             "proves the polarity of the masks; look at some"
             if FAKE in labels
             else "images without masks: their features can be extracted, nothing can be learned "
             "from them or tested on them"
             if UNKNOWN in labels
-            else "real pictures alone, no masks"
+            else "real images alone, no masks"
         )
     odd = [
         comparison.sample.image
@@ -201,7 +200,7 @@ def _add_polarity(dataset: Dataset, compared: Compared, findings: Findings) -> N
     ]
     if odd:
         findings.notes.append(
-            f"{count_and_names('fake', sorted(odd))} where the real picture differs more outside "
+            f"{count_and_names('fake', sorted(odd))} where the real image differs more outside "
             "the mask than inside; look at them"
         )
 
@@ -253,26 +252,26 @@ def large_share_problems(
     mean = sum(shares) / max(1, len(shares))
     if mean <= 0.5:
         return []
-    colour, other = ("white", "black") if fake_is_white else ("black", "white")
+    other = "black" if fake_is_white else "white"
     some = "its " if len(shares) == masks else f"{len(shares)} of its "
     count = f"{some}{masks} mask{'s' if masks > 1 else ''}"
     return [
         f"{source} {generator}: {count} call {100 * mean:.1f}% of the pixels fake, and no "
-        f"real pictures tell whether that is so; if {other} marks fake pixels pass --polarity "
-        f"{other}-is-fake, if not, --polarity {colour}-is-fake"
+        f"real images tell whether that is so; if {other} marks fake pixels pass "
+        f"`fake_is_white={not fake_is_white}`, if not, `fake_is_white={fake_is_white}`"
     ]
 
 
 def _add_sizes(facts: Mapping[Group, GroupFacts], findings: Findings) -> None:
     sizes = {size for found in facts.values() for size in found.sizes}
     if len(sizes) > 1:
-        findings.notes.append(f"pictures of {sizes_text(list(sizes))}; each is resized for itself")
+        findings.notes.append(f"images of {sizes_text(list(sizes))}; each is resized for itself")
     of_label: dict[int, set[Size]] = {FAKE: set(), REAL: set(), UNKNOWN: set()}
     for found in facts.values():
         of_label[found.label] |= found.sizes.keys()
     if of_label[REAL] and of_label[FAKE] and not of_label[REAL] & of_label[FAKE]:
         findings.notes.append(
-            "no real picture has the size of a fake: detection may learn sizes, not forgeries"
+            "no real image has the size of a fake: detection may learn sizes, not forgeries"
         )
 
 

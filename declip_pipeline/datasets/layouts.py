@@ -3,19 +3,21 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import get_args
 
 from declip_pipeline.datasets import autosplice, dolos, lists, parallel, unmasked
 from declip_pipeline.datasets.dataset import Dataset, require_usable_name
 from declip_pipeline.datasets.listing import list_images
 from declip_pipeline.datasets.splits import assign_splits as assign
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.options import LayoutName
 
 AUTO = "auto"
 
 
 @dataclass(frozen=True)
 class _Layout:
-    """One layout: how it is recognised, read and described."""
+    """Layout: functions that recognise and read it, and its description."""
 
     recognises: Callable[[Path], bool]
     read: Callable[..., Dataset]
@@ -24,9 +26,9 @@ class _Layout:
     is_file: bool = False
 
 
-_LAYOUTS = {
+_LAYOUTS: dict[str, _Layout] = {
     # In this order: a generator's folder of Dolos looks like parallel folders from inside, and so
-    # do AutoSplice (by its Mask) and COCO-SD; a folder of images is all that is none of them.
+    # do AutoSplice (by its Mask) and COCO-SD; a folder of images alone is what is none of these.
     "dolos": _Layout(dolos.is_dolos, dolos.read_dolos, dolos.FAKE_IS_WHITE, dolos.EXPECTED),
     "autosplice": _Layout(
         autosplice.is_autosplice,
@@ -49,6 +51,9 @@ _LAYOUTS = {
         parallel.FAKE_IS_WHITE,
         parallel.FOLDERS_EXPECTED,
     ),
+    "images": _Layout(
+        unmasked.is_unmasked, unmasked.read_unmasked, unmasked.FAKE_IS_WHITE, unmasked.EXPECTED
+    ),
     "json": _Layout(
         lambda path: path.suffix.lower() == ".json",
         lists.read_json_list,
@@ -63,13 +68,10 @@ _LAYOUTS = {
         lists.CSV_EXPECTED,
         is_file=True,
     ),
-    "images": _Layout(
-        unmasked.is_unmasked, unmasked.read_unmasked, unmasked.FAKE_IS_WHITE, unmasked.EXPECTED
-    ),
 }
 
-LAYOUTS: tuple[str, ...] = (AUTO, *_LAYOUTS)
-"""Values of `layout`."""
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
+"""Values of `layout`: "auto", and the names of the layouts."""
 
 
 def list_dataset(
@@ -111,7 +113,7 @@ def list_dataset(
     )
     if not len(dataset):
         raise InputError(
-            f"no picture under {path} has a mask of its name; expected {chosen.expected}"
+            f"no image under {path} has a mask of its name; expected {chosen.expected}"
         )
     if assign_splits is None:
         return dataset
@@ -139,7 +141,7 @@ def recognise_layout(path: str | Path, layout: str = AUTO) -> str:
 
 def _root(path: Path) -> Path:
     if not path.exists():
-        raise InputError(f"{path} does not exist; expected the folder of a data set, or its list")
+        raise InputError(f"{path} does not exist; expected the folder of a dataset, or its list")
     # Links keep their names, which is what people name datasets by; "." and ".." have none.
     return path.absolute() if path.name not in ("", "..") else path.resolve()
 
@@ -151,11 +153,11 @@ def _recognised(root: Path) -> str:
             return name
     expected = ", or ".join(layout.expected for layout in layouts.values())
     if not root.is_dir():
-        raise InputError(f"{root} is not a folder; expected {expected}, or a data set's folder")
+        raise InputError(f"{root} is not a folder; expected {expected}, or a dataset's folder")
     count = len(list_images(root))
     if not count:
-        raise InputError(f"no pictures found under {root}; expected {expected}")
+        raise InputError(f"no images found under {root}; expected {expected}")
     raise InputError(
-        f"{root} holds {count} picture{'s' if count > 1 else ''} in no known layout; "
+        f"{root} holds {count} image{'s' if count > 1 else ''} in no known layout; "
         f"expected {expected}"
     )

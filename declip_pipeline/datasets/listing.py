@@ -1,7 +1,8 @@
-"""Listing of the image files in a folder: by suffix, without hidden files and folders."""
+"""Listing of the image files in a folder, and the ids that their paths give them."""
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -43,6 +44,25 @@ def subfolders(folder: Path) -> dict[str, Path]:
         InputError: For a folder that cannot be listed.
     """
     return {name: folder / name for name, is_folder in _entries(folder) if is_folder}
+
+
+def unique_ids(images: Sequence[str]) -> list[str]:
+    """Return the id of each path: without suffix, or with it where that alone tells two apart."""
+    stems = [stem_of(image) for image in images]
+    times = Counter(stems)
+    paths = set(images)
+    # The second condition keeps "a.png.jpg" from taking the id of "a.png" beside "a.jpg".
+    return [
+        stem if times[stem] == 1 and stem not in paths else image
+        for image, stem in zip(images, stems, strict=True)
+    ]
+
+
+def stem_of(path: str) -> str:
+    """Return a posix path without its last suffix."""
+    folder, slash, name = path.rpartition("/")
+    stem, dot, _ = name.rpartition(".")
+    return f"{folder}{slash}{stem}" if dot and stem else path
 
 
 def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[str]:

@@ -44,6 +44,10 @@ def open_dataset(
     Where `fake_is_white` is None, some fakes of each generator and split are also compared with the
     real images that they were made from.
 
+    Example:
+        >>> dataset = open_dataset("DATA", splits=["train", "valid"])
+        >>> len(dataset), dataset.generators
+
     Args:
         path: A folder in one of the known layouts, a folder of images without masks, or a list
             (.json, .csv).
@@ -88,7 +92,7 @@ def open_dataset(
             max_megapixels=max_megapixels,
         )
         for problem in polarity_problems(dataset, compared):
-            raise InputError(f"{problem}; this is not checked where --polarity is passed")
+            raise InputError(f"{problem}; this is not checked where `fake_is_white` is passed")
         for problem in _large_shares(dataset, compared, max_megapixels):
             notice(f"problem: {problem}")
     return dataset
@@ -113,7 +117,7 @@ def scanned_dataset(
 
 
 def _large_shares(dataset: Dataset, compared: Compared, max_megapixels: float) -> list[str]:
-    """A line for each generator that nothing proves and whose masks call most pixels fake."""
+    """Return a line for each unproved generator whose masks call most pixels fake."""
     proved = {(g.source, g.generator) for g, found in compared.items() if sum(votes(found))}
 
     def share(row: int) -> float | None:

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from declip_pipeline.datasets.samples import stem_of
+from declip_pipeline.datasets.listing import stem_of
 from declip_pipeline.errors import InputError
 
-PAIRING_RULE = "a mask has its picture's name"
+PAIRING_RULE = "a mask has its image's name"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def pair_by_stem(
     Raises:
         InputError: When two images, or two masks, have one stem.
     """
-    image_of = _by_stem("pictures", images, stem_of)
+    image_of = _by_stem("images", images, stem_of)
 
     def stem_of_mask(mask: str) -> str:
         stem = stem_of(mask)
@@ -67,12 +67,13 @@ def require_paired(
     """
     found = []
     if images_without_mask:
-        found.append(f"{count_and_names('picture', images_without_mask)} without a mask")
+        found.append(f"{count_and_names('image', images_without_mask)} without a mask")
     if masks_without_image:
-        found.append(f"{count_and_names('mask', masks_without_image)} without a picture")
+        found.append(f"{count_and_names('mask', masks_without_image)} without an image")
     if found:
         raise InputError(
-            f"{where} holds {' and '.join(found)}; {rule}, pass --allow-unpaired to leave these out"
+            f"{where} holds {' and '.join(found)}; {rule}, pass `allow_unpaired=True` to leave "
+            "these out"
         )
 
 

@@ -74,7 +74,7 @@ def read_tp_gt(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bo
         fake_is_white=fake_is_white,
         allow_unpaired=allow_unpaired,
         mask_endings=("_gt", "_mask"),
-        rule="a mask has its picture's name, or that name and _gt or _mask",
+        rule="a mask has its image's name, or that name and _gt or _mask",
     )
 
 
@@ -118,7 +118,7 @@ def _read(
             list_images(root / images), list_images(root / masks), mask_endings=mask_endings
         )
         if not pairing.pairs and not pairing.images_without_mask:
-            raise InputError(f"no pictures found under {root / images}; expected {expected}")
+            raise InputError(f"no images found under {root / images}; expected {expected}")
         # What stands for the split comes first: the folder above the two, or the one inside.
         pairs += [(images + image, masks + mask, place + image) for image, mask in pairing.pairs]
         alone += [images + path for path in pairing.images_without_mask]

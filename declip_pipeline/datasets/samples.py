@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from declip_pipeline.datasets.listing import unique_ids
 from declip_pipeline.errors import InputError, UnknownNameError
 
 FAKE, REAL, UNKNOWN = 1, 0, -1
@@ -403,25 +403,6 @@ _PLAIN = pa.schema(
     [field.with_type(pa.string()) if field.type == _NAME else field for field in SCHEMA]
 )
 _FIELDS = tuple(field.name for field in fields(Sample))
-
-
-def unique_ids(images: Sequence[str]) -> list[str]:
-    """Return the id of each path: without suffix, or with it where that alone tells two apart."""
-    stems = [stem_of(image) for image in images]
-    times = Counter(stems)
-    paths = set(images)
-    # The second condition keeps "a.png.jpg" from taking the id of "a.png" beside "a.jpg".
-    return [
-        stem if times[stem] == 1 and stem not in paths else image
-        for image, stem in zip(images, stems, strict=True)
-    ]
-
-
-def stem_of(path: str) -> str:
-    """Return a posix path without its last suffix."""
-    folder, slash, name = path.rpartition("/")
-    stem, dot, _ = name.rpartition(".")
-    return f"{folder}{slash}{stem}" if dot and stem else path
 
 
 def _names(values: Sequence[str] | str, count: int) -> pa.DictionaryArray:

@@ -45,7 +45,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """What one file holds; a size of 0 and a reason where it is unreadable."""
+    """Content of one file; size 0 and a reason where it is unreadable."""
 
     size: tuple[int, int]
     sha256: bytes
@@ -175,7 +175,7 @@ def _read_mask(
 
 
 def _distinct(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:
-    """The distinct values of a column of text, and each row's place among them, -1 for none."""
+    """Return the distinct values of a column of text, and each row's index in them, -1 for null."""
     encoded = column.dictionary_encode().unify_dictionaries().combine_chunks()
     codes = np.asarray(pc.fill_null(encoded.indices, -1), np.int64)
     return encoded.dictionary.to_pylist(), codes

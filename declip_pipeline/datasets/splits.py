@@ -35,7 +35,7 @@ def splits_of_paths(where: str, images: Sequence[str], below: Sequence[str]) -> 
     outside = sorted(image for image, split in zip(images, found, strict=True) if split == UNSPLIT)
     if outside and len(outside) < len(found):
         raise InputError(
-            f"{where}: {len(outside)} of {len(found)} pictures lie outside the folders train, "
+            f"{where}: {len(outside)} of {len(found)} images lie outside the folders train, "
             f"valid and test (the first is {outside[0]}); put each into one of them"
         )
     return found
@@ -61,7 +61,7 @@ def assign_splits(samples: Samples, percents: tuple[int, int, int]) -> Samples:
     existing = sorted({*samples.names("split")} - {UNSPLIT})
     if existing:
         raise InputError(
-            f"the data set has splits already ({', '.join(existing)}); leave the percents out"
+            f"the dataset has splits already ({', '.join(existing)}); leave the percents out"
         )
     return samples.replace(
         split=[_split_of_scene(scene, percents) for scene in samples.strings("scene")]

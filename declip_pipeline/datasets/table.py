@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from declip_pipeline.datasets.listing import unique_ids
 from declip_pipeline.datasets.pairing import count_and_names
 from declip_pipeline.datasets.samples import (
     FAKE,
@@ -16,7 +17,6 @@ from declip_pipeline.datasets.samples import (
     UNKNOWN_GENERATOR,
     UNSPLIT,
     Samples,
-    unique_ids,
 )
 from declip_pipeline.datasets.splits import SPLIT_NAMES, split_named
 from declip_pipeline.errors import InputError, UnknownNameError
@@ -96,7 +96,7 @@ def tabled_samples(
         raise InputError(f"{table} has no column image ({shown}); expected {', '.join(COLUMNS)}")
     count = len(columns["image"])
     if not count:
-        raise InputError(f"{table} lists no pictures; expected at least one")
+        raise InputError(f"{table} lists no images; expected at least one")
 
     def place_of(row: int) -> str:
         return f"{table}, {unit} {row if numbers is None else numbers[row]}"
@@ -105,9 +105,7 @@ def tabled_samples(
     images = cells.texts("image")
     for row, image in enumerate(images):
         if image is None:
-            raise InputError(
-                f"{place_of(row)} names no picture; fill in image or remove the {unit}"
-            )
+            raise InputError(f"{place_of(row)} names no image; fill in image or remove the {unit}")
     masks = [None if is_negative(mask) else mask for mask in cells.texts("mask")]
     generators = cells.texts("generator")
     labels = cells.labels(masks, generators)
@@ -128,7 +126,7 @@ def tabled_samples(
         elif allow_missing is None:
             way_out = "correct or remove them"
         else:
-            way_out = "pass --allow-unpaired to leave these out"
+            way_out = "pass `allow_unpaired=True` to leave these out"
         raise InputError(
             f"{table} lists {count_and_names('file', sorted(missing))} that cannot be found; paths "
             f"are relative to {relative_to or folder}, {way_out}"
@@ -209,7 +207,7 @@ class _Cells:
                 f"{self._place_of(row)} has label 1 and no mask; a fake needs its mask"
             )
         if label != FAKE and has_mask:
-            kind = "a real picture" if label == REAL else "an unknown picture"
+            kind = "a real image" if label == REAL else "an unknown image"
             raise InputError(
                 f"{self._place_of(row)} has label {label} and a mask; {kind} has {NEGATIVE} for "
                 "mask"
@@ -226,7 +224,7 @@ class _Cells:
         unsplit = found.count(UNSPLIT)
         if 0 < unsplit < len(found):
             raise InputError(
-                f"{table}: {unsplit} of {len(found)} pictures have no split; name one for each, or "
+                f"{table}: {unsplit} of {len(found)} images have no split; name one for each, or "
                 "none"
             )
         return found
@@ -244,7 +242,7 @@ def _generator(
 
 
 def _relative_paths(folder: Path, paths: Sequence[str]) -> tuple[Path, dict[str, str]]:
-    """The nearest folder that holds all, `folder` where it does, and each path below it."""
+    """Return the nearest folder that holds all paths, and each path relative to that folder."""
     start = os.path.normpath(folder)
     # A link in a path keeps its name, so that the root is the folder that the table means.
     absolute = {
@@ -263,5 +261,5 @@ def _refuse_twice(table: str, images: Sequence[str]) -> None:
     seen: set[str] = set()
     for image in images:
         if image in seen:
-            raise InputError(f"{table} lists {image} twice; each picture is one sample")
+            raise InputError(f"{table} lists {image} twice; each image is one sample")
         seen.add(image)

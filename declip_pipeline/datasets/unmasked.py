@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.listing import list_images
-from declip_pipeline.datasets.samples import UNKNOWN, UNKNOWN_GENERATOR, Samples, stem_of
+from declip_pipeline.datasets.listing import list_images, stem_of
+from declip_pipeline.datasets.samples import UNKNOWN, UNKNOWN_GENERATOR, Samples
 from declip_pipeline.datasets.splits import splits_of_paths
 from declip_pipeline.errors import InputError
 
@@ -26,7 +26,7 @@ def read_unmasked(root: Path, *, name: str, fake_is_white: bool, allow_unpaired:
     """
     images = list_images(root)
     if not images:
-        raise InputError(f"no pictures found under {root}; expected {EXPECTED}")
+        raise InputError(f"no images found under {root}; expected {EXPECTED}")
     samples = Samples.from_columns(
         images,
         split=splits_of_paths(str(root), images, images),

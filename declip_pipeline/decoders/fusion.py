@@ -36,7 +36,7 @@ class FeatureFusion(nn.Module):
         if mode == "weighted" and len(set(channels)) > 1:
             raise InputError(
                 f"a weighted sum of features of {', '.join(map(str, channels))} channels; expected "
-                "as many in each; take --fusion concat"
+                'as many in each; take `fusion="concat"`'
             )
         self.shapes = tuple(shapes)
         self.mode = mode

@@ -22,7 +22,7 @@ Kind = Literal["linear", "attention", "conv", "patch-forensics", "probe", "custo
 
 @dataclass(frozen=True)
 class DecoderType:
-    """A decoder type as its name says it.
+    """Decoder type, read from its name.
 
     Attributes:
         depth: Number of convolutions before the last one, of `conv-N` alone.
@@ -73,12 +73,12 @@ def known_decoder_types() -> list[str]:
 
 
 def is_published_type(name: str) -> bool:
-    """Whether a type is one of the paper's: `linear`, `attention` or `conv-N`; imports nothing."""
+    """Return whether a type is one of the paper's: `linear`, `attention` or `conv-N`."""
     return name in ("linear", "attention") or _convolutional_depth(name) is not None
 
 
 def is_probe(name: str) -> bool:
-    """Whether a type's name is a probe's: `probe`, or `probe-pca-K`."""
+    """Return whether a type is a probe: `probe`, or `probe-pca-K`."""
     return _PROBE.fullmatch(name) is not None
 
 

@@ -59,5 +59,6 @@ def _refuse_other_than_pixels(shape: FeatureShape) -> None:
     raise InputError(
         f"patch-forensics decoder got a layer of {shape.channels} channels on {shape.height}x"
         f"{shape.width} ({kind}); expected pixels, 3 channels on at least {LEAST_SIDE}x"
-        f"{LEAST_SIDE}: extract with --arch pixels:299 and give it that store's layer pixels"
+        f'{LEAST_SIDE}: extract with `arch="pixels:299"` and give it '
+        "that store's layer pixels"
     )

@@ -1,1 +1,1 @@
-"""Decoders judged on stores, and applied to single pictures."""
+"""Evaluation of runs on stores, tables of evaluations, and prediction for single images."""

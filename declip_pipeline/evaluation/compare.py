@@ -91,6 +91,10 @@ def compare(
     those of the stores that hold its features; of several with the same images, on the first.
     Nothing is written.
 
+    Example:
+        >>> comparison = compare("runs/one", "runs/other", store)
+        >>> [(one.metric, one.difference) for one in comparison.means]
+
     Args:
         first: A run, or several that differ in their seed alone.
         second: As `first`.
@@ -272,5 +276,5 @@ def _stores_of(
     needed = ", ".join(f"{part['layer']} of {part['backbone']}" for part in parts_of(features))
     raise IdentityMismatchError(
         f"none of the {len(stores)} stores has the features of the run {run.path}, {needed}; "
-        "give a store of them with --on"
+        "give a store of them with `on`"
     )

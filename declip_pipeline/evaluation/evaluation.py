@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.evaluation.files import write_files
 from declip_pipeline.evaluation.groups import (
     GeneratorKey,
@@ -67,7 +67,11 @@ class EvaluatedStore:
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """One run evaluated on stores.
+    """One run evaluated on stores; `evaluate` makes it.
+
+    Example:
+        >>> evaluation.mean("iou"), evaluation.interval("iou")  # percent
+        >>> evaluation.to_arrow().column_names
 
     Attributes:
         run: The run's folder.
@@ -133,7 +137,17 @@ class Evaluation:
         return self.table.drop_columns(list(_CONTENT))
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the table of images as a data frame; pandas must be installed."""
+        """Return the table of images as a data frame.
+
+        Raises `DeclipError` where pandas is not installed.
+        """
+        try:
+            import pandas  # noqa: F401
+        except ImportError as error:
+            raise DeclipError(
+                "pandas is not installed; pip install pandas, or take `to_arrow()`: it holds the "
+                "same table"
+            ) from error
         return self.to_arrow().to_pandas()
 
     def save(self, folder: str | Path) -> list[Path]:

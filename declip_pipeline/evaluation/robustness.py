@@ -11,13 +11,13 @@ from pathlib import Path
 import torch
 
 from declip_pipeline.errors import InputError
+from declip_pipeline.evaluation.cells import seed_groups
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, in_common
 from declip_pipeline.evaluation.groups import Group
 from declip_pipeline.evaluation.intervals import Figures, localization_figures
 from declip_pipeline.evaluation.scores import METRICS, Progress
 from declip_pipeline.evaluation.selection import Selection
-from declip_pipeline.evaluation.table import seed_groups
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
 from declip_pipeline.store.identity import parts_of

@@ -69,7 +69,7 @@ class WholeNetwork(nn.Module):
         }
         if len(ways) > 1:
             raise InputError(
-                f"its backbones see pictures of {' and '.join(ways)}; one graph takes one picture, "
+                f"its backbones see images of {' and '.join(ways)}; one graph takes one image, "
                 "so such a run cannot be exported to ONNX"
             )
         for backbone in backbones:
@@ -84,9 +84,9 @@ class WholeNetwork(nn.Module):
         self.networks = nn.ModuleList(dict.fromkeys(networks))
         self.decoder = decoder.eval()
 
-    def forward(self, pictures: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor:
         """Return the probabilities of a batch of images; see the class."""
-        inputs = [backbone.features(pictures, [layer])[layer] for backbone, layer in self._inputs]
+        inputs = [backbone.features(images, [layer])[layer] for backbone, layer in self._inputs]
         logits: Tensor = self.decoder(*inputs)
         return torch.sigmoid(logits.float())
 
@@ -94,7 +94,7 @@ class WholeNetwork(nn.Module):
 def export_onnx(
     path: Path,
     network: WholeNetwork,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     *,
     about: Mapping[str, Any],
 ) -> float:
@@ -106,7 +106,7 @@ def export_onnx(
     Args:
         path: The file.
         network: The network.
-        pictures: Images to compare onnxruntime and torch on, HWC uint8 RGB of any size.
+        images: Images to compare onnxruntime and torch on, HWC uint8 RGB of any size.
         about: Plain values for the file's metadata, written as JSON.
 
     Returns:
@@ -125,10 +125,7 @@ def export_onnx(
         )
     wanted = network.preprocessing
     batch = np.stack(
-        [
-            resize_image(picture, wanted.height, wanted.width, wanted.interpolation)
-            for picture in pictures
-        ]
+        [resize_image(image, wanted.height, wanted.width, wanted.interpolation) for image in images]
     ).transpose(0, 3, 1, 2)
     # This also fills the networks' caches, which the trace must find.
     with torch.inference_mode():
@@ -150,13 +147,13 @@ def export_onnx(
 
 
 def _write_graph(
-    path: Path, network: WholeNetwork, pictures: torch.Tensor, about: Mapping[str, Any]
+    path: Path, network: WholeNetwork, images: torch.Tensor, about: Mapping[str, Any]
 ) -> None:
     with _quiet():
         try:
             program = torch.onnx.export(
                 network,
-                (pictures,),
+                (images,),
                 input_names=["pictures"],
                 output_names=["probabilities"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),

@@ -142,7 +142,7 @@ def infer_arch(
     archs = [arch for arch in PUBLISHED if _backbone_fits(arch, checkpoint.visual)]
     if not archs:
         raise InputError(
-            f"{path}: the backbone in its model is neither ViT-L/14 nor RN50; name it with --arch"
+            f"{path}: the backbone in its model is neither ViT-L/14 nor RN50; name it with `arch`"
         )
     misfits = {
         (arch, name): _misfit(decoder_type, shape, tensors)
@@ -159,7 +159,7 @@ def infer_arch(
     if len(fitting) > 1:
         raise InputError(
             f"{path}: its {decoder_type} decoder may be one of {' and of '.join(fitting)}; "
-            "say which with --arch"
+            "say which with `arch`"
         )
     if not fitting:
         arch, name = min(misfits, key=lambda place: misfits[place])
@@ -197,7 +197,7 @@ def infer_layer(
     if len(fitting) > 1:
         raise InputError(
             f"{checkpoint.path} does not say which layer of {arch} its decoder is for, and it fits "
-            f"{len(fitting)} of them ({fitting[0]} to {fitting[-1]}); say it with --feature-layer"
+            f"{len(fitting)} of them ({fitting[0]} to {fitting[-1]}); say it with `feature_layer`"
         )
     return fitting[0]
 
@@ -215,8 +215,8 @@ def require_decoder(
     if faults:
         raise InputError(
             f"{checkpoint.path}: its model is no {decoder_type} decoder for {layer} of {arch} "
-            f"({'; '.join(faults)}); give a complete checkpoint, or say what it is with --arch, "
-            "--feature-layer and --decoder-type"
+            f"({'; '.join(faults)}); give a complete checkpoint, or say what it is with `arch`, "
+            "`feature_layer` and `decoder_type`"
         )
 
 
@@ -229,7 +229,7 @@ def _misfit(decoder_type: str, shape: FeatureShape, tensors: Mapping[str, Tensor
 
 
 def _backbone_fits(arch: str, visual: Mapping[str, Tensor]) -> bool:
-    """Whether a file's backbone weights can be those of a published arch; a fusion saved none."""
+    """Return whether backbone weights can be those of a published arch; a fusion saved none."""
     if not visual:
         return True
     if arch == VIT:

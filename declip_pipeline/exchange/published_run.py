@@ -132,22 +132,22 @@ def export_published(run: Run, path: Path) -> None:
         names = ", ".join(f"{part['layer']} of {part['backbone']}" for part in parts)
         raise InputError(
             f"{run.path} joins {names}; a published checkpoint names one layer of one backbone; "
-            "export it with --onnx"
+            "export it with `onnx`"
         )
     if not isinstance(decoder, LinearDecoder | AttentionDecoder | ConvolutionalDecoder):
         raise InputError(
             f"{run.path} is of {decoder.decoder_type}, which the published format does not have; "
-            "export it with --onnx"
+            "export it with `onnx`"
         )
     if decoder.output_size != OUTPUT_SIZE:
         raise InputError(
             f"{run.path} gives maps of {decoder.output_size} pixels; a published checkpoint's have "
-            f"{OUTPUT_SIZE}; export it with --onnx"
+            f"{OUTPUT_SIZE}; export it with `onnx`"
         )
     if decoder.pooling is not None and list(decoder.pooling.parameters()):
         raise InputError(
             f"{run.path} learned how to pool its maps into scores, which a published checkpoint "
-            "does not hold; train with --pooling mean, or export its maps with --onnx"
+            'does not hold; train with `pooling="mean"`, or export its maps with `onnx`'
         )
     imported = config.get("imported") or {}
     steps = imported.get("total_steps")
@@ -215,14 +215,14 @@ def _require_backbone(checkpoint: PublishedCheckpoint, backbone: Backbone) -> No
         raise InputError(
             f"{path} holds the weights of one backbone, and {backbone.name} is "
             f"{'several' if networks else 'no PyTorch network'}; "
-            "name that one with --arch"
+            "name that one with `arch`"
         )
     own = networks[0].state_dict()
     faults = differences(own, checkpoint.visual)
     if faults:
         raise WeightsError(
             f"{path} was trained on another backbone than {backbone.name} ({'; '.join(faults)}); "
-            "name that one with --arch"
+            "name that one with `arch`"
         )
     differing = {
         name: float((value.float() - own[name].cpu().float()).abs().max())
@@ -233,5 +233,5 @@ def _require_backbone(checkpoint: PublishedCheckpoint, backbone: Backbone) -> No
         name, distance = next(iter(differing.items()))
         raise WeightsError(
             f"{path} was trained on other weights of {backbone.name}: {len(differing)} tensors "
-            f"differ, {name} by up to {distance:.3g}; give those with --weights"
+            f"differ, {name} by up to {distance:.3g}; give those with `weights`"
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from declip_pipeline.backbones.backbone import Backbone, choose_precision
+from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone, select_layers
 from declip_pipeline.backbones.weights import absolute_weights
 from declip_pipeline.compute import choose_device
@@ -55,7 +55,7 @@ def extract(
     cache: str | Path = "cache",
     view: View | str = CLEAN_VIEW,
     dtype: str = "float16",
-    weights: str | Sequence[str] | None = None,
+    weights: str | Path | Sequence[str | Path] | None = None,
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 32,
@@ -109,16 +109,11 @@ def extract(
     """
     if isinstance(view, str):
         view = parse_view(view)
-    given = [weights] if isinstance(weights, str) else list(weights or ())
+    files = [weights] if isinstance(weights, str | Path) else weights or ()
+    given = [str(one) for one in files]
     if isinstance(backbone, str):
         arch = backbone
-        chosen = choose_device(device)
-        backbone = open_backbone(
-            arch,
-            weights=given,
-            device=str(chosen),
-            precision=choose_precision(precision, chosen.type),
-        )
+        backbone = open_backbone(arch, weights=given, device=device, precision=precision)
     else:
         if given:
             raise InputError("`weights` are for a backbone that is given by name; leave them out")

@@ -44,7 +44,7 @@ def prune_store(
     )
     if not kept_layers or not len(rows):
         raise InputError(
-            f"nothing would be left of {store.location}; to remove all of it, use --all"
+            f"nothing would be left of {store.location}; to remove all of it, use `delete_store`"
         )
     if len(kept_layers) == len(store.layers) and len(rows) == len(store.samples):
         raise InputError(

@@ -18,7 +18,7 @@ def open_store_backbone(
     arch: str | Backbone,
     weights: Sequence[str],
     device: str,
-    remedy: str = "name the weights that made it with --weights",
+    remedy: str = "name the weights that made it with `weights`",
 ) -> Backbone:
     """Open the backbone that made the store at `location`, in the store's precision.
 
@@ -93,6 +93,6 @@ def _recorded_weights(provenance: Mapping[str, Any]) -> list[str]:
     for text in recorded:
         if not text.startswith("random:") and not Path(text).is_file():
             raise WeightsError(
-                f"the run was trained with {text}, which is not there; pass --weights"
+                f"the run was trained with {text}, which is not there; pass `weights`"
             )
     return recorded

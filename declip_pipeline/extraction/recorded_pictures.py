@@ -85,12 +85,12 @@ class RecordedPictures:
         except OSError as error:
             raise StoreError(
                 f"{path} is needed again and cannot be read ({error.strerror}); "
-                "name the folder that has the dataset's pictures now with --data"
+                "name the folder that has the dataset's pictures now with `data_root`"
             ) from error
         found = sha256_of_bytes(content)
         if found != expected:
             raise StoreError(
                 f"{path} has changed since the store was made: its SHA-256 is {found[:12]}..., "
                 f"the manifest has {expected[:12]}...; bring the former file back (another copy of "
-                "the dataset: --data), or extract the dataset as it is now into a new store"
+                "the dataset: `data_root`), or extract the dataset as it is now into a new store"
             )

@@ -244,7 +244,7 @@ class ShardFiller:
             raise StoreError(
                 f"{self.writer.samples[row].image} has {found[0]}x{found[1]} pixels, and had "
                 f"{expected[0]}x{expected[1]} when the extraction began: it changed, or could not "
-                "be read then; run the same command again with --overwrite"
+                "be read then; run the same command again with `overwrite=True`"
             )
 
     def _compute_batch(

@@ -203,7 +203,7 @@ def _require_files(
                 "them on a disk that all workers mount at the same path"
             )
     require_token(
-        root, token, "--cache", "a disk that all workers mount at the same path, or a bucket"
+        root, token, "`cache`", "a disk that all workers mount at the same path, or a bucket"
     )
 
 

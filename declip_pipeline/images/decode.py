@@ -136,7 +136,7 @@ def _opened(source: Path | bytes) -> Iterator[Image.Image]:
         io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
     ):
         if not file.read(1):
-            raise ImageError("empty file, zero bytes; a picture was expected")
+            raise ImageError("empty file, zero bytes; an image was expected")
         file.seek(0)
         with Image.open(file, formats=_formats()) as image:
             yield image
@@ -150,7 +150,7 @@ def _errors_of_pillow() -> Iterator[None]:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(
-            f"is not a picture PIL can read; one of {', '.join(_formats())} expected"
+            f"is not an image PIL can read; one of {', '.join(_formats())} expected"
         ) from error
     except MemoryError as error:
         raise ImageError("does not fit in memory; shrink it") from error

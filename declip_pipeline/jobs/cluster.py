@@ -20,8 +20,8 @@ from declip_pipeline.jobs.quiet import SILENT, dask_loop, deferred_signals, quie
 from declip_pipeline.jobs.slurm import read_slurm_file, slurm_workers
 
 FORMS = (
-    "expected --dask local:N (N worker processes here), --dask slurm:FILE.yaml (SLURM jobs), "
-    "or --scheduler tcp://HOST:PORT (one that runs already)"
+    'expected `dask="local:N"` (N worker processes here), `dask="slurm:FILE.yaml"` (SLURM jobs), '
+    'or `scheduler="tcp://HOST:PORT"` (one that runs already)'
 )
 WORKER_THREADS = 2
 CONNECT_SECONDS = 10.0
@@ -224,8 +224,8 @@ def _worker_environments(count: int) -> list[dict[str, str]]:
         return [{"OMP_WAIT_POLICY": "PASSIVE"}] * count
     if count > gpus:
         raise InputError(
-            f"--dask local:{count} asks for {count} workers, but there are {gpus} GPUs, one for "
-            f"each; give --dask local:{gpus}, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+            f'`dask="local:{count}"` asks for {count} workers, but there are {gpus} GPUs, one for '
+            f'each; give `dask="local:{gpus}"`, or set CUDA_VISIBLE_DEVICES= to compute on the CPU'
         )
     # A job that got some of a machine's GPUs has them listed here, not always from 0.
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -242,7 +242,7 @@ def _address(text: str) -> str:
         is_address = False
     if not is_address or parts.path or parts.query or parts.fragment or parts.username:
         raise InputError(
-            f"--scheduler {text!r} is not an address; expected tcp://HOST:PORT, as "
+            f"`scheduler` {text!r} is not an address; expected tcp://HOST:PORT, as "
             "`dask scheduler` prints it"
         )
     return text

@@ -101,8 +101,8 @@ def slurm_workers(settings: SlurmSettings, loop: IOLoop) -> Iterator[str]:
     """
     if shutil.which("sbatch") is None:
         raise InputError(
-            "--dask slurm: submits jobs with sbatch, which is not on this machine; run on a "
-            "cluster's login node, or give --dask local:N"
+            '`dask="slurm:"` submits jobs with sbatch, which is not on this machine; run on a '
+            'cluster\'s login node, or give `dask="local:N"`'
         )
     busy, stack = asyncio.Lock(), AsyncExitStack()
 
@@ -192,7 +192,8 @@ def _cluster_arguments() -> set[str]:
         from dask_jobqueue.slurm import SLURMJob
     except ImportError as error:
         raise InputError(
-            "--dask slurm: needs dask-jobqueue; install it with pip install 'declip-pipe[slurm]'"
+            '`dask="slurm:"` needs dask-jobqueue; install it with '
+            "pip install 'declip-pipe[slurm]'"
         ) from error
     names = {
         name

@@ -80,7 +80,7 @@ class Workers:
             found = ", ".join(f"{worker} {kind}" for worker, kind in sorted(kinds.items()))
             raise InputError(
                 f"the workers compute on different devices: {found}; what they compute would "
-                "differ, so name one with --device"
+                "differ, so name one with `device`"
             )
         return next(iter(kinds.values()))
 

@@ -1,4 +1,4 @@
-"""How far a mean would move with other pictures and other seeds: bootstrap intervals of 95%."""
+"""Bootstrap intervals of 95% of means, over images and over seeds."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ RESAMPLES = 10_000
 
 
 class Interval(NamedTuple):
-    """Both ends of an interval, in the unit of what it is of; NaN where there is none."""
+    """Both ends of an interval, in the unit of its mean; NaN where there is none."""
 
     low: float
     high: float
@@ -23,7 +23,7 @@ NO_INTERVAL = Interval(float("nan"), float("nan"))
 
 
 class Difference(NamedTuple):
-    """A mean less another one on the same pictures, its interval, and a two-sided p-value."""
+    """Difference of two means on the same images, its interval, and a two-sided p-value."""
 
     value: float
     interval: Interval
@@ -37,20 +37,20 @@ def mean_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """The interval of the mean of `values`, of pictures or of pictures under several seeds.
+    """Return the interval of the mean of `values`, of images or of images under several seeds.
 
-    values: (pictures,), or (seeds, pictures) with the same picture in each column. Pictures that
-    are NaN under any seed are left out. The order of the pictures does not matter. scenes:
-    (pictures,), what each shows; all pictures of a scene are drawn together, since they tell the
+    values: (images,), or (seeds, images) with the same image in each column. Images that
+    are NaN under any seed are left out. The order of the images does not matter. scenes:
+    (images,), what each shows; all images of a scene are drawn together, since they tell the
     same. None: each is a scene of its own. Of fewer than two scenes there is no interval:
     (NaN, NaN).
     Raises: InputError for another shape.
     Source: the percentile interval, Efron and Tibshirani, An Introduction to the Bootstrap (1993),
     chapter 13; drawing whole groups, Davison and Hinkley, Bootstrap Methods and their Application
     (1997), section 3.8. Seeds are resampled by themselves, and what they deviate adds to what
-    pictures do: two-way, after the pigeonhole bootstrap (Owen, Annals of Applied Statistics 1,
+    images do: two-way, after the pigeonhole bootstrap (Owen, Annals of Applied Statistics 1,
     2007), with the seeds' part widened for how few there are (`drawn_deviations`). What a seed does
-    to single pictures counts in both parts, so an interval over seeds errs towards a wide one; of
+    to single images counts in both parts, so an interval over seeds errs towards a wide one; of
     two or three seeds it is as wide as two or three values leave it.
     """
     groups = None if scenes is None else [scenes]
@@ -66,20 +66,20 @@ def paired_difference(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Difference:
-    """The mean of `first` less that of `second`, both of the same pictures.
+    """Return the mean of `first` less that of `second`, both of the same images.
 
-    first, second, scenes: as in `mean_interval`, with the same picture in each column of both; each
-    may have several seeds of its own. Each resample takes the same pictures for both, so what makes
-    a picture hard for both drops out. The p-value is twice the smaller share of resamples on one
+    first, second, scenes: as in `mean_interval`, with the same image in each column of both; each
+    may have several seeds of its own. Each resample takes the same images for both, so what makes
+    a image hard for both drops out. The p-value is twice the smaller share of resamples on one
     side of zero (itself included on both), between 2 / (resamples + 1) and 1.
     Raises: InputError for other shapes.
     Source: as `mean_interval`; the p-value by counting, Davison and Hinkley, Bootstrap Methods and
     their Application (1997), section 4.2.
     """
-    kept, judged = _of_same_pictures([first, second])
-    if not judged.any():
+    kept, chosen = _of_same_images([first, second])
+    if not chosen.any():
         return Difference(float("nan"), NO_INTERVAL, float("nan"))
-    groups = None if scenes is None else [scenes[judged]] * 2
+    groups = None if scenes is None else [scenes[chosen]] * 2
     means = resampled_means(kept, scenes=groups, resamples=resamples, seed=seed)
     differences = means[0] - means[1]
     value = float(kept[0].mean() - kept[1].mean())
@@ -94,22 +94,22 @@ def resampled_means(
     seed: int = 0,
     seeds_alike: Sequence[int] | None = None,
 ) -> np.ndarray:
-    """Means of resamples, (groups, resamples) float64, for intervals of what is made of means.
+    """Return means of resamples, (groups, resamples) float64, for intervals of means of means.
 
     groups: each as in `mean_interval`. One resample takes the same scenes for all groups, and seeds
-    of each group's own. scenes: for each group its pictures' (pictures,), names of one type; the
-    groups may then be of different pictures, such as the forgeries of several generators, and those
-    of one scene are drawn together. None: all groups are of the same pictures in the same order,
+    of each group's own. scenes: for each group its images' (images,), names of one type; the
+    groups may then be of different images, such as the forgeries of several generators, and those
+    of one scene are drawn together. None: all groups are of the same images in the same order,
     such as the metrics of a run or runs to compare, each a scene of its own. NaN for a group with
     fewer than two scenes, and in resamples that draw none of a group. `seed`: give another one to
     other scenes, so that their resamples are independent. `seeds_alike`: a number for each group;
     those with the same one take the same seeds, in this call and in others (the same runs on other
-    pictures).
+    images).
     Raises: InputError for other shapes.
     """
     if scenes is None:
-        kept, _ = _of_same_pictures(groups)
-        # In an order of their own, pictures in another order give the same resamples.
+        kept, _ = _of_same_images(groups)
+        # In an order of their own, images in another order give the same resamples.
         order = np.lexsort(np.concatenate(kept))
         kept = [group[:, order] for group in kept]
         sums = kept
@@ -129,14 +129,14 @@ def resampled_means(
         np.divide(own, drawn_counts[number], out=means[number], where=any_drawn)
         if len(group) > 1:
             alike = (seed, number) if seeds_alike is None else (seeds_alike[number],)
-            # In the order of scenes, so that the last bits do not depend on that of pictures.
+            # In the order of scenes, so that the last bits do not depend on that of images.
             of_seeds = sums[number].sum(axis=1) / counts[number].sum()
             means[number] += drawn_deviations(of_seeds, resamples, *alike)
     return means
 
 
 def percentile_interval(resampled: np.ndarray) -> Interval:
-    """The middle 95% of resampled values; those that are NaN are left out.
+    """Return the middle 95% of resampled values; NaN values are left out.
 
     Where half of them are NaN there is no interval: (NaN, NaN).
     """
@@ -149,7 +149,7 @@ def percentile_interval(resampled: np.ndarray) -> Interval:
 
 
 def two_sided_p_value(differences: np.ndarray) -> float:
-    """Twice the smaller share of resampled differences on one side of zero, at most 1."""
+    """Return twice the smaller share of resampled differences on one side of zero, at most 1."""
     if np.isnan(differences).any():
         return float("nan")
     smaller = min(int((differences <= 0).sum()), int((differences >= 0).sum()))
@@ -157,28 +157,28 @@ def two_sided_p_value(differences: np.ndarray) -> float:
 
 
 def _as_seeds(groups: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Each as (seeds, pictures) float64."""
+    """Return each as (seeds, images) float64."""
     found = [np.atleast_2d(np.asarray(group, dtype=np.float64)) for group in groups]
     shapes = [group.shape for group in found]
     if not found or any(len(shape) != 2 or not shape[0] for shape in shapes):
-        raise InputError(f"values have shapes {shapes}; expected (pictures,) or (seeds, pictures)")
+        raise InputError(f"values have shapes {shapes}; expected (images,) or (seeds, images)")
     return found
 
 
-def _of_same_pictures(groups: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
-    """Each as (seeds, pictures), without the pictures that are NaN in any, and which are kept."""
+def _of_same_images(groups: Sequence[np.ndarray]) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return each as (seeds, images), without images that are NaN in any, and which are kept."""
     found = _as_seeds(groups)
     shapes = [group.shape for group in found]
     if len({shape[1] for shape in shapes}) != 1:
-        raise InputError(f"values have shapes {shapes}; expected the same pictures in all of them")
-    judged = ~np.isnan(np.concatenate(found)).any(axis=0)
-    return [group[:, judged] for group in found], judged
+        raise InputError(f"values have shapes {shapes}; expected the same images in all of them")
+    chosen = ~np.isnan(np.concatenate(found)).any(axis=0)
+    return [group[:, chosen] for group in found], chosen
 
 
 def _summed_by_scene(
     groups: Sequence[np.ndarray], scenes: Sequence[np.ndarray]
 ) -> tuple[list[np.ndarray], list[np.ndarray], np.ndarray]:
-    """Each group without its NaN, its sums (seeds, scenes), and all counts (groups, scenes).
+    """Return each group without its NaN, its sums (seeds, scenes), and all counts (groups, scenes).
 
     Scenes are all that occur, sorted, so that the same ones are drawn whatever the groups are.
     """
@@ -186,12 +186,12 @@ def _summed_by_scene(
     lengths = [group.shape[1] for group in found]
     if [len(names) for names in scenes] != lengths:
         raise InputError(
-            f"groups have {lengths} pictures and {[len(names) for names in scenes]} scenes; "
-            "expected one scene for each picture"
+            f"groups have {lengths} images and {[len(names) for names in scenes]} scenes; "
+            "expected one scene for each image"
         )
-    judged = [~np.isnan(group).any(axis=0) for group in found]
-    kept = [group[:, mask] for group, mask in zip(found, judged, strict=True)]
-    names = [np.asarray(some)[mask] for some, mask in zip(scenes, judged, strict=True)]
+    chosen = [~np.isnan(group).any(axis=0) for group in found]
+    kept = [group[:, mask] for group, mask in zip(found, chosen, strict=True)]
+    names = [np.asarray(some)[mask] for some, mask in zip(scenes, chosen, strict=True)]
     every, places = np.unique(np.concatenate(names), return_inverse=True)
     of_group = np.split(places, np.cumsum([len(some) for some in names])[:-1])
     sums, counts = [], []

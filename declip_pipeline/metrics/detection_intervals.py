@@ -1,4 +1,4 @@
-"""How far AP and AUC of image scores would move with other pictures."""
+"""Bootstrap intervals of AP and AUC of image scores."""
 
 import numpy as np
 from torch import Tensor
@@ -10,11 +10,11 @@ from declip_pipeline.metrics.resampling import RESAMPLES_OF_A_STATISTIC, resampl
 def detection_intervals(
     scores: Tensor, labels: Tensor, scenes: np.ndarray | None = None
 ) -> dict[str, Interval]:
-    """The 95% intervals, over scenes, of average precision (`ap`) and area under ROC (`auc`).
+    """Return the 95% intervals, over scenes, of average precision (`ap`) and ROC area (`auc`).
 
-    scores, labels: as in `detection_metrics`, with pictures of both labels. scenes: (N,), what each
-    shows, all its own where None. A scene is drawn with all its pictures, and scenes that have
-    fakes, real pictures or both are resampled apart, so that no resample lacks one of them.
+    scores, labels: as in `detection_metrics`, with images of both labels. scenes: (N,), what each
+    shows, all its own where None. A scene is drawn with all its images, and scenes that have
+    fakes, real images or both are resampled apart, so that no resample lacks one of them.
     Source: the percentile bootstrap of `metrics.bootstrap.mean_interval`.
     """
     fake = labels.cpu().numpy() == 1
@@ -31,7 +31,7 @@ def detection_intervals(
 
 
 class RankedImages:
-    """Pictures sorted once by their scores: a resample of them is then only counted.
+    """Images sorted once by their scores, so that a resample of them is only counted.
 
     scores: (N,) float64, higher = more likely fake; fake: (N,) bool.
     """
@@ -40,13 +40,13 @@ class RankedImages:
         self._order = np.argsort(-scores, kind="stable")
         ordered = scores[self._order]
         self._fake = fake[self._order]
-        # The first picture of each score: equal ones are called fake together.
+        # The first image of each score: equal ones are called fake together.
         self._starts = np.flatnonzero(np.append(True, ordered[1:] < ordered[:-1]))
 
     def ap_and_auc(self, counts: np.ndarray) -> np.ndarray:
-        """Average precision and area under ROC, (2, resamples) float64, 0 to 1.
+        """Return average precision and area under ROC, (2, resamples) float64, 0 to 1.
 
-        counts: (resamples, N), how often each picture is there. NaN without one of either label.
+        counts: (resamples, N), how often each image is there. NaN without one of either label.
         """
         drawn = counts[:, self._order]
         fake = drawn * self._fake

@@ -1,4 +1,4 @@
-"""What a bootstrap draws: scenes with all their pictures, and seeds."""
+"""Draws of a bootstrap: scenes with all their images, and seeds."""
 
 from collections.abc import Iterator
 from math import sqrt
@@ -25,13 +25,13 @@ def resampled_counts(
     resamples: int = RESAMPLES_OF_A_STATISTIC,
     seed: int = 0,
 ) -> Iterator[np.ndarray]:
-    """How often each picture is in each resample, for statistics that are no means, such as AP.
+    """Yield how often each image is in each resample, for statistics such as AP.
 
-    scenes: (pictures,), what each shows; pictures of a scene are drawn together. strata:
-    (pictures,), such as the labels: scenes that have the same of its values are drawn among
-    themselves, so that no resample lacks a class. Yields blocks (some, pictures) float64 of
+    scenes: (images,), what each shows; images of a scene are drawn together. strata:
+    (images,), such as the labels: scenes that have the same of its values are drawn among
+    themselves, so that no resample lacks a class. Yields blocks (some, images) float64 of
     `resamples` in all; none where there are fewer than two scenes, of which there is no interval.
-    The same pictures in the same order give the same resamples, and so do their scenes alone.
+    The same images in the same order give the same resamples, and so do their scenes alone.
     Raises: InputError for arrays of several lengths.
     Source: as `metrics.bootstrap.mean_interval`.
     """
@@ -39,7 +39,7 @@ def resampled_counts(
     if len(values) != len(scenes):
         raise InputError(
             f"arrays have {sorted([len(values), len(scenes)])} rows; expected one row for each "
-            "picture"
+            "image"
         )
     names, scene_of = np.unique(scenes, return_inverse=True)
     if len(names) < 2:
@@ -60,7 +60,7 @@ def resampled_counts(
 
 
 def drawn_sums(rows: np.ndarray, resamples: int, random: np.random.Generator) -> np.ndarray:
-    """Sums of `rows` (n, scenes) over as many drawn scenes, for each resample: (n, resamples)."""
+    """Return sums of `rows` (n, scenes) over as many drawn scenes: (n, resamples)."""
     length = rows.shape[1]
     if not length:
         return np.zeros((len(rows), resamples))
@@ -76,7 +76,7 @@ def drawn_sums(rows: np.ndarray, resamples: int, random: np.random.Generator) ->
 
 
 def drawn_deviations(of_seeds: np.ndarray, resamples: int, *alike: int) -> np.ndarray:
-    """How far the mean over drawn seeds lies from that over all, widened for how few they are.
+    """Return how far means over drawn seeds lie from that over all, widened for few seeds.
 
     of_seeds: (seeds,). `alike`: the same numbers draw the same seeds. Returns: (resamples,).
     """
@@ -87,7 +87,7 @@ def drawn_deviations(of_seeds: np.ndarray, resamples: int, *alike: int) -> np.nd
 
 
 def _widening(seeds: int) -> float:
-    """What makes resamples of so few seeds deviate as Student's t says their mean does.
+    """Return the factor by which resamples of few seeds deviate as Student's t predicts.
 
     The variance of drawn means lacks a factor of (S - 1) / S, and their percentiles are those of a
     normal distribution where t with S - 1 degrees of freedom has longer tails. How often intervals
@@ -100,7 +100,7 @@ def _widening(seeds: int) -> float:
 
 
 def _draw_counts(random: np.random.Generator, resamples: int, length: int) -> np.ndarray:
-    """How often each of `length` things is drawn: (resamples, length) float64."""
+    """Return how often each of `length` items is drawn: (resamples, length) float64."""
     # Counting draws is quicker than drawing the counts (Generator.multinomial).
     places = random.integers(0, length, (resamples, length))
     places += np.arange(resamples)[:, None] * length

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from declip_pipeline.evaluation.table import Estimate, Table
+from declip_pipeline.evaluation.cells import Estimate
+from declip_pipeline.evaluation.table import Table
 from declip_pipeline.reports.matrix import MISSING, interval_text
 
 Published = Mapping[str, Mapping[str, float]]

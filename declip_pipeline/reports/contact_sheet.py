@@ -1,4 +1,4 @@
-"""Pictures, truths and predictions side by side on one sheet."""
+"""Images, truths and predictions side by side on one sheet."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,32 +11,36 @@ from PIL import Image
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
-from declip_pipeline.reports.overlay import check_picture_and_map, overlay
+from declip_pipeline.reports.overlay import check_image_and_map, overlay
 
 SheetRow = tuple[str, np.ndarray, np.ndarray, np.ndarray]
-"""Caption, picture (H, W, 3) uint8, truth (H, W) bool, prediction (H, W) float in [0, 1]."""
+"""Caption, image (H, W, 3) uint8, truth (H, W) bool, prediction (H, W) float in [0, 1]."""
 
-HEADINGS = ("picture", "truth", "prediction")
+HEADINGS = ("image", "truth", "prediction")
 CELL, GAP, CAPTION, HEAD, FOOT = 2.3, 0.1, 0.38, 0.36, 0.55  # inches
 LONGEST_SIDE = 512  # pixels; more than a cell shows
 OUTLINE = "#00e5ff"
 
 
 def draw_contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
-    """Draw rows of picture, truth and prediction as one PNG.
+    """Draw rows of image, truth and prediction as one PNG.
 
-    The prediction is heat over the picture on a fixed scale from 0 to 1, with the outline of
-    what is called fake (greater than 0.5). Pictures of any size are fitted into equal cells.
+    The prediction is heat over the image on a fixed scale from 0 to 1; values above 0.5 are
+    outlined. Images of any size are fitted into equal cells.
 
-    rows: (caption, picture (H, W, 3) uint8, truth (H, W) bool with True = fake, prediction (H, W)
-    floating point in [0, 1]), drawn from top to bottom.
-    Raises: InputError when there is no row, or shapes, dtypes or values of a row do not fit.
+    Args:
+        rows: Caption, image (H, W, 3) uint8, truth (H, W) bool with True = fake, and prediction
+            (H, W) floating point in [0, 1], drawn from top to bottom.
+        path: The PNG file.
+
+    Raises:
+        InputError: There is no row, or shapes, dtypes or values of a row do not fit.
     """
     if not rows:
         raise InputError("a contact sheet of no rows; expected at least one")
     for row in rows:
         _check_row(*row)
-    # A wide picture's row is as low as the picture, so that no row has bands of nothing.
+    # A wide image's row is as low as the image, so that no row has empty bands.
     heights = [CELL * min(1.0, row[2].shape[0] / row[2].shape[1]) for row in rows]
     width = 3 * CELL + 2 * GAP
     height = HEAD + sum(heights) + len(rows) * CAPTION + FOOT
@@ -66,18 +70,18 @@ def draw_contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
 
 
 def _draw_row(
-    cells: Sequence[Axes], picture: np.ndarray, truth: np.ndarray, prediction: np.ndarray
+    cells: Sequence[Axes], image: np.ndarray, truth: np.ndarray, prediction: np.ndarray
 ) -> None:
-    _show(cells[0], picture)
+    _show(cells[0], image)
     _show(cells[1], np.repeat(truth[..., None], 3, axis=2).astype(np.uint8) * 255)
-    _show(cells[2], overlay(picture, prediction))
+    _show(cells[2], overlay(image, prediction))
     # contour needs two rows and columns, and warns where there is no line to draw.
     if min(prediction.shape) > 1 and prediction.min() <= 0.5 < prediction.max():
         cells[2].contour(prediction, levels=[0.5], colors=[OUTLINE], linewidths=1.2)
 
 
-def _show(axes: Axes, picture: np.ndarray) -> None:
-    axes.imshow(picture, interpolation="antialiased")
+def _show(axes: Axes, image: np.ndarray) -> None:
+    axes.imshow(image, interpolation="antialiased")
     axes.set(xticks=[], yticks=[])
     # A hairline keeps an all-black or all-white truth apart from the page.
     for spine in axes.spines.values():
@@ -85,7 +89,7 @@ def _show(axes: Axes, picture: np.ndarray) -> None:
 
 
 def _add_scale(figure: Figure, width: float, height: float) -> None:
-    """The heat as it looks over mid-grey, from 0 to 1, below the predictions."""
+    """Add the scale of the heat, from 0 to 1 over mid-grey, below the predictions."""
     left = 2 * (CELL + GAP)
     axes = figure.add_axes((left / width, 0.26 / height, CELL / width, 0.12 / height))
     ramp = np.tile(np.linspace(0, 1, 256), (8, 1))
@@ -103,27 +107,25 @@ def _add_scale(figure: Figure, width: float, height: float) -> None:
 
 
 def _shrink(
-    picture: np.ndarray, truth: np.ndarray, prediction: np.ndarray
+    image: np.ndarray, truth: np.ndarray, prediction: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """All three no larger than a cell can show, so that a sheet of large pictures stays small."""
+    """Return all three scaled down to what a cell can show, so that the sheet stays small."""
     height, width = truth.shape
     scale = LONGEST_SIDE / max(height, width)
     if scale >= 1:
-        return picture, truth, prediction
+        return image, truth, prediction
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     area = Image.Resampling.BOX
     return (
-        np.asarray(Image.fromarray(picture).resize(size, area)),
+        np.asarray(Image.fromarray(image).resize(size, area)),
         np.asarray(Image.fromarray(truth).resize(size, Image.Resampling.NEAREST)),
         np.asarray(Image.fromarray(prediction.astype(np.float32)).resize(size, area)).clip(0, 1),
     )
 
 
-def _check_row(
-    caption: str, picture: np.ndarray, truth: np.ndarray, prediction: np.ndarray
-) -> None:
+def _check_row(caption: str, image: np.ndarray, truth: np.ndarray, prediction: np.ndarray) -> None:
     try:
-        check_picture_and_map(picture, prediction)
+        check_image_and_map(image, prediction)
     except InputError as error:
         raise InputError(f"row {caption!r}: {error}") from error
     if truth.dtype != np.bool_ or truth.shape != prediction.shape:

@@ -1,4 +1,4 @@
-"""The demo's report: one Markdown page with its tables, pictures, times and commands."""
+"""Report of the demo: one Markdown page with its tables, images, times and commands."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -46,7 +46,7 @@ def write_demo_report(
         + f"\n{matrix_summary(matrix, row_names, column_names, intervals=mean_intervals)}. "
         "ID (bold): tested on a generator it was trained on; OOD: on another.",
         "## IoU over layers, percent\n\n" + _layer_table(layer_names, layer_series),
-        "## Pictures\n\n" + "\n\n".join(_image(c, file, path) for c, file in images.items()),
+        "## Images\n\n" + "\n\n".join(_image(c, file, path) for c, file in images.items()),
         "## Times\n\n" + _timing_table(timings),
         "## Commands\n\n```sh\n" + "\n".join(commands) + "\n```",
     ]

@@ -13,7 +13,7 @@ DOTS_PER_INCH = 150
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure of `width` x `height` inches that draws with Agg."""
+    """Return an empty white figure of `width` x `height` inches that draws with Agg."""
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     return figure

@@ -11,7 +11,7 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.reports.figure_file import new_figure, save_figure
 from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
 
-# Okabe and Ito's colours, told apart by colour-blind readers; the markers tell them apart in grey.
+# Okabe and Ito's colours, for colour-blind readers; the markers differ in grey, too.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 

@@ -1,4 +1,4 @@
-"""The train x test matrix: its ID and OOD means, and the matrix as a table."""
+"""Train x test matrix: its ID and OOD means, and the matrix as a table."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ Column = str | tuple[str, ...]
 def checked_matrix(
     values: np.ndarray, rows: Sequence[str], columns: Sequence[Column]
 ) -> np.ndarray:
-    """`values` as float64 (R, C). Raises: InputError when the names do not fit its shape."""
+    """Return `values` as float64 (R, C). Raises `InputError` when the names do not fit."""
     matrix = np.asarray(values, dtype=np.float64)
     if matrix.shape != (len(rows), len(columns)) or matrix.size == 0:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The train x test matrix as a heat map."""
+"""Train x test matrix as a heat map."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,7 +47,7 @@ def draw_matrix(
     )
 
     heat = colormaps[HEAT].with_extremes(bad=MISSING_FILL)
-    picture = axes.imshow(np.ma.masked_invalid(matrix), cmap=heat, vmin=0, vmax=100, aspect="auto")
+    image = axes.imshow(np.ma.masked_invalid(matrix), cmap=heat, vmin=0, vmax=100, aspect="auto")
     same = in_domain(row_names, column_names, domain)
     for row, column in np.ndindex(matrix.shape):
         value, corner = matrix[row, column], (column - 0.5, row - 0.5)
@@ -92,7 +92,7 @@ def draw_matrix(
 
     bar_left = (1.4 + CELL * n_columns + 0.25) / width
     bar = figure.add_axes((bar_left, 0.7 / height, 0.14 / width, CELL * n_rows / height))
-    figure.colorbar(picture, cax=bar, ticks=range(0, 101, 25))
+    figure.colorbar(image, cax=bar, ticks=range(0, 101, 25))
     bar.tick_params(length=0, labelsize=9, labelcolor=QUIET_INK)
     bar.spines[:].set_visible(False)
     bar.set_ylabel("percent", fontsize=9, color=QUIET_INK)

@@ -1,4 +1,4 @@
-"""The axes of figures in percent: one scale and one look for all of them."""
+"""Axes of figures in percent, all with one scale and one look."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What a prediction leaves on disk: mask, float map, overlay, and a row of a table."""
+"""Files of a prediction: mask, float map, overlay, and a row of a table."""
 
 import csv
 import io
@@ -15,8 +15,20 @@ from declip_pipeline.reports.overlay import overlay
 
 @dataclass(frozen=True)
 class Prediction:
-    """A row of predictions.csv; `score` (of the picture, 0 to 1), `fake_share` (share of pixels
-    above the threshold) and the files are empty for a picture that failed, `reason` for others."""
+    """Row of predictions.csv.
+
+    Args:
+        image: Path of the image.
+        status: "ok" or "failed"; a failed image has nothing but a `reason`, others have none.
+        height: In pixels.
+        width: In pixels.
+        score: Probability that the image is fake, in [0, 1].
+        fake_share: Share of the pixels above the threshold, in [0, 1].
+        mask: File, relative to the folder of predictions, as are `map` and `overlay`.
+        map: See `mask`.
+        overlay: See `mask`.
+        reason: Why the image could not be used.
+    """
 
     image: str
     status: str
@@ -31,7 +43,7 @@ class Prediction:
 
 
 def files_of(name: str) -> dict[str, str]:
-    """The files of the prediction called `name`, relative to its folder, by kind."""
+    """Return the files of the prediction called `name`, relative to its folder, by kind."""
     return {
         "mask": f"{name}_mask.png",
         "map": f"{name}_map.npz",
@@ -42,17 +54,25 @@ def files_of(name: str) -> dict[str, str]:
 def write_prediction(
     out: Path,
     name: str,
-    image: str,
-    picture: np.ndarray,
+    file: str,
+    image: np.ndarray,
     heat_map: np.ndarray,
     score: float,
     threshold: float,
 ) -> Prediction:
-    """Write NAME_mask.png, NAME_map.npz and NAME_overlay.png below `out`; returns the table's row.
+    """Write NAME_mask.png, NAME_map.npz and NAME_overlay.png below `out`; return the table's row.
 
-    `picture` HWC uint8 RGB, `heat_map` HW float32 in [0, 1]. The mask is 8-bit grey at the
-    picture's size, 255 where the map is above `threshold`. The .npz has `map` (HW float32),
-    `score` and `imgsize` (height, width).
+    The mask is 8-bit grey at the image's size, 255 where the map is above `threshold`. The .npz
+    has `map` (HW float32), `score` and `imgsize` (height, width).
+
+    Args:
+        out: Folder of predictions.
+        name: Name of the prediction.
+        file: Path of the image, for the table.
+        image: HWC uint8 RGB.
+        heat_map: HW float32 in [0, 1].
+        score: Probability that the image is fake, in [0, 1].
+        threshold: Pixels above it are fake.
     """
     fake = heat_map > threshold
     files = files_of(name)
@@ -60,13 +80,13 @@ def write_prediction(
     write_with(out / files["mask"], mask.save)
     write_with(
         out / files["map"],
-        lambda file: np.savez_compressed(
-            file, map=heat_map, score=score, imgsize=np.asarray(heat_map.shape)
+        lambda target: np.savez_compressed(
+            target, map=heat_map, score=score, imgsize=np.asarray(heat_map.shape)
         ),
     )
-    write_with(out / files["overlay"], Image.fromarray(overlay(picture, heat_map)).save)
+    write_with(out / files["overlay"], Image.fromarray(overlay(image, heat_map)).save)
     return Prediction(
-        image=image,
+        image=file,
         status="ok",
         height=heat_map.shape[0],
         width=heat_map.shape[1],
@@ -77,7 +97,7 @@ def write_prediction(
 
 
 def write_prediction_table(path: Path, predictions: Sequence[Prediction]) -> None:
-    """Write the rows as CSV, whole or not at all."""
+    """Write the rows as CSV; an interrupted write leaves no file."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Prediction)])
     writer.writeheader()

@@ -1,4 +1,4 @@
-"""A folder of predictions: gone on with where it stopped, replaced without touching other files."""
+"""Folder of predictions: resumed where it stopped, replaced without touching other files."""
 
 import json
 from collections.abc import Mapping
@@ -25,35 +25,41 @@ _WAYS_OUT = "pass `overwrite=True` to replace them, or name another folder with 
 
 
 class PredictionFolder:
-    """The results of a decoder on pictures, by name.
+    """Results of a decoder on images, by name.
 
-    The first line of `predictions.jsonl` says how the predictions are made; every picture has a
-    line before its files are written, and one after. So a second run knows what is done, and
-    which files are predictions.
+    The first line of `predictions.jsonl` says how the predictions are made; every image has a
+    line before its files are written, and one after. So a second run knows which images are
+    predicted, and which files are predictions.
     """
 
     def __init__(
         self,
         path: Path,
         made_with: Mapping[str, Any],
-        pictures: Mapping[str, Path],
+        images: Mapping[str, Path],
         *,
         overwrite: bool = False,
     ) -> None:
-        """Look at what is in the folder; nothing is changed before `start`.
+        """Read the state of the folder; nothing is changed before `start`.
 
-        `made_with` (plain JSON) is what predictions must share to stand in one folder. `pictures`
-        are the files to predict, by name. Raises `OutputExistsError` when the folder holds what is
-        not a prediction, or, unless `overwrite`, predictions made otherwise or of other pictures.
+        Args:
+            path: The folder.
+            made_with: Plain JSON values that all predictions of a folder share.
+            images: Files to predict, by name.
+            overwrite: Replace predictions made with other values or of other images.
+
+        Raises:
+            OutputExistsError: The folder holds other files than predictions, or, unless
+                `overwrite`, predictions made with other values or of other images.
         """
         self.path = path
-        self.pictures = dict(pictures)
+        self.images = dict(images)
         self.done: dict[str, Prediction] = {}
         self._header = {_MARK: 1, "made_with": dict(made_with)}
         self._to_remove: set[str] = set()
         self._kept: list[dict[str, Any]] = []
-        # Told beforehand: a picture that changes while it is decoded is predicted again next time.
-        self._stamps = {name: _stamp(file) for name, file in self.pictures.items()}
+        # Taken first: an image that changes while it is decoded is predicted again next time.
+        self._stamps = {name: _stamp(file) for name, file in self.images.items()}
         lines = self._ledger()
         listed = {line["name"] for line in lines[1:]}
         self._refuse_foreign_files(listed)
@@ -64,11 +70,11 @@ class PredictionFolder:
 
     @property
     def table(self) -> Path:
-        """The table of all predictions."""
+        """Path of the table of all predictions."""
         return self.path / TABLE
 
     def start(self) -> None:
-        """Make the folder fit to be written to: what is to be replaced is removed."""
+        """Prepare the folder for writing: remove the predictions that are to be replaced."""
         for name in sorted(self._to_remove):
             for file in files_of(name).values():
                 (self.path / file).unlink(missing_ok=True)
@@ -78,13 +84,13 @@ class PredictionFolder:
         write_text(self.path / LEDGER, "".join(lines))
 
     def add(
-        self, name: str, picture: np.ndarray, heat_map: np.ndarray, score: float, threshold: float
+        self, name: str, image: np.ndarray, heat_map: np.ndarray, score: float, threshold: float
     ) -> Prediction:
-        """Write a picture's files, as `write_prediction` does, and note that it is done."""
-        image = self.pictures[name]
-        about = {"name": name, "image": str(image.absolute())}
+        """Write an image's files, as `write_prediction` does, and note that it is done."""
+        file = self.images[name]
+        about = {"name": name, "image": str(file.absolute())}
         self._note(about)
-        row = write_prediction(self.path, name, str(image), picture, heat_map, score, threshold)
+        row = write_prediction(self.path, name, str(file), image, heat_map, score, threshold)
         self._note({**about, "stamp": self._stamps[name], "row": asdict(row)})
         return row
 
@@ -104,10 +110,10 @@ class PredictionFolder:
             )
         for line in lines[1:]:
             name = line["name"]
-            image = self.pictures.get(name)
+            image = self.images.get(name)
             if image is None or str(image.absolute()) != line["image"]:
                 raise OutputExistsError(
-                    f"{self.path} holds predictions of other pictures, such as {line['image']}; "
+                    f"{self.path} holds predictions of other images, such as {line['image']}; "
                     f"{_WAYS_OUT}"
                 )
             files = [self.path / file for file in files_of(name).values()]
@@ -119,23 +125,23 @@ class PredictionFolder:
         self._kept = lines[1:]
 
     def _refuse_foreign_files(self, listed: set[str]) -> None:
-        for name in self.pictures.keys() - listed:
+        for name in self.images.keys() - listed:
             for file in files_of(name).values():
                 if (self.path / file).exists():
                     raise OutputExistsError(
                         f"{self.path / file} is in the way and no earlier prediction; "
-                        "move it, or name another folder with -o"
+                        "move it, or name another folder with `out`"
                     )
 
     def _ledger(self) -> list[dict[str, Any]]:
-        """The ledger's lines; none where the folder is empty or not there."""
+        """Return the ledger's lines; none where the folder is empty or absent."""
         if not self.path.is_dir() or not any(self.path.iterdir()):
             return []
         path = self.path / LEDGER
         if not path.is_file():
             raise OutputExistsError(
                 f"{self.path} exists, is not empty and holds no predictions; "
-                "name another folder with -o"
+                "name another folder with `out`"
             )
         # The end of the last line is missing where a run was killed while writing it.
         texts = path.read_bytes().split(b"\n")[:-1]
@@ -146,19 +152,19 @@ class PredictionFolder:
             whole = False
         if not whole:
             raise OutputExistsError(
-                f"{path} is damaged or of another program; name another folder with -o"
+                f"{path} is damaged or of another program; name another folder with `out`"
             )
         return lines
 
 
 def _is_inside(name: str) -> bool:
-    """Whether the files of a name lie in the folder itself: nothing else is ever removed."""
+    """Return whether the files of a name lie in the folder itself: no others are removed."""
     place = PurePosixPath(name)
     return not place.is_absolute() and ".." not in place.parts
 
 
 def _stamp(file: Path) -> list[int] | None:
-    """What changes when a file does; None where it cannot be told."""
+    """Return size and modification time of a file; None where they cannot be read."""
     try:
         status = file.stat()
     except OSError:

@@ -1,4 +1,4 @@
-"""IoU against the strength of what was done to the pictures, a panel for each kind of it."""
+"""Figure of IoU by the strength of a change to the images, a panel for each kind of change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from declip_pipeline.reports.percent_axes import style_percent_axes
 PANEL, GAP, LEFT, HEIGHT = 2.7, 0.3, 0.7, 4.2
 
 Point = tuple[float, float, float]
-"""IoU in percent and both ends of its interval; NaN for what there is not."""
+"""IoU in percent and both ends of its interval; NaN for a missing one."""
 
 
 @dataclass(frozen=True)

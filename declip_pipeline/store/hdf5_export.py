@@ -48,7 +48,9 @@ def export_store(
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a file, name one such as {path}.h5")
     if path.exists() and not overwrite:
-        raise OutputExistsError(f"{path} exists; pass --overwrite to replace it, or name another")
+        raise OutputExistsError(
+            f"{path} exists; pass `overwrite=True` to replace it, or name another"
+        )
     _require_space(store, path)
     records = read_records(store)
     try:

@@ -93,7 +93,7 @@ def _put_records(storage: Storage, records: Mapping[str, bytes]) -> None:
     with storage.exclusively():
         found = storage.sizes()
         if found and fmt.MANIFEST not in found:
-            raise StoreError(f"{storage.location} holds other files; name another --cache")
+            raise StoreError(f"{storage.location} holds other files; name another `cache`")
         for key in sorted(keys, key=lambda key: (key != fmt.MANIFEST, key == fmt.GROUP, key)):
             if not storage.create(key, records[key]) and storage.read(key) != records[key]:
                 raise StoreError(

@@ -100,12 +100,13 @@ def parse_header(group: bytes | None, location: str) -> StoreHeader:
                 raise ValueError(f"{name} has the shape {shape.to_json()}")
     except (KeyError, TypeError, ValueError) as error:
         raise StoreError(
-            f"{location}: its attributes are damaged ({error!r}); extract it again with --overwrite"
+            f"{location}: its attributes are damaged ({error!r}); extract it again with "
+            "`overwrite=True`"
         ) from error
     if edited:
         raise StoreError(
             f"{location}: its identity was edited (its SHA-256 differs); "
-            "extract it again with --overwrite"
+            "extract it again with `overwrite=True`"
         )
     return header
 

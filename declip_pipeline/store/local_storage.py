@@ -14,7 +14,7 @@ from threading import Lock
 import numpy as np
 
 from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.store.storage import Storage, lacking
+from declip_pipeline.store.storage import Prepared, Storage, lacking
 
 OPEN_FILES = 128
 _MOST_PIECES = 512  # the kernel takes 1024
@@ -36,14 +36,14 @@ class LocalStorage(Storage):
         self._files_lock = Lock()
 
     def read(self, key: str) -> bytes | None:
-        with self._errors("read", key):
+        with self.errors("read", key):
             try:
                 return (self.folder / key).read_bytes()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return None
 
     def read_tail(self, key: str, length: int) -> bytes | None:
-        with self._errors("read", key):
+        with self.errors("read", key):
             file = self._open(key)
             if file is None:
                 return None
@@ -58,31 +58,57 @@ class LocalStorage(Storage):
         except OSError as error:
             raise self._error(error, "read", key) from error
 
-    def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> None:
-        with self._errors("write", key), self._partial(key, pieces) as partial:
-            partial.replace(self.folder / key)
+    def prepare(self, key: str, pieces: Sequence[bytes | memoryview]) -> "_Partial":
+        place = self.folder / key
+        path = place.with_name(f".{place.name}.{secrets.token_hex(6)}{PARTIAL}")
+        prepared = _Partial(self, key, path)
+        with self.errors("write", key):
+            _make_folder(place.parent)
+            try:
+                with path.open("wb", buffering=0) as file:
+                    _write_pieces(file.fileno(), pieces)
+                    os.fsync(file.fileno())
+            except BaseException:
+                prepared.discard()
+                raise
+        return prepared
+
+    def flush(self, key: str) -> None:
+        with self.errors("write", key):
+            _flush_folder((self.folder / key).parent)
 
     def create(self, key: str, data: bytes) -> bool:
-        with self._errors("write", key), self._partial(key, [data]) as partial:
-            try:
-                # Unlike a rename, a link fails when the name is taken.
-                (self.folder / key).hardlink_to(partial)
-            except FileExistsError:
-                return False
-            except OSError as error:
-                if error.errno not in _NO_LINKS:
-                    raise
-                if (self.folder / key).exists():
+        prepared = self.prepare(key, [data])
+        try:
+            with self.errors("write", key):
+                if not self._take_name(key, prepared.path):
                     return False
-                partial.replace(self.folder / key)
+            self.flush(key)
             return True
+        finally:
+            prepared.discard()
+
+    def _take_name(self, key: str, partial: Path) -> bool:
+        """Put a file at `key` unless something is there; says whether it was put."""
+        try:
+            # Unlike a rename, a link fails when the name is taken.
+            (self.folder / key).hardlink_to(partial)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if (self.folder / key).exists():
+                return False
+            partial.replace(self.folder / key)
+        return True
 
     def link(self, key: str, source: Storage, source_key: str) -> None:
         if isinstance(source, LocalStorage):
             target = self.folder / key
             if target == source.folder / source_key:
                 return
-            with self._errors("write", key):
+            with self.errors("write", key):
                 _make_folder(target.parent)
                 target.unlink(missing_ok=True)
                 try:
@@ -98,12 +124,12 @@ class LocalStorage(Storage):
         self.copy(key, source, source_key)
 
     def exists(self, key: str) -> bool:
-        with self._errors("read", key):
+        with self.errors("read", key):
             return (self.folder / key).is_file()
 
     def sizes(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        with self._errors("list", ""):
+        with self.errors("list", ""):
             for folder, _, names in os.walk(self.folder, onerror=_unless_gone):
                 for name in names:
                     file = Path(folder, name)
@@ -114,17 +140,17 @@ class LocalStorage(Storage):
         return dict(sorted(found.items()))
 
     def folders(self) -> list[str]:
-        with self._errors("list", ""):
+        with self.errors("list", ""):
             if not self.folder.is_dir():
                 return []
             return sorted(place.name for place in self.folder.iterdir() if place.is_dir())
 
     def delete(self, key: str) -> None:
-        with self._errors("remove", key):
+        with self.errors("remove", key):
             (self.folder / key).unlink(missing_ok=True)
 
     def delete_all(self) -> None:
-        with self._errors("remove", ""):
+        with self.errors("remove", ""):
             if self.folder.exists():
                 # Files right in the folder say what it is: they go last.
                 for name in self.folders():
@@ -132,13 +158,13 @@ class LocalStorage(Storage):
                 shutil.rmtree(self.folder)
 
     def remove_leftovers(self) -> None:
-        with self._errors("remove", ""):
+        with self.errors("remove", ""):
             for file in list(self.folder.rglob(f".*{PARTIAL}")):
                 file.unlink(missing_ok=True)
                 _flush_folder(file.parent)
 
     def free_bytes(self) -> int:
-        with self._errors("ask for free space at", ""):
+        with self.errors("ask for free space at", ""):
             place = self.folder.absolute()
             while not place.exists():
                 place = place.parent
@@ -150,7 +176,7 @@ class LocalStorage(Storage):
 
         On network file systems a file's lock holds between machines, a folder's does not.
         """
-        with self._errors("lock", key):
+        with self.errors("lock", key):
             # With a key there was a folder: one that has gone is not to be made again, empty.
             if not key:
                 _make_folder(self.folder)
@@ -179,22 +205,8 @@ class LocalStorage(Storage):
             return file
 
     @contextmanager
-    def _partial(self, key: str, pieces: Sequence[bytes | memoryview]) -> Iterator[Path]:
-        """A file with all pieces, on the disk, beside the place of `key`; the caller moves it."""
-        place = self.folder / key
-        partial = place.with_name(f".{place.name}.{secrets.token_hex(6)}{PARTIAL}")
-        _make_folder(place.parent)
-        try:
-            with partial.open("wb", buffering=0) as file:
-                _write_pieces(file.fileno(), pieces)
-                os.fsync(file.fileno())
-            yield partial
-            _flush_folder(place.parent)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    @contextmanager
-    def _errors(self, action: str, key: str) -> Iterator[None]:
+    def errors(self, action: str, key: str) -> Iterator[None]:
+        """Turn errors of the system into those of the library."""
         try:
             yield
         except OSError as error:
@@ -226,6 +238,22 @@ class LocalStorage(Storage):
 
 # A file system without hard links, one that is not the source's, or a file with too many.
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EXDEV, errno.EMLINK, errno.ENOSYS)
+
+
+class _Partial(Prepared):
+    """A file with all bytes, on the disk, beside the place of its key."""
+
+    def __init__(self, storage: LocalStorage, key: str, path: Path) -> None:
+        self.key, self.path = key, path
+        self._storage = storage
+
+    def place(self) -> None:
+        with self._storage.errors("write", self.key):
+            self.path.replace(self._storage.folder / self.key)
+
+    def discard(self) -> None:
+        with self._storage.errors("remove", self.key):
+            self.path.unlink(missing_ok=True)
 
 
 class _OpenFile:

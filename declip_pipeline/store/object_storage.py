@@ -11,7 +11,7 @@ from obstore.store import S3Store
 
 from declip_pipeline.store.bucket_client import AT_FIRST, LATER, SCHEME, bucket_client, parse_url
 from declip_pipeline.store.bucket_errors import bucket_error, is_beyond_end, is_without_bucket
-from declip_pipeline.store.storage import Storage, lacking
+from declip_pipeline.store.storage import Prepared, Storage, lacking
 
 # Beyond this, an object goes up in parts, several at once.
 MULTIPART_BYTES = 16 * 2**20
@@ -81,14 +81,20 @@ class ObjectStorage(Storage):
             data = data[len(buffer) :]
         return True
 
-    def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> None:
-        whole = b"".join(pieces)
+    def prepare(self, key: str, pieces: Sequence[bytes | memoryview]) -> "_Whole":
+        return _Whole(self, key, b"".join(pieces))
+
+    def flush(self, key: str) -> None:
+        """An object that can be seen is durable."""
+
+    def put(self, key: str, data: bytes) -> None:
+        """Put the bytes at `key`, in several parts at once where they are many."""
         with self._errors("write", key):
             obstore.put(
                 self._bucket,
                 self._path(key),
-                whole,
-                use_multipart=len(whole) > MULTIPART_BYTES,
+                data,
+                use_multipart=len(data) > MULTIPART_BYTES,
                 max_concurrency=PARTS_AT_ONCE,
             )
 
@@ -174,3 +180,17 @@ class ObjectStorage(Storage):
             # Not "from error": a server's answer to a refused key may hold that key.
             raise bucket_error(error, action, place) from None
         self._has_answered = True
+
+
+class _Whole(Prepared):
+    """All bytes of an object, to be sent when they are placed: a bucket can rename nothing."""
+
+    def __init__(self, storage: ObjectStorage, key: str, data: bytes) -> None:
+        self.key = key
+        self._storage, self._data = storage, data
+
+    def place(self) -> None:
+        self._storage.put(self.key, self._data)
+
+    def discard(self) -> None:
+        """The bytes go with this."""

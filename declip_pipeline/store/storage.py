@@ -13,6 +13,20 @@ from declip_pipeline.errors import InputError, StoreError
 URL_MARK = "://"
 
 
+class Prepared(ABC):
+    """Bytes of a key to come: all written, and not yet to be seen."""
+
+    key: str
+
+    @abstractmethod
+    def place(self) -> None:
+        """Put the bytes at the key at once; what was there is replaced."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Clean up. Bytes that were placed stay."""
+
+
 class Storage(ABC):
     """Keys to bytes below one place.
 
@@ -40,8 +54,21 @@ class Storage(ABC):
         """
 
     @abstractmethod
+    def prepare(self, key: str, pieces: Sequence[bytes | memoryview]) -> Prepared:
+        """Write the pieces, one after another, so that placing them at `key` takes little time."""
+
+    @abstractmethod
+    def flush(self, key: str) -> None:
+        """Make durable that something was placed at `key`."""
+
     def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> None:
         """Put the pieces, one after another, at `key`; what was there is replaced at once."""
+        prepared = self.prepare(key, pieces)
+        try:
+            prepared.place()
+            self.flush(key)
+        finally:
+            prepared.discard()
 
     @abstractmethod
     def create(self, key: str, data: bytes) -> bool:

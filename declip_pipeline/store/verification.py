@@ -69,7 +69,9 @@ def verify_store(
         store.found.samples = parse_manifest(manifest, header, recorded.get(fmt.MANIFEST))
         store.manifest_sha256 = sha256_of_bytes(manifest or b"")
     except DamagedRecordError as error:
-        remedy = "without it nothing else can be told, extract the store again with --overwrite"
+        remedy = (
+            "without it nothing else can be told, extract the store again with `overwrite=True`"
+        )
         store.found.add(f"{error}; {remedy}", fmt.MANIFEST, is_repairable=False)
         return store.verification({})
     layout = check_metadata(storage, header, store.found.samples, recorded)

@@ -16,8 +16,8 @@ from declip_pipeline.files import canonical_json, sha256_of_bytes, sha256_of_jso
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import StoreIdentity
-from declip_pipeline.store.shards import EncodedShard, encode_shard, is_finite
-from declip_pipeline.store.storage import Storage, storage_at
+from declip_pipeline.store.shards import encode_shard, is_finite
+from declip_pipeline.store.storage import Prepared, Storage, storage_at
 
 # Files of one shard being encoded or written at once: enough to keep a disk busy while it flushes.
 WRITING_THREADS = 4
@@ -91,7 +91,7 @@ class StoreWriter:
                 self._begin(header, samples)
         self._open()
         if self.header.identity.sha256 != identity.sha256:
-            raise StoreError(f"{location} holds another store; pass --overwrite to replace it")
+            raise StoreError(f"{location} holds another store; pass `overwrite=True` to replace it")
 
     @classmethod
     def reopen(cls, location: str) -> "StoreWriter":
@@ -167,8 +167,8 @@ class StoreWriter:
             pictures = sum(len(self.shard_rows(shard)) for shard in shards)
             raise StorageFullError(
                 f"the store needs {needed / 1e6:,.0f} MB for {pictures} pictures, "
-                f"{free / 1e6:,.0f} MB are free at {self.location}; choose fewer --layers, "
-                "a smaller --dtype, another --cache, or free some space"
+                f"{free / 1e6:,.0f} MB are free at {self.location}; choose fewer `layers`, "
+                "a smaller `dtype`, another `cache`, or free some space"
             )
 
     def write_shard(
@@ -198,49 +198,22 @@ class StoreWriter:
         if self.is_written(shard):
             return
         inside = [row - places.start for row in rows]
+        prepared: list[Prepared] = []
 
-        def encode(name: str) -> EncodedShard:
+        def prepare(name: str) -> tuple[str, ShardFile]:
             array, dtype = self.arrays[name], self.header.identity.dtype
             values = _finite(array, arrays[name], rows, dtype)
-            return encode_shard(array, self.header.rows_per_shard, inside, values)
+            encoded = encode_shard(array, self.header.rows_per_shard, inside, values)
+            key = array.shard_key(shard)
+            prepared.append(self.storage.prepare(key, encoded.pieces))
+            return key, ShardFile(sum(map(len, encoded.pieces)), encoded.blake3)
 
-        # Before the lock: while one shard waits for the disk, the next gets ready.
-        with ThreadPoolExecutor(WRITING_THREADS) as threads:
-            encoded = dict(zip(arrays, threads.map(encode, arrays), strict=True)) if rows else {}
-        self._commit(shard, encoded, stored, failures)
-
-    def _commit(
-        self,
-        shard: int,
-        encoded: Mapping[str, EncodedShard],
-        stored: Mapping[str, StoredShard],
-        failures: Mapping[int, str],
-    ) -> None:
-        """Put a shard's files in place, then its ledger entry, unless another writer was first."""
-        places = self.shard_rows(shard)
-        # Threads end before the lock does: what came later could replace another writer's file.
-        with (
-            self.storage.exclusively(fmt.MANIFEST),
-            ThreadPoolExecutor(WRITING_THREADS) as threads,
-        ):
-            if self.is_written(shard):
-                return
-            keys = {name: self.arrays[name].shard_key(shard) for name in encoded}
-            # Several at once, so that their flushes to the disk become few.
-            for written in [
-                threads.submit(self.storage.write, keys[name], file.pieces)
-                for name, file in encoded.items()
-            ]:
-                written.result()
-            files = {
-                keys[name]: ShardFile(sum(map(len, file.pieces)), file.blake3)
-                for name, file in encoded.items()
-            }
-            for name, source in stored.items():
-                key = self.arrays[name].shard_key(shard)
-                if (source.storage.location, source.key) != (self.location, key):
-                    self.storage.link(key, source.storage, source.key)
-                files[key] = source.file
+        try:
+            # Before the lock: writers of several shards keep the disk busy together.
+            with ThreadPoolExecutor(WRITING_THREADS) as threads:
+                files = dict(threads.map(prepare, arrays)) if rows else {}
+            linked = {self.arrays[name].shard_key(shard): source for name, source in stored.items()}
+            files |= {key: source.file for key, source in linked.items()}
             entry = {
                 "shard": shard,
                 "rows": [places.start, places.stop],
@@ -248,7 +221,31 @@ class StoreWriter:
                 "files": {key: asdict(file) for key, file in files.items()},
                 "failures": {str(row): reason for row, reason in failures.items()},
             }
-            self.storage.write(fmt.ledger_key(shard), [canonical_json(entry)])
+            self._commit(shard, prepared, linked, canonical_json(entry))
+        finally:
+            for one in prepared:
+                one.discard()
+
+    def _commit(
+        self,
+        shard: int,
+        prepared: Sequence[Prepared],
+        linked: Mapping[str, StoredShard],
+        ledger_entry: bytes,
+    ) -> None:
+        """Put a shard's files in place, then its ledger entry, unless another writer was first."""
+        with self.storage.exclusively(fmt.MANIFEST):
+            if self.is_written(shard):
+                return
+            # Threads end before the lock does: what came later could replace another writer's file.
+            with ThreadPoolExecutor(WRITING_THREADS) as threads:
+                list(threads.map(lambda one: one.place(), prepared))
+                # All after the last rename: a file system that keeps a journal writes it once.
+                list(threads.map(lambda one: self.storage.flush(one.key), prepared))
+            for key, source in linked.items():
+                if (source.storage.location, source.key) != (self.location, key):
+                    self.storage.link(key, source.storage, source.key)
+            self.storage.write(fmt.ledger_key(shard), [ledger_entry])
 
     def failures(self) -> dict[int, str]:
         """Rows that failed so far, with their reasons, as the ledger has them."""
@@ -348,6 +345,6 @@ def _finite(
         if not is_finite(array, value):
             raise StoreError(
                 f"{array.name} has a non-finite value in row {row} as {dtype}; "
-                "use --dtype float32 if it overflows, or check the weights"
+                'use `dtype="float32"` if it overflows, or check the weights'
             )
         yield value

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
-from declip_pipeline.evaluation.table import DOMAIN, DOMAINS, Table, matrices, two_way_tables
+from declip_pipeline.evaluation.table import Table, matrices, two_way_tables
 from declip_pipeline.sweeps.study_evaluation import DETECTION, StudyMetric
 
 MATRIX = (["generator"], ["train_on"])

@@ -75,7 +75,7 @@ class WorkerTraining:
             check,
             differing="it would compute in another precision",
             remedy="the workers' processors differ, they would compute in different precisions; "
-            "name one with --precision",
+            "name one with `precision`",
         )
         self._folders = {cell: Run(runs / name) for cell, name in zip(cells, names, strict=True)}
 
@@ -182,7 +182,7 @@ def _plan_runs(
                 f"the worker on {host} sees another store at {place}, {found[:12]} instead of "
                 f"{sha256[:12]}; keep stores on {SHARED_DISK}, or in a bucket"
             )
-    require_token(job.runs, token, "-o", SHARED_DISK)
+    require_token(job.runs, token, "`runs`", SHARED_DISK)
     trainer = _trainer(job)
     return [trainer.plan(cell).folder.path.name for cell in cells]
 

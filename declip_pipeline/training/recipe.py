@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-import torch
-
 from declip_pipeline.decoders.names import is_probe
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.files import sha256_of_file

@@ -186,7 +186,7 @@ class Run:
         self,
         backbone: "Backbone | Sequence[Backbone] | None" = None,
         *,
-        weights: str | Sequence[str] | None = None,
+        weights: str | Path | Sequence[str | Path] | None = None,
         device: str = "auto",
     ) -> "Predictor":
         """Join the decoder to the backbone of its features, for images of any size.
@@ -217,10 +217,11 @@ class Run:
         inputs = self.config()["inputs"]
         decoder, features = self.best_decoder()
         chosen = choose_device(device)
+        files = [weights] if isinstance(weights, str | Path) else weights or ()
         backbones = open_run_backbones(
             parts_of(features),
             inputs,
-            weights=[weights] if isinstance(weights, str) else weights or (),
+            weights=[str(one) for one in files],
             device=str(chosen),
             backbones=[backbone] if isinstance(backbone, Backbone) else backbone or (),
         )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stages.cache.ls import JsonOption
-from stages.options import Device, DeviceOption
+from stages.options import DeviceOption
 
 
 def compare(
@@ -16,16 +16,18 @@ def compare(
     ],
     second: Annotated[
         str,
-        typer.Argument(metavar="STORE_B", help="The same pictures and backbone, another dtype."),
+        typer.Argument(metavar="STORE_B", help="The same images and backbone, another dtype."),
     ],
     run: Annotated[
         list[Path] | None,
-        typer.Option(metavar="RUN", help="A run to judge on both stores' test split; repeatable."),
+        typer.Option(
+            metavar="RUN", help="A run to evaluate on both stores' test split; repeatable."
+        ),
     ] = None,
     images: Annotated[
-        int, typer.Option(min=1, help="Pictures to compare features of, drawn by a fixed seed.")
+        int, typer.Option(min=1, help="Images to compare features of, drawn by a fixed seed.")
     ] = 256,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Compare two stores layer by layer: size, reading speed, and the error of STORE_B.
@@ -33,13 +35,12 @@ def compare(
     The error is relative: the length of the difference over the length of the features. With --run,
     also the run's IoU (percent) on either store.
     """
-    import json
     from dataclasses import asdict
 
     from declip_pipeline.store.comparison import compare_layers
     from declip_pipeline.store.reader import Store
     from stages.cache.table import format_table
-    from stages.screen import progress, result
+    from stages.screen import json_result, progress, result
 
     stores = Store(first), Store(second)
     layers = []
@@ -49,10 +50,9 @@ def compare(
             layers.append(layer)
             tell(len(layers), total)
         tell(total, total)
-    judged = [_evaluated(path, stores, device.value) for path in run or []]
+    evaluated = [_evaluated(path, stores, device) for path in run or []]
     if as_json:
-        found = {"layers": [asdict(layer) for layer in layers], "runs": judged}
-        result(json.dumps(found, indent=2))
+        json_result({"layers": [asdict(layer) for layer in layers], "runs": evaluated})
         return
     dtypes = [store.identity.dtype for store in stores]
     rows = [
@@ -69,10 +69,10 @@ def compare(
     ]
     size, rate = [f"{d} kB/image" for d in dtypes], [f"{d} images/s" for d in dtypes]
     result(format_table(["layer", *size, "ratio", *rate, "error", "largest", "cosine"], rows))
-    if judged:
+    if evaluated:
         table = [
             [one["run"], f"{one['iou'][0]:.2f}", f"{one['iou'][1]:.2f}", f"{one['change']:+.2f}"]
-            for one in judged
+            for one in evaluated
         ]
         header = ["run", *(f"IoU on {dtype}" for dtype in dtypes), "change"]
         result(f"\n{format_table(header, table)}")

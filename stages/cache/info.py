@@ -18,13 +18,14 @@ def info(
     as_json: JsonOption = False,
 ) -> None:
     """Say what a store holds: identity, provenance, size of each array, samples and failures."""
-    import json
-
     from declip_pipeline.store.listing import describe_store
-    from stages.screen import result
+    from stages.screen import json_result, result
 
     details = describe_store(store)
-    result(json.dumps(_as_json(details), indent=2) if as_json else _as_text(details))
+    if as_json:
+        json_result(_as_json(details))
+    else:
+        result(_as_text(details))
 
 
 def _as_json(details: "StoreDetails") -> dict[str, object]:

@@ -14,15 +14,13 @@ def ls(
     as_json: JsonOption = False,
 ) -> None:
     """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
-    import json
-
     from declip_pipeline.store.listing import list_stores
     from stages.cache.table import format_table
-    from stages.screen import remark, result
+    from stages.screen import json_result, remark, result
 
     stores = list_stores(root)
     if as_json:
-        result(json.dumps([store.to_json() for store in stores], indent=2))
+        json_result([store.to_json() for store in stores])
         return
     if not stores:
         remark(f"no stores under {root}")

@@ -1,4 +1,4 @@
-"""`declip-pipe cache prune`: remove layers or pictures from a store, or all of it."""
+"""`declip-pipe cache prune`: remove layers or images from a store, or all of it."""
 
 from pathlib import Path
 from typing import Annotated

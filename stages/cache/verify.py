@@ -1,4 +1,4 @@
-"""`declip-pipe cache verify`: find what is wrong with a store, and mend it."""
+"""`declip-pipe cache verify`: find damage in a store, and repair it."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -8,10 +8,10 @@ import typer
 from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
-    Device,
     DeviceOption,
     WeightsOption,
 )
+from stages.texts import spelled
 
 if TYPE_CHECKING:
     from declip_pipeline.store.findings import Problem
@@ -49,7 +49,7 @@ def verify(
         ),
     ] = None,
     weights: WeightsOption = None,
-    device: DeviceOption = Device.auto,
+    device: DeviceOption = "auto",
 ) -> None:
     """Verify that a store is what was written, and name the layers and images that are not.
 
@@ -71,8 +71,8 @@ def verify(
     found = verified()
     for problem in found.problems:
         result(_line(problem))
-    mendable = sum(problem.is_repairable for problem in found.problems)
-    if mendable and repair:
+    repairable = sum(problem.is_repairable for problem in found.problems)
+    if repairable and repair:
         from declip_pipeline.compute import choose_device
         from declip_pipeline.extraction.repair import repair_store
 
@@ -82,15 +82,15 @@ def verify(
                 found.problems,
                 data_root=data,
                 weights=weights or (),
-                device=str(choose_device(device.value)),
+                device=str(choose_device(device)),
                 progress=tell,
             )
-        remark(f"repaired {_count(mendable)}; verifying again")
+        remark(f"repaired {_count(repairable)}; verifying again")
         found = verified()
         for problem in found.problems:
             result(f"remains: {_line(problem)}")
-    elif mendable:
-        remark(f"--repair mends {mendable} of {_count(len(found.problems))}")
+    elif repairable:
+        remark(f"--repair can repair {repairable} of {_count(len(found.problems))}")
     if found.problems:
         result(_count(len(found.problems)))
         raise typer.Exit(1)
@@ -109,7 +109,7 @@ def _line(problem: "Problem") -> str:
     images = ", ".join(problem.images[:NAMED_IMAGES])
     more = len(problem.images) - NAMED_IMAGES
     of_images = f" ({images}{f' and {more} more' if more > 0 else ''})" if images else ""
-    return f"{place}: {problem.what}{of_images}"
+    return f"{place}: {spelled(problem.what)}{of_images}"
 
 
 def _count(problems: int) -> str:

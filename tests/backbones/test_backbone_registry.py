@@ -54,7 +54,7 @@ def test_an_unknown_architecture_gets_the_nearest_names(arch: str, hint: str) ->
     message = str(caught.value)
     assert message.startswith(f"unknown architecture {arch!r}; ")
     assert hint in message
-    assert message.endswith("CLIP:from-file (OpenAI layout, with --weights)")
+    assert message.endswith("CLIP:from-file (OpenAI layout, with `weights`)")
 
 
 def test_weights_are_given_for_each_part_or_for_none() -> None:
@@ -64,5 +64,5 @@ def test_weights_are_given_for_each_part_or_for_none() -> None:
 
 
 def test_a_seed_in_the_name_and_other_weights_disagree() -> None:
-    with pytest.raises(InputError, match="asks for random weights, but --weights gives 'random:1'"):
+    with pytest.raises(InputError, match="asks for random weights, but `weights` gives 'random:1'"):
         open_backbone("CLIP:RN50[random:0]", weights=["random:1"])

@@ -51,6 +51,8 @@ def test_a_machine_that_cannot_compile_says_so_in_one_line():
     backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)], device="cpu").compile(
         broken
     )
-    with pytest.raises(DeclipError, match="cannot be compiled here: .*; leave out --compile") as at:
+    with pytest.raises(
+        DeclipError, match="cannot be compiled here: .*; leave out `compile=True`"
+    ) as at:
         backbone.features(pictures(1), ["layer0"])
     assert "\n" not in str(at.value)

@@ -70,7 +70,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     tensors["_conv_stem.weight"] = torch.zeros(16, 3, 3, 3)
     torch.save(tensors, tmp_path / "other.pth")
     message = (
-        r"_conv_stem.weight is 16x3x3x3 where .* conv_stem.weight of 32x3x3x3; leave --weights"
+        r"_conv_stem.weight is 16x3x3x3 where .* conv_stem.weight of 32x3x3x3; leave `weights`"
     )
     with pytest.raises(WeightsError, match=message):
         open_backbone("efficientnet-lite0", weights=[str(tmp_path / "other.pth")], device="cpu")

@@ -99,7 +99,7 @@ def test_weights_of_another_architecture_are_refused() -> None:
         message
     )
     assert "96 missing: transformer.resblocks.4.ln_1.weight 384" in message
-    assert message.endswith("give a file of open_clip:ViT-S-32-alt, or the --arch of this file")
+    assert message.endswith("give a file of open_clip:ViT-S-32-alt, or the `arch` of this file")
     assert "\n" not in message
 
 
@@ -124,17 +124,19 @@ def test_a_file_without_an_image_network_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("weights", [[], ["random:0"]])
 def test_from_file_needs_a_file(weights: list[str]) -> None:
-    with pytest.raises(WeightsError, match=r"reads the architecture off a file; give --weights"):
+    with pytest.raises(
+        WeightsError, match=r"reads the architecture off a file; give `weights=FILE`"
+    ):
         open_backbone("CLIP:from-file", weights=weights, device="cpu")
 
 
 def test_a_bare_architecture_needs_a_tag_or_weights() -> None:
     message = (
-        r"ViT-L-14 alone does not say which weights; give a tag \(ViT-L-14/openai, .*--weights"
+        r"ViT-L-14 alone does not say which weights; give a tag \(ViT-L-14/openai, .*`weights=FILE`"
     )
     with pytest.raises(WeightsError, match=message):
         open_backbone("ViT-L-14", device="cpu")
-    with pytest.raises(WeightsError, match=r"which weights; give --weights FILE"):
+    with pytest.raises(WeightsError, match=r"which weights; give `weights=FILE`"):
         open_backbone("ViT-S-32-alt", device="cpu")
 
 

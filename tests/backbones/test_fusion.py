@@ -77,7 +77,7 @@ def test_a_part_without_the_grid_is_refused() -> None:
 
 def test_parts_that_see_other_pictures_are_refused() -> None:
     message = (
-        r"timm:test_resnet\[random:0\] sees 160x160 pictures, "
+        r"timm:test_resnet\[random:0\] sees 160x160 images, "
         r"CLIP:from-file 224x224; the parts of a fusion must see the same"
     )
     with pytest.raises(InputError, match=message):

@@ -1,6 +1,6 @@
 """Parity with the published implementation, to 1e-5 absolute (`golden/README.md` of the project).
 
-The expected numbers were computed by the authors' code from the two weights files and pictures.
+The expected numbers were computed by the authors' code from the two weights files and images.
 """
 
 from pathlib import Path

@@ -52,10 +52,10 @@ def test_a_failed_download_names_the_model_and_the_ways_out_at_once(
     assert message.startswith(
         f"cannot download the weights of {name} (no answer from {constants.ENDPOINT}: "
     )
-    assert "--weights FILE (an OpenAI .pt, TorchScript archive or state dict" in message
+    assert "`weights=FILE` (an OpenAI .pt, TorchScript archive or state dict" in message
     assert "open_clip .safetensors or .bin" in message
     # Of a decoder's own backbone, another one is no way out.
-    assert "--arch" not in message
+    assert "`arch" not in message
     assert "\n" not in message
     assert capfd.readouterr() == ("", "")
     assert not caplog.records

@@ -48,6 +48,6 @@ def test_other_sides_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("weights", ["random:0", "xception.pth"])
 def test_weights_are_refused(weights: str) -> None:
-    message = f"weights '{weights}' for pixels:64, which is the picture itself and has none; leave"
+    message = f"weights '{weights}' for pixels:64, which is the image itself and has none; leave"
     with pytest.raises(InputError, match=message):
         open_backbone("pixels:64", weights=[weights], device="cpu")

@@ -41,7 +41,7 @@ def test_names_what_does_not_fit() -> None:
         "1 of another shape: 0.weight 4x3 instead of 2x3; "
         "4 missing: 0.bias 2, 1.bias 2, 1.running_mean 2, ...; "
         "4 unexpected: extra scalar, x1 1, x2 1, ...); "
-        "give a file of small, or the --arch of this file"
+        "give a file of small, or the `arch` of this file"
     )
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name])

@@ -104,7 +104,7 @@ def make_listed(top: Path) -> None:
         "real/10.png,Negative,train,",
     ]
     (top / "lists/all.CSV").write_text("\r\n".join(rows))
-    # A list beside the pictures, not above them.
+    # A list beside the images, not above them.
     (top / "lists/elsewhere").mkdir()
     aside = [["../tampered/9.tif", "../truth/9.png"], ["../real/9.png", "Negative"]]
     (top / "lists/elsewhere/some.json").write_text(json.dumps(aside))

@@ -78,9 +78,10 @@ def test_a_mask_missing_for_one_photograph_names_its_pictures(autosplice: Path) 
     with pytest.raises(InputError) as caught:
         read(autosplice)
     assert str(caught.value) == (
-        f"{autosplice} holds 3 pictures (Forged_JPEG75/9_0.jpg, Forged_JPEG90/9_0.jpg, "
-        "Forged_JPEG100/9_0.jpg) without a mask and 1 mask (Mask/8_mask.png) without a picture; "
-        "the mask of 71695_0.jpg is Mask/71695_mask.png, pass --allow-unpaired to leave these out"
+        f"{autosplice} holds 3 images (Forged_JPEG75/9_0.jpg, Forged_JPEG90/9_0.jpg, "
+        "Forged_JPEG100/9_0.jpg) without a mask and 1 mask (Mask/8_mask.png) without an image; "
+        "the mask of 71695_0.jpg is Mask/71695_mask.png, pass `allow_unpaired=True` to leave "
+        "these out"
     )
     dataset = read(autosplice, allow_unpaired=True)
     assert len(dataset.samples) == 8
@@ -92,5 +93,5 @@ def test_two_masks_of_one_photograph_and_no_pictures(autosplice: Path, tmp_path:
     with pytest.raises(InputError, match=r"^two masks share one name, Mask/9.png and Mask/9_mask"):
         read(autosplice)
     empty = touch(tmp_path / "empty", "Mask/readme.txt", "Forged_JPEG75/readme.txt")
-    with pytest.raises(InputError, match=f"^no pictures found under {empty}; expected the tree of"):
+    with pytest.raises(InputError, match=f"^no images found under {empty}; expected the tree of"):
         read(empty)

@@ -20,7 +20,7 @@ def write(path: Path, height: int, width: int, grey: int = 0) -> None:
 
 
 def dataset_of(root: Path, count: int, *, greys: list[int], fake_is_white: bool) -> Dataset:
-    """Fakes of 20x30 pixels with uniform masks, and one real picture."""
+    """Fakes of 20x30 pixels with uniform masks, and one real image."""
     samples = [Sample("real", "real.png", None, "all", "real", 0, "own")]
     write(root / "real.png", 40, 50)
     for number in range(count):
@@ -52,7 +52,7 @@ def test_a_mask_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None
         check_sizes(scan_dataset(dataset))
     assert str(caught.value) == (
         "images/1.png has 30x20 pixels and its mask masks/1.png 20x30 "
-        "(2 of 5 samples differ so); a mask must have the size of its picture, resize one of them"
+        "(2 of 5 samples differ so); a mask must have the size of its image, resize one of them"
     )
 
 
@@ -60,7 +60,7 @@ def test_an_unreadable_mask_is_named(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, 3, greys=[0], fake_is_white=True)
     mask = tmp_path / "masks/1.png"
     mask.write_bytes(b"")
-    expected = f"mask {mask}: empty file, zero bytes; a picture was expected; repair or remove it"
+    expected = f"mask {mask}: empty file, zero bytes; an image was expected; repair or remove it"
     with pytest.raises(InputError) as caught:
         check_sizes(scan_dataset(dataset))
     assert str(caught.value) == expected
@@ -96,7 +96,7 @@ def test_uniform_masks_hint_at_the_polarity(
     colour, other = hint or ("white", "black")
     assert message == (
         f"{found}, reading {colour} as fake and grey values from 128 as white; "
-        f"if {other} marks fake pixels here pass --polarity {other}-is-fake"
+        f"if {other} marks fake pixels here pass `fake_is_white={other == 'white'}`"
     )
 
 

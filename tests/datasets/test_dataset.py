@@ -39,7 +39,7 @@ def test_select_keeps_splits_and_generators(dataset: Dataset) -> None:
     with pytest.raises(InputError) as caught:
         dataset.select(["test"], ["real", "ldm"])
     assert str(caught.value) == (
-        "no picture of generator ldm, real is in split test; test has lama; train has ldm, real"
+        "no image of generator ldm, real is in split test; test has lama; train has ldm, real"
     )
 
 
@@ -59,7 +59,7 @@ def test_an_id_that_occurs_twice_is_refused(tmp_path: Path) -> None:
         Dataset("x", tmp_path, True, Samples.from_rows([fake("a"), fake("0"), twin]))
     assert str(caught.value) == (
         "two samples have the id a (images/a.png and images/other.png); "
-        "give each picture its own name"
+        "give each image its own name"
     )
 
 

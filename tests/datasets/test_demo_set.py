@@ -40,7 +40,7 @@ def pixels(path: Path) -> np.ndarray:
 
 
 def samples(demo: Path, generator: str) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Untouched crop, forged picture and fake region (True where black) of every sample."""
+    """Untouched crop, forged image and fake region (True where black) of every sample."""
     root = demo / "demo"
     found = []
     for real in sorted((root / "real").glob("*/*.png")):

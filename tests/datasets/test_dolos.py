@@ -21,7 +21,7 @@ def touch(root: Path, *paths: str) -> Path:
 
 @pytest.fixture
 def dolos(tmp_path: Path) -> Path:
-    """Two sources, five generators, three splits of two pictures; real ones for celebahq."""
+    """Two sources, five generators, three splits of two images; real ones for celebahq."""
     root = tmp_path / "dolos"
     for source in ("celebahq", "ffhq"):
         for split in SPLITS:
@@ -115,7 +115,7 @@ def test_unpaired_of_all_generators_are_listed_together(dolos: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(dolos)
     assert str(caught.value).startswith(
-        f"{dolos} holds 1 picture ({lonely[0]}) without a mask and 1 mask ({lonely[1]}) without a"
+        f"{dolos} holds 1 image ({lonely[0]}) without a mask and 1 mask ({lonely[1]}) without an"
     )
     dataset = read(dolos, allow_unpaired=True)
     assert dataset.unpaired == (lonely[1], lonely[0])
@@ -136,7 +136,7 @@ def test_a_picture_outside_the_splits_is_refused(dolos: Path) -> None:
 
 def test_no_pictures(tmp_path: Path) -> None:
     touch(tmp_path, "ffhq/fake/ldm/images/train/a.txt", "ffhq/fake/ldm/masks/train/a.txt")
-    with pytest.raises(InputError, match=f"^no pictures found under {tmp_path}; expected the tree"):
+    with pytest.raises(InputError, match=f"^no images found under {tmp_path}; expected the tree"):
         read(tmp_path)
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from declip_pipeline.datasets.layouts import LAYOUTS, list_dataset
+from declip_pipeline.datasets.layouts import _LAYOUTS, AUTO, LAYOUTS, list_dataset
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 
@@ -86,16 +86,16 @@ def test_assigns_splits(own: Path) -> None:
 
 
 def test_does_not_overrule_existing_splits(generator: Path) -> None:
-    message = "the data set has splits already (train); leave the percents out"
+    message = "the dataset has splits already (train); leave the percents out"
     assert error(generator, assign_splits=(60, 20, 20)) == message
 
 
 def test_a_missing_path_and_a_file(tmp_path: Path) -> None:
     path = tmp_path / "no"
-    message = f"{path} does not exist; expected the folder of a data set, or its list"
+    message = f"{path} does not exist; expected the folder of a dataset, or its list"
     assert error(path) == message
     path.touch()
-    message = f"{path} is not a folder; expected {LISTS}, or a data set's folder"
+    message = f"{path} is not a folder; expected {LISTS}, or a dataset's folder"
     assert error(path) == message
 
 
@@ -118,8 +118,12 @@ def test_pictures_made_of_one_stay_together_when_splits_are_assigned(tmp_path: P
     assert len(splits_of) == 40
 
 
+def test_every_name_of_a_layout_has_one() -> None:
+    assert (AUTO, *_LAYOUTS) == LAYOUTS
+
+
 def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
-    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders json csv images"
+    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders images json csv"
     with pytest.raises(UnknownNameError) as caught:
         list_dataset(own, layout="dolls")
     expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, autosplice, coco"
@@ -128,15 +132,15 @@ def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
 
 def test_a_folder_without_pictures(tmp_path: Path) -> None:
     touch(tmp_path, "notes.txt", ".hidden/a.png")
-    assert error(tmp_path) == f"no pictures found under {tmp_path}; expected {EXPECTED}"
+    assert error(tmp_path) == f"no images found under {tmp_path}; expected {EXPECTED}"
 
 
 def test_pictures_in_no_known_layout(tmp_path: Path) -> None:
     touch(tmp_path, "a_mask.png")
     message = error(tmp_path)
-    assert message == f"{tmp_path} holds 1 picture in no known layout; expected {EXPECTED}"
+    assert message == f"{tmp_path} holds 1 image in no known layout; expected {EXPECTED}"
     touch(tmp_path, "sea/b.jpg")
-    assert " holds 2 pictures in no known layout; " in error(tmp_path)
+    assert " holds 2 images in no known layout; " in error(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +148,7 @@ def test_pictures_in_no_known_layout(tmp_path: Path) -> None:
 )
 def test_images_beside_what_may_be_masks_are_in_no_layout(tmp_path: Path, mask: str) -> None:
     touch(tmp_path, "a.png", mask)
-    assert " holds 2 pictures in no known layout; " in error(tmp_path)
+    assert " holds 2 images in no known layout; " in error(tmp_path)
     assert len(list_dataset(tmp_path, layout="images")) == 2
 
 
@@ -162,8 +166,8 @@ def test_a_folder_of_images_may_have_splits(tmp_path: Path) -> None:
     touch(tmp_path, "train/a.png", "val/b.png", "Test/sea/c.png")
     assert list_dataset(tmp_path).splits == ("test", "train", "valid")
     touch(tmp_path, "d.png")
-    assert "1 of 4 pictures lie outside the folders train, valid and test" in error(tmp_path)
-    assert "no pictures found under" in error(touch(tmp_path / "empty", "a.txt"), layout="images")
+    assert "1 of 4 images lie outside the folders train, valid and test" in error(tmp_path)
+    assert "no images found under" in error(touch(tmp_path / "empty", "a.txt"), layout="images")
 
 
 def test_images_without_masks_is_a_missing_folder(tmp_path: Path) -> None:
@@ -176,9 +180,9 @@ def test_a_layout_said_wrongly(own: Path) -> None:
 
 def test_allow_unpaired_leaves_out_but_does_not_accept_nothing(own: Path) -> None:
     touch(own, "images/b.png")
-    assert "1 picture (images/b.png) without a mask" in error(own)
+    assert "1 image (images/b.png) without a mask" in error(own)
     assert list_dataset(own, allow_unpaired=True).unpaired == ("images/b.png",)
     (own / "masks/a.png").unlink()
     assert error(own, allow_unpaired=True) == (
-        f"no picture under {own} has a mask of its name; expected images/ and masks/ side by side"
+        f"no image under {own} has a mask of its name; expected images/ and masks/ side by side"
     )

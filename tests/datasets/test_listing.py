@@ -4,7 +4,13 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from declip_pipeline.datasets.listing import IMAGE_SUFFIXES, list_images, subfolders
+from declip_pipeline.datasets.listing import (
+    IMAGE_SUFFIXES,
+    list_images,
+    stem_of,
+    subfolders,
+    unique_ids,
+)
 from declip_pipeline.errors import InputError
 from declip_pipeline.images.decode import _formats
 
@@ -54,3 +60,20 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"/no cannot be listed: No such file or directory"):
         list_images(tmp_path / "no")
+
+
+def test_stem_drops_the_last_suffix_only() -> None:
+    assert stem_of("a.b/c.d.PNG") == "a.b/c.d"
+    assert [stem_of(path) for path in ("a.b/c", "a/.x", "x.png")] == ["a.b/c", "a/.x", "x"]
+
+
+def test_ids_are_stems_unless_the_suffix_alone_tells_two_apart() -> None:
+    ids = {
+        "x/a.png": "x/a",
+        "x/b.png": "x/b.png",
+        "x/b.jpg": "x/b.jpg",
+        "y/a.png": "y/a",
+        "x/b.png.jpg": "x/b.png.jpg",
+    }
+    assert unique_ids(list(ids)) == list(ids.values())
+    assert unique_ids(list(ids)[::-1]) == list(ids.values())[::-1]

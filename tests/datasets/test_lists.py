@@ -72,7 +72,7 @@ def test_absolute_paths_elsewhere_make_their_folder_the_root(files: Path, tmp_pa
         ({"a": "b"}, f"mine.json holds no list; expected {JSON}"),
         ([["a", "b"], "c"], f'mine.json: entry 2 is "c"; expected {JSON}'),
         ([["a", None]], f'mine.json: entry 1 is ["a", null]; expected {JSON}'),
-        ([], "mine.json lists no pictures; expected at least one"),
+        ([], "mine.json lists no images; expected at least one"),
     ],
 )  # fmt: skip
 def test_other_json(files: Path, value: Any, message: str) -> None:
@@ -84,7 +84,7 @@ def test_files_that_are_not_there(files: Path) -> None:
     path = json_of(files, entries)
     assert error(path) == (
         f"{path} lists 1 file (truth/9.png) that cannot be found; paths are relative to the "
-        "list's own folder, pass --allow-unpaired to leave these out"
+        "list's own folder, pass `allow_unpaired=True` to leave these out"
     )
     dataset = list_dataset(path, allow_unpaired=True)
     assert [s.id for s in dataset.samples] == ["fakes/a"]
@@ -104,7 +104,7 @@ def test_a_list_of_which_nothing_is_there_names_what_it_lists(files: Path) -> No
 
 def test_a_picture_listed_twice(files: Path) -> None:
     path = json_of(files, [["real/c.png", "Negative"], ["./real/c.png", "Negative"]])
-    assert error(path) == f"{path} lists real/c.png twice; each picture is one sample"
+    assert error(path) == f"{path} lists real/c.png twice; each image is one sample"
 
 
 def test_a_csv_file_may_say_all(files: Path) -> None:
@@ -133,14 +133,14 @@ def test_a_csv_file_may_say_all(files: Path) -> None:
         ([""], f" has no column image (empty); expected {CSV}"),
         (["image,mask,mask"], " has two columns mask; remove one of them"),
         (["image,mask", "a,b,c"], ", line 2 has 3 cells; 2 expected, as in line 1"),
-        (["image,mask", ",b"], ", line 2 names no picture; fill in image or remove the line"),
+        (["image,mask", ",b"], ", line 2 names no image; fill in image or remove the line"),
         (
             ["image,mask,label", "a,b,yes"],
             ", line 2 has label 'yes'; 1 fake, 0 real or -1 unknown expected",
         ),
         (
             ["image,mask,label", "a,b,0"],
-            ", line 2 has label 0 and a mask; a real picture has Negative for mask",
+            ", line 2 has label 0 and a mask; a real image has Negative for mask",
         ),
         (
             ["image,mask,label", "a,,1"],
@@ -152,9 +152,9 @@ def test_a_csv_file_may_say_all(files: Path) -> None:
         ),
         (
             ["image,mask,split", "a,b,", "c,,test"],
-            ": 1 of 2 pictures have no split; name one for each, or none",
+            ": 1 of 2 images have no split; name one for each, or none",
         ),
-        (["image,mask"], " lists no pictures; expected at least one"),
+        (["image,mask"], " lists no images; expected at least one"),
     ],
 )
 def test_other_csv(files: Path, lines: list[str], message: str) -> None:

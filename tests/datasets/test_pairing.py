@@ -33,16 +33,16 @@ def test_what_does_not_pair_is_listed_up_to_five_with_the_count() -> None:
     with pytest.raises(InputError) as caught:
         require_paired("/data", [f"images/{n}.png" for n in range(7)], ["masks/x.png"])
     assert str(caught.value) == (
-        "/data holds 7 pictures (images/0.png, images/1.png, images/2.png, images/3.png, "
-        "images/4.png and 2 more) without a mask and 1 mask (masks/x.png) without a picture; "
-        "a mask has its picture's name, pass --allow-unpaired to leave these out"
+        "/data holds 7 images (images/0.png, images/1.png, images/2.png, images/3.png, "
+        "images/4.png and 2 more) without a mask and 1 mask (masks/x.png) without an image; "
+        "a mask has its image's name, pass `allow_unpaired=True` to leave these out"
     )
 
 
 def test_one_kind_alone_is_listed_alone() -> None:
-    with pytest.raises(InputError, match=r"^/data holds 1 picture \(a.png\) without a mask; a mas"):
+    with pytest.raises(InputError, match=r"^/data holds 1 image \(a.png\) without a mask; a mas"):
         require_paired("/data", ["a.png"], [])
-    with pytest.raises(InputError, match=r"^/data holds 2 masks \(a, b\) without a picture; a mas"):
+    with pytest.raises(InputError, match=r"^/data holds 2 masks \(a, b\) without an image; a mas"):
         require_paired("/data", [], ["a", "b"])
 
 
@@ -61,6 +61,6 @@ def test_a_masks_ending_is_left_aside_where_no_picture_has_the_whole_name() -> N
 
 def test_the_rule_of_the_layout_is_said() -> None:
     with pytest.raises(
-        InputError, match=r"without a mask; ask Ann, pass --allow-unpaired to leave"
+        InputError, match=r"without a mask; ask Ann, pass `allow_unpaired=True` to leave"
     ):
         require_paired("/data", ["a.png"], [], rule="ask Ann")

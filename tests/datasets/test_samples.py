@@ -15,8 +15,6 @@ from declip_pipeline.datasets.samples import (
     UNKNOWN,
     Sample,
     Samples,
-    stem_of,
-    unique_ids,
 )
 from declip_pipeline.errors import InputError, UnknownNameError
 
@@ -192,20 +190,3 @@ def test_label_and_mask_must_agree() -> None:
         assert str(caught.value) == "sample b: a fake has a mask, and no other image has one"
     with pytest.raises(InputError, match="sample a has label 2; 1 fake, 0 real or -1 unknown exp"):
         Sample(**(asdict(real) | {"label": 2}))
-
-
-def test_stem_drops_the_last_suffix_only() -> None:
-    assert stem_of("a.b/c.d.PNG") == "a.b/c.d"
-    assert [stem_of(path) for path in ("a.b/c", "a/.x", "x.png")] == ["a.b/c", "a/.x", "x"]
-
-
-def test_ids_are_stems_unless_the_suffix_alone_tells_two_apart() -> None:
-    ids = {
-        "x/a.png": "x/a",
-        "x/b.png": "x/b.png",
-        "x/b.jpg": "x/b.jpg",
-        "y/a.png": "y/a",
-        "x/b.png.jpg": "x/b.png.jpg",
-    }
-    assert unique_ids(list(ids)) == list(ids.values())
-    assert unique_ids(list(ids)[::-1]) == list(ids.values())[::-1]

@@ -26,7 +26,7 @@ def test_some_inside_and_some_outside_is_refused() -> None:
     with pytest.raises(InputError) as caught:
         splits_of_paths("/data", ["i/1", "i/3", "i/2"], ["train/1.png", "3.png", "sea/2.png"])
     assert str(caught.value) == (
-        "/data: 2 of 3 pictures lie outside the folders train, valid and test (the first is i/2); "
+        "/data: 2 of 3 images lie outside the folders train, valid and test (the first is i/2); "
         "put each into one of them"
     )
 

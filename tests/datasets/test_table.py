@@ -115,7 +115,7 @@ def test_ids_may_be_given(files: Path) -> None:
     with pytest.raises(InputError) as caught:
         Dataset.from_table(table, root=files)
     assert str(caught.value) == (
-        "two samples have the id z (fakes/a.png and fakes/b.png); give each picture its own name"
+        "two samples have the id z (fakes/a.png and fakes/b.png); give each image its own name"
     )
 
 
@@ -133,7 +133,7 @@ A, B = "fakes/a.png", "fakes/b.png"
         ),
         ([{"mask": A}], f"the table has no column image (mask); expected {COLUMNS}"),
         ([{}], f"the table has no column image (no columns); expected {COLUMNS}"),
-        ({"image": []}, "the table lists no pictures; expected at least one"),
+        ({"image": []}, "the table lists no images; expected at least one"),
         (
             {"image": [A], "mask": []},
             "the table's columns have different lengths (image 1, mask 0)",
@@ -148,7 +148,7 @@ A, B = "fakes/a.png", "fakes/b.png"
         ),
         (
             [{"image": A}, {"mask": "truth/1.png"}],
-            "the table, row 1 names no picture; fill in image or remove the row",
+            "the table, row 1 names no image; fill in image or remove the row",
         ),
         ([{"image": 5}], "the table, row 0 has image 5 (int); text expected"),
         ([{"image": A, "split": 1.5}], "the table, row 0 has split 1.5 (float); text expected"),
@@ -158,7 +158,7 @@ A, B = "fakes/a.png", "fakes/b.png"
         ),
         (
             [{"image": A, "split": "test"}, {"image": B}],
-            "the table: 1 of 2 pictures have no split; name one for each, or none",
+            "the table: 1 of 2 images have no split; name one for each, or none",
         ),
         (
             [{"image": A, "label": 2}],
@@ -174,11 +174,11 @@ A, B = "fakes/a.png", "fakes/b.png"
         ),
         (
             [{"image": A, "mask": "truth/1.png", "label": 0}],
-            "the table, row 0 has label 0 and a mask; a real picture has Negative for mask",
+            "the table, row 0 has label 0 and a mask; a real image has Negative for mask",
         ),
         (
             [{"image": A, "mask": "truth/1.png", "label": -1}],
-            "the table, row 0 has label -1 and a mask; an unknown picture has Negative for mask",
+            "the table, row 0 has label -1 and a mask; an unknown image has Negative for mask",
         ),
         (
             [{"image": A, "label": -1, "generator": "real"}],
@@ -186,7 +186,7 @@ A, B = "fakes/a.png", "fakes/b.png"
         ),
         (
             [{"image": A}, {"image": "./" + A}],
-            f"the table lists {A} twice; each picture is one sample",
+            f"the table lists {A} twice; each image is one sample",
         ),
     ],
 )  # fmt: skip
@@ -210,5 +210,5 @@ def test_files_that_are_not_there_are_named(files: Path) -> None:
 
 
 def test_a_name_that_leads_elsewhere_is_refused(files: Path) -> None:
-    with pytest.raises(InputError, match=r"^name '\.\./x' of the data set cannot be used; expecte"):
+    with pytest.raises(InputError, match=r"^name '\.\./x' of the dataset cannot be used; expecte"):
         Dataset.from_table(ROWS, root=files, name="../x")

@@ -61,7 +61,7 @@ def test_other_layers_than_pixels_are_refused(shape: FeatureShape, found: str) -
         build_decoder("patch-forensics", shape)
     assert str(caught.value) == (
         f"patch-forensics decoder got a layer of {found}; expected pixels, 3 channels on at least "
-        "32x32: extract with --arch pixels:299 and give it that store's layer pixels"
+        '32x32: extract with `arch="pixels:299"` and give it that store\'s layer pixels'
     )
 
 

@@ -1,4 +1,4 @@
-"""How maps of logits become one logit of each picture."""
+"""How maps of logits become one logit of each image."""
 
 import math
 from itertools import pairwise

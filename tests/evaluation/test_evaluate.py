@@ -2,13 +2,19 @@
 
 import csv
 import json
+import sys
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.errors import IdentityMismatchError, InputError, UnknownNameError
+from declip_pipeline.errors import (
+    DeclipError,
+    IdentityMismatchError,
+    InputError,
+    UnknownNameError,
+)
 from declip_pipeline.evaluation import evaluate as evaluation_module
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.selection import Selection, distinct_runs
@@ -54,6 +60,12 @@ def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
         evaluation.mean("iuo")
     with pytest.raises(UnknownNameError, match="unknown generator of the evaluation 'lam'"):
         evaluation.interval("iou", generator="lam")
+
+
+def test_a_data_frame_needs_pandas(run, mixed_store, cpu, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(DeclipError, match=r"pandas is not installed; .* take `to_arrow\(\)`"):
+        evaluate(run, mixed_store, device=cpu).to_pandas()
 
 
 def test_nothing_is_written_before_it_is_saved(run, mixed_store, cpu, tmp_path):

@@ -7,15 +7,10 @@ import pytest
 from made_evaluation import config_of, localized
 
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.evaluation.cells import cells_of, seed_groups
 from declip_pipeline.evaluation.evaluation import in_common, merged
 from declip_pipeline.evaluation.intervals import localization_figures
-from declip_pipeline.evaluation.table import (
-    cells_of,
-    domain_estimates,
-    matrices,
-    seed_groups,
-    two_way_tables,
-)
+from declip_pipeline.evaluation.table import domain_estimates, matrices, two_way_tables
 from declip_pipeline.metrics.bootstrap import mean_interval
 
 

@@ -76,7 +76,7 @@ def test_the_file_computes_what_torch_does(pairs, decoder_type, backbones, pictu
         *("probabilities", "tensor(float)"),
         [256, 256],
     )
-    # Other pictures, and another number of them, than it was traced and checked with.
+    # Other images, and another number of them, than it was traced and checked with.
     batch = np.stack(
         [resize_image(picture[::-1], 224, 224) for picture in (*pictures, pictures[0])]
     )
@@ -147,6 +147,6 @@ def test_another_backbone_is_refused_by_its_field(backbones):
 
 def test_backbones_that_see_pictures_differently_are_refused(backbones):
     other = open_backbone("timm:test_vit", weights=["random:0"], device="cpu")
-    words = r"see pictures of 224x224 bilinear and 160x160 bicubic; one graph takes one picture"
+    words = r"see images of 224x224 bilinear and 160x160 bicubic; one graph takes one image"
     with pytest.raises(InputError, match=words):
         network_of([(backbones["vit"], "layer1"), (other, "layer1")], "linear")

@@ -56,13 +56,13 @@ def test_shapes_tell_the_layers_of_a_resnet():
 
 def test_what_shapes_cannot_tell_is_asked_for():
     resnet = checkpoint_of("RN50|layer4|conv-4")
-    words = r"may be one of CLIP:RN50 and of CLIP:ViT-L/14,CLIP:RN50; say which with --arch"
+    words = r"may be one of CLIP:RN50 and of CLIP:ViT-L/14,CLIP:RN50; say which with `arch`"
     for layer in ("layer4", None):
         with pytest.raises(InputError, match=words):
             infer_arch(resnet, "conv-4", layer, NONE)
     assert infer_arch(resnet, "conv-4", "layer3", NONE) == FUSION
     vit = checkpoint_of("ViT-L/14|layer20|linear")
-    words = r"it fits 24 of them \(layer0 to layer23\); say it with --feature-layer"
+    words = r"it fits 24 of them \(layer0 to layer23\); say it with `feature_layer`"
     with pytest.raises(InputError, match=words):
         infer_layer(vit, "linear", VIT, None, PUBLISHED[VIT], NONE)
 
@@ -102,7 +102,7 @@ def test_the_backbone_in_the_file_decides_too():
     assert infer_arch(inside, "conv-4", "layer4", NONE) == RESNET
     other = {"class_embedding": torch.empty(768, device="meta")}
     strange = PublishedCheckpoint(checkpoint.path, checkpoint.decoder, other, None, None, None)
-    with pytest.raises(InputError, match=r"neither ViT-L/14 nor RN50; name it with --arch"):
+    with pytest.raises(InputError, match=r"neither ViT-L/14 nor RN50; name it with `arch`"):
         infer_arch(strange, "conv-4", "layer4", NONE)
 
 

@@ -197,7 +197,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
 
 
 def test_maps_equal_the_published_chain_end_to_end(recipe, tmp_path):
-    """Picture to logits through backbone and imported decoder, on the golden features."""
+    """Image to logits through backbone and imported decoder, on the golden features."""
     from declip_pipeline.decoders.decoder import probability_maps
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.training.predictor import Predictor

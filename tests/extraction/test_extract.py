@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import InputError, StorageFullError, StoreError
 from declip_pipeline.extraction import shard_filling
@@ -168,7 +169,7 @@ def test_values_beyond_float16_are_refused(shared_dataset, tiny_backbone, tmp_pa
         return {name: values * 1e6 for name, values in forward(self, images, layers).items()}
 
     monkeypatch.setattr(type(tiny_backbone), "features", large)
-    with pytest.raises(StoreError, match="non-finite value in row 0 as float16; use --dtype float"):
+    with pytest.raises(StoreError, match='non-finite value in row 0 as float16; use `dtype="float'):
         run(shared_dataset, tiny_backbone, tmp_path)
     shutil.rmtree(tmp_path)
     run(shared_dataset, tiny_backbone, tmp_path, dtype="float32")
@@ -261,5 +262,38 @@ def test_a_picture_of_another_size_than_when_it_was_listed_is_refused(
     sizes[4] = 0
     samples = opened.samples.replace(height=sizes[:, 0], width=sizes[:, 1])
     opened = replace(opened, samples=samples)
-    with pytest.raises(StoreError, match=r"has \d+x\d+ pixels, and had 0x0 when .* --overwrite"):
+    with pytest.raises(
+        StoreError, match=r"has \d+x\d+ pixels, and had 0x0 when .* `overwrite=True`"
+    ):
         extract_store(opened, tiny_backbone, layers=["layer0"], root=tmp_path)
+
+
+def test_a_table_of_ones_own_makes_the_same_store_as_the_folders(
+    shared_dataset, tiny_backbone, tmp_path
+):
+    opened = open_dataset(shared_dataset)
+    columns = ("image", "mask", "split", "generator", "source", "label", "scene", "id")
+    table = opened.samples.table.select(columns)
+    own = Dataset.from_table(table, root=shared_dataset, name="noisy")
+    assert not own.is_scanned
+    options = {"layers": ["layer0"], "root": tmp_path}
+    made = extract_store(opened, tiny_backbone, **options)
+    again = extract_store(own, tiny_backbone, **options)
+    assert again.was_complete
+    assert again.location == made.location
+
+
+def test_images_without_masks_have_features_in_a_store(shared_dataset, tiny_backbone, tmp_path):
+    opened = open_dataset(shared_dataset / "images", name="found")
+    assert opened.splits == ("test", "train", "valid")
+    store = Store(extract_store(opened, tiny_backbone, layers=["layer0"], root=tmp_path).location)
+    assert store.samples == opened.samples
+    assert not store.samples.have_masks
+    masked = open_dataset(shared_dataset)
+    other = Store(extract_store(masked, tiny_backbone, layers=["layer0"], root=tmp_path).location)
+    rows = np.arange(len(opened))
+    ids = [f"images/{one}" for one in opened.samples.ids]
+    assert other.samples.find(ids).tolist() == rows.tolist()
+    assert torch.equal(
+        store.read_layer("layer0", rows).decoded(), other.read_layer("layer0", rows).decoded()
+    )

@@ -154,7 +154,7 @@ def test_a_dataset_that_was_moved_is_named(made, store, opened_backbones, tmp_pa
     with pytest.raises(
         StoreError,
         match=r"/nowhere/images/train/p0000\.png is needed again and cannot be read \(No such "
-        r"file or directory\); name the folder .* with --data",
+        r"file or directory\); name the folder .* with `data_root`",
     ):
         repaired(store)
     assert by_hand.files_of(store) == before
@@ -174,7 +174,8 @@ def test_a_picture_that_has_changed_since_is_named(made, store, opened_backbones
     with pytest.raises(
         StoreError,
         match=rf"{kind}/train/p0001\.png has changed since the store was made: its SHA-256 is "
-        r"\w{12}\.\.\., the manifest has \w{12}\.\.\.; bring the former file back .*--data.*, or",
+        r"\w{12}\.\.\., the manifest has \w{12}\.\.\.; bring the former file back "
+        r".*`data_root`.*, or",
     ):
         repaired(store, data_root=moved)
     assert by_hand.files_of(store) == before
@@ -192,7 +193,7 @@ def test_pictures_that_are_not_needed_may_be_gone(made, store, opened_backbones,
 
 def test_a_picture_that_was_read_once_is_read_again(made, store, opened_backbones, monkeypatch):
     by_hand.flip(by_hand.shard("layers/layer0", 1), 9)(store)
-    # Extraction may have had a higher --max-megapixels than there is by default.
+    # Extraction may have had a higher `max_megapixels` than there is by default.
     monkeypatch.setattr(repair_module, "DEFAULT_MAX_MEGAPIXELS", 1e-6)
     by_hand.remove("ledger/000002.json")(store)
     assert repaired(store) == []
@@ -215,7 +216,7 @@ def test_another_backbone_is_refused(store, golden):
     with pytest.raises(
         IdentityMismatchError,
         match=r"weights_sha256 differs: .*store was made with '5b34\w+', CLIP:from-file opened "
-        r"here has '\w{64}'; name the weights that made it with --weights",
+        r"here has '\w{64}'; name the weights that made it with `weights`",
     ):
         repaired(store, weights=[str(golden / "tiny_rn_openai.pt")])
     assert by_hand.files_of(store) == before
@@ -250,7 +251,8 @@ def test_a_damaged_manifest_cannot_be_mended(store):
     before = by_hand.files_of(store)
     with pytest.raises(
         StoreError,
-        match=r"store cannot be repaired: manifest.parquet was edited or damaged, .*--overwrite",
+        match=r"store cannot be repaired: manifest.parquet was edited or damaged, "
+        ".*`overwrite=True`",
     ):
         repaired(store)
     assert by_hand.files_of(store) == before

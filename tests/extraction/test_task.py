@@ -251,7 +251,7 @@ def test_a_worker_that_does_not_see_stores_or_weights_is_refused(
     root = tmp_path / "cache"
     if what == "root":
         root = own / "cache"
-        line = "sees another --cache /proc/self/cwd/cache; expected a disk that all"
+        line = "sees another `cache` /proc/self/cwd/cache; expected a disk that all"
     else:
         (tmp_path / "weights.pt").write_bytes(TINY_VIT.read_bytes())
         weights = str(own / "weights.pt")

@@ -27,7 +27,7 @@ from made_dataset import write_dataset
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.local_storage import LocalStorage
+from declip_pipeline.store.local_storage import LocalStorage, _Partial
 from declip_pipeline.store.reader import Store
 
 SHARDS = 12
@@ -228,18 +228,18 @@ def test_one_shard_written_by_several_with_differing_bytes(small_shards, tmp_pat
 
 def test_a_writer_that_fails_writes_nothing_more(small_shards, tmp_path, monkeypatch):
     """Its threads end before it lets the shard go: else they could replace another's files."""
-    write, ended = LocalStorage.write, []
+    place, ended = _Partial.place, []
 
-    def failing(self: LocalStorage, key: str, pieces: Any) -> None:
-        if key.startswith("layers/") and key.endswith("0.0"):
+    def failing(self: _Partial) -> None:
+        if self.key.startswith("layers/") and self.key.endswith("0.0"):
             raise StoreError("the disk is bad")
-        if key.startswith("targets/c"):
+        if self.key.startswith("targets/c"):
             time.sleep(0.3)
-        write(self, key, pieces)
-        ended.append(key)
+        place(self)
+        ended.append(self.key)
 
     store = begin_store(tmp_path / "store")
-    monkeypatch.setattr(LocalStorage, "write", failing)
+    monkeypatch.setattr(_Partial, "place", failing)
     with pytest.raises(StoreError, match="the disk is bad"):
         write_pending(store)
     assert any(key.startswith("targets/c") for key in ended)

@@ -183,24 +183,24 @@ def test_of_an_animation_the_first_frame_is_read(file_format: str) -> None:
 def test_an_empty_file(tmp_path: Path) -> None:
     path = tmp_path / "empty.png"
     path.touch()
-    assert reason(path) == reason(b"") == "empty file, zero bytes; a picture was expected"
+    assert reason(path) == reason(b"") == "empty file, zero bytes; an image was expected"
     with pytest.raises(ImageError, match="zero bytes"):
         image_size(path)
 
 
 def test_a_text_file_named_png(tmp_path: Path) -> None:
     path = tmp_path / "notes.png"
-    path.write_text("not a picture at all, only words\n" * 20)
+    path.write_text("not an image at all, only words\n" * 20)
     message = reason(path)
-    assert message.startswith("is not a picture PIL can read; one of PNG, JPEG, WEBP, BMP, TIFF")
+    assert message.startswith("is not an image PIL can read; one of PNG, JPEG, WEBP, BMP, TIFF")
     assert "notes" not in message
-    with pytest.raises(ImageError, match="is not a picture PIL can read"):
+    with pytest.raises(ImageError, match="is not an image PIL can read"):
         image_size(path)
 
 
 def test_postscript_is_not_run() -> None:
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\nshowpage\n"
-    assert reason(content).startswith("is not a picture PIL can read")
+    assert reason(content).startswith("is not an image PIL can read")
 
 
 @pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"])
@@ -208,7 +208,7 @@ def test_postscript_is_not_run() -> None:
 def test_a_truncated_file_is_refused(file_format: str, share: float) -> None:
     content = encoded(Image.fromarray(photograph(200, 200)), file_format)
     message = reason(content[: int(len(content) * share)])
-    assert message.startswith(("is truncated or damaged (", "is not a picture PIL can read"))
+    assert message.startswith(("is truncated or damaged (", "is not an image PIL can read"))
 
 
 def test_a_truncated_jpeg_stays_refused_where_padding_was_switched_on(

@@ -22,8 +22,8 @@ from declip_pipeline.jobs.cluster import open_client
 # Seconds after which something hangs. It takes one or two, on a machine with nothing else to do.
 HANGING = 30
 FORMS = (
-    "expected --dask local:N (N worker processes here), --dask slurm:FILE.yaml (SLURM jobs), "
-    "or --scheduler tcp://HOST:PORT (one that runs already)"
+    'expected `dask="local:N"` (N worker processes here), `dask="slurm:FILE.yaml"` (SLURM jobs), '
+    'or `scheduler="tcp://HOST:PORT"` (one that runs already)'
 )
 
 
@@ -224,8 +224,8 @@ def test_a_worker_for_each_gpu(monkeypatch):
     with pytest.raises(InputError) as refusal, open_client(dask="local:3"):
         pass
     assert str(refusal.value) == (
-        "--dask local:3 asks for 3 workers, but there are 2 GPUs, one for each; give "
-        "--dask local:2, or set CUDA_VISIBLE_DEVICES= to compute on the CPU"
+        '`dask="local:3"` asks for 3 workers, but there are 2 GPUs, one for each; give '
+        '`dask="local:2"`, or set CUDA_VISIBLE_DEVICES= to compute on the CPU'
     )
 
 
@@ -279,7 +279,7 @@ def test_what_is_no_address_is_refused(text):
     with pytest.raises(InputError) as refusal, open_client(scheduler=text):
         pass
     assert str(refusal.value) == (
-        f"--scheduler {text!r} is not an address; expected tcp://HOST:PORT, as `dask scheduler` "
+        f"`scheduler` {text!r} is not an address; expected tcp://HOST:PORT, as `dask scheduler` "
         "prints it"
     )
 

@@ -125,8 +125,8 @@ def test_without_sbatch(tmp_path, monkeypatch):
     with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{adapted(tmp_path)}"):
         pass
     assert str(refusal.value) == (
-        "--dask slurm: submits jobs with sbatch, which is not on this machine; run on a cluster's "
-        "login node, or give --dask local:N"
+        '`dask="slurm:"` submits jobs with sbatch, which is not on this machine; run on a '
+        'cluster\'s login node, or give `dask="local:N"`'
     )
 
 
@@ -135,7 +135,7 @@ def test_without_dask_jobqueue(tmp_path, monkeypatch):
     with pytest.raises(InputError) as refusal, open_client(dask=f"slurm:{adapted(tmp_path)}"):
         pass
     assert str(refusal.value) == (
-        "--dask slurm: needs dask-jobqueue; install it with pip install 'declip-pipe[slurm]'"
+        "`dask=\"slurm:\"` needs dask-jobqueue; install it with pip install 'declip-pipe[slurm]'"
     )
 
 

@@ -240,11 +240,11 @@ def test_resamples_without_a_value_are_left_out_until_they_are_half():
 
 
 def test_shapes_must_fit():
-    with pytest.raises(InputError, match=r"shapes \[\(1, 3\), \(1, 2\)\]; expected the same pic"):
+    with pytest.raises(InputError, match=r"shapes \[\(1, 3\), \(1, 2\)\]; expected the same ima"):
         paired_difference(np.zeros(3), np.zeros(2))
-    with pytest.raises(InputError, match=r"expected \(pictures,\) or \(seeds, pictures\)"):
+    with pytest.raises(InputError, match=r"expected \(images,\) or \(seeds, images\)"):
         mean_interval(np.zeros((2, 2, 2)))
-    with pytest.raises(InputError, match=r"groups have \[3\] pictures and \[2\] scenes; expected"):
+    with pytest.raises(InputError, match=r"groups have \[3\] images and \[2\] scenes; expected"):
         mean_interval(np.zeros(3), scenes=np.zeros(2))
     with pytest.raises(InputError, match=r"arrays have \[2, 3\] rows; expected one row for each"):
         next(resampled_counts(np.zeros(3), strata=np.zeros(2)))

@@ -1,6 +1,7 @@
 """Figures beside the published ones: text, Markdown and CSV."""
 
-from declip_pipeline.evaluation.table import Estimate, Table
+from declip_pipeline.evaluation.cells import Estimate
+from declip_pipeline.evaluation.table import Table
 from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.reports.beside_published import beside_csv, beside_markdown, beside_text
 

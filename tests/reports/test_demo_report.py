@@ -31,7 +31,7 @@ tested on a generator it was trained on; OOD: on another.
 
 Bold: the best layer of each decoder.
 
-## Pictures
+## Images
 
 ### The matrix
 

@@ -3,7 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from declip_pipeline.evaluation.table import Estimate, Table
+from declip_pipeline.evaluation.cells import Estimate
+from declip_pipeline.evaluation.table import Table
 from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.reports.domain_figure import draw_domains
 from declip_pipeline.reports.layer_curve_figure import COLOURS

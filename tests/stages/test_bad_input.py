@@ -40,7 +40,7 @@ class TestDatasets:
     def test_a_folder_without_images(self, refused, extraction, tmp_path):
         (tmp_path / "empty").mkdir()
         line = refused(*extraction(tmp_path / "empty"))
-        assert "no pictures found under" in line
+        assert "no images found under" in line
         assert "expected" in line
 
     @pytest.mark.parametrize("missing", ["images", "masks"])
@@ -68,7 +68,7 @@ class TestDatasets:
 
     def test_an_unreadable_mask(self, refused, extraction, dataset):
         (dataset / "masks" / "train" / "p0003.png").write_text("not a mask")
-        assert "p0003.png: is not a picture PIL can read" in refused(*extraction(dataset))
+        assert "p0003.png: is not an image PIL can read" in refused(*extraction(dataset))
 
     def test_names_that_are_not_there(self, refused, extraction, dataset):
         line = refused(*extraction(dataset, "--split", "tset"))
@@ -87,9 +87,7 @@ class TestDatasets:
             shutil.copytree(dataset / kind / "test", tree / "fake" / "ldm" / kind / "test")
         shutil.copytree(dataset / "images" / "train", tree / "real" / "train")
         line = refused(*extraction(tree, "--split", "test", "--generators", "real"))
-        assert line == (
-            "no picture of generator real is in split test; test has ldm; train has real"
-        )
+        assert line == ("no image of generator real is in split test; test has ldm; train has real")
 
     @pytest.mark.parametrize("name", ["", " ", ".", "..", "../esc", "a/b", "a\\b", "x" * 101])
     def test_names_that_are_no_folders(self, refused, extraction, dataset, name):
@@ -105,7 +103,7 @@ def test_unpaired_files_may_be_left_out(program, extraction, dataset):
 
 
 def damage(kind: str, picture: Path) -> str:
-    """Spoil a picture; returns what the status table must say of it."""
+    """Spoil an image; returns what the status table must say of it."""
     if kind == "truncated":
         with Image.open(picture) as whole:
             whole.load()
@@ -113,8 +111,8 @@ def damage(kind: str, picture: Path) -> str:
         picture.write_bytes(picture.read_bytes()[:-200])
         return "is truncated or damaged"
     if kind == "text":
-        picture.write_text("this is not a picture")
-        return "is not a picture PIL can read"
+        picture.write_text("this is not an image")
+        return "is not an image PIL can read"
     if kind == "empty":
         picture.write_bytes(b"")
         return "empty file, zero bytes"
@@ -134,7 +132,7 @@ def test_a_picture_that_cannot_be_used_is_a_row_with_its_reason(program, extract
     outcome = program(*extraction(dataset))
     assert outcome.code == 1
     assert f"failed: images/train/p0002.png: {reason}" in " ".join(outcome.err.split())
-    assert "1 of 15 pictures could not be used, --max-failures is 0" in outcome.err
+    assert "1 of 15 images could not be used, --max-failures is 0" in outcome.err
     complete = json.loads((Path(outcome.last_line) / fmt.COMPLETE).read_text())
     assert reason in " ".join(complete["failures"].values())
     again = program(*extraction(dataset))
@@ -427,9 +425,9 @@ class TestOutputs:
 
     def test_predicting_nothing(self, refused, tiny_run, tmp_path):
         line = refused("predict", tiny_run, "-i", tmp_path / "no*.png", "-o", tmp_path / "out")
-        assert "names no picture; expected a file, a folder or a pattern" in line
+        assert "names no image; expected a file, a folder or a pattern" in line
         line = refused("predict", tiny_run, "-i", tmp_path, "-o", tmp_path / "out")
-        assert "no pictures found under" in line
+        assert "no images found under" in line
 
     def test_what_is_not_a_run(self, refused, tiny_store, shared_dataset, tmp_path):
         line = refused("evaluate", tmp_path, "--on", tiny_store.location)

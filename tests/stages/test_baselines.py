@@ -60,7 +60,7 @@ def test_their_rows_stand_beside_those_of_other_runs(
     # On its own store it is the same.
     alone = rows_of(program("evaluate", patches, "--on", pixels).out)
     assert alone["patch-forensics"] == rows["patch-forensics"]
-    # What the store gives, a prediction gives from the picture.
+    # What the store gives, a prediction gives from the image.
     sample = tiny_store.samples[tiny_store.fake_rows("test")[0]]
     picture = next(shared_dataset.rglob(Path(sample.image).name))
     table = program("predict", patches, "-i", picture, "-o", tmp_path / "out").last_line
@@ -113,5 +113,5 @@ def test_what_cannot_be_is_refused_in_a_line(refused, pixels, tiny_store, shared
         *("extract", shared_dataset, "--arch", "pixels:64", "--weights", "random:0"),
         *("--cache", tmp_path / "cache"),
     )
-    assert "which is the picture itself and has none; leave --weights out" in line
+    assert "which is the image itself and has none; leave --weights out" in line
     assert not (tmp_path / "runs").exists()

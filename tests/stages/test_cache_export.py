@@ -140,7 +140,10 @@ def newer_file(path: Path) -> None:
         (text_file, "is not an HDF5 file; expected a store's folder, or a file that `declip-pipe"),
         (other_hdf5_file, "is an HDF5 file of something else; expected a file that `declip-pipe"),
         (truncated_file, "it may have been cut short: copy or export it again"),
-        (newer_file, "has store format version 3, this program reads 3; upgrade declip-pipe"),
+        (
+            newer_file,
+            "this program reads 3; upgrade declip-pipe",
+        ),
     ],
 )
 def test_files_that_cannot_be_used(refused, exported, tmp_path, damage, message):

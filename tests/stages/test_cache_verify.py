@@ -53,7 +53,7 @@ def test_problems_are_listed_and_mended(program, made, store):
     ]
     assert deep.code == 1
     assert deep.out.splitlines() == [*lines, "4 problems"]
-    assert "--repair mends 4 of 4 problems" in deep.err
+    assert "--repair can repair 4 of 4 problems" in deep.err
 
     mended = program("cache", "verify", store, "--repair")
     assert mended.code == 0

@@ -1,4 +1,4 @@
-"""A picture's map is the same through extract, store and evaluate as through predict."""
+"""An image's map is the same through extract, store and evaluate as through predict."""
 
 import csv
 from pathlib import Path
@@ -20,7 +20,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Pictures of many sizes in each split, with masks; white is fake."""
+    """Images of many sizes in each split, with masks; white is fake."""
     root = tmp_path_factory.mktemp("odd") / "odd"
     for part, split in enumerate(("train", "valid", "test")):
         for number, (height, width) in enumerate(SIZES):

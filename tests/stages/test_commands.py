@@ -47,7 +47,7 @@ def test_extract_train_evaluate(program, shared_dataset, tiny_arch, tmp_path):
     per_image = rows_of(next(run.glob("evaluations/*/per_image.csv")))
     mean = np.mean([float(row["iou"]) for row in per_image])
     assert f"noisy: IoU {mean:.2f} [" in evaluated.out
-    assert "(4 pictures)" in evaluated.out
+    assert "(4 images)" in evaluated.out
 
 
 def test_splits_and_generators_are_chosen(program, tiny_arch, tmp_path, shared_dataset):
@@ -75,7 +75,7 @@ def test_splits_are_assigned_to_a_dataset_without(program, tiny_arch, tmp_path, 
 
 
 def write_dolos(root: Path) -> Path:
-    """A Dolos tree of two generators and real pictures; black is fake."""
+    """A Dolos tree of two generators and real images; black is fake."""
     for number, (generator, split) in enumerate(
         (generator, split) for generator in ("lama", "ldm") for split in ("train", "valid", "test")
     ):
@@ -203,14 +203,14 @@ def test_a_bad_picture_among_good_ones_is_a_row(program, tiny_run, shared_datase
     good = next((shared_dataset / "images" / "test").iterdir())
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "good.png").write_bytes(good.read_bytes())
-    (tmp_path / "in" / "bad.png").write_text("not a picture")
+    (tmp_path / "in" / "bad.png").write_text("not an image")
     outcome = program("predict", tiny_run, "-i", tmp_path / "in", "-o", tmp_path / "out")
     assert outcome.code == 1
-    assert "1 of 2 pictures could not be used" in outcome.err
+    assert "1 of 2 images could not be used" in outcome.err
     rows = {Path(row["image"]).name: row for row in rows_of(tmp_path / "out" / "predictions.csv")}
     assert rows["good.png"]["status"] == "ok"
     assert rows["bad.png"]["status"] == "failed"
-    assert "not a picture PIL can read" in rows["bad.png"]["reason"]
+    assert "not an image PIL can read" in rows["bad.png"]["reason"]
 
 
 def test_version_and_help(program):

@@ -47,6 +47,22 @@ def test_evaluate_takes_seeds_together(program, runs, tiny_store):
     assert low <= mean <= high
 
 
+def test_a_run_or_store_given_twice_is_taken_once(program, runs, tiny_store):
+    on = ("--on", tiny_store.location)
+    once = program("evaluate", *runs, *on)
+    twice = program("evaluate", *runs, runs[0], *on, *on)
+    assert twice.out == once.out
+    assert twice.err.count("given more than once, taken once: ") == 2
+    assert f"given more than once, taken once: {runs[0]}" in twice.err
+
+
+def test_aliases_are_checked_before_anything_is_evaluated(program, refused, runs, tiny_store):
+    command = ("evaluate", runs[0], "--on", tiny_store.location, "--alias")
+    assert "'nosy'; did you mean 'noisy'" in refused(*command, "nosy=noisy")
+    assert "alias 'noisy'; expected NAME=NAME" in refused(*command, "noisy")
+    assert program(*command, "noisy=noisy").code == 0
+
+
 def test_compare_prints_paired_differences_and_takes_what_is_there(
     program, runs, tiny_store, monkeypatch
 ):

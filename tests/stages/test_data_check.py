@@ -34,7 +34,7 @@ def check(program):
 
 
 P2 = (
-    "note: 2 folders (celebahq/fake/p2, ffhq/fake/p2) of wholly generated pictures, without "
+    "note: 2 folders (celebahq/fake/p2, ffhq/fake/p2) of wholly generated images, without "
     "masks, left out"
 )
 
@@ -43,9 +43,9 @@ def test_a_whole_dolos_tree(program, made):
     outcome = program("data", "check", made)
     first, header, *rows = outcome.out.splitlines()
     assert outcome.code == 0
-    assert first == "dolos: layout dolos, 108 pictures; black is fake, as in layout dolos"
+    assert first == "dolos: layout dolos, 108 images; black is fake, as in layout dolos"
     squeezed = [" ".join(row.split()) for row in (header, *rows)]
-    assert squeezed[0] == "source generator split pictures sizes fake % differ as masked"
+    assert squeezed[0] == "source generator split images sizes fake % differ as masked"
     assert squeezed[1] == "celebahq lama test 3 48x40 20.8 3 of 3"
     assert "ffhq repaint-p2-9k valid 3 48x40 20.8 3 of 3" in squeezed
     assert "ffhq real valid 3 48x40 - -" in squeezed
@@ -63,7 +63,7 @@ def test_json_says_the_same(program, made):
         "source": "ffhq",
         "generator": "lama",
         "split": "test",
-        "pictures": 3,
+        "images": 3,
         "sizes": "48x40",
         "fake_share": 400 / 1920,
         "decided": {"agree": 3, "flipped": 0},
@@ -90,7 +90,7 @@ def test_a_flipped_dolos_is_caught_and_the_way_out_is_right(check, dolos):
     assert lines == [
         P2,
         "problem: masks of the opposite polarity: black is read as fake, but in 90 of 90 compared "
-        "with real pictures what differs is white; pass --polarity white-is-fake",
+        "with real images what differs is white; pass --polarity white-is-fake",
         "1 problem",
     ]
     assert check(dolos, "--polarity", "white-is-fake") == (0, [P2, "ok: no problem found"])
@@ -101,7 +101,7 @@ def test_a_flipped_autosplice_is_caught(check, tmp_path):
     flip(root / "Mask")
     code, lines = check(root)
     assert code == 1
-    assert "white is read as fake, but in 18 of 18 compared with real pictures" in lines[1]
+    assert "white is read as fake, but in 18 of 18 compared with real images" in lines[1]
     assert lines[1].endswith("what differs is black; pass --polarity black-is-fake")
     assert check(root, "--polarity", "black-is-fake")[0] == 0
 
@@ -119,7 +119,7 @@ def test_one_flipped_split_is_named(check, dolos):
     assert code == 1
     assert lines[1] == (
         "problem: masks of the opposite polarity in ffhq ldm test: in 3 of 3 compared with real "
-        "pictures what differs is called real; invert these masks"
+        "images what differs is called real; invert these masks"
     )
 
 
@@ -129,7 +129,7 @@ def test_one_flipped_mask_is_shown_without_failing(check, dolos):
     code, lines = check(dolos)
     assert code == 0
     assert lines[1] == (
-        "note: 1 fake (ffhq/fake/ldm/images/test/20001.png) where the real picture differs more "
+        "note: 1 fake (ffhq/fake/ldm/images/test/20001.png) where the real image differs more "
         "outside the mask than inside; look at them"
     )
 
@@ -141,7 +141,7 @@ def test_real_pictures_of_the_same_names_that_show_something_else_prove_nothing(
     code, lines = check(dolos)
     assert code == 0
     assert lines[1] == (
-        "note: no fake could be compared with the real picture that it was made from, so nothing "
+        "note: no fake could be compared with the real image that it was made from, so nothing "
         "proves the polarity of the masks; look at some"
     )
 
@@ -153,7 +153,7 @@ def test_without_real_pictures_most_pixels_fake_is_a_problem_until_it_is_said(ch
     code, lines = check(root)
     assert code == 1
     assert lines[-2] == (
-        "problem: coco-sd coco-sd: its 6 masks call 79.2% of the pixels fake, and no real pictures "
+        "problem: coco-sd coco-sd: its 6 masks call 79.2% of the pixels fake, and no real images "
         "tell whether that is so; if black marks fake pixels pass --polarity black-is-fake, if "
         "not, --polarity white-is-fake"
     )
@@ -210,12 +210,12 @@ def test_mixed_sizes_are_told_and_a_mask_of_another_size_is_a_problem(check, dol
     save(branch / "masks/test/new.png", mask)
     code, lines = check(dolos)
     assert code == 0
-    assert "note: pictures of 2 sizes, 48x40 to 50x60; each is resized for itself" in lines
+    assert "note: images of 2 sizes, 48x40 to 50x60; each is resized for itself" in lines
     save(branch / "masks/test/new.png", mask[1:])
     code, lines = check(dolos)
     assert code == 1
     assert lines[-2] == (
-        "problem: 1 picture (ffhq/fake/ldm/images/test/new.png) of another size than the mask; "
+        "problem: 1 image (ffhq/fake/ldm/images/test/new.png) of another size than the mask; "
         "ffhq/fake/ldm/images/test/new.png has 50x60 pixels, its mask 50x59"
     )
 
@@ -225,7 +225,7 @@ def test_real_pictures_of_another_size_than_all_fakes(check, made, tmp_path):
     for file in (root / "real").rglob("*.png"):
         save(file, np.random.default_rng(len(file.name)).integers(0, 255, (30, 30, 3), np.uint8))
     _, lines = check(root)
-    note = "note: no real picture has the size of a fake: detection may learn sizes, not forgeries"
+    note = "note: no real image has the size of a fake: detection may learn sizes, not forgeries"
     assert note in lines
 
 
@@ -258,7 +258,7 @@ def test_unreadable_files_and_masks_of_one_colour(check, tmp_path):
     assert code == 1
     assert lines[-3:] == [
         "problem: 1 file (images/test/000000000200.jpg) cannot be used; "
-        "images/test/000000000200.jpg: empty file, zero bytes; a picture was expected",
+        "images/test/000000000200.jpg: empty file, zero bytes; an image was expected",
         "problem: coco-sd coco-sd: none of its 6 masks has both fake and real pixels, reading "
         "white as fake and grey values from 128 as white",
         "2 problems",
@@ -274,9 +274,9 @@ def test_masks_without_a_fake_pixel_are_counted(check, dolos):
 
 def test_layout_can_be_forced_and_bad_input_is_one_line(program, refused, tmp_path):
     root = write_coco_sd(tmp_path / "mine")
-    assert "mine: layout folders, 6 pictures" in program("data", "check", root).out
+    assert "mine: layout folders, 6 images" in program("data", "check", root).out
     forced = program("data", "check", root, "--layout", "coco-sd")
-    assert "mine: layout coco-sd, 6 pictures" in forced.out
+    assert "mine: layout coco-sd, 6 images" in forced.out
     assert "is not a Dolos tree" in refused("data", "check", root, "--layout", "dolos")
     assert "does not exist" in refused("data", "check", root / "no")
     assert "expected three whole percents" in refused("data", "check", root, "--assign-splits", "a")
@@ -291,7 +291,7 @@ def test_lists_are_checked_too(program, tmp_path):
     (tmp_path / "all.csv").write_text("\n".join(rows))
     outcome = program("data", "check", tmp_path / "all.csv")
     assert outcome.code == 0
-    assert outcome.out.startswith("all: layout csv, 6 pictures; white is fake, as in layout csv")
+    assert outcome.out.startswith("all: layout csv, 6 images; white is fake, as in layout csv")
 
 
 def test_a_list_of_files_that_are_not_there_is_refused_with_their_names(refused, tmp_path):
@@ -314,14 +314,7 @@ def test_images_without_masks_are_no_problem(check, program, tmp_path):
         "ok: no problem found",
     ]
     out = program("data", "check", root).out
-    assert out.startswith("found: layout images, 3 pictures; ")
+    assert out.startswith("found: layout images, 3 images; ")
     assert ["found", "unknown", "test", "2", "48x40", "-", "-"] in [
         line.split() for line in out.splitlines()
     ]
-
-
-def test_every_layout_of_the_library_can_be_chosen():
-    from declip_pipeline.datasets.layouts import LAYOUTS
-    from stages.options import Layout
-
-    assert tuple(Layout) == LAYOUTS

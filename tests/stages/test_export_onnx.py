@@ -13,7 +13,7 @@ def test_a_run_becomes_a_file_that_was_checked(program, refused, tiny_run, golde
     outcome = program("export", tiny_run, "--onnx", file, "--check-on", picture)
     assert (outcome.code, outcome.last_line) == (0, str(file)), outcome.err
     assert "onnxruntime and torch differ by at most " in outcome.err
-    assert "in a probability, on 1 pictures" in outcome.err
+    assert "in a probability, on 1 images" in outcome.err
     metadata = {one.key: one.value for one in onnx.load(file).metadata_props}
     about = json.loads(metadata["declip_pipe"])
     assert about["decoder_type"] == "conv-4"
@@ -34,10 +34,10 @@ def test_one_that_differs_is_refused_and_not_left(refused, tiny_run, tmp_path, m
 
 def test_missing_packages_and_bad_pictures_are_named(refused, tiny_run, tmp_path, monkeypatch):
     file, note = tmp_path / "tiny.onnx", tmp_path / "note.png"
-    note.write_text("not a picture")
+    note.write_text("not an image")
     text = refused("export", tiny_run, "--onnx", file, "--check-on", note)
     assert text.startswith(f"{note}: ")
-    assert text.endswith("; name another picture with --check-on")
+    assert text.endswith("; name another image with --check-on")
     monkeypatch.setattr(onnx_export, "find_spec", lambda name: None)
     text = refused("export", tiny_run, "--onnx", file)
     assert "needs onnx, onnxscript, onnxruntime, which are not installed" in text

@@ -71,7 +71,7 @@ def test_a_flipped_dolos_is_refused_unless_the_polarity_is_said(
     line = refused("extract", data, *tiny_arch, *cache)
     assert line == (
         "masks of the opposite polarity: black is read as fake, but in 3 of 3 compared with real "
-        "pictures what differs is white; pass --polarity white-is-fake; this is not checked where "
+        "images what differs is white; pass --polarity white-is-fake; this is not checked where "
         "--polarity is passed"
     )
     assert not (tmp_path / "other").exists()

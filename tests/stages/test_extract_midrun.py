@@ -137,7 +137,7 @@ def slow_backbone(places: Places) -> None:
 
 
 def lost_pictures(places: Places) -> None:
-    """The network file system with the pictures has gone, and come back as another."""
+    """The network file system with the images has gone, and come back as another."""
     unhurried_decoding(places)
     read_bytes = Path.read_bytes
 
@@ -307,7 +307,7 @@ def test_the_900th_of_1000_pictures_is_corrupt(program, tiny_arch, tmp_path, mon
         (dataset / kind).mkdir(parents=True)
     mask = np.zeros((16, 16), np.uint8)
     mask[:5, :8] = 255
-    # Each fifty times, one after another: the same picture is computed once.
+    # Each fifty times, one after another: the same image is computed once.
     noise = np.random.default_rng(0).integers(0, 256, (21, 16, 16, 3), np.uint8)
     for number in range(1, 1001):
         Image.fromarray(noise[number // 50]).save(dataset / "images" / f"{number:04d}.png")
@@ -319,7 +319,7 @@ def test_the_900th_of_1000_pictures_is_corrupt(program, tiny_arch, tmp_path, mon
     command = ("extract", dataset, *tiny_arch, "--layers", "layer0", "--cache", tmp_path / "cache")
     failed = "failed: images/0900.png: is truncated or damaged (image file is truncated)"
     sum_up = (
-        "declip-pipe: 1 of 1000 pictures could not be used, --max-failures is 0; "
+        "declip-pipe: 1 of 1000 images could not be used, --max-failures is 0; "
         "the store holds the others"
     )
 
@@ -376,7 +376,7 @@ def test_the_pictures_change(begin, pictures, undisturbed):
     try:
         for file, content in contents.items():
             replacement = file.with_suffix(".new")
-            replacement.write_bytes(content + b"behind the picture's end")
+            replacement.write_bytes(content + b"behind the image's end")
             replacement.replace(file)
         ending = extraction.end()
         assert ending.code == 1
@@ -387,7 +387,7 @@ def test_the_pictures_change(begin, pictures, undisturbed):
             "`declip-pipe extract` on the dataset as it is now"
         )
         extraction.require_interrupted()
-        # What the line says to do makes the store of the pictures as they are now.
+        # What the line says to do makes the store of the images as they are now.
         now = extraction.start(no_obstacle).end()
         assert now.code == 0, now.err
         assert len(Store(Path(now.out.strip())).samples) == PICTURES

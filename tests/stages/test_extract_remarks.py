@@ -1,4 +1,4 @@
-"""What `extract` says of a data set that would spoil a result, in the words of `data check`."""
+"""What `extract` says of a dataset that would spoil a result, in the words of `data check`."""
 
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def test_masks_that_call_most_of_the_pixels_fake_are_remarked_until_it_is_said(
     assert problems(said(data)) == []
     flip(data / "masks")
     line = (
-        "problem: coco-sd coco-sd: its 6 masks call 79.2% of the pixels fake, and no real pictures "
+        "problem: coco-sd coco-sd: its 6 masks call 79.2% of the pixels fake, and no real images "
         "tell whether that is so; if black marks fake pixels pass --polarity black-is-fake, if "
         "not, --polarity white-is-fake"
     )
@@ -78,7 +78,7 @@ def test_folders_of_wholly_generated_pictures_are_no_files_without_a_partner(sai
     data = write_dolos(tmp_path / "dolos", count=1, sources=("celebahq", "ffhq"))
     lines = said(data, "--generators", "lama")
     assert (
-        "2 folders (celebahq/fake/p2, ffhq/fake/p2) of wholly generated pictures, without masks, "
+        "2 folders (celebahq/fake/p2, ffhq/fake/p2) of wholly generated images, without masks, "
         "left out"
     ) in lines
     assert not any("no partner" in line for line in lines)

@@ -55,7 +55,7 @@ def test_views_and_augmentations(
         assert store.splits == ["train"]
         assert len(store.samples) == 8
 
-    # Augmented pictures are learned from, and judged on are the clean ones.
+    # Augmented images are learned from, and judged on are the clean ones.
     training = ("--feature-layer", "layer2", "--decoder-type", "linear", "--epochs", 1)
     training += ("--batch-size", 8)
     run = program(

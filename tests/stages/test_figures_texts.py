@@ -2,7 +2,7 @@
 
 from made_evaluation import config_of, localized
 
-from declip_pipeline.evaluation.table import seed_groups
+from declip_pipeline.evaluation.cells import seed_groups
 from stages.figures_texts import evaluation_lines, seeds_title
 
 

@@ -44,7 +44,7 @@ def partial_files(folder: Path) -> list[Path]:
 
 @pytest.fixture
 def extraction(shared_dataset, tiny_arch, tmp_path) -> list[object]:
-    """All layers of 15 pictures: 1 MB a layer, in one shard each."""
+    """All layers of 15 images: 1 MB a layer, in one shard each."""
     return ["extract", shared_dataset, *tiny_arch, "--cache", tmp_path / "cache"]
 
 

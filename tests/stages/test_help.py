@@ -4,22 +4,11 @@ import subprocess
 import sys
 
 import pytest
+from commands import NAMES, command_of
 
-from stages.app import COMMANDS, GROUPS, app
+from stages.app import app
 
 HEAVY = ("torch", "numpy", "zarr", "tensorstore", "open_clip", "timm", "PIL", "yaml")
-NAMES = [
-    *COMMANDS,
-    *(f"{group} {name}" for group, (_, table) in GROUPS.items() for name in table),
-]
-
-
-def command_of(name: str):
-    """A command by its full name."""
-    command = app
-    for part in name.split():
-        command = command.commands[part]
-    return command.command
 
 
 def imported_by(*arguments: str) -> set[str]:

@@ -25,7 +25,7 @@ def pictures(shared_dataset, tmp_path) -> Path:
 
 @pytest.fixture
 def counted(monkeypatch) -> list[int]:
-    """Grows by one with each picture that is predicted."""
+    """Grows by one with each image that is predicted."""
     calls: list[int] = []
     real = Predictor.map_and_score
 
@@ -77,7 +77,7 @@ class TestGoingOn:
         first = program(*command)
         again = program(*command)
         assert (again.code, again.out) == (0, first.out)
-        assert "all pictures are predicted already, nothing to do" in again.err
+        assert "all images are predicted already, nothing to do" in again.err
         assert len(counted) == 3
         shutil.copy(pictures / "a.png", pictures / "new.png")
         os.utime(pictures / "b.png", ns=(1, 1))
@@ -104,7 +104,7 @@ class TestGoingOn:
         assert "holds predictions of another decoder or threshold; pass --overwrite" in line
         (pictures / "a.png").unlink()
         line = refused(*command, code=1)
-        assert f"predictions of other pictures, such as {pictures / 'a.png'}; pass" in line
+        assert f"predictions of other images, such as {pictures / 'a.png'}; pass" in line
         assert content(tmp_path / "out") == before
 
 
@@ -161,7 +161,7 @@ class TestInputs:
         for inputs in (pictures, pictures / "a.png", f"{pictures}/*.png", "a.png"):
             for out in (pictures, tmp_path, Path()):
                 line = refused("predict", tiny_run, "-i", inputs, "-o", out, "--overwrite")
-                assert "would lie among the pictures of" in line
+                assert "would lie among the images of" in line
                 assert "name another folder with -o" in line
         assert content(tmp_path) == before
 

@@ -173,6 +173,39 @@ def test_baselines_are_judged_as_all_others(program, place):
     assert float(cell["difference"]) == pytest.approx(float(cell["ours"]) - 20.4)
 
 
+def test_rows_and_columns_are_any_fields_of_runs(program, refused, place, tmp_path):
+    study = yaml.safe_load((PAPER / "matrix_vit.yaml").read_text())
+    del study["published"]
+    study["train"][0]["options"] |= {"decoders": ["linear", "conv-4"], "layers": "all"}
+    study["extract"]["layers"] = "layer2,layer3"
+    config = tmp_path / "study.yaml"
+
+    def run(table):
+        config.write_text(yaml.safe_dump(study | {"table": table}))
+        return program(
+            "reproduce", config, "--data", place / "dolos/celebahq", *VIT, *QUICK, *NARROW,
+            "--cache", tmp_path / "cache", "--runs", tmp_path / "runs", "--out", tmp_path / "out",
+        )  # fmt: skip
+
+    outcome = run({"rows": "layer", "columns": "decoder"})
+    assert outcome.code == 0, outcome
+    lines = outcome.out.splitlines()
+    heads = [number for number, line in enumerate(lines) if line.startswith("layer \\ decoder")]
+    assert [lines[number - 2] for number in heads] == ["ID", "OOD"]
+    for number in heads:
+        assert lines[number].split()[3:] == ["linear", "conv-4"]
+        assert [line.split()[0] for line in lines[number + 1 : number + 3]] == ["layer2", "layer3"]
+    assert (tmp_path / "out/table-2.png").is_file()
+    rows = [row for row, _ in table_of(run({"rows": ["layer", "decoder"]}))]
+    assert list(dict.fromkeys(rows)) == [
+        *("layer2, linear", "layer2, conv-4", "layer3, linear", "layer3, conv-4")
+    ]
+    # Of two layers and two decoders there are four matrices, and no mean over them.
+    text = run({"rows": "generator"}).out
+    assert text.count("tested on \\ trained on") == 4
+    assert "conv-4 on layer2 of CLIP:from-file" in text
+
+
 def test_the_same_command_again_finds_all_done(program, place):
     first = rehearse(program, place, "matrix_vit")
     again = rehearse(program, place, "matrix_vit")

@@ -13,6 +13,7 @@ from s3_server import S3Server, free_port, running_s3_server
 from zarr.storage import ObjectStore
 
 from declip_pipeline.datasets.opening import open_dataset
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.extraction import shard_filling
 from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.store import format as fmt
@@ -209,9 +210,8 @@ def test_of_two_extractors_that_begin_at_once_the_first_decides(
     def late(self, key, data):
         if key != fmt.MANIFEST:
             return create(self, key, data)
-        manifest = json.loads(data)
-        manifest["samples"].reverse()
-        assert create(self, key, json.dumps(manifest).encode())
+        reversed_samples = Samples.from_parquet(data)[::-1]
+        assert create(self, key, reversed_samples.to_parquet())
         refused.append(not create(self, key, data))
         return False
 
@@ -355,7 +355,7 @@ def test_no_credentials(try_to_extract, server, bucket, monkeypatch):
 
 
 def test_a_bucket_that_is_not_there(refused, server, tmp_path):
-    # Said before anything is read: these pictures are not there either.
+    # Said before anything is read: these images are not there either.
     line = refused(
         *("extract", tmp_path / "nowhere", "--arch", "efficientnet-lite0"),
         *("--cache", "s3://no-such-bucket/cache"),

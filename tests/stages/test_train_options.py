@@ -34,7 +34,7 @@ def resnet_store(dataset, root, **options):
 
 @pytest.fixture(scope="module")
 def beside(shared_dataset, tmp_path_factory):
-    """The tiny ResNet's features of the same pictures."""
+    """The tiny ResNet's features of the same images."""
     return resnet_store(shared_dataset, tmp_path_factory.mktemp("cache"))
 
 
@@ -75,7 +75,7 @@ def test_backbones_are_joined_from_store_to_prediction(
     on = ("--on", tiny_store.location)
     outcome = program("evaluate", run, *on, "--beside", beside.location)
     assert "IoU" in outcome.out
-    # What the store gives, a prediction gives from the picture.
+    # What the store gives, a prediction gives from the image.
     sample = tiny_store.samples[tiny_store.fake_rows("test")[0]]
     picture = next(shared_dataset.rglob(Path(sample.image).name))
     table = program("predict", run, "-i", picture, "-o", tmp_path / "out").last_line

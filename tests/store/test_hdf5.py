@@ -253,7 +253,9 @@ def test_a_file_can_be_exported_again(exported, tmp_path):
 def test_nothing_is_replaced_unasked_or_left_half_written(original, tmp_path):
     store, path = original("float16"), tmp_path / "out.h5"
     path.write_text("mine")
-    with pytest.raises(OutputExistsError, match=r"out\.h5 exists; pass --overwrite to replace it"):
+    with pytest.raises(
+        OutputExistsError, match=r"out\.h5 exists; pass `overwrite=True` to replace it"
+    ):
         export_store(store, path)
 
     def stop(done: int, total: int) -> None:
@@ -399,7 +401,7 @@ class TestImport:
             if file.is_file():
                 file.unlink()
         (location / "notes.txt").write_text("mine")
-        with pytest.raises(StoreError, match="holds other files; name another --cache"):
+        with pytest.raises(StoreError, match="holds other files; name another `cache`"):
             import_store(exported("float16"), tmp_path)
 
     def test_what_is_no_file(self, tmp_path):

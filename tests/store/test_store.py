@@ -257,7 +257,7 @@ def test_another_version_and_an_edited_identity_are_refused(tmp_path):
 
 def test_another_identity_does_not_continue_a_store(tmp_path):
     writer(tmp_path / "store")
-    with pytest.raises(StoreError, match="holds another store; pass --overwrite"):
+    with pytest.raises(StoreError, match="holds another store; pass `overwrite=True`"):
         writer(tmp_path / "store", backbone="other")
 
 

@@ -257,7 +257,7 @@ def test_a_manifest_of_other_samples_cannot_be_repaired(store):
         (problem,) = found_in(store, deep=True)
         assert problem.key == fmt.MANIFEST
         assert problem.what.startswith(what)
-        assert problem.what.endswith("extract the store again with --overwrite")
+        assert problem.what.endswith("extract the store again with `overwrite=True`")
         assert not problem.is_repairable
 
 

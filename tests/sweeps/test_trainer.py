@@ -310,7 +310,7 @@ def test_workers_that_would_compute_otherwise_are_refused_or_left_out(client, ti
     other = next(iter(client.scheduler_info()["workers"]))
     client.run(_pretend_precision, "bfloat16", workers=[other])
     try:
-        with pytest.raises(InputError, match="in different precisions; name one with --precision"):
+        with pytest.raises(InputError, match="in different precisions; name one with `precision`"):
             WorkerTraining(client, job_of(tiny_store, tmp_path), CELLS)
         # As one that comes when the others are at work.
         workers._workers._fit.pop(other)
