@@ -1,6 +1,7 @@
 """The public names: from images to masks in ten lines of Python."""
 
 import functools
+import re
 import shutil
 import signal
 import subprocess
@@ -16,18 +17,8 @@ from torch import nn
 
 import declip_pipeline as dp
 
-TEN_LINES = """
-import declip_pipeline as dp
-
-dataset = dp.open_dataset("DATA")
-store = dp.extract(dataset, "efficientnet-lite0", layers=["layer2", "layer3"], cache="cache")
-run = dp.train(store, layer="layer3", decoder="conv-4", widths=(32, 16, 16, 16), epochs=2, batch_size=8, runs="runs")
-evaluation = dp.evaluate(run, store, split="test")
-print(evaluation.mean("iou"), evaluation.interval("iou"))
-table = evaluation.to_pandas()                      # or .to_arrow(): one row an image
-probability = run.predictor()("suspicious.jpg")     # (height, width) float32 in [0, 1]; also PIL images and arrays
-features, target = dp.StoreDataset(store, "layer3", split="train")[0]
-"""  # noqa: E501
+README = (Path(__file__).parents[1] / "README.md").read_text()
+(TEN_LINES,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 HANDLERS = "import signal; handlers = [signal.getsignal(n) for n in signal.valid_signals()]"
 CHECKS = """

@@ -1,0 +1,322 @@
+"""Write docs/results.md and the tables of measurements in the other documents.
+
+python docs/make_results.py [--check]
+
+All figures come from benchmarks/results. In a document they stand between `<!-- result: NAME -->`
+and `<!-- end of result -->`, where NAME is a key of `TABLES`. With `--check` nothing is written,
+and the exit code is 1 where a document is not up to date.
+"""
+
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import floor, log10
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGE = ROOT / "docs" / "results.md"
+DOCUMENTS = [ROOT / "README.md", ROOT / "cache" / "README.md", *sorted(ROOT.glob("docs/*.md"))]
+BLOCK = re.compile(r"(<!-- result: (\w+) -->\n).*?(<!-- end of result -->)", re.DOTALL)
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A file of results: its title, the command that writes it, and what it says."""
+
+    title: str
+    command: str
+    about: str
+
+
+MEASUREMENTS = {
+    "store": Measurement(
+        "Reading and writing a store",
+        "python benchmarks/store.py",
+        "Shapes of one layer of ViT-L/14 in float16, contestants in turns, medians.",
+    ),
+    "store_breakdown": Measurement(
+        "What each check of a store costs",
+        "python benchmarks/store.py --breakdown",
+        "One shard, CPU time of the thread that works, the best and the median of all turns.",
+    ),
+    "scale": Measurement(
+        "A store of a million samples",
+        "python benchmarks/scale.py",
+        "Opening, selecting and planning with the records of so many samples.",
+    ),
+    "dtypes_features": Measurement(
+        "Stored dtypes: size, speed and error of features",
+        "python benchmarks/dtypes.py",
+        "Against float32; the error is the length of the difference over that of the features.",
+    ),
+    "dtypes_iou": Measurement(
+        "Stored dtypes: change in IoU",
+        "python benchmarks/dtypes.py",
+        "Change in IoU (points) of a decoder trained on float32 that reads the dtype, mean and "
+        "largest over seeds; of decoders trained and tested on the dtype; and the spread of the "
+        "seeds themselves.",
+    ),
+    "codecs": Measurement(
+        "Lossless codecs",
+        "python benchmarks/codecs.py",
+        "Range over the layers, one chunk an image; size as a share of the uncompressed.",
+    ),
+    "extract_ViT-B-32": Measurement(
+        "Extraction beside the bare forward pass, ViT-B/32",
+        "python benchmarks/extract.py",
+        "One layer, random weights; seconds of each stage overlap.",
+    ),
+    "extract_ViT-L-14": Measurement(
+        "Extraction beside the bare forward pass, ViT-L/14",
+        "python benchmarks/extract.py --model ViT-L-14 --images 64",
+        "One layer, random weights; seconds of each stage overlap.",
+    ),
+    "train_cache": Measurement(
+        "An epoch with and without a cache",
+        "python benchmarks/train.py --images 32 --batch-size 8",
+        "Shapes of ViT-L/14, validation included.",
+    ),
+    "train_bare": Measurement(
+        "Training beside the bare decoder",
+        "python benchmarks/train.py --images 32 --batch-size 8",
+        "Bare: steps of the decoder on tensors that are in memory already.",
+    ),
+    "train_ablation": Measurement(
+        "Linear decoders on 24 layers",
+        "python benchmarks/train.py --images 32 --batch-size 8",
+        "Seconds for the whole grid.",
+    ),
+    "light_decoders": Measurement(
+        "Parts of light decoders",
+        "python benchmarks/light_decoders.py",
+        "Operations that a linear decoder's step is made of.",
+    ),
+    "metrics": Measurement(
+        "Localization metrics",
+        "python benchmarks/metrics.py",
+        "IoU, both F1 and AP of an image of 256x256 pixels.",
+    ),
+}
+
+
+def rows_of(name: str) -> list[Row]:
+    """Return the rows of benchmarks/results/NAME.json."""
+    rows: list[Row] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return rows
+
+
+def shown(value: Any) -> str:
+    """Return a value as a cell: floats with three significant digits, no exponent."""
+    if isinstance(value, float) and value:
+        digits = max(2 - floor(log10(abs(value))), 0)
+        return f"{round(value, 2 - floor(log10(abs(value)))):,.{digits}f}"
+    return "" if value is None else str(value).replace("|", "\\|")
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """Return rows as a Markdown table; columns that are empty in all rows are left out."""
+    columns = [name for name in rows[0] if any(row.get(name) not in ("", None) for row in rows)]
+    numeric = {
+        name
+        for name in columns
+        if all(re.fullmatch(r"[-+\d.,%x]*", shown(row.get(name))) for row in rows)
+    }
+    lines = [columns, ["---:" if name in numeric else "---" for name in columns]]
+    lines += [[shown(row.get(name)) for name in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def source(names: Iterable[str], document: Path) -> str:
+    """Return the line under a table: the command, and links to the files that it wrote."""
+    names = list(names)
+    files = ", ".join(
+        f"[{name}.json]({os.path.relpath(RESULTS / f'{name}.json', document.parent)})"
+        for name in names
+    )
+    return f"From `{MEASUREMENTS[names[0]].command}`: {files}."
+
+
+def some(name: str, column: str | None, *starts: str) -> Callable[[Path], str]:
+    """Return the maker of a table of the rows whose `column` begins with one of `starts`.
+
+    Of a column with one value, only the rows are kept; None takes all rows.
+    """
+
+    def table(document: Path) -> str:
+        rows = rows_of(name)
+        if column is not None:
+            rows = [row for row in rows if str(row[column]).startswith(starts)]
+            if len({row[column] for row in rows}) == 1:
+                rows = [{key: cell for key, cell in row.items() if key != column} for row in rows]
+        return f"{markdown_table(rows)}\n\n{source([name], document)}"
+
+    return table
+
+
+def whole(name: str) -> Callable[[Path], str]:
+    """Return the maker of a table of all rows."""
+    return some(name, None)
+
+
+def codecs(document: Path) -> str:
+    """Return the table of lossless codecs: ranges over layers."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows_of("codecs"):
+        groups.setdefault((row["dtype"], row["codec"]), []).append(row)
+    speed = "decode and check MB/s"
+    rows = []
+    for (dtype, codec), members in groups.items():
+        sizes = sorted(float(row["size"]) for row in members)
+        span = f"{sizes[0]:.2f} to {sizes[-1]:.2f}"
+        middle = float(f"{median(float(row[speed]) for row in members):.3g}")
+        rows.append({"dtype": dtype, "codec": codec, "size": span, f"median {speed}": middle})
+    return f"{markdown_table(rows)}\n\n{source(['codecs'], document)}"
+
+
+def cache_epochs(document: Path) -> str:
+    """Return the table of epochs: decoders as columns."""
+    table: dict[str, Row] = {}
+    for row in rows_of("train_cache"):
+        decoder = row["measure"].split(",")[0]
+        found = table.setdefault(row["contestant"], {"an epoch": row["contestant"]})
+        found[decoder] = f"{shown(row['seconds'])} s, {row['ratio'].removesuffix(' faster')}"
+    return f"{markdown_table(list(table.values()))}\n\n{source(['train_cache'], document)}"
+
+
+def report_section(heading: str) -> str:
+    """Return the part of the demo's report below a heading that begins so."""
+    report = (RESULTS / "demo" / "report.md").read_text()
+    for part in report.split("\n## ")[1:]:
+        if part.startswith(heading):
+            return part.partition("\n")[2].strip()
+    raise SystemExit(f"the demo's report has no section {heading!r}")
+
+
+def demo(heading: str) -> Callable[[Path], str]:
+    """Return the maker of a section of the demo's report."""
+
+    def table(document: Path) -> str:
+        report = os.path.relpath(RESULTS / "demo" / "report.md", document.parent)
+        return f"{report_section(heading)}\n\nFrom `make demo`: [report.md]({report})."
+
+    return table
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    "demo_matrix": demo("IoU across generators"),
+    "demo_layers": demo("IoU over layers"),
+    "demo_times": demo("Times"),
+    "store": whole("store"),
+    "store_writing": some("store", "measure", "write"),
+    "store_reading": some("store", "measure", "random", "sequential"),
+    "store_tensorstore": some("store", "measure", "TensorStore's settings"),
+    "checks_writing": some("store_breakdown", "step", "finite", "checksum", "hash", "all checks"),
+    "checks_copying": some("store_breakdown", "step", "write", "encode"),
+    "checks_reading": some("store_breakdown", "step", "read"),
+    "dtypes_features": whole("dtypes_features"),
+    "dtypes_iou": whole("dtypes_iou"),
+    "codecs": codecs,
+    "train_cache": cache_epochs,
+    "train_bare": whole("train_bare"),
+    "train_ablation": whole("train_ablation"),
+    "light_decoders": whole("light_decoders"),
+    "metrics": whole("metrics"),
+    "extract_vit_b": whole("extract_ViT-B-32"),
+    "extract_vit_l": whole("extract_ViT-L-14"),
+}
+
+
+def machine_line(name: str) -> str:
+    """Return what a file of results says of its machine and settings."""
+    content = json.loads((RESULTS / f"{name}.json").read_text())
+    machine = content.get("machine", {})
+    where = [
+        f"{machine.get('accelerator') or machine.get('processor', 'unknown processor')}",
+        f"threads: {machine.get('threads', '?')}",
+        f"torch {machine.get('torch', '?')}",
+    ]
+    settings = ", ".join(
+        f"{key} {json.dumps(value) if isinstance(value, dict | list) else value}"
+        for key, value in content.get("settings", {}).items()
+        if value not in (None, False)
+    )
+    return f"Machine: {', '.join(where)}. Settings: {settings}."
+
+
+def results_page() -> str:
+    """Return docs/results.md."""
+    parts = [
+        "# Results",
+        "Written by `python docs/make_results.py` from the files in "
+        "[benchmarks/results](../benchmarks/results); [benchmarks](../benchmarks/README.md) lists "
+        "the commands that write those. Do not edit this page by hand: a test compares it with "
+        "what the script prints.",
+        "Machines are shared and noisy. What counts is the ratio of two things measured in one "
+        "run. IoU is in percent, intervals are 95% bootstrap intervals over scenes.",
+        "No figure on Dolos is among these: the paper's tables are rehearsed in the tests on small "
+        "trees with small weights, and `declip-pipe reproduce` prints ours beside the published "
+        "ones ([guide](guide.md#reproduce-the-papers-tables)).",
+        "## The demo: IoU across generators",
+        demo("IoU across generators")(PAGE),
+        "## The demo: IoU over layers",
+        demo("IoU over layers")(PAGE),
+        "## The demo: times",
+        demo("Times")(PAGE),
+    ]
+    found = sorted(file.stem for file in RESULTS.glob("*.json"))
+    for name in [
+        *(n for n in MEASUREMENTS if n in found),
+        *(n for n in found if n not in MEASUREMENTS),
+    ]:
+        about = MEASUREMENTS.get(name)
+        parts.append(f"## {about.title if about else name}")
+        if about:
+            parts.append(about.about)
+        parts.append(machine_line(name))
+        if name == "codecs":
+            parts.append(codecs(PAGE))
+        elif about:
+            parts.append(whole(name)(PAGE))
+        else:
+            parts.append(
+                f"{markdown_table(rows_of(name))}\n\nFrom `benchmarks/results/{name}.json`."
+            )
+    return "\n\n".join(parts) + "\n"
+
+
+def filled(document: Path) -> str:
+    """Return the text of a document with every block of results up to date."""
+    if document == PAGE:
+        return results_page()
+
+    def block(match: re.Match[str]) -> str:
+        return f"{match[1]}{TABLES[match[2]](document)}\n{match[3]}"
+
+    return BLOCK.sub(block, document.read_text())
+
+
+def main() -> int:
+    """Write all documents, or check them; return the exit code."""
+    check = "--check" in sys.argv[1:]
+    stale = []
+    for document in [PAGE, *(one for one in DOCUMENTS if one != PAGE)]:
+        text = filled(document)
+        if not document.exists() or document.read_text() != text:
+            stale.append(document.relative_to(ROOT).as_posix())
+            if not check:
+                document.write_text(text)
+    for name in stale:
+        print(f"{name} is not up to date" if check else f"{name} written")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,54 @@
+"""Measurements in the documents are those of benchmarks/results."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
+assert spec is not None and spec.loader is not None
+make_results = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(make_results)
+
+
+@pytest.mark.parametrize("document", make_results.DOCUMENTS, ids=lambda file: file.name)
+def test_document_is_what_the_script_prints(document):
+    assert document.read_text() == make_results.filled(document), "run python docs/make_results.py"
+
+
+def test_page_names_every_result_file():
+    page = make_results.PAGE.read_text()
+    for file in make_results.RESULTS.glob("*.json"):
+        assert file.name in page
+
+
+def test_every_block_has_a_table():
+    for document in make_results.DOCUMENTS:
+        for match in make_results.BLOCK.finditer(document.read_text()):
+            assert match[2] in make_results.TABLES
+        text = document.read_text()
+        assert text.count("<!-- result: ") == text.count("<!-- end of result -->")
+
+
+def test_floats_keep_three_digits():
+    shown = [make_results.shown(value) for value in (8782.54, 0.0115737, 26.54, 151.0, 0.0)]
+    assert shown == ["8,780", "0.0116", "26.5", "151", "0.0"]
+
+
+def test_readme_matrix_is_the_demos():
+    report = (make_results.RESULTS / "demo" / "report.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    for line in make_results.report_section("IoU across generators").splitlines():
+        assert line in report
+        assert line in readme
+
+
+def test_a_changed_figure_is_found(tmp_path, monkeypatch):
+    content = json.loads((make_results.RESULTS / "metrics.json").read_text())
+    content["rows"][1]["median"] = 987.0
+    (tmp_path / "metrics.json").write_text(json.dumps(content))
+    monkeypatch.setattr(make_results, "RESULTS", tmp_path)
+    table = make_results.TABLES["metrics"](ROOT / "docs" / "design.md")
+    assert "987" in table
