@@ -295,7 +295,7 @@ def ls(root: Path, samples: int, files: int) -> Work:
 
 @contextmanager
 def verify(root: Path, samples: int, files: int) -> Work:
-    from declip_pipeline.store.verification import verify_store
+    from declip_pipeline.store.verify import verify_store
 
     location = location_of(root)
 
