@@ -7,8 +7,8 @@ ledger for each shard, completion). Two shards are written; those behind them ar
 second, so that every file is there to be listed. Each step then runs in a process of its own, which
 gives its wall and processor seconds and the most memory that it held ("grown": beyond what the
 imports and the opened arguments took). Everything is measured at a quarter of the samples as well:
-a ratio near 4 is linear, 16 quadratic. Opening is the fastest of five. Of the scan of a dataset, `--files` files are read, all of
-them links to one image and one mask.
+a ratio near 4 is linear, 16 quadratic. Opening is the fastest of five. Of the scan of a dataset,
+`--files` files are read, all of them links to one image and one mask.
 """
 
 import argparse
