@@ -20,7 +20,7 @@ from crc32c import crc32c
 from reporting import report
 
 from declip_pipeline.store.format import RowArray
-from declip_pipeline.store.local_storage import _write_pieces
+from declip_pipeline.store.local import _write_pieces
 from declip_pipeline.store.shards import encode_shard, is_finite
 
 ROWS = 64

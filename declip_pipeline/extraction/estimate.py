@@ -16,9 +16,9 @@ from declip_pipeline.extraction.shard_filling import (
     SHARDS_BEING_WRITTEN,
     SHARDS_IN_MEMORY,
     ShardFiller,
+    fill_store,
 )
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import StorePlan
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.storage import URL_MARK, storage_at

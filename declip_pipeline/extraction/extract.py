@@ -16,9 +16,8 @@ from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.samples import FAKE, Samples
 from declip_pipeline.errors import InputError
 from declip_pipeline.extraction.reuse import match_rows
-from declip_pipeline.extraction.shard_filling import ShardFiller
+from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.extraction.store_filling import fill_store
 from declip_pipeline.extraction.store_plan import plan_store
 from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS

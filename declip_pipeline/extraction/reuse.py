@@ -142,11 +142,11 @@ class EarlierStores:
         if not any(earlier.store.failures for earlier in self._stores):
             return {}
         found = {}
-        for row in rows[0] + np.flatnonzero(~self.have(rows, None)):
-            reasons = (earlier.failure(int(row)) for earlier in self._stores)
+        for row in (rows.start + np.flatnonzero(~self.have(rows, None))).tolist():
+            reasons = (earlier.failure(row) for earlier in self._stores)
             reason = next((reason for reason in reasons if reason is not None), None)
             if reason is not None:
-                found[int(row)] = reason
+                found[row] = reason
         return found
 
     def stored_shard(

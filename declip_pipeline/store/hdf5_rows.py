@@ -15,7 +15,7 @@ from numcodecs.fletcher32 import Fletcher32
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.format import RowArray
-from declip_pipeline.store.row_source import RowSource
+from declip_pipeline.store.rows import RowSource
 from declip_pipeline.store.shards import DamagedChunkError
 
 # The root's attribute whose value is the store's format version.

@@ -13,9 +13,8 @@ from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
 from declip_pipeline.store.identity import StoreIdentity, feature_identity
-from declip_pipeline.store.row_source import RowSource
+from declip_pipeline.store.rows import RowSource, ZarrRows
 from declip_pipeline.store.storage import URL_MARK, storage_at
-from declip_pipeline.store.zarr_rows import ZarrRows
 
 
 class Store:

@@ -153,7 +153,7 @@ def storage_at(location: str | Path) -> Storage:
     if re.match(r"s3:(?!//)", text):
         raise InputError("s3: without // was given; expected s3://BUCKET/FOLDER")
     if URL_MARK not in text:
-        from declip_pipeline.store.local_storage import LocalStorage
+        from declip_pipeline.store.local import LocalStorage
 
         return LocalStorage(Path(text))
     scheme = text.split(URL_MARK, maxsplit=1)[0]
@@ -161,7 +161,7 @@ def storage_at(location: str | Path) -> Storage:
         raise InputError(
             f"{scheme}{URL_MARK}... is not supported; expected a folder or s3://BUCKET/FOLDER"
         )
-    from declip_pipeline.store.object_storage import ObjectStorage
+    from declip_pipeline.store.s3 import ObjectStorage
 
     return ObjectStorage(text)
 

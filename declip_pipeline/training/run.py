@@ -19,7 +19,7 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory
 from declip_pipeline.errors import DecoderError, InputError, OutputExistsError, RunBusyError
 from declip_pipeline.files import write_bytes, write_json, write_text
-from declip_pipeline.store.local_storage import LocalStorage
+from declip_pipeline.store.local import LocalStorage
 from declip_pipeline.training.validation_score import score_name
 
 if TYPE_CHECKING:

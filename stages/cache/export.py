@@ -23,7 +23,7 @@ def export(
     The last line of stdout is the file. To be rid of the store, run `cache verify --deep` on it
     before.
     """
-    from declip_pipeline.store.hdf5_export import export_store
+    from declip_pipeline.store.hdf5 import export_store
     from declip_pipeline.store.reader import Store
     from stages.screen import progress, result
 

@@ -18,7 +18,7 @@ def import_file(
     The last line of stdout is the store's path. After an interruption the same command goes on
     where it stopped; a store that is there already is left as it is.
     """
-    from declip_pipeline.store.hdf5_import import import_store
+    from declip_pipeline.store.hdf5 import import_store
     from stages.screen import progress, remark, result
 
     with progress(f"importing {file}") as tell:

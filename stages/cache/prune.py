@@ -37,7 +37,7 @@ def prune(
         )
 
     from declip_pipeline.backbones.registry import select_layers
-    from declip_pipeline.extraction.pruning import prune_store
+    from declip_pipeline.extraction.maintenance import prune_store
     from declip_pipeline.store.catalog import describe_store, remove_store
     from declip_pipeline.store.reader import Store
     from declip_pipeline.store.storage import URL_MARK

@@ -14,8 +14,7 @@ from stages.options import (
 from stages.texts import spelled
 
 if TYPE_CHECKING:
-    from declip_pipeline.store.findings import Problem
-    from declip_pipeline.store.verification import Verification
+    from declip_pipeline.store.verify import Problem, Verification
 
 NAMED_IMAGES = 3
 
@@ -59,7 +58,7 @@ def verify(
     if not repair and (data is not None or weights):
         raise InputError("--data and --weights say how to repair; pass --repair too")
 
-    from declip_pipeline.store.verification import verify_store
+    from declip_pipeline.store.verify import verify_store
     from stages.screen import progress, remark, result
 
     deep = deep or repair
@@ -74,7 +73,7 @@ def verify(
     repairable = sum(problem.is_repairable for problem in found.problems)
     if repairable and repair:
         from declip_pipeline.compute import choose_device
-        from declip_pipeline.extraction.repair import repair_store
+        from declip_pipeline.extraction.maintenance import repair_store
 
         with progress("repairing") as tell:
             repair_store(

@@ -155,9 +155,7 @@ def test_a_full_disk_and_a_wrong_dtype_are_said_before_anything_is_computed(
 ):
     with pytest.raises(InputError, match="dtype 'int4' is not known; expected one of float16"):
         run(shared_dataset, tiny_backbone, tmp_path, dtype="int4")
-    monkeypatch.setattr(
-        "declip_pipeline.store.local_storage.LocalStorage.free_bytes", lambda self: 10
-    )
+    monkeypatch.setattr("declip_pipeline.store.local.LocalStorage.free_bytes", lambda self: 10)
     with pytest.raises(StorageFullError, match="15 pictures"):
         run(shared_dataset, tiny_backbone, tmp_path)
 

@@ -18,7 +18,7 @@ from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import StorageFullError, StoreError
 from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.local_storage import LocalStorage
+from declip_pipeline.store.local import LocalStorage
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.writer import StoreWriter
 

@@ -9,12 +9,11 @@ import pytest
 from s3_server import running_s3_server
 
 from declip_pipeline.errors import IdentityMismatchError, StoreError
-from declip_pipeline.extraction import recorded_backbones
-from declip_pipeline.extraction import repair as repair_module
-from declip_pipeline.extraction.repair import repair_store
+from declip_pipeline.extraction import maintenance, recorded_backbones
+from declip_pipeline.extraction.maintenance import repair_store
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.reader import Store
-from declip_pipeline.store.verification import verify_store
+from declip_pipeline.store.verify import verify_store
 from declip_pipeline.store.writer import StoreWriter
 
 
@@ -194,13 +193,13 @@ def test_pictures_that_are_not_needed_may_be_gone(made, store, opened_backbones,
 def test_a_picture_that_was_read_once_is_read_again(made, store, opened_backbones, monkeypatch):
     by_hand.flip(by_hand.shard("layers/layer0", 1), 9)(store)
     # Extraction may have had a higher `max_megapixels` than there is by default.
-    monkeypatch.setattr(repair_module, "DEFAULT_MAX_MEGAPIXELS", 1e-6)
+    monkeypatch.setattr(maintenance, "DEFAULT_MAX_MEGAPIXELS", 1e-6)
     by_hand.remove("ledger/000002.json")(store)
     assert repaired(store) == []
     assert by_hand.files_of(store) == by_hand.files_of(made[1])
     by_hand.flip(by_hand.shard("layers/layer0", 1), 9)(store)
     monkeypatch.setattr(
-        "declip_pipeline.extraction.recorded_pictures.sample_reader",
+        "declip_pipeline.extraction.maintenance.sample_reader",
         lambda **options: lambda sample: "is truncated",
     )
     with pytest.raises(

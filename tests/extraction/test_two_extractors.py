@@ -27,7 +27,7 @@ from made_dataset import write_dataset
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.local_storage import LocalStorage, _Partial
+from declip_pipeline.store.local import LocalStorage, _Partial
 from declip_pipeline.store.reader import Store
 
 SHARDS = 12

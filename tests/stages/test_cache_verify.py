@@ -86,7 +86,7 @@ def test_a_dataset_that_was_moved(program, refused, made, store, tmp_path):
     try:
         message = refused("cache", "verify", store, "--repair", code=1)
         assert "images/test/p0011.png is needed again and cannot be read" in message
-        assert message.endswith("name the folder that has the dataset's pictures now with --data")
+        assert message.endswith("name the folder that has the dataset's images now with --data")
         outcome = program("cache", "verify", store, "--repair", "--data", moved)
         assert outcome.code == 0, outcome
     finally:

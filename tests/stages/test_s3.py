@@ -17,8 +17,8 @@ from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.extraction import shard_filling
 from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.object_storage import ObjectStorage
 from declip_pipeline.store.reader import Store
+from declip_pipeline.store.s3 import ObjectStorage
 from declip_pipeline.store.writer import StoreWriter
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")

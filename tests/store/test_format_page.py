@@ -8,7 +8,7 @@ import pytest
 
 from declip_pipeline.features import FEATURE_DTYPES
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.hdf5_export import export_store
+from declip_pipeline.store.hdf5 import export_store
 
 PAGE = (Path(__file__).parents[2] / "cache" / "README.md").read_text()
 SAMPLES, PLAIN, ANY_DTYPE, TENSORSTORE, HDF5 = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

@@ -16,11 +16,10 @@ from declip_pipeline.errors import InputError, OutputExistsError, StorageFullErr
 from declip_pipeline.features import FEATURE_DTYPES, FeatureShape, encode_features
 from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.hdf5_export import export_store
-from declip_pipeline.store.hdf5_import import import_store
+from declip_pipeline.store.hdf5 import export_store, import_store
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
 from declip_pipeline.store.reader import Store
-from declip_pipeline.store.verification import verify_store
+from declip_pipeline.store.verify import verify_store
 from declip_pipeline.store.writer import StoreWriter
 
 LAYERS = {"layer0": FeatureShape(8, 3, 3, 1), "layer1": FeatureShape(4, 5, 5)}
@@ -276,9 +275,7 @@ def test_places_that_cannot_be_a_file(original, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"cannot write .*out\.h5: .*; check its folder, or name"):
         export_store(store, tmp_path / "file" / "out.h5")
-    monkeypatch.setattr(
-        "declip_pipeline.store.local_storage.LocalStorage.free_bytes", lambda self: 1000
-    )
+    monkeypatch.setattr("declip_pipeline.store.local.LocalStorage.free_bytes", lambda self: 1000)
     with pytest.raises(StorageFullError, match=r"out\.h5 needs 0 MB, 0 MB are free there; name"):
         export_store(store, tmp_path / "out.h5")
 

@@ -11,9 +11,8 @@ import pytest
 from s3_server import KEYS_PER_LIST, S3Server, running_s3_server
 
 from declip_pipeline.errors import InputError, StoreError
-from declip_pipeline.store import object_storage
-from declip_pipeline.store.bucket_client import Patience
-from declip_pipeline.store.object_storage import MULTIPART_BYTES, ObjectStorage
+from declip_pipeline.store import s3
+from declip_pipeline.store.s3 import MULTIPART_BYTES, ObjectStorage, Patience
 from declip_pipeline.store.storage import join_location, sibling_location, storage_at
 
 KEY, SECRET = "AKIATESTKEY", "a-secret/of+some=kind"
@@ -264,10 +263,10 @@ def test_a_first_failure_is_said_soon(answering):
 
 
 def test_a_server_that_is_silent(answering, monkeypatch):
-    at_first = object_storage.AT_FIRST
+    at_first = s3.AT_FIRST
     # Connecting and reading can each take this long, once more after the time for all is nearly up.
     assert at_first.total + max(at_first.connect, at_first.read) < 10
-    monkeypatch.setattr(object_storage, "AT_FIRST", Patience(connect=1, read=1, retries=5, total=1))
+    monkeypatch.setattr(s3, "AT_FIRST", Patience(connect=1, read=1, retries=5, total=1))
     with answering((200, "")), socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()

@@ -285,8 +285,6 @@ def test_a_store_of_failures_alone_is_an_error_and_leaves_nothing(tmp_path):
 
 def test_too_little_space_is_said_beforehand(tmp_path, monkeypatch):
     store = writer(tmp_path / "store")
-    monkeypatch.setattr(
-        "declip_pipeline.store.local_storage.LocalStorage.free_bytes", lambda self: 1000
-    )
+    monkeypatch.setattr("declip_pipeline.store.local.LocalStorage.free_bytes", lambda self: 1000)
     with pytest.raises(StorageFullError, match=r"needs 0 MB for 150 pictures, 0 MB are free"):
         store.require_space(store.pending_shards())

@@ -15,7 +15,7 @@ from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.views import parse_view
-from declip_pipeline.store.hdf5_export import export_store
+from declip_pipeline.store.hdf5 import export_store
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training import learner, uncached_feed
 from declip_pipeline.training.data import TrainingData

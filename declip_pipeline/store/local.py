@@ -1,10 +1,11 @@
-"""Storage in a folder of a file system."""
+"""Storage in a folder of a file system, and a test whether other processes see the same place."""
 
 import errno
 import fcntl
 import os
 import secrets
 import shutil
+import socket
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,8 +14,8 @@ from threading import Lock
 
 import numpy as np
 
-from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.store.storage import Prepared, Storage, lacking
+from declip_pipeline.errors import DeclipError, InputError, StorageFullError, StoreError
+from declip_pipeline.store.storage import Prepared, Storage, absolute_location, lacking, storage_at
 
 OPEN_FILES = 128
 _MOST_PIECES = 512  # the kernel takes 1024
@@ -328,3 +329,32 @@ def _flush_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def token_at(location: str) -> Iterator[tuple[str, str]]:
+    """Leaves a token at a folder or URL for as long as it is looked for; yields place and token.
+
+    Raises what the place's storage does when nothing can be written there.
+    """
+    storage = storage_at(absolute_location(location))
+    token = f".seen-by-workers-{secrets.token_hex(8)}"
+    storage.write(token, [token.encode()])
+    try:
+        yield storage.location, token
+    finally:
+        storage.delete(token)
+
+
+def require_token(place: str, token: str, option: str, expected: str) -> None:
+    """In a worker: raise `InputError` unless it sees the token. `option` named the place.
+
+    `expected` says which places all workers see.
+    """
+    host = socket.gethostname()
+    try:
+        is_seen = storage_at(place).read(token) == token.encode()
+    except DeclipError as error:
+        raise InputError(f"the worker on {host} cannot use {option} {place}: {error}") from error
+    if not is_seen:
+        raise InputError(f"the worker on {host} sees another {option} {place}; expected {expected}")

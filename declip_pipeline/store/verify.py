@@ -1,17 +1,17 @@
-"""Finding what is wrong with a store: by sizes and records alone, or by reading all of it."""
+"""Verification of a store: by sizes and records alone, or by reading all of it."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.scan import in_threads
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.files import sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.findings import Findings, Problem
 from declip_pipeline.store.header import StoreHeader, format_version_of, parse_header
-from declip_pipeline.store.records_verification import (
+from declip_pipeline.store.records import (
     Completion,
     DamagedRecordError,
     Layout,
@@ -22,8 +22,55 @@ from declip_pipeline.store.records_verification import (
     parse_ledger_entry,
     parse_manifest,
 )
-from declip_pipeline.store.shard_verification import Damage, check_content, check_size
+from declip_pipeline.store.shard_check import Damage, check_content, check_size
 from declip_pipeline.store.storage import URL_MARK, Storage, storage_at
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One file of a store that is not what it should be.
+
+    `what` says in one line how that was seen; `key` is the file's path within the store. Of a
+    shard's file, `array` and `shard` are given (of a ledger entry, `shard` alone), with the `rows`
+    that cannot be trusted and the paths of their pictures, `images`. `is_stray` says that the file
+    is of the store's own making, but superfluous; `is_repairable` that `repair_store` can mend it.
+    """
+
+    what: str
+    key: str
+    array: str | None = None
+    shard: int | None = None
+    rows: tuple[int, ...] = ()
+    images: tuple[str, ...] = ()
+    is_repairable: bool = True
+    is_stray: bool = False
+
+
+class Findings:
+    """The problems found so far; `samples` are the manifest's, which name the pictures of rows."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.samples = Samples.from_rows([])
+
+    def add(
+        self,
+        what: str,
+        key: str,
+        array: str | None = None,
+        shard: int | None = None,
+        rows: Iterable[int] = (),
+        *,
+        is_repairable: bool = True,
+        is_stray: bool = False,
+    ) -> None:
+        """Note a problem."""
+        rows = tuple(sorted(rows))
+        images = tuple(self.samples[row].image for row in rows)
+        self.problems.append(
+            Problem(what, key, array, shard, rows, images, is_repairable, is_stray)
+        )
+
 
 # Files read side by side: a few, since some MB are held of each.
 MOST_READS = 8

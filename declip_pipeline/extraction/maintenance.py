@@ -1,25 +1,118 @@
-"""Mending a store: what is damaged is made again, what is good stays."""
+"""Maintenance of stores: repair what is damaged, and make a smaller store from a complete one."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from declip_pipeline.datasets.samples import Samples
-from declip_pipeline.errors import StoreError
+import numpy as np
+
+from declip_pipeline.backbones.backbone import Preprocessing
+from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
-from declip_pipeline.extraction.recorded_pictures import RecordedPictures
-from declip_pipeline.extraction.reuse import EarlierStores
-from declip_pipeline.extraction.shard_filling import ShardFiller
-from declip_pipeline.extraction.store_filling import fill_store
+from declip_pipeline.extraction.reuse import EarlierStores, match_rows
+from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
+from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
-from declip_pipeline.images.views import view_named
+from declip_pipeline.images.views import View, view_named
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.findings import Problem
 from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
-from declip_pipeline.store.records_verification import corrected_header
-from declip_pipeline.store.storage import Storage, storage_at
+from declip_pipeline.store.identity import manifest_sha256, store_folder
+from declip_pipeline.store.reader import Store
+from declip_pipeline.store.records import corrected_header
+from declip_pipeline.store.storage import Storage, sibling_location, storage_at
+from declip_pipeline.store.verify import Problem
 from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
+
+
+class RecordedPictures:
+    """Pictures and masks under `root`, held against the hashes in a store's manifest."""
+
+    def __init__(self, root: Path, samples: Samples, *, fake_is_white: bool) -> None:
+        self._root = root
+        self._samples = samples
+        self._fake_is_white = fake_is_white
+
+    def require_unchanged(self, rows: Iterable[int]) -> None:
+        """Raise `StoreError` naming an image or a mask that is missing, or is not what it was."""
+        # Read here and again for the features: nothing is to be touched before all are known.
+        with ThreadPoolExecutor() as threads:
+            for _ in threads.map(self._require_unchanged, rows):
+                pass
+
+    def reader(
+        self,
+        preprocessing: Preprocessing,
+        *,
+        view: View,
+        failures: Mapping[int, str],
+        usable: Collection[int],
+        unlimited: Collection[int],
+        max_megapixels: float,
+    ) -> Callable[[Sample], ReadSample | str]:
+        """What reads a sample as extraction does, and comes to the same result as it did.
+
+        Rows in `failures` are not read again: they keep their reasons. Those in `usable` were read
+        then: that they cannot be now is a `StoreError`. Those in `unlimited` were read or refused
+        with another limit, so `max_megapixels` is not for them.
+        """
+        special = np.array(sorted({*failures, *usable, *unlimited}), np.int64)
+        ids = self._samples.take(special).ids
+        row_of = dict(zip(ids, special.tolist(), strict=True))
+        with_limit, without = (
+            sample_reader(
+                root=self._root,
+                view=view,
+                fake_is_white=self._fake_is_white,
+                preprocessing=preprocessing,
+                max_megapixels=limit,
+            )
+            for limit in (max_megapixels, float("inf"))
+        )
+
+        def read(sample: Sample) -> ReadSample | str:
+            row = row_of.get(sample.id, -1)
+            if row in failures:
+                return failures[row]
+            found = without(sample) if row in unlimited else with_limit(sample)
+            if isinstance(found, str) and row in usable:
+                raise StoreError(
+                    f"{self._root / sample.image} could be read when the store was made, and "
+                    f"cannot be now ({found}); repair it on the machine that made it"
+                )
+            return found
+
+        return read
+
+    def _require_unchanged(self, row: int) -> None:
+        sample = self._samples[row]
+        for path, expected in (
+            (sample.image, sample.image_sha256),
+            (sample.mask, sample.mask_sha256),
+        ):
+            if path is not None:
+                self._require_same(path, str(expected))
+
+    def _require_same(self, relative: str, expected: str) -> None:
+        path = self._root / relative
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise StoreError(
+                f"{path} is needed again and cannot be read ({error.strerror}); "
+                "name the folder that has the dataset's images now with `data_root`"
+            ) from error
+        found = sha256_of_bytes(content)
+        if found != expected:
+            raise StoreError(
+                f"{path} has changed since the store was made: its SHA-256 is {found[:12]}..., "
+                f"the manifest has {expected[:12]}...; bring the former file back (another copy of "
+                "the dataset: `data_root`), or extract the dataset as it is now into a new store"
+            )
+
 
 DEFAULT_BATCH_SIZE = 32
 
@@ -190,3 +283,64 @@ def _write_records(
     for key, blob in blobs.items():
         if key in outdated or (key in doubtful and storage.read(key) != blob):
             storage.write(key, [blob])
+
+
+def prune_store(
+    store: Store,
+    *,
+    layers: Collection[str] = (),
+    generators: Collection[str] = (),
+    splits: Collection[str] = (),
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> str:
+    """Make the store without the layers, and without the samples of the generators or splits named.
+
+    Returns its location, beside `store`, which is left as it is; whole shards are shared between
+    the two. An interrupted pruning goes on when asked for again. Raises `UnknownNameError` for a
+    name that does not occur, `InputError` when nothing would be left, or nothing would go.
+    """
+    for kind, names, known in (
+        ("layer", layers, list(store.layers)),
+        ("generator", generators, store.samples.names("generator")),
+        ("split", splits, store.samples.names("split")),
+    ):
+        for name in names:
+            if name not in known:
+                raise UnknownNameError(f"{kind} in {store.location}", name, known)
+    kept_layers = [layer for layer in store.layers if layer not in layers]
+    rows = store.samples.rows(
+        splits=set(store.samples.names("split")) - set(splits),
+        generators=set(store.samples.names("generator")) - set(generators),
+    )
+    if not kept_layers or not len(rows):
+        raise InputError(
+            f"nothing would be left of {store.location}; to remove all of it, use `delete_store`"
+        )
+    if len(kept_layers) == len(store.layers) and len(rows) == len(store.samples):
+        raise InputError(
+            f"nothing to remove from {store.location}; name layers, generators or splits"
+        )
+    samples = store.samples.take(rows)
+    identity = replace(
+        store.identity,
+        layers=tuple(kept_layers),
+        manifest_sha256=manifest_sha256(store.fake_is_white, samples),
+    )
+    writer = StoreWriter(
+        sibling_location(store.location, store_folder(identity)),
+        identity=identity,
+        layers={name: store.layers[name] for name in kept_layers},
+        dataset=store.dataset,
+        provenance=store.provenance,
+        samples=samples,
+        fake_is_white=store.fake_is_white,
+    )
+    if not writer.is_complete:
+        reuse = match_rows(writer.samples, identity, [store])
+        filler = ShardFiller(writer, None, reuse, read=_no_picture, batch_size=1)
+        fill_store(filler, progress=progress)
+    return writer.location
+
+
+def _no_picture(sample: Sample) -> ReadSample | str:
+    raise AssertionError(f"{sample.image} is not needed: its store has all there is to keep")

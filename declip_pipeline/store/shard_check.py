@@ -1,4 +1,4 @@
-"""One shard's file: held against its ledger entry, and read from its beginning to its end."""
+"""Check of one shard: its file against its ledger entry, and its content."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from declip_pipeline.store import format as fmt
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.shards import encode_shard
 from declip_pipeline.store.storage import storage_at
-from declip_pipeline.store.verification import verify_store
+from declip_pipeline.store.verify import verify_store
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +308,7 @@ def test_a_file_is_to_be_imported_first(tmp_path):
 
 
 def test_memory_stays_small_however_large_a_shard_is(made, monkeypatch):
-    monkeypatch.setattr("declip_pipeline.store.shard_verification.PIECE_BYTES", 40_000)
+    monkeypatch.setattr("declip_pipeline.store.shard_check.PIECE_BYTES", 40_000)
     largest = []
     read_part = type(storage_at(made)).read_part
 

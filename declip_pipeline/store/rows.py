@@ -1,6 +1,7 @@
-"""Rows out of the shards of a store, read side by side and checked."""
+"""Rows of a store: what gives them, and how they come from shards."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise, product
@@ -11,7 +12,6 @@ import numpy as np
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store.buffers import BUFFERS
 from declip_pipeline.store.format import RowArray
-from declip_pipeline.store.row_source import RowSource
 from declip_pipeline.store.shards import (
     ABSENT,
     CHECKSUM_BYTES,
@@ -23,6 +23,28 @@ from declip_pipeline.store.shards import (
     index_bytes,
 )
 from declip_pipeline.store.storage import Storage
+
+
+class RowSource(ABC):
+    """The arrays and the records of one store."""
+
+    location: str
+
+    @abstractmethod
+    def read_blob(self, key: str) -> bytes | None:
+        """Return the bytes of a record (a ledger entry, the manifest); None where it is absent."""
+
+    @abstractmethod
+    def begin(
+        self, array: RowArray, rows: np.ndarray, window: tuple[int, ...] | None = None
+    ) -> Callable[[], np.ndarray]:
+        """Start to read rows (int64) of an array, in the given order.
+
+        Calling the result waits for (len(rows), *row_shape) in the array's dtype, or, where
+        `window` is given, for the part of each row below it: (len(rows), *window). It raises
+        `StoreError` for a row that is absent or damaged.
+        """
+
 
 # Rows that lie one behind another are read in one request, up to this many.
 RUN_ROWS = 16

@@ -1,4 +1,4 @@
-"""The records of a store held against each other: completion, manifest, ledger, metadata."""
+"""Checks of the records of a store: completion, manifest, ledger, metadata."""
 
 import json
 from collections.abc import Mapping
