@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from made_dataset import write_dataset, write_mixed_dataset
+from support.made_dataset import write_dataset, write_mixed_dataset
 
 # Networks this small gain nothing from threads, and lose much where cores are shared: the tests'
 # own processes are as many as there are cores.

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from made_dataset import write_dataset
 from PIL import Image
+from support.made_dataset import write_dataset
 from torch import nn
 
 import declip_pipeline as dp

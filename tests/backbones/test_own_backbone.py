@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from own_backbone import install_own_backbone
+from support.own_backbone import install_own_backbone
 
 from declip_pipeline.backbones.registry import known_backbones, open_backbone
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from published_trees import write_dolos
+from support.published_trees import write_dolos
 
 from declip_pipeline.datasets import checks
 from declip_pipeline.datasets.checks import Duplicates, check_polarity, check_sizes, find_duplicates

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from published_trees import GENERATORS, SPLITS, flip, forge, photograph, save, write_dolos
+from support.published_trees import GENERATORS, SPLITS, flip, forge, photograph, save, write_dolos
 
 from declip_pipeline.datasets.counterparts import (
     Comparison,

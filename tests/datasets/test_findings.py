@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from published_trees import write_autosplice, write_coco_sd, write_dolos
+from support.published_trees import write_autosplice, write_coco_sd, write_dolos
 
 from declip_pipeline.datasets.counterparts import Group
 from declip_pipeline.datasets.findings import facts_of_groups, other_sizes

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_dataset import write_dataset
-from published_trees import write_autosplice, write_coco_sd
+from support.made_dataset import write_dataset
+from support.published_trees import write_autosplice, write_coco_sd
 
 from declip_pipeline.datasets import scan as scanning
 from declip_pipeline.datasets.dataset import Dataset

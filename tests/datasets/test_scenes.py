@@ -3,8 +3,8 @@
 from collections import Counter
 
 import pytest
-from made_dataset import write_dataset
-from published_trees import write_autosplice, write_dolos
+from support.made_dataset import write_dataset
+from support.published_trees import write_autosplice, write_dolos
 
 from declip_pipeline.datasets.layouts import list_dataset
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from installed_package import install
+from support.installed_package import install
 from torch import nn
 
 from declip_pipeline.decoders.building import build_decoder, initialize

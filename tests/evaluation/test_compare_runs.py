@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from made_evaluation import localized
+from support.made_evaluation import localized
 
 from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.compare import compare, compared_means, plan_comparison

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from made_evaluation import config_of, detected
+from support.made_evaluation import config_of, detected
 
 from declip_pipeline.evaluation.cells import cells_of, seed_groups
 from declip_pipeline.evaluation.intervals import detection_figures

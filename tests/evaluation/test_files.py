@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from made_evaluation import detected, localized
+from support.made_evaluation import detected, localized
 
 from declip_pipeline.evaluation.files import read_values, write_files
 

@@ -1,7 +1,7 @@
 """Groups of runs by all that is configured, and generators by dataset and name."""
 
 import pytest
-from made_evaluation import config_of
+from support.made_evaluation import config_of
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.groups import (

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_evaluation import localized
+from support.made_evaluation import localized
 
 from declip_pipeline.evaluation.intervals import localization_figures
 from declip_pipeline.evaluation.scores import METRICS

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_evaluation import localized
+from support.made_evaluation import localized
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation import robustness

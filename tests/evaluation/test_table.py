@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from made_evaluation import config_of, localized
+from support.made_evaluation import config_of, localized
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.cells import cells_of, seed_groups

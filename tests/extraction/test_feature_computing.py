@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import TINY_VIT
-from handmade_store import files_of
-from made_dataset import write_dataset
+from support.handmade_store import files_of
+from support.made_dataset import write_dataset
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.compute import is_out_of_memory

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from handmade_store import files_of
-from made_dataset import forged_picture
 from PIL import Image
-from same_content import require_same_content, shared_files
+from support.handmade_store import files_of
+from support.made_dataset import forged_picture
+from support.same_content import require_same_content, shared_files
 
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import StorageFullError, StoreError

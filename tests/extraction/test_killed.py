@@ -9,9 +9,9 @@ import signal
 from pathlib import Path
 
 import pytest
-from forked_extraction import ForkedExtractions, Run, forked_extractions
-from handmade_store import files_of, require_no_store
-from made_dataset import write_dataset
+from support.forked_extraction import ForkedExtractions, Run, forked_extractions
+from support.handmade_store import files_of, require_no_store
+from support.made_dataset import write_dataset
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store.reader import Store

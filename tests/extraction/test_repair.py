@@ -3,10 +3,10 @@
 import shutil
 from pathlib import Path
 
-import damaged_store as by_hand
 import numpy as np
 import pytest
-from s3_server import running_s3_server
+from support import damaged_store as by_hand
+from support.s3_server import running_s3_server
 
 from declip_pipeline.errors import IdentityMismatchError, StoreError
 from declip_pipeline.extraction import maintenance, recorded_backbones

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY_VIT
-from handmade_store import files_of
-from made_dataset import write_dataset
-from worker_processes import declare_gpu, pid, pretend_version, separate_cluster
+from support.handmade_store import files_of
+from support.made_dataset import write_dataset
+from support.worker_processes import declare_gpu, pid, pretend_version, separate_cluster
 
 from declip_pipeline import __version__
 from declip_pipeline.backbones.registry import open_backbone

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 from blake3 import blake3
-from forked_extraction import Run, forked_extractions
-from handmade_store import (
+from support.forked_extraction import Run, forked_extractions
+from support.handmade_store import (
     ROWS_PER_SHARD,
     SAMPLES,
     VALUES,
@@ -23,7 +23,7 @@ from handmade_store import (
     files_of,
     write_pending,
 )
-from made_dataset import write_dataset
+from support.made_dataset import write_dataset
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store import format as fmt

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_dataset import forged_picture
+from support.made_dataset import forged_picture
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.images.views import View, parse_augmentation, parse_view, view_named

@@ -13,7 +13,7 @@ import psutil
 import pytest
 import torch
 from distributed import LocalCluster
-from worker_processes import all_end, loops
+from support.worker_processes import all_end, loops
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.jobs import cluster

@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 import yaml
-from worker_processes import all_end, loops
+from support.worker_processes import all_end, loops
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.jobs import quiet

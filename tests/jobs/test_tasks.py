@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from worker_processes import declare_gpu, pid, pretend_version, separate_cluster
+from support.worker_processes import declare_gpu, pid, pretend_version, separate_cluster
 
 from declip_pipeline import __version__
 from declip_pipeline.errors import DeclipError, InputError

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from s3_server import running_s3_server
+from support.s3_server import running_s3_server
 
 from declip_pipeline.store import format as fmt
 

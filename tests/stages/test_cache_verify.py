@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-import damaged_store as by_hand
 import pytest
+from support import damaged_store as by_hand
 
 from declip_pipeline.store import format as fmt
 

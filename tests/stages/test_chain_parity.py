@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import TINY_RESNET, TINY_VIT
 from PIL import Image
-from published_trees import forge, photograph, save
+from support.published_trees import forge, photograph, save
 
 # Odd, small, and larger than the decoder's map, upright and lying; in no split of the same size.
 SIZES = [(33, 61), (257, 131), (301, 419), (97, 97), (256, 256), (40, 48)]

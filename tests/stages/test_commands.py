@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_dataset import forged_picture, write_dataset
 from PIL import Image, ImageOps
+from support.made_dataset import forged_picture, write_dataset
 
 import declip_pipeline
 from declip_pipeline.store.reader import Store

@@ -4,7 +4,7 @@ import importlib
 import sys
 
 import pytest
-from installed_package import install
+from support.installed_package import install
 
 OWN = """
 from torch import nn

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from published_trees import flip, save, write_autosplice, write_coco_sd, write_dolos
+from support.published_trees import flip, save, write_autosplice, write_coco_sd, write_dolos
 
 
 @pytest.fixture(scope="module")

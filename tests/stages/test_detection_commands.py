@@ -18,8 +18,8 @@ def few_resamples(monkeypatch):
 
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
-    from made_dataset import forged_picture
     from PIL import Image
+    from support.made_dataset import forged_picture
 
     path = tmp_path_factory.mktemp("pictures") / "fake.png"
     Image.fromarray(forged_picture(77, 60, 44)[0]).save(path)

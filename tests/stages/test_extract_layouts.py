@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from published_trees import flip, write_autosplice, write_coco_sd, write_dolos
+from support.published_trees import flip, write_autosplice, write_coco_sd, write_dolos
 
 from declip_pipeline.store.reader import Store
 

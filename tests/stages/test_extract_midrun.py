@@ -21,9 +21,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade_store import files_of
-from made_dataset import write_dataset
 from PIL import Image
+from support.handmade_store import files_of
+from support.made_dataset import write_dataset
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store.reader import Store

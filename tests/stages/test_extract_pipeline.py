@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from conftest import TINY_VIT
-from handmade_store import files_of
+from support.handmade_store import files_of
 
 from declip_pipeline.extraction.stage_times import STAGES
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from published_trees import flip, write_coco_sd, write_dolos
+from support.published_trees import flip, write_coco_sd, write_dolos
 
 from declip_pipeline.datasets import opening
 

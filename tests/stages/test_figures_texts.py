@@ -1,6 +1,6 @@
 """Lines of means: each with its interval, images without a fake pixel in a line apart."""
 
-from made_evaluation import config_of, localized
+from support.made_evaluation import config_of, localized
 
 from declip_pipeline.evaluation.cells import seed_groups
 from stages.figures_texts import evaluation_lines, seeds_title

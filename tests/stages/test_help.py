@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from commands import NAMES, command_of
+from support.commands import NAMES, command_of
 
 from stages.app import app
 

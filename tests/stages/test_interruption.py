@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from made_dataset import write_dataset
+from support.made_dataset import write_dataset
 
 from declip_pipeline.store.reader import Store
 

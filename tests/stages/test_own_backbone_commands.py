@@ -1,7 +1,7 @@
 """A backbone that an entry point names, on the command line."""
 
 import pytest
-from own_backbone import install_own_backbone
+from support.own_backbone import install_own_backbone
 
 from declip_pipeline.store.reader import Store
 

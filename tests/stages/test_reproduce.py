@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 from conftest import TINY_RESNET, TINY_VIT
-from published_trees import write_autosplice, write_dolos
+from support.published_trees import write_autosplice, write_dolos
 
 PAPER = Path(__file__).parents[2] / "configs/paper"
 GENERATORS = ["ldm", "repaint-p2-9k", "lama", "pluralistic"]

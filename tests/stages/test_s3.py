@@ -9,7 +9,7 @@ import numpy as np
 import obstore.store
 import pytest
 import zarr
-from s3_server import S3Server, free_port, running_s3_server
+from support.s3_server import S3Server, free_port, running_s3_server
 from zarr.storage import ObjectStore
 
 from declip_pipeline.datasets.opening import open_dataset

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from commands import NAMES, command_of
+from support.commands import NAMES, command_of
 
 import declip_pipeline
 from stages.app import COMMANDS

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from handmade_store import (
+from support.handmade_store import (
     ROWS_PER_SHARD,
     VALUES,
     begin_store,

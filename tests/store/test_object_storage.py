@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
-from s3_server import KEYS_PER_LIST, S3Server, running_s3_server
+from support.s3_server import KEYS_PER_LIST, S3Server, running_s3_server
 
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.store import s3

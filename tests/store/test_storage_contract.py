@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from s3_server import running_s3_server
+from support.s3_server import running_s3_server
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store.storage import Storage, storage_at

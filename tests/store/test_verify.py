@@ -4,9 +4,9 @@ import random
 import shutil
 from pathlib import Path
 
-import damaged_store as by_hand
 import numpy as np
 import pytest
+from support import damaged_store as by_hand
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from made_evaluation import config_of, localized
+from support.made_evaluation import config_of, localized
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import Estimate

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_evaluation import config_of, detected, localized
+from support.made_evaluation import config_of, detected, localized
 
 from declip_pipeline.study.tables import study_tables
 

@@ -7,7 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from worker_processes import pid, pretend_version, separate_cluster
+from support.worker_processes import pid, pretend_version, separate_cluster
 
 from declip_pipeline import __version__
 from declip_pipeline.errors import DeclipError, InputError

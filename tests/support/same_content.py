@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from handmade_store import files_of
+from support.handmade_store import files_of
 
 from declip_pipeline.store.reader import Store
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blake3 import blake3
-from made_dataset import write_dataset
+from support.made_dataset import write_dataset
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.datasets.opening import open_dataset
@@ -20,7 +20,7 @@ from declip_pipeline.store.shards import CHECKSUM_BYTES
 from declip_pipeline.store.storage import storage_at
 from declip_pipeline.store.writer import completion
 
-WEIGHTS = Path(__file__).parent / "golden" / "tiny_vit_openai.pt"
+WEIGHTS = Path(__file__).parents[1] / "golden" / "tiny_vit_openai.pt"
 ROWS_PER_SHARD = 4
 LAYERS = ("layer0", "layer3")
 # 15 pictures of three splits, sorted by id: test, train, valid.
