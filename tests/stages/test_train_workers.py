@@ -68,10 +68,9 @@ def test_one_run_on_a_worker_is_a_grid_and_ablate_judges_what_workers_trained(
     assert row["state"] == "finished" and row["decoder_type"] == "conv-20"
     outcome = program("ablate", tiny_store.location, "--layers", "layer0,layer1", *quick)
     assert outcome.code == 0, outcome
-    assert [line.split()[0] for line in outcome.out.splitlines()[:3]] == [
-        "layer",
-        "layer0",
-        "layer1",
+    lines = outcome.out.splitlines()
+    assert [line.split()[:2] for line in lines[1:5]] == [
+        [layer, tested_on] for layer in ("layer0", "layer1") for tested_on in ("noisy", "all")
     ]
     assert Path(outcome.last_line).name == "ablation.png"
 
