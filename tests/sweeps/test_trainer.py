@@ -269,7 +269,7 @@ def test_a_worker_of_another_version_is_refused_before_anything_is_written(
             "cannot use the store /proc/self/cwd/store: .*; keep stores on a disk that all workers "
             "mount at the same path, or in a bucket",
         ),
-        ("runs", "sees another -o /proc/self/cwd/runs; expected a disk that all workers mount at"),
+        ("runs", "sees another `runs` /proc/self/cwd/runs; expected a disk that all workers"),
     ],
 )
 def test_a_worker_that_does_not_see_stores_or_runs_is_refused(
