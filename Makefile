@@ -1,11 +1,15 @@
-# Two commands are all there is: `make demo` and `make test`. Both install what they need.
+# `make demo` and `make test` are all that a user needs; all of these install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint
+.PHONY: demo quick test lint
 
 demo: .venv/installed
 	$(BIN)/declip-pipe demo -o demo-output
+
+# Tests without a mark: what to run while working.
+quick: .venv/installed
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not slow and not cluster'
 
 test: .venv/installed
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile

@@ -35,7 +35,7 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 """Device of a computation; "auto" is CUDA if there is a GPU."""
 
 LayoutName = Literal[
-    "auto", "dolos", "autosplice", "coco-sd", "tp-gt", "folders", "json", "csv", "images"
+    "auto", "dolos", "autosplice", "coco-sd", "tp-gt", "folders", "images", "json", "csv"
 ]
 """Layout of a dataset on disk; "auto" recognises each of the others."""
 

@@ -220,7 +220,7 @@ class OpenExtraction:
         most = max(len(one.failures) for one in extractions)
         if most > self.step.max_failures:
             raise DeclipError(
-                f"{most} of {len(self.dataset)} pictures could not be used, "
+                f"{most} of {len(self.dataset)} images could not be used, "
                 f"`max_failures` is {self.step.max_failures}; the store holds the others"
             )
 

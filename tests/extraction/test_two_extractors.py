@@ -229,11 +229,14 @@ def test_one_shard_written_by_several_with_differing_bytes(small_shards, tmp_pat
 def test_a_writer_that_fails_writes_nothing_more(small_shards, tmp_path, monkeypatch):
     """Its threads end before it lets the shard go: else they could replace another's files."""
     place, ended = _Partial.place, []
+    begun = threading.Event()
 
     def failing(self: _Partial) -> None:
         if self.key.startswith("layers/") and self.key.endswith("0.0"):
+            begun.wait(10)
             raise StoreError("the disk is bad")
         if self.key.startswith("targets/c"):
+            begun.set()
             time.sleep(0.3)
         place(self)
         ended.append(self.key)
