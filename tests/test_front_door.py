@@ -70,6 +70,7 @@ def run_python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_ten_lines_run_in_a_fresh_folder_and_print_one_line(tmp_path):
     write_dataset(tmp_path / "DATA")
     shutil.copy(tmp_path / "DATA" / "images" / "test" / "p0011.png", tmp_path / "suspicious.jpg")
@@ -103,6 +104,7 @@ def test_every_public_name_is_there_documented_and_typed():
         assert f"from declip_pipeline.{module} import" in seen_by_type_checkers, name
 
 
+@pytest.mark.slow
 def test_a_second_call_does_nothing_again(store, tmp_path):
     again = dp.extract(
         Path(store.provenance["root"]),
@@ -135,6 +137,7 @@ def test_an_unknown_option_of_a_training_is_named(store, tmp_path):
         dp.train(store, layer="layer9", runs=tmp_path)
 
 
+@pytest.mark.slow
 def test_paths_images_and_arrays_are_predicted_alike(store, tmp_path):
     run = dp.train(store, layer="layer3", decoder="linear", epochs=1, batch_size=8, runs=tmp_path)
     predict = run.predictor(dp.open_backbone("efficientnet-lite0"), device="cpu")
@@ -152,6 +155,7 @@ def test_paths_images_and_arrays_are_predicted_alike(store, tmp_path):
     np.testing.assert_array_equal(predict(Image.fromarray(pixels)), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -168,6 +172,7 @@ def test_what_is_no_image_is_refused(store, tmp_path_factory, image, message):
         run.predictor(device="cpu")(image)
 
 
+@pytest.mark.slow
 def test_a_decoder_of_ones_own_saves_resumes_evaluates_and_predicts(store, tmp_path):
     decoder = functools.partial(Small, size=256)
     options = {"layer": "layer3", "decoder": decoder, "batch_size": 4, "runs": tmp_path}
@@ -197,6 +202,7 @@ def test_a_decoder_of_another_output_shape_is_refused(store, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_unreadable_images_are_refused_or_tolerated(tmp_path):
     write_dataset(tmp_path / "DATA")
     broken = next((tmp_path / "DATA" / "images" / "test").iterdir())
@@ -211,6 +217,7 @@ def test_unreadable_images_are_refused_or_tolerated(tmp_path):
     assert len(extract(max_failures=1).failures) == 1
 
 
+@pytest.mark.slow
 def test_images_without_masks_have_features_and_nothing_to_learn(unlabelled, tmp_path):
     store = dp.extract(unlabelled, "efficientnet-lite0", layers="layer2", cache=tmp_path / "cache")
     assert not store.has_masks and len(store) == 15
@@ -226,6 +233,7 @@ def test_images_without_masks_have_features_and_nothing_to_learn(unlabelled, tmp
         dp.evaluate(tmp_path / "runs", store)
 
 
+@pytest.mark.slow
 def test_images_without_masks_are_extracted_by_the_program_and_not_trained_on(
     unlabelled, program, refused, tmp_path
 ):

@@ -8,6 +8,7 @@ from declip_pipeline.errors import InputError, UnknownNameError
 TINY_VIT = str(Path(__file__).parents[1] / "golden" / "tiny_vit_openai.pt")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "weights", "name"),
     [

@@ -19,6 +19,7 @@ def picture(name: str) -> torch.Tensor:
     return torch.tensor(np.asarray(image)).permute(2, 0, 1)[None]
 
 
+@pytest.mark.slow
 def test_layers_are_the_five_stages() -> None:
     backbone = open_backbone("efficientnet-lite0", device="cpu")
     assert backbone.name == "efficientnet-lite0"
@@ -38,6 +39,7 @@ def test_layers_are_the_five_stages() -> None:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "classes"), [("chelsea.png", CATS), ("coffee.jpg", {ESPRESSO})])
 def test_the_installed_weights_recognise_the_photographs(name: str, classes: set[int]) -> None:
     """Only the right mapping of entries does: 0.67 for the cat and 0.93 for the cup, measured."""
@@ -48,6 +50,7 @@ def test_the_installed_weights_recognise_the_photographs(name: str, classes: set
     assert float(scores.max()) > 0.5
 
 
+@pytest.mark.slow
 def test_features_are_those_of_the_classifier() -> None:
     network = lite0_classifier(embedded_weights()).eval()
     backbone = open_backbone("efficientnet-lite0", device="cpu")
@@ -61,6 +64,7 @@ def test_features_are_those_of_the_classifier() -> None:
         torch.testing.assert_close(values, reference, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
     tensors = torch.load(embedded_weights(), weights_only=True)
     shorter = dict(list(tensors.items())[:-1])
@@ -76,6 +80,7 @@ def test_a_file_of_another_network_is_refused(tmp_path: Path) -> None:
         open_backbone("efficientnet-lite0", weights=[str(tmp_path / "other.pth")], device="cpu")
 
 
+@pytest.mark.slow
 def test_a_file_in_the_embedded_layout_is_taken() -> None:
     given = open_backbone("efficientnet-lite0", weights=[embedded_weights()], device="cpu")
     assert given.weights_sha256 == open_backbone("efficientnet-lite0", device="cpu").weights_sha256

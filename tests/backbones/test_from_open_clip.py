@@ -28,6 +28,7 @@ def visual_on_meta(arch: str) -> torch.nn.Module:
         return build_visual(config["embed_dim"], config["vision_cfg"], quick_gelu=True)
 
 
+@pytest.mark.slow
 def test_an_open_clip_file_opens_its_architecture(tmp_path: Path) -> None:
     tensors = small_clip()
     safetensors.torch.save_file(tensors, tmp_path / "open_clip_model.safetensors")
@@ -42,6 +43,7 @@ def test_an_open_clip_file_opens_its_architecture(tmp_path: Path) -> None:
     assert list(first.layers) == [f"layer{block}" for block in range(12)]
 
 
+@pytest.mark.slow
 def test_features_are_the_outputs_of_the_residual_blocks(tmp_path: Path) -> None:
     tensors = small_clip()
     torch.save(tensors, tmp_path / "small.pt")
@@ -61,6 +63,7 @@ def test_features_are_the_outputs_of_the_residual_blocks(tmp_path: Path) -> None
         assert torch.equal(values, output)
 
 
+@pytest.mark.slow
 def test_paper_names_have_the_papers_layers() -> None:
     """Shapes as in DeCLIP, table of backbones: 24 layers of 257x1024, and four grids of RN50."""
     visual = visual_on_meta("ViT-L-14-quickgelu").to_empty(device="cpu")
@@ -77,6 +80,7 @@ def test_paper_names_have_the_papers_layers() -> None:
     }
 
 
+@pytest.mark.slow
 def test_openai_networks_have_quick_gelu_and_bilinear_pictures() -> None:
     backbone = open_backbone("RN50", weights=["random:0"], device="cpu")
     assert backbone.preprocessing.interpolation == "bilinear"
@@ -103,6 +107,7 @@ def test_weights_of_another_architecture_are_refused() -> None:
     assert "\n" not in message
 
 
+@pytest.mark.slow
 def test_position_embeddings_are_never_resized(tmp_path: Path) -> None:
     tensors = small_clip()
     tensors["visual.positional_embedding"] = torch.zeros(65, 384)
@@ -148,6 +153,7 @@ def test_an_unknown_tag_is_told_with_the_known_ones() -> None:
         open_backbone("RN50/opnai", device="cpu")
 
 
+@pytest.mark.slow
 def test_a_timm_network_inside_open_clip() -> None:
     backbone = open_backbone("ViT-B-16-SigLIP", weights=["random:0"], device="cpu")
     assert {shape.array_shape for shape in backbone.layers.values()} == {(196, 768)}

@@ -8,6 +8,7 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import UnknownNameError, WeightsError
 
 
+@pytest.mark.slow
 def test_class_and_register_tokens_stand_first() -> None:
     backbone = open_backbone(
         "timm:vit_small_patch14_reg4_dinov2", weights=["random:0"], device="cpu"
@@ -37,6 +38,7 @@ def test_tokens_are_the_outputs_of_the_blocks() -> None:
     assert torch.equal(features["layer3"], outputs[3])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "strides"),
     [
@@ -61,6 +63,7 @@ def test_resnet_layers_are_its_own() -> None:
     assert torch.equal(features["layer2"], outputs[0])
 
 
+@pytest.mark.slow
 def test_a_network_that_keeps_tables_from_its_first_run() -> None:
     """ConViT does; the tables must not be those of the run that only derives the shapes."""
     backbone = open_backbone("timm:convit_tiny", weights=["random:0"], device="cpu")

@@ -21,6 +21,7 @@ def test_tokens_become_a_grid_in_row_order_without_their_prefix() -> None:
     assert grid.tolist() == [[[[2, 4, 6], [8, 10, 12]], [[3, 5, 7], [9, 11, 13]]]]
 
 
+@pytest.mark.slow
 def test_names_shapes_and_parts() -> None:
     fused = open_backbone(
         "CLIP:from-file, CLIP:from-file", weights=[TINY_VIT, TINY_RN], device="cpu"
@@ -30,6 +31,7 @@ def test_names_shapes_and_parts() -> None:
     assert set(fused.layers.values()) == {FeatureShape(128 + 128, 16, 16)}
 
 
+@pytest.mark.slow
 def test_three_parts_on_the_grids_of_a_network_of_stages() -> None:
     weights = [TINY_RN, TINY_RN, "random:0"]
     fused = open_backbone(
@@ -51,6 +53,7 @@ def test_three_parts_on_the_grids_of_a_network_of_stages() -> None:
     assert torch.equal(found, torch.cat(parts, dim=1))
 
 
+@pytest.mark.slow
 def test_hash_depends_on_every_part_and_their_order() -> None:
     other = "efficientnet-lite0"
     hashes = {
@@ -67,6 +70,7 @@ def test_hash_depends_on_every_part_and_their_order() -> None:
     assert len(hashes) == 3
 
 
+@pytest.mark.slow
 def test_a_part_without_the_grid_is_refused() -> None:
     message = (
         r"cannot stand behind CLIP:from-file in a fusion: its layer3 must be a grid; put the ViT"
@@ -75,6 +79,7 @@ def test_a_part_without_the_grid_is_refused() -> None:
         open_backbone("CLIP:from-file,CLIP:from-file", weights=[TINY_RN, TINY_VIT], device="cpu")
 
 
+@pytest.mark.slow
 def test_parts_that_see_other_pictures_are_refused() -> None:
     message = (
         r"timm:test_resnet\[random:0\] sees 160x160 images, "

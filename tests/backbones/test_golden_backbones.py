@@ -81,6 +81,7 @@ def test_every_layer_equals_the_reference(
         assert difference(features[layer], f"{kind}/{layer}") < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("images", [pictures(), unnormalized()], ids=["uint8", "float"])
 def test_the_fusion_equals_the_reference(
     images: torch.Tensor, device: torch.device, tolerance: float

@@ -19,6 +19,7 @@ def test_a_seed_is_a_whole_number(weights: str) -> None:
         random_seed(weights)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["timm:test_vit", "efficientnet-lite0", "ViT-S-32-alt"])
 def test_the_seed_alone_decides_the_weights(arch: str) -> None:
     torch.manual_seed(5)

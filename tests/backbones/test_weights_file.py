@@ -64,6 +64,7 @@ def test_training_checkpoint_is_unwrapped(tmp_path: Path) -> None:
     assert_same(read_tensors(tmp_path / "epoch_3.pt"), TENSORS)
 
 
+@pytest.mark.slow
 def test_every_container_gives_the_same_backbone(tmp_path: Path) -> None:
     tensors = torch.load(TINY_VIT, weights_only=True)
     safetensors.torch.save_file(dict(tensors), tmp_path / "a.safetensors")

@@ -63,6 +63,7 @@ def backbone(case: str) -> Backbone:
 
 
 class TestBuiltInBackbones(BackboneContract):
+    @pytest.mark.slow
     def test_only_as_deep_as_the_deepest_requested_layer(
         self, backbone: Backbone, images: torch.Tensor
     ) -> None:
@@ -74,6 +75,7 @@ class TestBuiltInBackbones(BackboneContract):
             depths.append(len(calls))
         assert depths == sorted(set(depths))
 
+    @pytest.mark.slow
     def test_opened_again_it_is_the_same(
         self, case: str, backbone: Backbone, images: torch.Tensor, features: dict[str, torch.Tensor]
     ) -> None:

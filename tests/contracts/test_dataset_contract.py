@@ -215,6 +215,7 @@ def fingerprint(dataset: Dataset) -> str:
     return scan_dataset(dataset).dataset.samples.sha256()
 
 
+@pytest.mark.slow
 def test_finds_every_sample_once(layout: Layout, dataset: Dataset) -> None:
     assert len(dataset) == layout.samples
     masks = [sample.mask for sample in dataset.samples if sample.mask is not None]
@@ -235,6 +236,7 @@ def test_is_recognised_by_itself_and_forced_by_name(
     assert list_dataset(path, layout=layout.recognised, **layout.options) == dataset
 
 
+@pytest.mark.slow
 def test_opened_dataset_is_the_listed_one_scanned(
     layout: Layout, top: Path, dataset: Dataset
 ) -> None:
@@ -260,6 +262,7 @@ def test_masks_are_named_as_their_images(layout: Layout, dataset: Dataset) -> No
             assert PurePosixPath(sample.mask).stem in {name + end for end in layout.mask_endings}
 
 
+@pytest.mark.slow
 def test_fingerprint_does_not_depend_on_the_place(
     layout: Layout, top: Path, dataset: Dataset, tmp_path: Path
 ) -> None:
@@ -271,6 +274,7 @@ def test_fingerprint_does_not_depend_on_the_place(
     assert fingerprint(again) == fingerprint(dataset)
 
 
+@pytest.mark.slow
 def test_fingerprint_does_not_depend_on_the_order_of_listing(
     layout: Layout, top: Path, dataset: Dataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def samples(demo: Path, generator: str) -> list[tuple[np.ndarray, np.ndarray, np
     return found
 
 
+@pytest.mark.slow
 def test_has_the_tree_of_dolos_and_names_that_pair(demo: Path) -> None:
     assert GENERATORS == ("telea", "navier-stokes", "texture-copy", "latent")
     expected = set()
@@ -91,6 +92,7 @@ def test_no_scene_is_in_two_splits(demo: Path) -> None:
     assert all(len(splits) == 1 for splits in splits_of_scene.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("generator", LOCAL)
 def test_local_forgeries_keep_every_pixel_outside_the_mask(demo: Path, generator: str) -> None:
     for real, forged, region in samples(demo, generator):
@@ -116,6 +118,7 @@ def test_generators_forge_the_same_region_differently(demo: Path) -> None:
             assert np.abs(one - other).mean() > 0.5
 
 
+@pytest.mark.slow
 def test_same_seed_gives_the_same_bytes_and_another_seed_other_crops(
     demo: Path, tmp_path: Path
 ) -> None:
@@ -127,6 +130,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_other_crops(
     assert not set(other.values()) & set(hashes(demo).values())
 
 
+@pytest.mark.slow
 def test_a_larger_set_begins_with_the_smaller_one(demo: Path, tmp_path: Path) -> None:
     build_demo_set(tmp_path / "larger", train_count=12, valid_count=3, test_count=6)
     assert hashes(demo).items() < hashes(tmp_path / "larger").items()

@@ -9,6 +9,7 @@ from support.published_trees import write_autosplice, write_dolos
 from declip_pipeline.datasets.layouts import list_dataset
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("below", ["", "celebahq", "celebahq/fake", "celebahq/fake/ldm"])
 def test_photograph_of_dolos_and_its_forgeries_are_one_scene(tmp_path, below):
     write_dolos(tmp_path / "dolos", sources=("celebahq", "ffhq"))

@@ -39,6 +39,7 @@ def test_parameters_have_the_published_names_and_shapes(name: str) -> None:
     assert {key: list(value.shape) for key, value in state.items()} == CASES[name]["parameters"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_output_is_the_published_one(
     name: str, recipe: ModuleType, device: torch.device, tolerance: float

@@ -72,6 +72,7 @@ def test_a_run_or_store_given_twice_narrows_no_interval():
     assert (again.value, again.interval) == (once.value, once.interval)
 
 
+@pytest.mark.slow
 def test_over_seeds_there_is_a_spread_and_a_wider_interval():
     # A seed that moves all fakes moves AP and AUC of all cells.
     runs = [

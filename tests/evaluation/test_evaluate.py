@@ -35,6 +35,7 @@ def run(mixed_store, tmp_path_factory):
     )
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
     told = []
     evaluation = evaluate(

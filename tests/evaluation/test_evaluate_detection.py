@@ -56,6 +56,7 @@ def table(folder):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", [None, "mean", "max", "learned"])
 def test_scores_are_those_of_the_maps(train, mixed_store, pooling):
     run = train(pooling=pooling, epochs=2)
@@ -126,6 +127,7 @@ def test_figures_are_scikit_learns_and_thresholds_are_those_of_valid(train, mixe
             assert low <= figures[name] <= high and low < high
 
 
+@pytest.mark.slow
 def test_localization_runs_detect_too_and_nothing_is_overwritten(train, mixed_store):
     run = train(epochs=30)
     evaluation, folder = saved(run, mixed_store)
@@ -138,6 +140,7 @@ def test_localization_runs_detect_too_and_nothing_is_overwritten(train, mixed_st
     assert {row["generator"] for row in table(other)} == {"ldm", "real"}
 
 
+@pytest.mark.slow
 def test_scores_of_the_same_weights_and_store_are_taken(train, mixed_store, monkeypatch):
     run = train(pooling="max", epochs=2)
     once, folder = saved(run, mixed_store)

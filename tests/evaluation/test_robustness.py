@@ -41,6 +41,7 @@ def test_a_family_is_one_change_of_a_known_strength():
     assert family_of(View((("jpeg", None),), 0)) is None
 
 
+@pytest.mark.slow
 def test_views_that_are_not_there_are_named_with_their_command(tiny_store, tiny_run):
     views = [parse_view("jpeg:70"), parse_view("blur:1+noise:4")]
     with pytest.raises(InputError) as refusal:

@@ -55,6 +55,7 @@ def pictures(golden):
     return [decode_image(golden / "images" / name) for name in ("chelsea.png", "coffee.jpg")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("pairs", "decoder_type"),
     [

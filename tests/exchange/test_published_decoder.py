@@ -139,6 +139,7 @@ def test_tensors_of_no_decoder_are_refused():
         decoder_type_of(tensors, Path("a.pth"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "lost", "words"),
     [

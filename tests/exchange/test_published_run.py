@@ -52,6 +52,7 @@ def tiny_checkpoint(path: Path, channels: int, kind: str = "linear", **more: obj
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_golden_decoders_through_import(name, recipe, tmp_path):
     arch, layer, kind = name.split("|")
@@ -72,6 +73,7 @@ def test_golden_decoders_through_import(name, recipe, tmp_path):
     np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ViT-L/14|layer20|attention", "RN50|layer1|conv-4"])
 def test_exported_again_golden_decoders_are_the_same(name, recipe, tmp_path):
     _, layer, kind = name.split("|")
@@ -154,6 +156,7 @@ def with_backbone(path: Path, visual: dict[str, torch.Tensor]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["vit", "rn"])
 def test_backbone_weights_in_the_file_must_be_those_opened(kind, tmp_path):
     backbone = opened_tiny(kind)("CLIP:from-file")
@@ -174,6 +177,7 @@ def test_backbone_weights_in_the_file_must_be_those_opened(kind, tmp_path):
         import_published(path, tmp_path / "runs", opened_tiny(kind), arch="CLIP:from-file")
 
 
+@pytest.mark.slow
 def test_a_fusion_takes_no_file_with_a_backbone(tmp_path):
     def opened(name):
         return open_backbone(
@@ -196,6 +200,7 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_maps_equal_the_published_chain_end_to_end(recipe, tmp_path):
     """Image to logits through backbone and imported decoder, on the golden features."""
     from declip_pipeline.decoders.decoder import probability_maps

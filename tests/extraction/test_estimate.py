@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from declip_pipeline.extraction.estimate import picture_bytes
 from declip_pipeline.store import format as fmt
@@ -18,6 +19,7 @@ def price(text: str) -> dict[str, str]:
     return dict(re.split(r" {2,}", line, maxsplit=1) for line in text.strip().splitlines())
 
 
+@pytest.mark.slow
 def test_the_price_is_that_of_the_store(program, shared_dataset, tiny_arch, tmp_path):
     cache = tmp_path / "cache"
     command = ("extract", shared_dataset, *tiny_arch, "--layers", "0-2", "--cache", cache)
@@ -37,6 +39,7 @@ def test_the_price_is_that_of_the_store(program, shared_dataset, tiny_arch, tmp_
     assert 0.1 < float(told["memory"].removesuffix(" GB at most")) < 10
 
 
+@pytest.mark.slow
 def test_what_is_there_costs_nothing(program, shared_dataset, tiny_arch, tmp_path):
     command = ("extract", shared_dataset, *tiny_arch, "--cache", tmp_path / "cache")
     assert program(*command, "--layers", "0-2").code == 0
@@ -45,6 +48,7 @@ def test_what_is_there_costs_nothing(program, shared_dataset, tiny_arch, tmp_pat
     assert told["time"] == "0 s"
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_run_has_done_costs_nothing(
     program, shared_dataset, tiny_arch, tmp_path, monkeypatch
 ):
@@ -68,6 +72,7 @@ def test_large_pictures_need_memory():
     assert picture_bytes(sizes) == 64e6 + 16e6 + 7 * 64e6 * threads
 
 
+@pytest.mark.slow
 def test_of_several_views_each_has_its_price(program, shared_dataset, tiny_arch, tmp_path):
     outcome = program(
         *("extract", shared_dataset, *tiny_arch, "--cache", tmp_path / "cache", "--layers", 1),

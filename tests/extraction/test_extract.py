@@ -31,6 +31,7 @@ def files_of(path):
     return {f.relative_to(path): f.read_bytes() for f in path.rglob("*") if f.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float16", 2e-3), ("float32", 1e-5)])
 def test_the_store_holds_what_the_backbone_gives(
     shared_dataset, tiny_backbone, tmp_path, dtype, tolerance
@@ -63,6 +64,7 @@ def test_a_second_run_does_nothing(shared_dataset, tiny_backbone, tmp_path):
     assert files_of(Path(second.location)) == before
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_ends_byte_identical(
     shared_dataset, tiny_backbone, tmp_path, monkeypatch
 ):
@@ -142,6 +144,7 @@ def test_unreadable_pictures_are_rows_with_reasons(dataset, tiny_backbone, tmp_p
     assert len(store.fake_rows("train")) == 5
 
 
+@pytest.mark.slow
 def test_overwrite_extracts_again(shared_dataset, tiny_backbone, tmp_path):
     first = run(shared_dataset, tiny_backbone, tmp_path)
     (Path(first.location) / "note.txt").write_text("left by someone")
@@ -160,6 +163,7 @@ def test_a_full_disk_and_a_wrong_dtype_are_said_before_anything_is_computed(
         run(shared_dataset, tiny_backbone, tmp_path)
 
 
+@pytest.mark.slow
 def test_values_beyond_float16_are_refused(shared_dataset, tiny_backbone, tmp_path, monkeypatch):
     forward = type(tiny_backbone).features
 
@@ -205,6 +209,7 @@ def test_the_same_picture_is_computed_once(dataset, tiny_backbone, tmp_path, mon
             assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_a_device_too_small_halves_the_batch_and_says_so(
     shared_dataset, tiny_backbone, tmp_path, monkeypatch
 ):
@@ -229,6 +234,7 @@ def test_a_device_too_small_halves_the_batch_and_says_so(
     )
 
 
+@pytest.mark.slow
 def test_another_precision_is_another_store_of_nearly_the_same(
     shared_dataset, tiny_backbone, tmp_path
 ):

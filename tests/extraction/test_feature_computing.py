@@ -34,6 +34,7 @@ def pictures(seed, count=3):
     return [random.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(count)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)
 def test_batches_that_overlap_are_what_each_gives_alone(backbone, dtype):
     layers = list(backbone.layers)
@@ -70,6 +71,7 @@ def test_every_stage_of_computing_is_measured(backbone):
     assert not any(times.seconds.values())
 
 
+@pytest.mark.slow
 def test_a_compiled_backbone_sees_batches_of_one_size(device):
     sizes = []
 
@@ -107,6 +109,7 @@ def test_what_counts_as_too_little_memory(error, expected):
     assert is_out_of_memory(error) is expected
 
 
+@pytest.mark.slow
 def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(fmt, "ROWS_PER_SHARD", 4)
     dataset = write_dataset(tmp_path / "noisy", {"train": 30})
@@ -126,6 +129,7 @@ def test_threads_may_fill_shards_of_one_store_at_once(tiny_backbone, tmp_path, m
     assert files_of(Path(both.location)) == files_of(Path(alone.location))
 
 
+@pytest.mark.slow
 def test_a_store_of_a_compiled_backbone_says_so(shared_dataset, tmp_path):
     backbone = open_backbone("CLIP:from-file", weights=[str(TINY_VIT)], device="cpu").compile(
         "eager"

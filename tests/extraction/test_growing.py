@@ -89,6 +89,7 @@ def add_picture(dataset, name, number, split="train", size=(40, 56)):
     Image.fromarray(mask).save(dataset / "masks" / split / f"{name}.png")
 
 
+@pytest.mark.slow
 def test_a_layer_is_added(shared_dataset, grown):
     found = grown(shared_dataset, {}, {"layers": NEW})
     assert {layers for _, layers in found.computed} == {("layer1",)}
@@ -98,6 +99,7 @@ def test_a_layer_is_added(shared_dataset, grown):
     assert files_of(found.new) == files_of(found.fresh)
 
 
+@pytest.mark.slow
 def test_a_layer_is_taken_away(shared_dataset, grown):
     found = grown(shared_dataset, {"layers": NEW}, {"layers": ["layer1"]})
     assert found.computed == []
@@ -105,6 +107,7 @@ def test_a_layer_is_taken_away(shared_dataset, grown):
     assert files_of(found.new) == files_of(found.fresh)
 
 
+@pytest.mark.slow
 def test_pictures_are_added(dataset, grown):
     """Of 15 rows, three shards are whole; the fourth gets its first new picture."""
 
@@ -127,6 +130,7 @@ def test_pictures_are_added(dataset, grown):
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_a_larger_picture_is_added(dataset, grown):
     """The masks' array has another shape then, and all else stays."""
     found = grown(dataset, {}, {}, lambda: add_picture(dataset, "zzz", 100, size=(90, 700)))
@@ -138,6 +142,7 @@ def test_a_larger_picture_is_added(dataset, grown):
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_pictures_and_a_layer_are_added(dataset, grown):
     """The old pictures go through the backbone for the new layer alone."""
 
@@ -153,6 +158,7 @@ def test_pictures_and_a_layer_are_added(dataset, grown):
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_pictures_are_removed(dataset, grown):
     def change():
         for name in ("p0001", "p0006"):
@@ -165,6 +171,7 @@ def test_pictures_are_removed(dataset, grown):
     require_same_content(found.new, found.fresh)
 
 
+@pytest.mark.slow
 def test_a_picture_changes(dataset, grown):
     found = grown(dataset, {}, {}, lambda: add_picture(dataset, "p0003", 100))
     assert found.computed == [(1, tuple(OLD))]
@@ -172,6 +179,7 @@ def test_a_picture_changes(dataset, grown):
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_a_picture_gets_another_name_and_another_a_copy(dataset, grown):
     """What counts is the content."""
 
@@ -186,6 +194,7 @@ def test_a_picture_gets_another_name_and_another_a_copy(dataset, grown):
     require_same_content(found.new, found.fresh)
 
 
+@pytest.mark.slow
 def test_failed_rows_keep_their_reasons(dataset, grown):
     image = dataset / "images" / "train" / "p0002.png"
     image.write_bytes(image.read_bytes()[:300])
@@ -200,6 +209,7 @@ def test_failed_rows_keep_their_reasons(dataset, grown):
     assert files_of(found.new) == files_of(found.fresh)
 
 
+@pytest.mark.slow
 def test_a_failed_picture_is_mended(dataset, grown):
     image = dataset / "images" / "train" / "p0002.png"
     whole = image.read_bytes()
@@ -210,6 +220,7 @@ def test_a_failed_picture_is_mended(dataset, grown):
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8", "int8-per-channel"])
 def test_float32_gives_every_dtype(shared_dataset, grown, dtype):
     found = grown(shared_dataset, {"dtype": "float32"}, {"dtype": dtype})
@@ -218,6 +229,7 @@ def test_float32_gives_every_dtype(shared_dataset, grown, dtype):
     assert files_of(found.new) == files_of(found.fresh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["float16", "int8"])
 def test_a_rounded_dtype_gives_masks_alone(shared_dataset, grown, before):
     found = grown(shared_dataset, {"dtype": before}, {"dtype": "float32"})
@@ -236,6 +248,7 @@ def test_the_same_dtype_comes_before_float32(shared_dataset, tiny_backbone, forw
     assert shards("layers/layer0") <= shared_files(Path(half.location), Path(both.location))
 
 
+@pytest.mark.slow
 def test_two_halves_make_a_whole(shared_dataset, tiny_backbone, forwards, tmp_path):
     """Pictures of one store and of another, and layers too: none is computed again."""
     run(shared_dataset, tiny_backbone, tmp_path / "cache", splits=["train", "test"])
@@ -249,6 +262,7 @@ def test_two_halves_make_a_whole(shared_dataset, tiny_backbone, forwards, tmp_pa
     require_same_content(whole.location, fresh.location, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_another_batch_size_takes_them_all_the_same(shared_dataset, grown):
     found = grown(shared_dataset, {"batch_size": 1}, {"layers": NEW, "batch_size": 5})
     assert {layers for _, layers in found.computed} == {("layer1",)}
@@ -257,6 +271,7 @@ def test_another_batch_size_takes_them_all_the_same(shared_dataset, grown):
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_other_weights_take_nothing(shared_dataset, tiny_backbone, forwards, tmp_path, monkeypatch):
     run(shared_dataset, tiny_backbone, tmp_path)
     forwards.clear()
@@ -274,6 +289,7 @@ def test_the_other_polarity_takes_nothing(shared_dataset, tiny_backbone, tmp_pat
     np.testing.assert_array_equal(one, ~other)
 
 
+@pytest.mark.slow
 def test_an_interrupted_growth_goes_on(dataset, tiny_backbone, forwards, tmp_path, monkeypatch):
     run(dataset, tiny_backbone, tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
@@ -297,12 +313,14 @@ def test_an_interrupted_growth_goes_on(dataset, tiny_backbone, forwards, tmp_pat
     assert files_of(Path(again.location)) == files_of(Path(undisturbed.location))
 
 
+@pytest.mark.slow
 def test_the_earlier_store_may_go(dataset, grown):
     found = grown(dataset, {}, {"layers": NEW}, lambda: add_picture(dataset, "a", 100))
     shutil.rmtree(found.old)
     require_same_content(found.new, found.fresh, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_the_earlier_store_may_go_before_the_new_one_is_finished(
     dataset, tiny_backbone, tmp_path, monkeypatch
 ):
@@ -324,6 +342,7 @@ def test_the_earlier_store_may_go_before_the_new_one_is_finished(
     require_same_content(again.location, fresh.location, tolerance=2e-3)
 
 
+@pytest.mark.slow
 def test_an_unfinished_store_gives_nothing(shared_dataset, tiny_backbone, forwards, tmp_path):
     first = run(shared_dataset, tiny_backbone, tmp_path)
     (Path(first.location) / fmt.COMPLETE).unlink()
@@ -333,6 +352,7 @@ def test_an_unfinished_store_gives_nothing(shared_dataset, tiny_backbone, forwar
     assert sum(pictures for pictures, _ in forwards) == 15
 
 
+@pytest.mark.slow
 def test_overwrite_takes_nothing(shared_dataset, tiny_backbone, forwards, tmp_path):
     run(shared_dataset, tiny_backbone, tmp_path)
     before = run(shared_dataset, tiny_backbone, tmp_path, layers=NEW)
@@ -345,6 +365,7 @@ def test_overwrite_takes_nothing(shared_dataset, tiny_backbone, forwards, tmp_pa
     assert files_of(Path(again.location)) == files
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [errno.EPERM, errno.EXDEV, errno.EMLINK])
 def test_without_hard_links_files_are_copied(shared_dataset, grown, monkeypatch, code):
     def refused(self, target):
@@ -357,6 +378,7 @@ def test_without_hard_links_files_are_copied(shared_dataset, grown, monkeypatch,
     assert files_of(found.new) == files_of(found.fresh)
 
 
+@pytest.mark.slow
 def test_room_is_asked_for_what_is_new_alone(shared_dataset, tiny_backbone, tmp_path, monkeypatch):
     """A layer of 15 pictures is 1 MB, and three are in all."""
     run(shared_dataset, tiny_backbone, tmp_path)
@@ -368,6 +390,7 @@ def test_room_is_asked_for_what_is_new_alone(shared_dataset, tiny_backbone, tmp_
     assert len(extraction.reused) == 1
 
 
+@pytest.mark.slow
 def test_an_earlier_store_that_lost_a_file_is_named(shared_dataset, tiny_backbone, tmp_path):
     old = Path(run(shared_dataset, tiny_backbone, tmp_path).location)
     (old / "targets" / "c.1.0.0").unlink()

@@ -84,6 +84,7 @@ def require_finished(extractions, arguments, cache: Path, expected: dict[str, by
     shutil.rmtree(cache)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "signals",
     [[signal.SIGKILL], [signal.SIGTERM, signal.SIGINT]],
@@ -113,6 +114,7 @@ def test_killed_at_random_moments(extractions, arguments, undisturbed, tmp_path,
     assert len(states) > 1, "the schedule has met stores with none, and with some or all shards"
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_until_it_is_done(extractions, arguments, undisturbed, tmp_path):
     expected, duration = undisturbed
     schedule = random.Random(SEED)
@@ -135,6 +137,7 @@ def test_killed_again_and_again_until_it_is_done(extractions, arguments, undistu
     require_finished(extractions, arguments(cache), cache, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "last", "message"),
     [

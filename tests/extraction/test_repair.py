@@ -52,6 +52,7 @@ def repaired(path, **options):
     return verify_store(path, deep=True).problems
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", by_hand.CASES)
 def test_every_kind_of_damage_is_mended_byte_for_byte(name, made, store, opened_backbones):
     by_hand.CASES[name].damage(store)
@@ -280,6 +281,7 @@ def test_rows_in_another_order_are_made_to_fit(made, store, opened_backbones):
         np.testing.assert_allclose(*layers, rtol=0, atol=0.05)
 
 
+@pytest.mark.slow
 def test_a_store_in_a_bucket_is_mended_too(made, opened_backbones, monkeypatch):
     server = running_s3_server()
     for name, value in server.environment.items():

@@ -62,6 +62,7 @@ def alone(run, arguments, tmp_path_factory):
     return files_of(cache), ending.seconds
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_store(run, arguments, alone, tmp_path):
     """Each takes the shards in an order of its own. So the same one is seldom computed twice: a
     few times towards the end, however many there are."""
@@ -81,6 +82,7 @@ def test_two_processes_make_one_store(run, arguments, alone, tmp_path):
     assert sum(all_twice) < 0.5 * SHARDS * len(all_twice)
 
 
+@pytest.mark.slow
 def test_one_of_two_dies_and_the_other_finishes(run, arguments, alone, tmp_path):
     expected, duration = alone
     command = arguments(tmp_path)
@@ -89,6 +91,7 @@ def test_one_of_two_dies_and_the_other_finishes(run, arguments, alone, tmp_path)
     assert files_of(tmp_path) == expected
 
 
+@pytest.mark.slow
 def test_three_processes_of_which_one_has_another_batch_size(run, arguments, tmp_path):
     """Features may differ in their last bits, so what is asked is that all fits together."""
     commands = [arguments(tmp_path, batch_size) for batch_size in (1, 2, 2)]
@@ -156,6 +159,7 @@ def at_call(number: int, happens: Any) -> Iterator[list[str]]:
         yield calls
 
 
+@pytest.mark.slow
 def test_another_writer_comes_first_at_any_moment(small_shards, tmp_path):
     """At each moment of a writer's work another one, with another order of rows, does it all."""
     path = tmp_path / "store"
@@ -185,6 +189,7 @@ def test_another_writer_comes_first_at_any_moment(small_shards, tmp_path):
     assert seen == set(orders), "either may be the first"
 
 
+@pytest.mark.slow
 def test_writers_that_begin_together_agree_on_the_order_of_rows(small_shards, tmp_path):
     orders = [SAMPLES, SAMPLES.take([1, 2, 0]), SAMPLES[::-1]]
     for attempt in range(20):
@@ -207,6 +212,7 @@ def together(calls: list[Callable[[], Any]]) -> list[Any]:
         return list(threads.map(after_all_are_there, calls))
 
 
+@pytest.mark.slow
 def test_one_shard_written_by_several_with_differing_bytes(small_shards, tmp_path):
     winners = set()
     for attempt in range(20):

@@ -56,6 +56,7 @@ def test_the_order_of_an_epoch_is_pinned():
     assert sorted(permutation(50, 3, "epoch", 9).tolist()) == list(range(50))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtypes", [("int8", "int8"), ("float16", "int8"), ("bfloat16",)])
 def test_every_tier_gives_the_same_batches(store_in, cpu, dtypes):
     parts = [(store_in(dtype), store_in(dtype).fake_rows("train")[::-1]) for dtype in dtypes]

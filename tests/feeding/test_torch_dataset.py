@@ -49,6 +49,7 @@ def test_a_batch_is_read_in_one_go(tiny_store, monkeypatch):
     assert read == [("layer1", 5), ("layer2", 5)] * 3
 
 
+@pytest.mark.slow
 def test_labels_and_generators_are_chosen(mixed_store):
     dataset = StoreDataset(
         mixed_store, "layer1", "train", generators=("ldm", "real"), targets="labels"

@@ -284,6 +284,7 @@ def test_what_is_no_address_is_refused(text):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("listening", [False, True], ids=["nothing", "not Dask"])
 def test_where_no_scheduler_answers(listening, monkeypatch):
     assert cluster.CONNECT_SECONDS == 10

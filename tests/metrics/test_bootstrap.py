@@ -68,6 +68,7 @@ def test_it_is_that_of_scipy():
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [None, 2, 3, 5, 20])
 def test_it_holds_the_truth_as_often_as_it_says(seeds):
     """Of 50 pictures the percentile interval is a little narrow: its coverage is 93 to 94%. Seeds
@@ -110,6 +111,7 @@ def test_scenes_of_several_pictures_have_their_exact_distribution():
         assert np.isclose(means, value).mean() == pytest.approx(share, abs=0.02)
 
 
+@pytest.mark.slow
 def test_pooled_qualities_of_a_picture_hold_the_truth_as_often_as_one():
     random, held, held_alone = np.random.default_rng(6), [], []
     scenes = np.tile(np.arange(60), 3)

@@ -19,6 +19,7 @@ def size_of(path):
         return image.size
 
 
+@pytest.mark.slow
 def test_three_columns_hold_picture_truth_and_prediction(tmp_path):
     path = tmp_path / "sheet.png"
     draw_contact_sheet([sheet_row(64, 64)], path)
@@ -40,6 +41,7 @@ def test_three_columns_hold_picture_truth_and_prediction(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["sheet.png"]
 
 
+@pytest.mark.slow
 def test_pictures_of_any_shape(tmp_path):
     path = tmp_path / "sheet.png"
     shapes = [(1, 1), (1, 40), (300, 200), (200, 300), (1500, 900)]
@@ -49,6 +51,7 @@ def test_pictures_of_any_shape(tmp_path):
     assert 1000 < height < 2500
 
 
+@pytest.mark.slow
 def test_quiet_and_saturated_predictions_have_no_outline_to_draw(tmp_path):
     rows = [sheet_row(32, 32, level) for level in (0.0, 0.5, 1.0)]
     caption, image, truth, _ = rows[0]

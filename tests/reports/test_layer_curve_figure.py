@@ -16,6 +16,7 @@ def heights_of_blue(path):
     return np.nonzero((np.abs(right - BLUE).max(axis=2) <= 3).any(axis=1))[0]
 
 
+@pytest.mark.slow
 def test_the_axis_is_fixed(tmp_path):
     layers = [f"layer{i}" for i in range(6)]
     places = []
@@ -27,6 +28,7 @@ def test_the_axis_is_fixed(tmp_path):
     assert places[0] > places[1] > places[2]
 
 
+@pytest.mark.slow
 def test_gaps_single_layers_and_many_lines_are_drawn(tmp_path):
     nan = float("nan")
     series = {f"decoder {i}": [10.0 * i, nan, nan] for i in range(8)} | {"none": [nan] * 3}

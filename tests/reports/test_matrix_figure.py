@@ -18,6 +18,7 @@ def share_of(picture, colour, tolerance=3):
     return (np.abs(picture - colour).max(axis=2) <= tolerance).mean()
 
 
+@pytest.mark.slow
 def test_colours_follow_a_fixed_scale(tmp_path):
     low, high, missing = (255, 255, 217), (8, 29, 88), (238, 238, 238)  # ends of YlGnBu; the fill
     draw_matrix(np.zeros((2, 2)), NAMES[:2], NAMES[:2], tmp_path / "low.png", "t")
@@ -31,6 +32,7 @@ def test_colours_follow_a_fixed_scale(tmp_path):
     assert all(max(s) > 0.1 for s in shares.values())
 
 
+@pytest.mark.slow
 def test_equal_matrices_are_equal_files_and_nothing_else_is_left(tmp_path):
     values = np.arange(16.0).reshape(4, 4) * 6
     values[1, 2] = np.nan
@@ -48,6 +50,7 @@ def test_long_names_and_titles_are_not_cut(tmp_path):
     assert all((edge == 255).all() for edge in border)
 
 
+@pytest.mark.slow
 def test_a_column_of_several_generators_is_framed_for_each(tmp_path):
     values, rows = np.zeros((2, 1)), ["a", "b"]
     for name, column in (("both", ("a", "b")), ("one", ("a",)), ("none", ("c",))):

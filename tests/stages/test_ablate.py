@@ -11,6 +11,7 @@ from declip_pipeline.training.run import Run
 QUICK = ("--epochs", 1, "--batch-size", 4)
 
 
+@pytest.mark.slow
 def test_every_layer_is_trained_and_evaluated(program, tiny_store, tmp_path):
     command = (
         *("ablate", tiny_store.location, "--layers", "0-2", "--seeds", "0,1"),
@@ -73,6 +74,7 @@ def test_what_could_not_end_well_is_refused(refused, tiny_store, tmp_path, optio
     assert not runs.exists()
 
 
+@pytest.mark.slow
 def test_a_probe_is_a_first_look_at_every_layer(program, tiny_store, tmp_path):
     command = ("ablate", tiny_store.location, "--decoder-type", "probe", "--layers", "0-1", *QUICK)
     outcome = program(*command, "-o", tmp_path)

@@ -126,6 +126,7 @@ def damage(kind: str, picture: Path) -> str:
     }[kind]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["truncated", "text", "empty", "small", "large"])
 def test_a_picture_that_cannot_be_used_is_a_row_with_its_reason(program, extraction, dataset, kind):
     reason = damage(kind, dataset / "images" / "train" / "p0002.png")
@@ -352,6 +353,7 @@ class TestStores:
 
 
 class TestIdentity:
+    @pytest.mark.slow
     def test_a_run_of_other_features(self, refused, program, shared_dataset, tiny_run, tmp_path):
         other = program(
             *("extract", shared_dataset, "--arch", "efficientnet-lite0", "--layers", "5"),
@@ -416,6 +418,7 @@ class TestOutputs:
         )
         assert line == f"{tmp_path / 'file'} is a file; name a folder with --cache"
 
+    @pytest.mark.slow
     def test_a_demo_does_not_replace_what_is_there(self, refused, tmp_path):
         (tmp_path / "mine.txt").write_text("keep me")
         for options in ((), ("--overwrite",)):

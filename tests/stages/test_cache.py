@@ -238,6 +238,7 @@ class TestPrune:
 
 
 class TestCompare:
+    @pytest.mark.slow
     def test_int8_against_float16(self, program, tiny_store, store_in, tiny_run):
         other = store_in("int8")
         outcome = program("cache", "compare", tiny_store.location, other.location)
@@ -273,6 +274,7 @@ class TestCompare:
             assert layer["relative_error"] == 0
             assert layer["cosine"] == pytest.approx(1)
 
+    @pytest.mark.slow
     def test_other_features_are_refused(
         self, refused, program, tiny_store, shared_dataset, tmp_path
     ):

@@ -48,6 +48,7 @@ def test_an_import_with_another_zstd_says_so(program, exported, tmp_path, monkey
     assert "the same rows, but another zstd than the exporter's compressed them" in outcome.err
 
 
+@pytest.mark.slow
 def test_training_and_evaluation_take_the_file(program, exported, tiny_store, tmp_path):
     """The results are those from the store, to the byte."""
     results = []
@@ -66,6 +67,7 @@ def test_training_and_evaluation_take_the_file(program, exported, tiny_store, tm
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_a_store_in_a_bucket(program, tiny_store, tmp_path, monkeypatch):
     server = running_s3_server()
     for name, value in server.environment.items():
@@ -167,6 +169,7 @@ def test_an_import_of_what_is_no_file(refused, tmp_path, tiny_store):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_an_export_over_quota_leaves_nothing(tiny_store, tmp_path):
     """In a process of its own: HDF5 would bring it down as it ends."""
     for largest_file in (10_000, 1_000_000):

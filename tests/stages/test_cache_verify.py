@@ -23,6 +23,7 @@ def store(made, tmp_path) -> Path:
     return Path(shutil.copytree(made[1], tmp_path / "store"))
 
 
+@pytest.mark.slow
 def test_a_good_store(program, made):
     shallow = program("cache", "verify", made[1])
     assert (shallow.code, shallow.out) == (
@@ -36,6 +37,7 @@ def test_a_good_store(program, made):
     assert (nothing_to_do.code, nothing_to_do.out) == (deep.code, deep.out)
 
 
+@pytest.mark.slow
 def test_problems_are_listed_and_mended(program, made, store):
     by_hand.flip(by_hand.shard("layers/layer3", 0), 9)(store)
     by_hand.remove(by_hand.shard("targets", 2))(store)
@@ -79,6 +81,7 @@ def test_what_remains_is_an_exit_code(program, store):
     assert "repaired" not in again.err
 
 
+@pytest.mark.slow
 def test_a_dataset_that_was_moved(program, refused, made, store, tmp_path):
     by_hand.remove(by_hand.shard("masks", 0))(store)
     moved = Path(shutil.copytree(made[0], tmp_path / "moved"))
@@ -103,6 +106,7 @@ def test_a_picture_that_has_changed(refused, made, store, tmp_path):
     assert f"{picture} has changed since the store was made: its SHA-256 is e3b0c442" in message
 
 
+@pytest.mark.slow
 def test_weights_that_have_moved(program, refused, store, tmp_path):
     def forget(group):
         group["attributes"][fmt.ATTRIBUTES]["provenance"]["weights"] = ["absent.pt"]

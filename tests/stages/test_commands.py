@@ -19,6 +19,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_extract_train_evaluate(program, shared_dataset, tiny_arch, tmp_path):
     extraction = ("extract", shared_dataset, *tiny_arch, "--layers", "0-1,3")
     extraction += ("--cache", tmp_path / "cache", "--batch-size", 5)
@@ -95,6 +96,7 @@ def write_dolos(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_a_dolos_tree_gives_the_matrix_of_its_generators(program, tiny_arch, tmp_path):
     tree = write_dolos(tmp_path / "dolos")
     options = ("--layers", "layer1", "--cache", tmp_path / "cache")

@@ -30,6 +30,7 @@ def runs(tiny_store, tmp_path_factory):
     ]
 
 
+@pytest.mark.slow
 def test_evaluate_takes_seeds_together(program, runs, tiny_store):
     outcome = program("evaluate", *runs, "--on", tiny_store.location)
     assert outcome.code == 0, outcome.err
@@ -47,6 +48,7 @@ def test_evaluate_takes_seeds_together(program, runs, tiny_store):
     assert low <= mean <= high
 
 
+@pytest.mark.slow
 def test_a_run_or_store_given_twice_is_taken_once(program, runs, tiny_store):
     on = ("--on", tiny_store.location)
     once = program("evaluate", *runs, *on)

@@ -42,6 +42,7 @@ def package(tmp_path, monkeypatch):
 QUICK = ("--feature-layer", "layer1", "--epochs", 1, "--batch-size", 4)
 
 
+@pytest.mark.slow
 def test_a_registered_decoder_is_used_by_every_command(
     program, refused, package, tiny_store, shared_dataset, tmp_path
 ):

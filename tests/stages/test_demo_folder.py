@@ -26,6 +26,7 @@ def runs(monkeypatch) -> list[int]:
     return seeds
 
 
+@pytest.mark.slow
 def test_a_finished_demo_has_nothing_to_do(program, runs, tmp_path):
     command = ("demo", "-o", tmp_path / "out")
     first = program(*command)
@@ -38,6 +39,7 @@ def test_a_finished_demo_has_nothing_to_do(program, runs, tmp_path):
     assert runs == [0, 0]
 
 
+@pytest.mark.slow
 def test_an_interrupted_demo_goes_on(program, runs, tmp_path):
     command = ("demo", "-o", tmp_path / "out", "--seed", 13)
     for _ in range(2):
@@ -45,6 +47,7 @@ def test_an_interrupted_demo_goes_on(program, runs, tmp_path):
     assert runs == [13, 13]
 
 
+@pytest.mark.slow
 def test_a_demo_of_other_settings_is_replaced_when_told(program, refused, runs, tmp_path):
     out = tmp_path / "out"
     program("demo", "-o", out)
@@ -57,6 +60,7 @@ def test_a_demo_of_other_settings_is_replaced_when_told(program, refused, runs, 
     assert (out / "report.md").read_text() == "seed 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text"),
     [("config.json", "{}"), ("declip-demo.json", "{"), ("declip-demo.json", '{"a": 1}')],
@@ -85,6 +89,7 @@ CHANGES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("old", CHANGES)
 def test_settings_are_checked_before_anything_is_made_or_removed(
     program, refused, runs, tmp_path, old

@@ -26,6 +26,7 @@ def picture(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     command = ("train", mixed_store.location, *LINEAR, *QUICK, "-o", tmp_path / "runs")
     outcome = program(*command, "--detection", "--pooling", "learned")
@@ -67,6 +68,7 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     assert abs(float(row["score"]) - stored["map"].mean()) > 1e-3
 
 
+@pytest.mark.slow
 def test_seeds_are_taken_together_and_means_are_over_cells(program, mixed_store, tmp_path):
     command = ("train", mixed_store.location, *LINEAR, *QUICK, "-o", tmp_path / "runs")
     learned = ("--train-on", "ldm", "--detection", "--seeds", "0,1")
@@ -95,6 +97,7 @@ def test_seeds_are_taken_together_and_means_are_over_cells(program, mixed_store,
     assert ", over " not in program("evaluate", runs[0], *on).out
 
 
+@pytest.mark.slow
 def test_a_prediction_scores_as_an_evaluation_does(program, mixed_store, tmp_path):
     run = program(
         "train", mixed_store.location, *LINEAR, *QUICK, "-o", tmp_path / "runs", "--detection"

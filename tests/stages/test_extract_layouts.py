@@ -29,6 +29,7 @@ def fake_shares(store: Store) -> list[float]:
     return [round(float(share), 2) for share in (store.read_targets(rows) / 255).mean((-2, -1))]
 
 
+@pytest.mark.slow
 def test_autosplice(extracted, tmp_path):
     data = write_autosplice(tmp_path / "AutoSplice", count=4)
     store = extracted(data, "--assign-splits", "50,25,25")
@@ -39,6 +40,7 @@ def test_autosplice(extracted, tmp_path):
     assert split_of["71695_0"] == split_of["71695_1"] == split_of["71695"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["coco-sd", "Tp and Gt", "json", "csv"])
 def test_all_forms_of_the_same_pictures_give_the_same_masks(extracted, tmp_path, form):
     data = write_coco_sd(tmp_path / "coco-sd")
@@ -59,6 +61,7 @@ def test_all_forms_of_the_same_pictures_give_the_same_masks(extracted, tmp_path,
     assert store.splits == (["all"] if form == "json" else ["test", "train", "valid"])
 
 
+@pytest.mark.slow
 def test_a_flipped_dolos_is_refused_unless_the_polarity_is_said(
     extracted, refused, tiny_arch, tmp_path
 ):

@@ -301,6 +301,7 @@ def undisturbed(begin) -> dict[str, bytes]:
     return files_of(extraction.places.cache)
 
 
+@pytest.mark.slow
 def test_the_900th_of_1000_pictures_is_corrupt(program, tiny_arch, tmp_path, monkeypatch):
     dataset = tmp_path / "thousand"
     for kind in ("images", "masks"):
@@ -347,6 +348,7 @@ def test_the_900th_of_1000_pictures_is_corrupt(program, tiny_arch, tmp_path, mon
     assert tolerant.err.splitlines()[-2:] == [complete, failed]
 
 
+@pytest.mark.slow
 def test_the_pictures_disappear(begin, pictures, undisturbed):
     extraction = begin(unhurried_decoding)
     extraction.wait_for_the_first_shard()
@@ -369,6 +371,7 @@ def test_the_pictures_disappear(begin, pictures, undisturbed):
     extraction.require_finished(undisturbed)
 
 
+@pytest.mark.slow
 def test_the_pictures_change(begin, pictures, undisturbed):
     extraction = begin(unhurried_decoding)
     extraction.wait_for_the_first_shard()
@@ -398,6 +401,7 @@ def test_the_pictures_change(begin, pictures, undisturbed):
     extraction.require_finished(undisturbed)
 
 
+@pytest.mark.slow
 def test_the_pictures_cannot_be_read(begin, undisturbed):
     extraction = begin(lost_pictures)
     ending = extraction.end()
@@ -412,6 +416,7 @@ def test_the_pictures_cannot_be_read(begin, undisturbed):
     extraction.require_finished(undisturbed)
 
 
+@pytest.mark.slow
 def test_the_store_cannot_be_written(begin, undisturbed):
     extraction = begin(lost_store)
     ending = extraction.end()
@@ -424,6 +429,7 @@ def test_the_store_cannot_be_written(begin, undisturbed):
     extraction.require_finished(undisturbed)
 
 
+@pytest.mark.slow
 def test_the_store_disappears(begin, undisturbed):
     extraction = begin(unhurried_decoding)
     extraction.wait_for_the_first_shard()
@@ -459,6 +465,7 @@ def interrupted(begin) -> list[tuple[Extraction, Ending]]:
     return [(extraction, extraction.end()) for extraction in running]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", range(len(SLOW)), ids=[case[0].__name__ for case in SLOW])
 def test_an_interruption_does_not_wait_for_what_is_slow(interrupted, undisturbed, case):
     extraction, ending = interrupted[case]

@@ -25,6 +25,7 @@ def problems(lines: list[str]) -> list[str]:
     return [line for line in lines if line.startswith("problem: ")]
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_learned_and_tested_is_remarked_once(program, said, tmp_path):
     data = write_coco_sd(tmp_path / "coco-sd")
     learned = data / "images/train/000000000000.jpg"
@@ -47,6 +48,7 @@ def test_a_fake_that_is_a_real_picture_is_remarked(said, tmp_path):
     assert line.endswith("the same content is real here and fake there")
 
 
+@pytest.mark.slow
 def test_masks_that_call_most_of_the_pixels_fake_are_remarked_until_it_is_said(
     program, said, tmp_path
 ):

@@ -48,6 +48,7 @@ def extraction(shared_dataset, tiny_arch, tmp_path) -> list[object]:
     return ["extract", shared_dataset, *tiny_arch, "--cache", tmp_path / "cache"]
 
 
+@pytest.mark.slow
 def test_an_extraction_over_quota_goes_on_later(extraction, tmp_path):
     line = refusal(run(extraction, largest_file=500_000))
     assert "no space left to write" in line
@@ -58,6 +59,7 @@ def test_an_extraction_over_quota_goes_on_later(extraction, tmp_path):
     assert len(Store(Path(outcome.stdout.splitlines()[-1])).samples) == 15
 
 
+@pytest.mark.slow
 def test_a_training_over_quota_goes_on_later(tiny_store, tmp_path):
     training = [
         "train",
@@ -77,6 +79,7 @@ def test_a_training_over_quota_goes_on_later(tiny_store, tmp_path):
     assert outcome.returncode == 0, outcome.stderr
 
 
+@pytest.mark.slow
 def test_a_prediction_over_quota_goes_on_later(tiny_run, shared_dataset, tmp_path):
     images = shared_dataset / "images" / "test"
     line = refusal(run(["predict", tiny_run, "-i", images, "-o", tmp_path / "out"], 2_000))

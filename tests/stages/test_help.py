@@ -26,6 +26,7 @@ def imported_by(*arguments: str) -> set[str]:
     return set(modules)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_heavy_is_imported_for_help(name):
     assert not imported_by(*name.split(), "--help") & set(HEAVY)

@@ -29,6 +29,7 @@ def ious(file: Path) -> list[float]:
     return [float(row["iou"]) for row in csv.DictReader(file.read_text().splitlines())]
 
 
+@pytest.mark.slow
 def test_an_imported_run_is_judged_and_predicts_as_the_exported_one(
     program, tiny_run, tiny_store, tiny_arch, published, golden, tmp_path
 ):
@@ -67,6 +68,7 @@ def test_exported_again_it_is_the_same(program, tiny_arch, published, tmp_path):
     assert all(torch.equal(after["model"][name], v) for name, v in before["model"].items())
 
 
+@pytest.mark.slow
 def test_what_the_file_does_not_say_is_asked_for(program, refused, tiny_arch, tmp_path):
     decoder = build_decoder("linear", FeatureShape(128, 16, 16, 1))
     initialize(decoder, "pytorch", seed=0)

@@ -73,6 +73,7 @@ app.main()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "program", [DESTRUCTOR, CLEANUP, STUCK], ids=["destructor", "clean-up", "stuck"]
 )

@@ -47,6 +47,7 @@ def masks(table: str) -> list[str]:
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     def test_an_interrupted_prediction_ends_as_an_undisturbed_one(
         self, program, tiny_run, pictures, tmp_path, monkeypatch, counted
     ):
@@ -70,6 +71,7 @@ class TestGoingOn:
         assert one.keys() == two.keys()
         assert {name for name in one if one[name] != two[name]} <= {"predictions.jsonl"}
 
+    @pytest.mark.slow
     def test_a_finished_one_has_nothing_to_do_until_pictures_come_or_change(
         self, program, tiny_run, pictures, tmp_path, counted
     ):
@@ -207,6 +209,7 @@ class TestInputs:
 
 
 class TestWeights:
+    @pytest.mark.slow
     def test_a_relative_file_is_found_from_any_folder(
         self, program, shared_dataset, golden, tiny_run, pictures, tmp_path, monkeypatch
     ):

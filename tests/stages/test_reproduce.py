@@ -86,6 +86,7 @@ def test_every_table_of_the_paper_is_rehearsed_here():
         assert command.startswith(f"# declip-pipe reproduce configs/paper/{file.name} --data ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["matrix", "matrix_vit", "matrix_rn50"])
 def test_a_matrix_stands_beside_the_published_one(program, place, name):
     outcome = rehearse(program, place, name)
@@ -117,6 +118,7 @@ def test_a_matrix_stands_beside_the_published_one(program, place, name):
     assert "| ldm | " in page.read_text() and (page.parent / "table.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["layers_vit", "layers_rn50"])
 def test_layers_are_compared_in_and_out_of_domain(program, place, name):
     outcome = rehearse(program, place, name)
@@ -128,6 +130,7 @@ def test_layers_are_compared_in_and_out_of_domain(program, place, name):
     assert Path(outcome.last_line).with_name("table.png").is_file()
 
 
+@pytest.mark.slow
 def test_decoders_are_compared(program, place):
     outcome = rehearse(program, place, "decoders")
     assert outcome.code == 0, outcome
@@ -143,6 +146,7 @@ def test_decoders_are_compared(program, place):
         assert float(table[decoder, "OOD"]["ours"]) == pytest.approx(np.mean(others))
 
 
+@pytest.mark.slow
 def test_another_dataset_is_judged_at_each_quality(program, place):
     outcome = rehearse(program, place, "autosplice")
     assert outcome.code == 0, outcome
@@ -150,6 +154,7 @@ def test_another_dataset_is_judged_at_each_quality(program, place):
     assert rows == ["autosplice-75", "autosplice-90", "autosplice-100", "ours"]
 
 
+@pytest.mark.slow
 def test_detection_is_of_whole_pictures(program, place):
     outcome = rehearse(program, place, "detection")
     assert outcome.code == 0, outcome
@@ -161,6 +166,7 @@ def test_detection_is_of_whole_pictures(program, place):
     assert Path(outcome.last_line).with_name("table.png").is_file()
 
 
+@pytest.mark.slow
 def test_baselines_are_judged_as_all_others(program, place):
     outcome = rehearse(program, place, "baselines")
     assert outcome.code == 0, outcome
@@ -173,6 +179,7 @@ def test_baselines_are_judged_as_all_others(program, place):
     assert float(cell["difference"]) == pytest.approx(float(cell["ours"]) - 20.4)
 
 
+@pytest.mark.slow
 def test_rows_and_columns_are_any_fields_of_runs(program, refused, place, tmp_path):
     study = yaml.safe_load((PAPER / "matrix_vit.yaml").read_text())
     del study["published"]
@@ -206,6 +213,7 @@ def test_rows_and_columns_are_any_fields_of_runs(program, refused, place, tmp_pa
     assert "conv-4 on layer2 of CLIP:from-file" in text
 
 
+@pytest.mark.slow
 def test_the_same_command_again_finds_all_done(program, place):
     first = rehearse(program, place, "matrix_vit")
     again = rehearse(program, place, "matrix_vit")
@@ -225,6 +233,7 @@ def test_studies_ship_with_the_program(refused, tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -29,6 +29,7 @@ def runs(made, program, tiny_store):
     return made
 
 
+@pytest.mark.slow
 def test_runs_are_listed_with_what_differs_and_scores(program, runs):
     header, *rows = program("runs", "ls", runs).out.splitlines()
     assert header.split()[:5] == ["run", "state", "date", "layer", "seed"]

@@ -73,6 +73,7 @@ def read_all(store: Store, layer: str) -> np.ndarray:
     return store.read_layer(layer, np.arange(store.header.rows)).decoded().numpy()
 
 
+@pytest.mark.slow
 def test_extract_train_evaluate_and_no_trace_of_the_credentials(
     program, server, bucket, shared_dataset, tiny_arch, tmp_path
 ):
@@ -103,6 +104,7 @@ def test_extract_train_evaluate_and_no_trace_of_the_credentials(
         assert not any(secret.encode() in data for data in kept)
 
 
+@pytest.mark.slow
 def test_zarr_python_reads_the_same_from_the_bucket(server, bucket, shared_dataset, tiny_backbone):
     location = run_extract(shared_dataset, tiny_backbone, f"s3://{bucket}").location
     objects = obstore.store.S3Store(
@@ -120,6 +122,7 @@ def test_zarr_python_reads_the_same_from_the_bucket(server, bucket, shared_datas
     assert targets.any()
 
 
+@pytest.mark.slow
 def test_an_interrupted_extraction_goes_on_and_ends_with_the_same_objects(
     server, bucket, shared_dataset, tiny_backbone, local_files, small_shards, monkeypatch
 ):
@@ -161,6 +164,7 @@ def test_an_interrupted_extraction_goes_on_and_ends_with_the_same_objects(
     assert sum("/ledger/" in key for key in whole) == SHARDS
 
 
+@pytest.mark.slow
 def test_a_store_grows_by_copies_that_the_server_makes(
     server, bucket, shared_dataset, tiny_backbone, small_shards, monkeypatch
 ):
@@ -200,6 +204,7 @@ def test_a_store_grows_by_copies_that_the_server_makes(
     assert sorted(fresh.values()) == sorted(grown.values())
 
 
+@pytest.mark.slow
 def test_of_two_extractors_that_begin_at_once_the_first_decides(
     server, bucket, shared_dataset, tiny_backbone, small_shards, monkeypatch
 ):
@@ -227,6 +232,7 @@ def test_of_two_extractors_that_begin_at_once_the_first_decides(
     )
 
 
+@pytest.mark.slow
 def test_two_extractors_at_work_on_one_store_end_with_the_same_objects(
     server, bucket, shared_dataset, tiny_backbone, local_files, small_shards
 ):
@@ -250,6 +256,7 @@ def extracted(program, server, bucket, shared_dataset, tiny_arch, small_shards) 
     return outcome.last_line
 
 
+@pytest.mark.slow
 def test_verify_finds_and_mends_damaged_objects(program, server, bucket, extracted):
     prefix = extracted.removeprefix(f"s3://{bucket}/") + "/"
     good = server.objects(bucket, prefix)
@@ -274,6 +281,7 @@ def test_verify_finds_and_mends_damaged_objects(program, server, bucket, extract
     assert server.objects(bucket, prefix) == good
 
 
+@pytest.mark.slow
 def test_the_other_commands_on_stores(program, server, bucket, extracted, tmp_path):
     table = program("cache", "ls", f"s3://{bucket}/cache")
     assert table.code == 0

@@ -124,6 +124,7 @@ def test_the_active_environment_comes_first(tmp_path):
     assert found.stdout == "mine\n"
 
 
+@pytest.mark.slow
 def test_help_of_the_real_program(command):
     environment = os.environ | {"VIRTUAL_ENV": str(Path(sys.executable).parents[1])}
     found = subprocess.run(

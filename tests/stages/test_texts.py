@@ -92,6 +92,7 @@ def test_the_parameters_that_the_library_names_can_be_spelled():
     assert names - {*COMMANDS} - of_python_alone <= parameters()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(LIBRARY.rglob("*.py")), ids=lambda file: file.stem)
 def test_the_library_names_no_flags_but_in_commands(file):
     for text in texts_of(file):

@@ -15,6 +15,7 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_a_grid_trains_all_and_says_so_again(program, tiny_store, tmp_path):
     grid = (
         "--layers",

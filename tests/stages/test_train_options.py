@@ -60,6 +60,7 @@ def test_layers_are_joined_and_their_weights_reported(program, tiny_store, tmp_p
         assert "IoU" in program("evaluate", run, "--on", tiny_store.location).out
 
 
+@pytest.mark.slow
 def test_backbones_are_joined_from_store_to_prediction(
     program, refused, tiny_store, beside, tmp_path, shared_dataset
 ):
@@ -88,6 +89,7 @@ def test_backbones_are_joined_from_store_to_prediction(
     assert "was trained on layer3 of" in line and "give a store of it with --beside" in line
 
 
+@pytest.mark.slow
 def test_stores_of_other_pictures_do_not_stand_beside(
     refused, tiny_store, beside, shared_dataset, tmp_path
 ):
@@ -128,6 +130,7 @@ def test_rows_beside_are_those_of_the_same_pictures(tiny_store, beside, cpu, mon
     assert torch.equal(*fed)
 
 
+@pytest.mark.slow
 def test_a_grid_comes_from_a_file(program, refused, tiny_store, tmp_path):
     config = tmp_path / "grid.yaml"
     config.write_text(

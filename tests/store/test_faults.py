@@ -170,6 +170,7 @@ def write_half(descriptor: int, pieces: list[memoryview]) -> None:
     os.write(descriptor, whole[: len(whole) // 2])
 
 
+@pytest.mark.slow
 def test_killed_at_every_step(tmp_path, earlier, undisturbed):
     path = tmp_path / "store"
     outcomes = []
@@ -193,6 +194,7 @@ def test_killed_at_every_step(tmp_path, earlier, undisturbed):
     assert outcomes == sorted(outcomes), "once complete, a store stays so"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "fail"),
     [(errno.ENOSPC, fail_before), (errno.EIO, fail_before), (errno.EIO, fail_after)],
@@ -316,6 +318,7 @@ class Disk:
         return lambda: kept.replace(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("safe", ["nothing unflushed", "some of it"])
 def test_a_power_failure_at_every_step(tmp_path, earlier, undisturbed, safe):
     path = tmp_path / "store"
@@ -335,6 +338,7 @@ def test_a_power_failure_at_every_step(tmp_path, earlier, undisturbed, safe):
     assert outcomes[-1], "what was finished is on the disk"
 
 
+@pytest.mark.slow
 def test_removal_stopped_at_every_step(tmp_path, earlier, undisturbed):
     path = tmp_path / "store"
     for number in count(1):

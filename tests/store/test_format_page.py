@@ -26,6 +26,7 @@ def test_a_snippet_reads_a_store(snippet, tiny_store):
     np.testing.assert_array_equal(features_of(snippet, tiny_store), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)
 def test_a_snippet_decodes_every_dtype(dtype, store_in):
     store = store_in(dtype)

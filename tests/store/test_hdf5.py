@@ -145,6 +145,7 @@ def everything_in(store: Store) -> dict[str, np.ndarray]:
     return arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)
 def test_the_round_trip_gives_every_file_again(original, exported, tmp_path, dtype):
     imported = import_store(exported(dtype), tmp_path / "cache")
@@ -446,6 +447,7 @@ class TestDamage:
         with pytest.raises(StoreError, match="row 9 of targets cannot be read, a chunk's checksum"):
             store.read_targets(np.asarray([8, 9, 10]))
 
+    @pytest.mark.slow
     def test_no_damage_gives_other_data_or_another_error(self, original, changed):
         """One bit flipped anywhere: the same data, or an error in the program's words."""
         whole = changed.read_bytes()

@@ -72,6 +72,7 @@ def answer(code: str, message: str) -> str:
     return f"<Error><Code>{code}</Code><Message>{message}</Message><Key>x</Key></Error>"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slashes", ["{}/a/b", "{}/a/b/", "{}//a///b//", "{}/a/b///"])
 def test_slashes_too_many_are_left_out(root, slashes):
     storage = storage_at(slashes.format(root))
@@ -262,6 +263,7 @@ def test_a_first_failure_is_said_soon(answering):
         assert len(asked) == 3
 
 
+@pytest.mark.slow
 def test_a_server_that_is_silent(answering, monkeypatch):
     at_first = s3.AT_FIRST
     # Connecting and reading can each take this long, once more after the time for all is nearly up.

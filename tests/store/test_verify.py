@@ -35,6 +35,7 @@ def found_in(path, *, deep=False):
     return verify_store(path, deep=deep).problems
 
 
+@pytest.mark.slow
 def test_a_good_store_is_found_good_and_left_alone(made):
     before = by_hand.files_of(made)
     times = {file: file.stat().st_mtime_ns for file in made.rglob("*")}
@@ -51,12 +52,14 @@ def test_a_good_store_is_found_good_and_left_alone(made):
     assert told == 2 * [(done, 28) for done in range(29)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "int8-per-channel"])
 def test_other_dtypes_and_the_usual_shards_are_found_good(store_in, dtype):
     found = verify_store(store_in(dtype).location, deep=True)
     assert (found.problems, found.shards, found.rows) == ([], 1, 15)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", by_hand.CASES)
 def test_damage_is_named(name, store):
     case = by_hand.CASES[name]
@@ -91,6 +94,7 @@ def test_what_is_not_edited_with_its_ledger_is_told_by_the_completion(store):
     assert "ledger_sha256 is not that of the ledger" in problem.what
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_is_found_in_every_file(made, tmp_path):
     rng = random.Random(0)
     path = Path(shutil.copytree(made, tmp_path / "store"))

@@ -53,6 +53,7 @@ def files_below(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_study_prints_nothing_and_finds_what_is_done(study, tmp_path, capfd):
     (first,) = study.run()
     assert first.table.rows == ("layer0", "layer1") and first.table.columns == ("linear",)
@@ -66,6 +67,7 @@ def test_study_prints_nothing_and_finds_what_is_done(study, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_callbacks_follow_each_step(study):
     begun, made, units, states = [], [], [], []
 
@@ -86,6 +88,7 @@ def test_callbacks_follow_each_step(study):
     assert states[0] == ["waiting"] * 4 and states[-1] == ["finished"] * 4
 
 
+@pytest.mark.slow
 def test_what_no_step_could_do_is_refused_before_the_first_training(study, tmp_path):
     wrong = replace(study, test=EvaluationStep(("noisy",), split="tset"))
     with pytest.raises(UnknownNameError, match="did you mean 'test'"):
@@ -103,6 +106,7 @@ def test_what_no_step_could_do_is_refused_before_the_first_training(study, tmp_p
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_failed_run_is_told_with_its_reason(study):
     study.extract()
     study.check()

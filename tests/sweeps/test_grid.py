@@ -59,6 +59,7 @@ def figures(results):
     return [(r.layer, r.seed, r.learning_rate, r.state, r.best_valid_iou) for r in results]
 
 
+@pytest.mark.slow
 def test_every_combination_is_a_cell_and_a_layer_is_read_once(tiny_store, tmp_path):
     assert len(CELLS) == 8
     assert [cell.layer for cell in CELLS] == ["layer1"] * 4 + ["layer2"] * 4
@@ -86,6 +87,7 @@ def test_a_run_of_a_grid_is_the_run_alone(tiny_store, tmp_path):
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+@pytest.mark.slow
 def test_one_that_fails_is_a_row_with_its_reason(tiny_store, tmp_path, monkeypatch):
     step = learner.training_loss
     real_loss = iter([True] * 4)
@@ -119,6 +121,7 @@ def test_errors_of_any_kind_leave_the_others_alone(tmp_path):
     assert {result.reason for result in results} == {"ValueError: no layer1 at all", "x"}
 
 
+@pytest.mark.slow
 def test_killed_twice_it_ends_as_if_undisturbed(tiny_store, tmp_path, monkeypatch):
     undisturbed = make_grid(tiny_store, tmp_path / "one").run()
     epoch = training._one_epoch
@@ -150,6 +153,7 @@ def _train_in_process(store, folder, results):
     results.put(figures(make_grid(Store(store), folder).run()))
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_grid(tiny_store, tmp_path):
     spawn = get_context("spawn")
     results = spawn.Queue()

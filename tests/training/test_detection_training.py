@@ -41,6 +41,7 @@ def run(store, runs, notice=lambda line: None, train_on=None, **changes):
     return train_run(data, runs, layer="layer2", recipe=recipe(**changes), train_on=train_on)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["mean", "max", "learned"])
 def test_it_learns_which_pictures_are_fake(mixed_store, tmp_path, pooling):
     said = []

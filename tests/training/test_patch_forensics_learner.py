@@ -93,6 +93,7 @@ def test_its_steps_are_adams():
         torch.testing.assert_close(value, other.decoder.state_dict()[name], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_learns(pixel_store, tmp_path):
     data = TrainingData([pixel_store], device=CPU)
     run = train_run(data, tmp_path, layer="pixels", recipe=recipe(epochs=30, learning_rate=3e-3))
@@ -109,6 +110,7 @@ def test_it_learns(pixel_store, tmp_path):
     assert features["backbone"] == "pixels:64"
 
 
+@pytest.mark.slow
 def test_without_a_cache_it_learns_the_same(pixel_store, tmp_path):
     records = []
     for uncached in (False, True):
@@ -122,6 +124,7 @@ def test_without_a_cache_it_learns_the_same(pixel_store, tmp_path):
 class TestImageNet:
     """Weights that were learned on ImageNet; here, some of the same names and shapes."""
 
+    @pytest.mark.slow
     def test_all_but_the_decision_is_theirs(self, imagenet_file):
         given = torch.load(imagenet_file, weights_only=True)
         options = {"initialization": "imagenet", "initial_weights": str(imagenet_file)}
@@ -132,6 +135,7 @@ class TestImageNet:
         assert torch.equal(learner.decoder.fc[0].weight, drawn.fc[0].weight)
         assert not torch.equal(drawn.trunk.conv1.weight, given["conv1.weight"])
 
+    @pytest.mark.slow
     def test_a_run_is_named_by_their_content(self, pixel_store, imagenet_file, tmp_path):
         data = TrainingData([pixel_store], device=CPU)
 

@@ -169,6 +169,7 @@ def test_a_patch_is_fake_where_more_than_half_of_it_is():
     assert patch_labels(targets, FeatureShape(1, 7, 7)).nonzero().ravel().tolist() == [1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder_type", ["probe", "probe-pca-4"])
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_resumed_it_ends_as_undisturbed(tiny_store, tmp_path, decoder_type, stop_after):
@@ -186,6 +187,7 @@ def test_resumed_it_ends_as_undisturbed(tiny_store, tmp_path, decoder_type, stop
     assert resumed.best_checkpoint.read_bytes() == undisturbed.best_checkpoint.read_bytes()
 
 
+@pytest.mark.slow
 def test_in_company_it_ends_as_alone(tiny_store, tmp_path):
     data = TrainingData([tiny_store], device=CPU)
     cells = [("layer1", "probe-pca-4"), ("layer0+layer1", "probe"), ("layer1", "linear")]

@@ -53,6 +53,7 @@ def without_seconds(folder: Run):
     return [{k: v for k, v in record.items() if k != "seconds"} for record in folder.epochs()]
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_the_best_weights_are_kept(tiny_store, tmp_path, cpu):
     folder = run(tiny_store, tmp_path, epochs=6)
     records = folder.epochs()
@@ -75,6 +76,7 @@ def test_the_loss_falls_and_the_best_weights_are_kept(tiny_store, tmp_path, cpu)
     assert json.loads((folder.path / "environment.json").read_text())["libraries"]["torch"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stop_after", "pooling"),
     [(1, None), (2, None), (3, None), (1, "mean"), (2, "max"), (3, "learned")],
@@ -99,12 +101,14 @@ def test_resumed_at_any_epoch_it_ends_the_same(
     assert resumed.best_checkpoint.read_bytes() == undisturbed.best_checkpoint.read_bytes()
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_trained_again(tiny_store, tmp_path, monkeypatch):
     first = run(tiny_store, tmp_path)
     monkeypatch.setattr(training, "_one_epoch", None)
     assert run(tiny_store, tmp_path).path == first.path
 
 
+@pytest.mark.slow
 def test_seeds_and_settings_have_folders_of_their_own(tiny_store, tmp_path):
     names = {
         run(tiny_store, tmp_path, epochs=1, **changes).path.name
@@ -148,6 +152,7 @@ def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
     assert run(tiny_store, tmp_path, epochs=1).summary()["epochs"] == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
@@ -171,6 +176,7 @@ def test_a_damaged_run_says_what_to_do(tiny_store, tmp_path, cpu, name, content,
     assert "run the same `declip-pipe train` command again" in str(caught.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
@@ -227,6 +233,7 @@ def test_another_run_in_the_folder_is_refused(tiny_store, tmp_path):
         run(tiny_store, tmp_path, epochs=1)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
     tiny_store, tmp_path, monkeypatch
 ):

@@ -49,6 +49,7 @@ def assert_same(runs, others):
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("tier", "detection"), [("memory", False), ("stream", False), ("memory", True)]
 )
@@ -64,6 +65,7 @@ def test_side_by_side_is_as_alone(tiny_store, mixed_store, tmp_path, tier, detec
     assert_same(together, alone)
 
 
+@pytest.mark.slow
 def test_one_that_was_ahead_waits_for_the_others(tiny_store, tmp_path):
     data, undisturbed = plans(tiny_store, tmp_path / "one")
     train_runs(data, undisturbed)
@@ -79,6 +81,7 @@ def test_one_that_was_ahead_waits_for_the_others(tiny_store, tmp_path):
     assert_same(disturbed, undisturbed)
 
 
+@pytest.mark.slow
 def test_one_that_fails_leaves_the_others_alone(tiny_store, tmp_path, monkeypatch):
     step = learner.training_loss
 
@@ -98,6 +101,7 @@ def test_one_that_fails_leaves_the_others_alone(tiny_store, tmp_path, monkeypatc
     assert_same(runs[:1], again[:1])
 
 
+@pytest.mark.slow
 def test_one_that_another_process_trains_is_left_to_it(tiny_store, tmp_path):
     data, runs = plans(tiny_store, tmp_path, ALL[:2])
     runs[0].folder.begin(runs[0].config, runs[0].sha256)
@@ -106,6 +110,7 @@ def test_one_that_another_process_trains_is_left_to_it(tiny_store, tmp_path):
     assert isinstance(busy, RunBusyError) and done is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("decoder_type", ["linear", "attention"])
 def test_gradients_of_parts_add_up(tiny_store, tmp_path, decoder_type):
     recipe = Recipe(decoder_type, epochs=2, batch_size=5, initialization="pytorch")
@@ -118,6 +123,7 @@ def test_gradients_of_parts_add_up(tiny_store, tmp_path, decoder_type):
     assert losses(runs[0]) == pytest.approx(losses(runs[1]), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_and_compiled_learn_the_same_to_rounding(tiny_store, tmp_path):
     options = {"widths": (8, 8, 4, 4), "epochs": 1, "batch_size": 4, "initialization": "pytorch"}
     recipes = [
@@ -187,6 +193,7 @@ def test_who_waits_for_other_processes_reads_nothing(tiny_store, tmp_path):
     assert said == []
 
 
+@pytest.mark.slow
 def test_a_decoder_of_a_layer_that_is_kept_with_others_reads_nothing_anew(tiny_store, tmp_path):
     said = []
     data = TrainingData([tiny_store], device=CPU, notice=said.append)

@@ -70,6 +70,7 @@ def trained(stores, runs, layer="layer1", no_cache=False, **changes):
     return train_run(data, runs, layer=layer, recipe=Recipe(**(options | changes)))
 
 
+@pytest.mark.slow
 def test_batches_are_those_of_float32_stores(store_in, shared_dataset, tmp_path, cpu, monkeypatch):
     # A batch goes through the backbone in several parts.
     monkeypatch.setattr(uncached_feed, "PICTURES_AT_ONCE", 4)
@@ -120,6 +121,7 @@ def test_layers_of_one_backbone_take_one_forward_pass(store_in, tmp_path, forwar
     assert forward_passes == [(size, ("layer3", "layer1")) for size in (5, 3, 3)]
 
 
+@pytest.mark.slow
 def test_backbones_side_by_side_are_each_shown_their_own(
     store_in, shared_dataset, tmp_path, cpu, forward_passes
 ):
@@ -143,6 +145,7 @@ def test_backbones_side_by_side_are_each_shown_their_own(
         torch.testing.assert_close(features, stored, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("decoder", "loss_limit", "iou_limit"),
     [
@@ -192,6 +195,7 @@ def test_it_is_a_run_of_its_own(store_in, tmp_path):
     assert cached.config()["inputs"][0]["dtype"] == "int8"
 
 
+@pytest.mark.slow
 def test_pictures_that_are_not_here_are_refused(own_store, dataset, tmp_path):
     elsewhere = dataset.rename(tmp_path / "elsewhere")
     with pytest.raises(StoreError) as caught:
@@ -206,6 +210,7 @@ def test_pictures_that_are_not_here_are_refused(own_store, dataset, tmp_path):
         trained([own_store], tmp_path / "runs", no_cache=True)
 
 
+@pytest.mark.slow
 def test_a_picture_that_changed_or_is_gone_is_refused(own_store, dataset, tmp_path):
     first, second = sorted((dataset / "images" / "train").iterdir())[:2]
     content = first.read_bytes()
@@ -223,6 +228,7 @@ def test_a_picture_that_changed_or_is_gone_is_refused(own_store, dataset, tmp_pa
     assert trained([own_store], tmp_path / "runs", no_cache=True).summary()["epochs"] == 1
 
 
+@pytest.mark.slow
 def test_other_weights_are_refused(own_store, tmp_path):
     own_store.provenance["weights"] = [str(TINY_RESNET)]
     with pytest.raises(IdentityMismatchError) as caught:
@@ -233,6 +239,7 @@ def test_other_weights_are_refused(own_store, tmp_path):
     assert str(caught.value).endswith("; bring those weights back, or extract with these")
 
 
+@pytest.mark.slow
 def test_the_command_trains_one_and_a_grid(
     program, refused, own_store, dataset, tmp_path, forward_passes
 ):
