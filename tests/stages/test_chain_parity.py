@@ -66,7 +66,7 @@ def test_a_map_is_the_same_through_the_store(program, pictures, tmp_path, monkey
         height, width = SIZES[int(stem[1])]
         assert found.shape == (height, width)
         ((through_store, truth),) = [pair for pair in judged if pair[0].shape == found.shape]
-        assert np.ptp(found) > 0.001, "a constant map would equal any other one"
+        assert np.ptp(found) > 5e-4, "a constant map would equal any other one"
         np.testing.assert_allclose(found, through_store, rtol=0, atol=1e-4)
         assert float(row["score"]) == pytest.approx(float(figures[stem]["score"]), abs=1e-4)
         # And the mask that predict writes has the IoU that evaluate says.

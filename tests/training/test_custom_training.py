@@ -64,7 +64,7 @@ def test_it_learns_resumes_and_is_opened_again(tiny_store, tmp_path):
         run(tiny_store, tmp_path / "two", on_epoch=interrupt)
     resumed = run(tiny_store, tmp_path / "two")
     assert resumed.path.name == undisturbed.path.name
-    assert resumed.path.name.startswith("test_custom_training-Own_layer1_all_seed0_")
+    assert resumed.path.name.startswith(f"{Own.__module__}-Own_layer1_all_seed0_")
     assert without_seconds(resumed) == without_seconds(undisturbed)
     assert resumed.best_checkpoint.read_bytes() == undisturbed.best_checkpoint.read_bytes()
     _passed.clear()
@@ -79,7 +79,7 @@ def test_options_are_part_of_what_a_run_is(tiny_store, tmp_path):
     narrow, wide = run(tiny_store, tmp_path), run(tiny_store, tmp_path, partial(Own, hidden=8))
     assert narrow.path != wide.path
     config = yaml.safe_load((wide.path / "config.yaml").read_text())
-    assert config["decoder_type"] == "test_custom_training:Own"
+    assert config["decoder_type"] == f"{Own.__module__}:Own"
     assert config["decoder_options"] == {"hidden": 8}
     assert wide.best_decoder()[0].options == {"hidden": 8}
     assert "decoder_options" not in narrow.config()
