@@ -11,7 +11,6 @@ from declip_pipeline.backbones.registry import select_layers
 from declip_pipeline.decoders.names import read_decoder_type
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.inputs import JOIN
-from declip_pipeline.files import folder_name
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid import (
     CellResult,
@@ -23,6 +22,7 @@ from declip_pipeline.sweeps.grid import (
 )
 from declip_pipeline.sweeps.grid_job import Cell, GridJob, grid_cells, training_fields
 from declip_pipeline.sweeps.grid_trainer import GridTrainer
+from declip_pipeline.training.run import require_name
 
 
 class GridTraining:
@@ -157,10 +157,8 @@ def _plan(
         # As workers elsewhere find it.
         options["initial_weights"] = str(Path(options["initial_weights"]).absolute())
     name = options["name"]
-    if name is not None and folder_name(name) != name:
-        raise InputError(
-            f"`name` {name!r} cannot name a folder; expected letters, digits, _, ., + or -"
-        )
+    if name is not None:
+        require_name(name)
     if name is not None and (len(cells) > 1 or with_workers):
         options |= {"runs": str(Path(options["runs"], name)), "name": None}
     if with_workers and options["device"] == "cuda":

@@ -2,13 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from declip_pipeline.decoders.names import is_probe
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.files import sha256_of_file
-from declip_pipeline.options import Initialization, Option, PoolingName, Precision
+from declip_pipeline.options import (
+    Field,
+    Initialization,
+    Option,
+    PoolingName,
+    Precision,
+    described_fields,
+)
 from declip_pipeline.training.validation_score import ScoreName
 
 if TYPE_CHECKING:
@@ -114,6 +122,8 @@ class Recipe:
     decoder_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for described in described_fields(type(self)):
+            _require_number(described, getattr(self, described.name))
         if self.precision not in get_args(Precision):
             raise UnknownNameError("precision", self.precision, ("auto", *get_args(Precision)))
         if self.initial_weights is not None:
@@ -192,3 +202,16 @@ def _flags(cpuinfo: Path) -> set[str]:
         return set()
     flags: Sequence[str] = [line for line in lines if line.startswith("flags")]
     return set(flags[0].split()) if flags else set()
+
+
+def _require_number(described: Field, value: Any) -> None:
+    """Raise `InputError` for a value of a number's field that is none, or too small."""
+    if described.kind not in (int, float) or value is None:
+        return
+    kind = Integral if described.kind is int else Real
+    least = described.option.least
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    if not is_number or (least is not None and value < least):
+        what = "a whole number" if described.kind is int else "a number"
+        bound = "" if least is None else f" of at least {least:g}"
+        raise InputError(f"`{described.name}` is {value!r}; expected {what}{bound}")

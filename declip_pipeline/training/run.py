@@ -18,7 +18,7 @@ from declip_pipeline import __version__
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory
 from declip_pipeline.errors import DecoderError, InputError, OutputExistsError, RunBusyError
-from declip_pipeline.files import write_bytes, write_json, write_text
+from declip_pipeline.files import folder_name, write_bytes, write_json, write_text
 from declip_pipeline.store.local import LocalStorage
 from declip_pipeline.training.validation_score import score_name
 
@@ -375,3 +375,11 @@ RunLike = Run | str | Path
 def as_run(run: RunLike) -> Run:
     """Open a run that is given by its folder, without looking into it."""
     return Run(run) if isinstance(run, str | Path) else run
+
+
+def require_name(name: str) -> None:
+    """Raise `InputError` for a name that cannot be that of a folder within another."""
+    if folder_name(name) != name or name in (".", ".."):
+        raise InputError(
+            f"`name` {name!r} cannot name a folder; expected letters, digits, _, ., + or -"
+        )

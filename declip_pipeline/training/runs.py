@@ -18,7 +18,7 @@ from declip_pipeline.store.reader import StoreLike, as_store
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
-from declip_pipeline.training.run import Run
+from declip_pipeline.training.run import Run, require_name
 from declip_pipeline.training.train import Epoch, Training, train_side_by_side
 
 
@@ -203,6 +203,8 @@ def plan_run(
     }
     if recipe.pooling is not None:
         config["pictures"] = {split: data.counts(split, generators) for split in ("train", "valid")}
+    if name is not None:
+        require_name(name)
     folder = Run(runs / (name or own_name))
     if name is not None:
         folder.require(sha256)

@@ -5,6 +5,7 @@ import torch
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.training.recipe import Recipe, choose_precision
+from declip_pipeline.training.run import require_name
 
 
 def test_auto_is_what_the_device_computes_in(tmp_path, monkeypatch, cpu):
@@ -32,3 +33,23 @@ def test_what_no_training_could_do_is_refused():
         Recipe("linear", precision="half")
     with pytest.raises(InputError, match="micro batch of 9 pictures is larger than the batch of 8"):
         Recipe("linear", batch_size=8, micro_batch_size=9)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"epochs": 0}, "`epochs` is 0; expected a whole number of at least 1"),
+        ({"batch_size": "8"}, "`batch_size` is '8'; expected a whole number of at least 1"),
+        ({"learning_rate": -1}, "`learning_rate` is -1; expected a number of at least 1e-06"),
+        ({"seed": "a"}, "`seed` is 'a'; expected a whole number"),
+    ],
+)
+def test_a_number_that_cannot_be_used_is_refused(option, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**option)
+
+
+@pytest.mark.parametrize("name", ["../outside", "a/b", ".."])
+def test_a_name_that_leads_out_of_the_folder_of_runs_is_refused(name):
+    with pytest.raises(InputError, match="cannot name a folder; expected letters, digits"):
+        require_name(name)
