@@ -122,6 +122,7 @@ def test_a_second_call_does_nothing_again(store, tmp_path):
     assert again.path == run.path and len(epochs) == 2
 
 
+@pytest.mark.slow
 def test_layers_of_one_decoder_are_joined(store, tmp_path):
     run = dp.train(
         store, layer=["layer2", "layer3"], decoder="linear", epochs=1, batch_size=8, runs=tmp_path

@@ -60,6 +60,7 @@ def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedP
     )
 
 
+@pytest.mark.slow
 def test_help_works_from_another_folder(installed, tmp_path):
     outcome = run(installed, tmp_path, "--help")
     assert outcome.returncode == 0, outcome.stderr
@@ -84,6 +85,7 @@ def test_it_runs_its_own_code_and_configs(installed, tmp_path):
     assert found[1] == "efficientnet-lite0"
 
 
+@pytest.mark.slow
 def test_an_error_is_one_line_there_too(installed, tmp_path):
     outcome = run(installed, tmp_path, "extract", "nowhere", "--arch", "efficientnet-lite0")
     assert outcome.returncode == 2

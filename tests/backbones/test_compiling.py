@@ -20,6 +20,7 @@ def pictures(count):
     return torch.from_numpy(random.integers(0, 256, (count, 3, 224, 224), np.uint8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arch", "weights"),
     [
@@ -44,6 +45,7 @@ def test_a_compiled_backbone_gives_the_same_layers(arch, weights):
             torch.testing.assert_close(compiled[name], values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_machine_that_cannot_compile_says_so_in_one_line():
     def broken(graph, examples):
         raise RuntimeError("no compiler found\nand a long story")

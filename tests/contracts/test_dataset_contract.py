@@ -227,6 +227,7 @@ def test_finds_every_sample_once(layout: Layout, dataset: Dataset) -> None:
     assert sizes.tolist() == [[20, 24]] * layout.samples
 
 
+@pytest.mark.slow
 def test_is_recognised_by_itself_and_forced_by_name(
     layout: Layout, top: Path, dataset: Dataset
 ) -> None:
@@ -254,6 +255,7 @@ def test_ids_are_the_images_path(dataset: Dataset) -> None:
         assert sample.id == str(PurePosixPath(sample.image).with_suffix(""))
 
 
+@pytest.mark.slow
 def test_masks_are_named_as_their_images(layout: Layout, dataset: Dataset) -> None:
     for sample in dataset.samples:
         if sample.mask is not None:

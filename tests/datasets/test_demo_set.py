@@ -65,6 +65,7 @@ def test_has_the_tree_of_dolos_and_names_that_pair(demo: Path) -> None:
     assert set(hashes(demo)) == expected
 
 
+@pytest.mark.slow
 def test_pictures_are_256_rgb_and_masks_are_256_black_and_white(demo: Path) -> None:
     for path in (demo / "demo").rglob("*.png"):
         with Image.open(path) as image:
@@ -108,6 +109,7 @@ def test_latent_changes_the_whole_picture_and_the_region_far_more(demo: Path) ->
         assert change[region].mean() > 1.3 * change[~region].mean()
 
 
+@pytest.mark.slow
 def test_generators_forge_the_same_region_differently(demo: Path) -> None:
     forged = {generator: samples(demo, generator)[0] for generator in GENERATORS}
     regions = [region for _, _, region in forged.values()]
@@ -136,6 +138,7 @@ def test_a_larger_set_begins_with_the_smaller_one(demo: Path, tmp_path: Path) ->
     assert hashes(demo).items() < hashes(tmp_path / "larger").items()
 
 
+@pytest.mark.slow
 def test_progress_counts_up_to_all_crops(tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
     build_demo_set(

@@ -166,6 +166,7 @@ def test_columns_make_samples_with_defaults() -> None:
     assert len(Samples.from_columns([], generator="x", source="x")) == 0
 
 
+@pytest.mark.slow
 def test_many_samples_are_split_into_batches() -> None:
     images = [f"{number}.png" for number in range(40_000)]
     generators = [f"g{number // 20_000}" for number in range(40_000)]

@@ -9,6 +9,7 @@ from declip_pipeline.features import FeatureShape
 PIXELS = FeatureShape(3, 299, 299)
 
 
+@pytest.mark.slow
 def test_it_is_the_beginning_of_timms_xception() -> None:
     decoder = build_decoder("patch-forensics", PIXELS).eval()
     xception = timm.create_model("legacy_xception", num_classes=0).eval()

@@ -63,6 +63,7 @@ def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
         evaluation.interval("iou", generator="lam")
 
 
+@pytest.mark.slow
 def test_a_data_frame_needs_pandas(run, mixed_store, cpu, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(DeclipError, match=r"pandas is not installed; .* take `to_arrow\(\)`"):

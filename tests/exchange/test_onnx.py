@@ -91,6 +91,7 @@ def test_the_file_computes_what_torch_does(pairs, decoder_type, backbones, pictu
     assert json.loads(metadata["declip_pipe"]) == {"decoder_type": decoder_type}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("difference", [0.02, float("nan")])
 def test_a_file_that_differs_is_not_left(difference, backbones, pictures, tmp_path, monkeypatch):
     network = network_of([(backbones["vit"], "layer0")], "linear")

@@ -46,6 +46,7 @@ def test_type_backbone_and_layer_of_every_golden_decoder(case):
     assert infer_layer(checkpoint, kind, ARCHS[arch], layer, shapes, NONE) == layer
 
 
+@pytest.mark.slow
 def test_shapes_tell_the_layers_of_a_resnet():
     for layer in ("layer1", "layer2", "layer3"):
         checkpoint = checkpoint_of(f"RN50|{layer}|conv-4")
@@ -81,6 +82,7 @@ def test_a_published_name_says_the_rest(file, arch, layer, trained_on):
     assert FileNameHints.of(Path("some") / file) == FileNameHints(arch, layer, trained_on)
 
 
+@pytest.mark.slow
 def test_a_name_decides_where_shapes_do_not_and_never_against_them():
     case = "RN50|layer4|conv-4"
     for file, arch in (

@@ -238,6 +238,7 @@ def test_a_rounded_dtype_gives_masks_alone(shared_dataset, grown, before):
     assert files_of(found.new) == files_of(found.fresh)
 
 
+@pytest.mark.slow
 def test_the_same_dtype_comes_before_float32(shared_dataset, tiny_backbone, forwards, tmp_path):
     run(shared_dataset, tiny_backbone, tmp_path, dtype="float32", layers=NEW)
     half = run(shared_dataset, tiny_backbone, tmp_path, layers=["layer0"])
@@ -281,6 +282,7 @@ def test_other_weights_take_nothing(shared_dataset, tiny_backbone, forwards, tmp
     assert sum(pictures for pictures, _ in forwards) == 15
 
 
+@pytest.mark.slow
 def test_the_other_polarity_takes_nothing(shared_dataset, tiny_backbone, tmp_path):
     first = run(shared_dataset, tiny_backbone, tmp_path)
     extraction = run(shared_dataset, tiny_backbone, tmp_path, fake_is_white=False)

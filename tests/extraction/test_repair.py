@@ -60,6 +60,7 @@ def test_every_kind_of_damage_is_mended_byte_for_byte(name, made, store, opened_
     assert by_hand.files_of(store) == by_hand.files_of(made[1])
 
 
+@pytest.mark.slow
 def test_only_what_is_damaged_is_made_again(made, store, opened_backbones, monkeypatch):
     by_hand.flip(by_hand.shard("scales/layer3", 1), 3)(store)
     by_hand.remove(by_hand.shard("masks", 2))(store)
@@ -236,6 +237,7 @@ def test_what_is_no_part_of_a_store_stays(made, store, opened_backbones):
     assert by_hand.files_of(store) == by_hand.files_of(made[1]) | {"notes.txt": b"mine"}
 
 
+@pytest.mark.slow
 def test_a_lost_group_is_written_again_by_extraction(tiny_backbone, tmp_path, monkeypatch):
     monkeypatch.setattr(fmt, "ROWS_PER_SHARD", by_hand.ROWS_PER_SHARD)
     store = by_hand.make_store(tmp_path, tiny_backbone)[1]
@@ -264,6 +266,7 @@ def test_what_nothing_else_records_stays_as_it_is(store, opened_backbones):
     assert Store(store).dataset == "noisier"
 
 
+@pytest.mark.slow
 def test_rows_in_another_order_are_made_to_fit(made, store, opened_backbones):
     by_hand.exchange_rows(store, 0, 5)
     by_hand.seal_metadata(store)

@@ -83,6 +83,7 @@ def test_forked_workers_are_refused(tiny_store):
         next(iter(loader))
 
 
+@pytest.mark.slow
 def test_a_copy_finds_the_store_by_its_location_and_refuses_another(store_in, tmp_path):
     place = tmp_path / "store"
     shutil.copytree(store_in("float16").location, place)

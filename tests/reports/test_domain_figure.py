@@ -1,6 +1,7 @@
 """Means in domain and out of domain, drawn with their intervals."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from declip_pipeline.evaluation.cells import Estimate
@@ -24,6 +25,7 @@ def pixels_of(picture, colour):
     return int((np.abs(picture - wanted).sum(axis=2) < 12).sum())
 
 
+@pytest.mark.slow
 def test_intervals_and_lines_are_drawn_where_there_are_any(tmp_path):
     narrow = {(layer, "ID"): Estimate(50.0 + place) for place, layer in enumerate(LAYERS)}
     wide = {key: Estimate(one.value, Interval(20.0, 90.0)) for key, one in narrow.items()}

@@ -95,6 +95,7 @@ class TestDatasets:
         assert "expected 1 to 100 characters without / and" in line
 
 
+@pytest.mark.slow
 def test_unpaired_files_may_be_left_out(program, extraction, dataset):
     (dataset / "masks" / "train" / "p0001.png").unlink()
     outcome = program(*extraction(dataset, "--allow-unpaired"))
@@ -187,6 +188,7 @@ class TestNames:
             )
             assert "known: layer0, layer1, layer2, layer3" in line
 
+    @pytest.mark.slow
     def test_an_unknown_layer_or_decoder_of_a_store(self, refused, tiny_store, tmp_path):
         options = ("-o", tmp_path / "runs")
         line = refused("train", tiny_store.location, "--feature-layer", "layer20", *options)
@@ -216,6 +218,7 @@ class TestNames:
             assert outcome.code == 2
             assert "Usage: declip-pipe" in outcome.out + outcome.err
 
+    @pytest.mark.slow
     def test_numbers_that_are_not_finite(self, refused, tiny_store, tiny_run):
         training = ("train", tiny_store.location, "--feature-layer", "layer1", "--learning-rate")
         for text in ("inf", "nan", "0"):
@@ -375,6 +378,7 @@ class TestIdentity:
         line = refused("evaluate", tiny_run, "--on", copied_store, code=1)
         assert line.startswith("weights_sha256 differs: the run ")
 
+    @pytest.mark.slow
     def test_prediction_with_other_weights(
         self, refused, tiny_run, golden, shared_dataset, tmp_path
     ):

@@ -36,6 +36,7 @@ def rows_of(text):
     return found
 
 
+@pytest.mark.slow
 def test_their_rows_stand_beside_those_of_other_runs(
     program, refused, pixels, tiny_store, tmp_path, shared_dataset
 ):
@@ -72,6 +73,7 @@ def test_their_rows_stand_beside_those_of_other_runs(
     assert "is of patch-forensics, which the published format does not have; export it with" in line
 
 
+@pytest.mark.slow
 def test_a_grid_of_them(program, pixels, tmp_path):
     def grid(decoders, *options):
         outcome = program(

@@ -139,6 +139,7 @@ class TestInfo:
             "samples"
         ]
 
+    @pytest.mark.slow
     def test_failures_are_listed(self, program, dataset, tiny_arch, tmp_path):
         image = next((dataset / "images" / "test").iterdir())
         image.write_bytes(b"")

@@ -65,6 +65,7 @@ def test_problems_are_listed_and_mended(program, made, store):
     assert by_hand.files_of(store) == by_hand.files_of(made[1])
 
 
+@pytest.mark.slow
 def test_what_remains_is_an_exit_code(program, store):
     by_hand.write("notes.txt", "mine")(store)
     by_hand.remove("labels/c.0")(store)

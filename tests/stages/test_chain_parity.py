@@ -31,6 +31,7 @@ def pictures(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_a_map_is_the_same_through_the_store(program, pictures, tmp_path, monkeypatch, case):
     from declip_pipeline.evaluation import scores

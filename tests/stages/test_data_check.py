@@ -82,6 +82,7 @@ def test_autosplice_at_three_qualities(program, tmp_path):
     assert "note: no splits; --assign-splits draws them" in outcome.out
 
 
+@pytest.mark.slow
 def test_a_flipped_dolos_is_caught_and_the_way_out_is_right(check, dolos):
     for masks in dolos.glob("*/fake/*/masks"):
         flip(masks)
@@ -191,6 +192,7 @@ def test_a_set_of_test_pictures_alone_is_fit_for_evaluation(check, tmp_path):
     assert "note: test is the only split: fit to evaluate on, not to train on" in lines
 
 
+@pytest.mark.slow
 def test_a_mask_missing_for_one_picture(check, dolos):
     (dolos / "ffhq/fake/ldm/masks/test/20001.png").unlink()
     code, lines = check(dolos)
@@ -202,6 +204,7 @@ def test_a_mask_missing_for_one_picture(check, dolos):
     assert f"note: {line}" in lines
 
 
+@pytest.mark.slow
 def test_mixed_sizes_are_told_and_a_mask_of_another_size_is_a_problem(check, dolos):
     branch = dolos / "ffhq/fake/ldm"
     picture, mask = np.zeros((60, 50, 3), np.uint8), np.full((60, 50), 255, np.uint8)

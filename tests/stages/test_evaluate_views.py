@@ -20,6 +20,7 @@ def stores(program, shared_dataset, tiny_arch, tmp_path):
     return outcome.out.split()
 
 
+@pytest.mark.slow
 def test_robustness_is_a_table_a_file_and_a_figure(program, stores, tiny_run):
     outcome = program("evaluate", tiny_run, "--on", stores[0], "--views", "jpeg:20,blur:2")
     assert outcome.code == 0, outcome.err
@@ -45,6 +46,7 @@ def test_robustness_is_a_table_a_file_and_a_figure(program, stores, tiny_run):
     ]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_evaluated_is_refused_and_how_to_make_it_named(
     program, refused, stores, tiny_run
 ):
@@ -65,6 +67,7 @@ def test_what_cannot_be_evaluated_is_refused_and_how_to_make_it_named(
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_a_decoder_of_several_stores_sees_the_same_view_in_each(
     program, refused, shared_dataset, tiny_arch, tmp_path
 ):
@@ -95,6 +98,7 @@ def test_a_decoder_of_several_stores_sees_the_same_view_in_each(
     assert re.search(r"^noisy +4  IoU", compared.out, re.M)
 
 
+@pytest.mark.slow
 def test_runs_of_several_seeds_have_a_table_over_them(program, stores, tiny_store, tmp_path):
     training = (
         "train",

@@ -3,10 +3,12 @@
 import json
 
 import onnx
+import pytest
 
 from declip_pipeline.exchange import onnx as onnx_export
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_file_that_was_checked(program, refused, tiny_run, golden, tmp_path):
     file = tmp_path / "tiny.onnx"
     picture = golden / "images" / "chelsea.png"

@@ -11,6 +11,7 @@ from declip_pipeline.extraction.stage_times import STAGES
 ARCH = ("--arch", "CLIP:from-file", "--weights", TINY_VIT)
 
 
+@pytest.mark.slow
 def test_profile_says_where_the_time_went(program, shared_dataset, tmp_path):
     outcome = program("extract", shared_dataset, *ARCH, "--cache", tmp_path, "--profile")
     assert outcome.code == 0

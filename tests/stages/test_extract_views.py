@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from declip_pipeline.images.decode import decode_image
@@ -21,6 +22,7 @@ def inodes(store, array):
     return {file.stat().st_ino for file in (Path(store.location) / array).glob("c.*")}
 
 
+@pytest.mark.slow
 def test_views_and_augmentations(
     program, refused, shared_dataset, tiny_arch, tiny_backbone, tmp_path
 ):

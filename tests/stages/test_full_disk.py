@@ -91,6 +91,7 @@ def test_a_prediction_over_quota_goes_on_later(tiny_run, shared_dataset, tmp_pat
     assert len((tmp_path / "out" / "predictions.csv").read_text().splitlines()) == 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kilobytes", "message"),
     [(3000, "the store needs 4 MB for 15 pictures, 3 MB are free"), (4000, "no space left to")],

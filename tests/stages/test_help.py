@@ -32,6 +32,7 @@ def test_nothing_heavy_is_imported_for_help(name):
     assert not imported_by(*name.split(), "--help") & set(HEAVY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["cache", "--help"]])
 def test_no_command_is_imported_for_the_list_of_commands(arguments):
     modules = imported_by(*arguments)

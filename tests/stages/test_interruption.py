@@ -87,6 +87,7 @@ def test_an_interruption_is_not_lost_where_nothing_can_be_raised(program):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_extraction_goes_on(tiny_arch, tmp_path, number, code):
     dataset = write_dataset(tmp_path / "many", {"train": 150, "valid": 1, "test": 1})

@@ -88,6 +88,7 @@ class TestGoingOn:
         ]
         assert len(counted) == 5
 
+    @pytest.mark.slow
     def test_a_failed_picture_is_tried_again(self, program, tiny_run, pictures, tmp_path):
         whole = (pictures / "b.png").read_bytes()
         (pictures / "b.png").write_bytes(b"")
@@ -111,6 +112,7 @@ class TestGoingOn:
 
 
 class TestOverwriting:
+    @pytest.mark.slow
     def test_only_predictions_are_removed(self, program, tiny_run, pictures, tmp_path):
         out = tmp_path / "out"
         command = ("predict", tiny_run, "-o", out, "-i")
@@ -167,6 +169,7 @@ class TestInputs:
                 assert "name another folder with -o" in line
         assert content(tmp_path) == before
 
+    @pytest.mark.slow
     def test_results_below_pictures_are_no_pictures(self, program, tiny_run, pictures, counted):
         for inputs in (pictures, pictures / "**" / "*.png"):
             command = ("predict", tiny_run, "-i", inputs, "-o", pictures / "out")

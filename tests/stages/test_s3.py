@@ -333,6 +333,7 @@ def test_credentials_that_are_wrong(try_to_extract, server, bucket, monkeypatch)
     assert server.objects(bucket) == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["train", "evaluate", "verify"])
 def test_reading_with_wrong_credentials(command, refused, server, bucket, tiny_run, monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "wrong-secret")

@@ -79,6 +79,7 @@ def texts_of(file: Path) -> Iterator[str]:
             yield str(node.value)
 
 
+@pytest.mark.slow
 def test_the_parameters_that_the_library_names_can_be_spelled():
     names = {
         name

@@ -109,6 +109,7 @@ def test_stores_of_other_pictures_do_not_stand_beside(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_rows_beside_are_those_of_the_same_pictures(tiny_store, beside, cpu, monkeypatch):
     # As of a store that grew: the same samples in another order.
     turned = Store(beside.location)

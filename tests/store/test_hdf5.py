@@ -157,6 +157,7 @@ def test_the_round_trip_gives_every_file_again(original, exported, tmp_path, dty
     assert (again.was_there, again.is_identical) == (True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)
 def test_the_file_reads_as_the_store_does(original, exported, dtype):
     store, file = original(dtype), Store(exported(dtype))
@@ -250,6 +251,7 @@ def test_a_file_can_be_exported_again(exported, tmp_path):
     assert (tmp_path / "again.h5").read_bytes() == exported("float16").read_bytes()
 
 
+@pytest.mark.slow
 def test_nothing_is_replaced_unasked_or_left_half_written(original, tmp_path):
     store, path = original("float16"), tmp_path / "out.h5"
     path.write_text("mine")

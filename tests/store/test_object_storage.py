@@ -81,6 +81,7 @@ def test_slashes_too_many_are_left_out(root, slashes):
     assert storage_at(f"{root}/a").sizes() == {"b/key": len(slashes)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slash", ["", "/"])
 def test_a_bucket_itself_is_a_place(root, slash):
     storage = storage_at(root + slash)
@@ -247,6 +248,7 @@ def test_a_redirect_to_another_region(answering):
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.slow
 def test_a_pause_of_a_server_that_has_answered_is_waited_out(answering):
     failure = (503, answer("SlowDown", "Please reduce your request rate."))
     with answering((200, "one"), *[failure] * 4, (200, "two")) as asked:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import pytest
 
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.features import FeatureShape
@@ -37,6 +38,7 @@ print(most)
 """
 
 
+@pytest.mark.slow
 def test_two_thousand_batches_stay_below_three_batches_and_64_megabytes(tmp_path):
     samples = Samples.from_rows(
         Sample(

@@ -118,6 +118,7 @@ def test_failed_run_is_told_with_its_reason(study):
     assert len(study.evaluate([rows[0], lost, *rows[2:]])) == 3
 
 
+@pytest.mark.slow
 def test_no_mean_over_configurations(study):
     study.extract()
     evaluations = study.evaluate(study.train())

@@ -67,6 +67,7 @@ def test_it_learns_which_pictures_are_fake(mixed_store, tmp_path, pooling):
         assert summary["parameters"] == 128 + 1 + 1
 
 
+@pytest.mark.slow
 def test_valid_ap_is_that_of_the_pooled_logits(mixed_store, tmp_path):
     folder = run(mixed_store, tmp_path, epochs=1, learning_rate=1e-4)
     decoder, _ = folder.best_decoder()

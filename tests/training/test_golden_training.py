@@ -42,6 +42,7 @@ def test_linear_follows_the_published_losses(recipe: ModuleType) -> None:
     assert losses_of_training("linear", 12, recipe) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_conv_4_follows_the_published_losses(recipe: ModuleType) -> None:
     """conv-4 moves fast, so rounding grows, and each machine rounds in its own way.
 

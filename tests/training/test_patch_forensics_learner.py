@@ -156,6 +156,7 @@ class TestImageNet:
         # Whoever has none is the run that it always was.
         assert "initial_weights" not in str(recipe().to_json())
 
+    @pytest.mark.slow
     def test_files_that_do_not_fit_are_refused(self, imagenet_file, tmp_path):
         tensors = torch.load(imagenet_file, weights_only=True)
         del tensors["bn1.bias"]

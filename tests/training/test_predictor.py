@@ -28,6 +28,7 @@ def test_predict_equals_the_chain_through_the_store(tiny_store, tiny_backbone, s
         np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_another_backbone_is_refused_by_its_field(tiny_store):
     decoder = build_decoder("linear", tiny_store.layers["layer1"])
     features = tiny_store.feature_identity("layer1")

@@ -69,6 +69,7 @@ def iou(store_of, tmp_path_factory):
     return iou
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decoder", "least"), [("linear", 25), ("conv-4", 40)])
 def test_a_decoder_reads_16_and_8_bits_as_well(iou, decoder, least):
     exact = iou(decoder, trained_in="float32", read_in="float32")
@@ -79,6 +80,7 @@ def test_a_decoder_reads_16_and_8_bits_as_well(iou, decoder, least):
         assert found == pytest.approx(exact, abs=LIMIT), dtype
 
 
+@pytest.mark.slow
 def test_a_decoder_learns_from_16_and_8_bits_as_well(iou):
     # A conv decoder is left to the benchmark: trained so briefly, on so little, its IoU moves by
     # 0.1 for a change of the features in the seventh digit, by 0.4 for float16, by 6 from seed to
