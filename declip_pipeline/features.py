@@ -35,7 +35,7 @@ class FeatureShape:
 
     @property
     def is_grid(self) -> bool:
-        """Whether the layer is a grid of channels rather than a sequence of tokens."""
+        """Return whether the layer is a grid of channels rather than a sequence of tokens."""
         return self.prefix_tokens is None
 
     @property

@@ -106,7 +106,7 @@ class Dataset:
 
     @property
     def is_scanned(self) -> bool:
-        """Whether the samples have the hashes and sizes of their files."""
+        """Return whether the samples have the hashes and sizes of their files."""
         return bool(self.samples.table.column("image_sha256").null_count == 0)
 
     def select(

@@ -266,7 +266,7 @@ class Samples(Sequence[Sample]):
 
     @property
     def have_masks(self) -> bool:
-        """Whether the samples say which pixels are fake: not those of unknown label."""
+        """Return whether the samples say which pixels are fake: not those of unknown label."""
         return bool(len(self)) and not bool((self.labels == UNKNOWN).any())
 
     def names(self, column: str, *, label: int | None = None) -> tuple[str, ...]:

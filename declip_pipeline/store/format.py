@@ -40,17 +40,17 @@ class RowArray:
 
     @property
     def is_of_layer(self) -> bool:
-        """Whether it holds features or their scales, rather than what comes from the files."""
+        """Return whether it holds features or their scales, rather than what comes from the files."""
         return self.name.startswith(("layers/", "scales/"))
 
     @property
     def tiles(self) -> tuple[int, ...]:
-        """How many tiles a row has along each axis."""
+        """Number of tiles of a row along each axis."""
         return tuple(-(-side // step) for side, step in zip(self.row_shape, self.tile, strict=True))
 
     @property
     def tiles_per_row(self) -> int:
-        """How many chunks a row takes."""
+        """Number of chunks of a row."""
         return int(np.prod(self.tiles))
 
     @property
@@ -79,7 +79,7 @@ def ledger_key(shard: int) -> str:
 
 
 def shard_count(rows: int, rows_per_shard: int) -> int:
-    """How many shards hold `rows` rows."""
+    """Number of shards that hold `rows` rows."""
     return -(-rows // rows_per_shard)
 
 

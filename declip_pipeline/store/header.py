@@ -33,7 +33,7 @@ class StoreHeader:
 
     @property
     def shards(self) -> int:
-        """How many shards hold the rows."""
+        """Number of shards that hold the rows."""
         return fmt.shard_count(self.rows, self.rows_per_shard)
 
     def shard_rows(self, shard: int) -> range:

@@ -101,7 +101,7 @@ class Store:
 
     @property
     def has_masks(self) -> bool:
-        """Whether it holds masks and targets: not where the dataset has unlabelled images."""
+        """Return whether it holds masks and targets: not where the dataset has unlabelled images."""
         return "targets" in self.arrays
 
     @property
@@ -231,7 +231,7 @@ def open_store(location: str | Path) -> Store:
 
 
 def is_single_file(location: str | Path) -> bool:
-    """Whether `location` is a file rather than a folder or a URL."""
+    """Return whether `location` is a file rather than a folder or a URL."""
     try:
         return URL_MARK not in str(location) and Path(location).is_file()
     except OSError:

@@ -198,7 +198,7 @@ _FIELDS = ("node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding"
 
 
 def _describes(stored: bytes, prescribed: bytes, *, is_recorded: bool) -> bool:
-    """Whether an array's or a group's `zarr.json` says what is prescribed."""
+    """Return whether an array's or a group's `zarr.json` says what is prescribed."""
     expected = json.loads(prescribed)
     try:
         found = json.loads(stored)

@@ -63,12 +63,12 @@ def bucket_error(error: Exception, action: str, place: str) -> StoreError:
 
 
 def is_without_bucket(error: Exception) -> bool:
-    """Whether what was not found is the bucket, rather than an object in it."""
+    """Return whether what was not found is the bucket, rather than an object in it."""
     return _element(str(error), "Code") == "NoSuchBucket"
 
 
 def is_beyond_end(error: Exception) -> bool:
-    """Whether a part was asked for that begins at an object's end or after it."""
+    """Return whether a part was asked for that begins at an object's end or after it."""
     return _element(str(error), "Code") == "InvalidRange" or "status code: 416" in str(error)
 
 
@@ -99,7 +99,7 @@ SCHEME = "s3://"
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is waited for: to connect, for its next bytes, and in all for one request
+    """Seconds to wait for a server: to connect, for its next bytes, and in all for one request
     with its retries (seconds)."""
 
     connect: int

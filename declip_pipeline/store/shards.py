@@ -90,7 +90,7 @@ def is_finite(array: RowArray, value: np.ndarray) -> bool:
 
 
 def index_bytes(array: RowArray, rows_per_shard: int) -> int:
-    """How many bytes at the end of a shard are its index."""
+    """Return the number of bytes of the index at the end of a shard."""
     return rows_per_shard * array.tiles_per_row * 16 + CHECKSUM_BYTES
 
 
@@ -133,7 +133,7 @@ def check_chunk(chunk: np.ndarray) -> np.ndarray:
 
 
 def differs(content: bytes | np.ndarray, checksum: bytes | np.ndarray) -> bool:
-    """Whether `checksum` (four bytes) is not the crc32c of `content`."""
+    """Return whether `checksum` (four bytes) is not the crc32c of `content`."""
     data = content.data if isinstance(content, np.ndarray) else content
     return _checksum(data) != bytes(checksum)
 

@@ -93,7 +93,7 @@ class Storage(ABC):
 
     @abstractmethod
     def exists(self, key: str) -> bool:
-        """Whether `key` holds anything."""
+        """Return whether `key` holds anything."""
 
     def read_all(self, keys: Sequence[str]) -> list[bytes | None]:
         """Read small keys side by side; None for one that is not there."""

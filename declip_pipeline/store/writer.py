@@ -133,11 +133,11 @@ class StoreWriter:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every shard was written and the store was closed."""
+        """Return whether every shard was written and the store was closed."""
         return self.storage.exists(fmt.COMPLETE)
 
     def is_written(self, shard: int) -> bool:
-        """Whether a shard has its ledger entry, by this writer or another."""
+        """Return whether a shard has its ledger entry, by this writer or another."""
         return self.storage.exists(fmt.ledger_key(shard))
 
     def pending_shards(self) -> list[int]:

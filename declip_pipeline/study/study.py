@@ -83,7 +83,7 @@ class TableForm:
 
     @property
     def is_matrix(self) -> bool:
-        """Whether it is a train x test matrix."""
+        """Return whether it is a train x test matrix."""
         return (self.rows, self.column_fields) == MATRIX
 
     @property

@@ -163,5 +163,5 @@ def _read_by(group: Sequence[int], cells: Sequence[Cell]) -> Any:
 
 
 def is_light(cell: Cell) -> bool:
-    """Whether training a cell's decoder costs less than feeding it."""
+    """Return whether training a cell's decoder costs less than feeding it."""
     return cell.decoder_type == "linear" or is_probe(cell.decoder_type)

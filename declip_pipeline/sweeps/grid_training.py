@@ -94,7 +94,7 @@ class GridTraining:
 
     @property
     def has_workers(self) -> bool:
-        """Whether worker processes train."""
+        """Return whether worker processes train."""
         return any(place is not None for place in self._workers.values())
 
     def run(

@@ -37,7 +37,7 @@ class _KeptFeeds:
     def serves(
         self, sources: Sequence[FeatureSource], generators: Sequence[str], targets: TargetKind
     ) -> bool:
-        """Whether they give these; more layers, where they lie in memory, cost nothing."""
+        """Return whether they give these; more layers, where they lie in memory, cost nothing."""
         if (self.generators, self.targets) != (tuple(generators), targets):
             return False
         is_more = self.is_resident and set(sources) <= set(self.sources)
@@ -168,7 +168,7 @@ class TrainingData:
         return self._rows[key]
 
     def counts(self, split: str, generators: Sequence[str]) -> dict[str, int]:
-        """How many `fake` and `real` pictures a split has to learn labels from."""
+        """Return the numbers of `fake` and `real` images of a split, to learn labels from."""
         parts = self.rows(split, generators, "labels")
         fakes = sum(int(store.labels[rows].sum()) for store, rows in parts)
         return {"fake": fakes, "real": sum(len(rows) for _, rows in parts) - fakes}

@@ -94,7 +94,7 @@ class LookingLearner(Learner):
     @property
     @abstractmethod
     def has_looked(self) -> bool:
-        """Whether that pass is done."""
+        """Return whether that pass is done."""
 
     @abstractmethod
     def look(self, inputs: Sequence[Tensor], targets: Tensor) -> None:

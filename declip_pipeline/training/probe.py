@@ -66,7 +66,7 @@ class ProbeLearner(LookingLearner):
 
     @property
     def has_looked(self) -> bool:
-        """Whether means, variances and principal components are known."""
+        """Return whether means, variances and principal components are known."""
         return self._projection is not None
 
     def look(self, inputs: Sequence[Tensor], targets: Tensor) -> None:

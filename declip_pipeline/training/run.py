@@ -82,7 +82,7 @@ class Run:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the training came to its end."""
+        """Return whether the training came to its end."""
         return (self.path / "summary.json").is_file()
 
     @property

@@ -93,7 +93,7 @@ class Training:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to be learned, or it was given up."""
+        """Return whether nothing is left to be learned, or it was given up."""
         return self.error is not None or self.epoch >= self.recipe.epochs or self._schedule.stopped
 
     def begin_epoch(self) -> None:
