@@ -38,7 +38,7 @@ class DecoderType:
 
     @property
     def takes_widths(self) -> bool:
-        """Return whether widths can be given: to `conv-N`, or a factory with a parameter `widths`."""
+        """Return whether `widths` can be given: to `conv-N`, or a factory that takes them."""
         if self.found is None:
             return self.kind == "conv"
         try:

@@ -106,11 +106,13 @@ def extract(
         StoreError: For a store that cannot be written, or a file that changed meanwhile.
         StorageFullError: For a full disk; the same call goes on from there.
     """
+    if batch_size < 1:
+        raise InputError(f"`batch_size` is {batch_size}; expected at least 1")
     if isinstance(view, str):
         view = parse_view(view)
     files = [weights] if isinstance(weights, str | Path) else weights or ()
     given = [str(one) for one in files]
-    if isinstance(backbone, str):
+    if not isinstance(backbone, Backbone):
         arch = backbone
         backbone = open_backbone(arch, weights=given, device=device, precision=precision)
     else:
@@ -120,7 +122,7 @@ def extract(
         if device != "auto":
             backbone = backbone.to(choose_device(device))
     names = select_layers(
-        layers if isinstance(layers, str) else ",".join(layers), list(backbone.layers)
+        layers if isinstance(layers, str) else ",".join(map(str, layers)), list(backbone.layers)
     )
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset, max_megapixels=max_megapixels, notice=notice)

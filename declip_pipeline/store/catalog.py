@@ -214,7 +214,7 @@ def _parted(keys: Collection[str]) -> list[tuple[str, str, str]]:
 
 
 def _is_mark(folder: str, name: str, sizes: Mapping[str, int]) -> bool:
-    """Return whether a file says that its folder is a store: arrays have metadata, but no manifest."""
+    """Return whether a file marks its folder as a store; arrays have metadata alone."""
     below = f"{folder}/" if folder else ""
     return name == fmt.MANIFEST or (name == fmt.FORMER_MANIFEST and f"{below}{fmt.GROUP}" in sizes)
 

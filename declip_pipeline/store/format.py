@@ -40,7 +40,7 @@ class RowArray:
 
     @property
     def is_of_layer(self) -> bool:
-        """Return whether it holds features or their scales, rather than what comes from the files."""
+        """Return whether it holds features or their scales; else it comes from the files."""
         return self.name.startswith(("layers/", "scales/"))
 
     @property

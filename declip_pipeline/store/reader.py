@@ -101,7 +101,7 @@ class Store:
 
     @property
     def has_masks(self) -> bool:
-        """Return whether it holds masks and targets: not where the dataset has unlabelled images."""
+        """Return whether it holds masks and targets: not of unlabelled images."""
         return "targets" in self.arrays
 
     @property

@@ -126,6 +126,12 @@ class Recipe:
             _require_number(described, getattr(self, described.name))
         if self.precision not in get_args(Precision):
             raise UnknownNameError("precision", self.precision, ("auto", *get_args(Precision)))
+        if self.initialization not in get_args(Initialization):
+            raise UnknownNameError("initialization", self.initialization, get_args(Initialization))
+        if self.widths is not None and not isinstance(self.widths, tuple | list):
+            raise InputError(
+                f"`widths` is {self.widths!r}; expected four whole numbers, one for each stage"
+            )
         if self.initial_weights is not None:
             if self.initialization != "imagenet":
                 raise InputError(

@@ -374,7 +374,11 @@ RunLike = Run | str | Path
 
 def as_run(run: RunLike) -> Run:
     """Open a run that is given by its folder, without looking into it."""
-    return Run(run) if isinstance(run, str | Path) else run
+    if isinstance(run, str | Path):
+        return Run(run)
+    if not isinstance(run, Run):
+        raise InputError(f"found {type(run).__name__} for a run; expected one run or its folder")
+    return run
 
 
 def require_name(name: str) -> None:

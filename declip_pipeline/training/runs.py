@@ -97,6 +97,9 @@ def train(
         recipe["decoder_options"] = options | dict(recipe.get("decoder_options", {}))
     if isinstance(recipe.get("widths"), list):
         recipe["widths"] = tuple(recipe["widths"])
+    layers = [layer] if isinstance(layer, str) else layer
+    if not isinstance(layers, list | tuple) or not all(isinstance(one, str) for one in layers):
+        raise InputError(f"`layer` is {layer!r}; expected the name of a layer, or several to join")
     chosen = choose_device(device)
     if uncached and precision == "auto":
         precision = "float32"  # as published
@@ -113,7 +116,7 @@ def train(
     planned = plan_run(
         data,
         Path(runs),
-        layer=layer if isinstance(layer, str) else JOIN.join(layer),
+        layer=JOIN.join(layers),
         recipe=Recipe(decoder_type, **recipe),
         train_on=[train_on] if isinstance(train_on, str) else train_on,
         name=name,
