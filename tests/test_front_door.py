@@ -131,6 +131,35 @@ def test_layers_of_one_decoder_are_joined(store, tmp_path):
     assert [shape.channels for shape in run.decoder().input_shapes] == [24, 40]
 
 
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"layer": None}, "`layer` is None; expected the name of a layer, or several to join"),
+        ({"widths": 4}, "`widths` is 4; expected four whole numbers, one for each stage"),
+        ({"initialization": "x"}, "unknown initialization 'x'; known: paper, pytorch, imagenet"),
+        ({"epochs": 0}, "`epochs` is 0; expected a whole number of at least 1"),
+        ({"name": "../up"}, "'../up' cannot name a folder; expected letters"),
+    ],
+)
+def test_a_training_that_cannot_be_is_refused_and_leaves_nothing(store, tmp_path, option, message):
+    options = {"layer": "layer3", "decoder": "conv-4", "batch_size": 2, "runs": tmp_path / "runs"}
+    with pytest.raises(dp.DeclipError, match=message):
+        dp.train(store, **(options | option))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_runs_are_not_one(store):
+    with pytest.raises(
+        dp.DeclipError, match="found list for a run; expected one run or its folder"
+    ):
+        dp.evaluate([store.location], store)
+
+
+def test_a_batch_of_no_images_is_refused(store, tmp_path):
+    with pytest.raises(dp.DeclipError, match="`batch_size` is 0; expected at least 1"):
+        dp.extract(tmp_path, "efficientnet-lite0", layers="all", batch_size=0, cache=tmp_path)
+
+
 def test_an_unknown_option_of_a_training_is_named(store, tmp_path):
     with pytest.raises(dp.DeclipError, match=r"unknown option .* 'batchsize'; did you mean 'batch"):
         dp.train(store, layer="layer3", batchsize=8, runs=tmp_path)
