@@ -1,6 +1,6 @@
 """Building a decoder by its type's name or from a factory, and drawing its initial weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, get_args
 
 import torch
@@ -11,7 +11,7 @@ from declip_pipeline.decoders.custom import OUTPUT_SIZE, build_custom
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.decoders.fusion import FeatureFusion
-from declip_pipeline.decoders.names import DecoderType, read_decoder_type
+from declip_pipeline.decoders.names import PATCH_FORENSICS, DecoderType, read_decoder_type
 from declip_pipeline.decoders.paper import (
     PAPER_WIDTHS,
     AttentionDecoder,
@@ -144,16 +144,26 @@ def _build_for_one(
         if widths is not None:
             _refuse_bad_widths(widths)
         return ConvolutionalDecoder(kind.depth, shape, widths or PAPER_WIDTHS, output_size)
-    if kind.kind == "patch-forensics":
-        # timm takes seconds to import.
-        from declip_pipeline.decoders.patch_forensics import PatchForensicsDecoder
-
-        return PatchForensicsDecoder(shape, output_size)
     if kind.kind == "probe":
         raise InputError(
             f"{kind.name} is a way to train a linear decoder, not a decoder; build a linear one"
         )
-    return (LinearDecoder if kind.kind == "linear" else AttentionDecoder)(shape, output_size)
+    return _BUILDERS[kind.kind](shape, output_size)
+
+
+def _patch_forensics(shape: FeatureShape, output_size: int) -> Decoder:
+    # timm takes seconds to import.
+    from declip_pipeline.decoders.patch_forensics import PatchForensicsDecoder
+
+    return PatchForensicsDecoder(shape, output_size)
+
+
+_BUILDERS: dict[str, Callable[[FeatureShape, int], Decoder]] = {
+    "linear": LinearDecoder,
+    "attention": AttentionDecoder,
+    PATCH_FORENSICS: _patch_forensics,
+}
+"""Builders of the built-in types that have no options of their own."""
 
 
 def _refuse_bad_widths(widths: Sequence[int]) -> None:

@@ -2,7 +2,6 @@
 
 import inspect
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +16,11 @@ DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20", PATCH_FO
 PROBE_TYPES = ("probe", "probe-pca-64")
 """Linear decoders that scikit-learn fits; the 64 may be any number of components."""
 
-Kind = Literal["linear", "attention", "conv", "patch-forensics", "probe", "custom"]
+DESCRIBED_TYPES = (
+    f'{", ".join(DECODER_TYPES)} (on a store of `arch="pixels:299"`), probe (scikit-learn on '
+    "patches), probe-pca-64, or one of your own (MODULE:FACTORY, or as a package names it)"
+)
+"""What `decoder_type` takes, in a line of help."""
 
 
 @dataclass(frozen=True)
@@ -25,13 +28,14 @@ class DecoderType:
     """Decoder type, read from its name.
 
     Attributes:
+        kind: "conv", "probe", "custom", or the name of a built-in type.
         depth: Number of convolutions before the last one, of `conv-N` alone.
         components: The K of `probe-pca-K`; None for other types.
         found: The factory of a custom decoder; None for built-in types.
     """
 
     name: str
-    kind: Kind
+    kind: str
     depth: int | None = None
     components: int | None = None
     found: FoundFactory | None = None
@@ -54,13 +58,13 @@ def read_decoder_type(name: str) -> DecoderType:
     Installed packages are searched only for a name that is not built in. Raises `UnknownNameError`,
     and what `find_factory` does.
     """
-    if name in _PLAIN:
-        return DecoderType(name, _PLAIN[name])
-    if is_probe(name):
-        return DecoderType(name, "probe", components=probe_components(name))
     depth = _convolutional_depth(name)
     if depth is not None:
         return DecoderType(name, "conv", depth=depth)
+    if name in DECODER_TYPES:
+        return DecoderType(name, name)
+    if is_probe(name):
+        return DecoderType(name, "probe", components=probe_components(name))
     found = find_factory(name)
     if found is None:
         raise UnknownNameError("decoder type", name, known_decoder_types())
@@ -93,9 +97,4 @@ def _convolutional_depth(name: str) -> int | None:
     return int(match[1]) if match is not None and int(match[1]) % 4 == 0 else None
 
 
-_PLAIN: Mapping[str, Kind] = {
-    "linear": "linear",
-    "attention": "attention",
-    PATCH_FORENSICS: PATCH_FORENSICS,
-}
 _PROBE = re.compile(r"probe(?:-pca-([1-9][0-9]{0,5}))?")

@@ -80,7 +80,7 @@ def import_published(
     kind = kind or decoder_type_of(checkpoint.decoder, path)
     if not is_published_type(kind):
         # A file of others must not choose what is imported here.
-        raise UnknownNameError("decoder type", kind, DECODER_TYPES[:-1])
+        raise UnknownNameError("decoder type", kind, filter(is_published_type, DECODER_TYPES))
     if arch is None:
         arch = infer_arch(checkpoint, kind, layer, hints)
         # Before its weights are read, or even downloaded.

@@ -6,7 +6,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from declip_pipeline.decoders.names import is_probe
+from declip_pipeline.decoders.names import DESCRIBED_TYPES, is_probe
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.files import sha256_of_file
 from declip_pipeline.options import (
@@ -39,9 +39,7 @@ class Recipe:
     decoder_type: Annotated[
         str,
         Option(
-            "linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches), "
-            'probe-pca-64, or patch-forensics (on a store of `arch="pixels:299"`); several are a '
-            "grid.",
+            f"{DESCRIBED_TYPES}; several are a grid.",
             "main",
             several=True,
         ),
