@@ -43,6 +43,9 @@ class Dataset:
     samples: Samples
     unpaired: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"<Dataset {self.name}: {len(self.samples)} images below {self.root}>"
+
     def __post_init__(self) -> None:
         order = self.samples.by_id()
         if np.any(order[1:] < order[:-1]):

@@ -92,6 +92,12 @@ class Evaluation:
     table: pa.Table
     calibration: pa.Table
 
+    def __repr__(self) -> str:
+        return (
+            f"<Evaluation of {self.run.name}: {self.task}, split {self.split!r}, "
+            f"{self.table.num_rows} images of {len(self.stores)} stores>"
+        )
+
     def mean(
         self, metric: str = "iou", *, generator: str | None = None, score: str = MEAN_SIGMOID
     ) -> float:

@@ -92,6 +92,7 @@ class Selection:
         self.left_out = [store.location for store, part in selected if part is None]
 
     def _rows_of(self, store: Store) -> SelectedStore | None:
+        store.require_masks("an evaluation needs fakes with masks, expected such a store")
         own = None
         if self.generators is not None:
             own = tuple(sorted(set(self.generators) & set(store.generators)))

@@ -79,11 +79,8 @@ class StoreDataset(Dataset[Any]):
                 raise UnknownNameError(f"layer in {store.location}", name, store.layers)
         if targets not in ("masks", "labels", None):
             raise UnknownNameError("kind of targets", str(targets), ("masks", "labels", "None"))
-        if targets == "masks" and not store.has_masks:
-            raise InputError(
-                f"{store.location} has no masks, its images are unlabelled; expected "
-                "`targets=None`, which gives features alone"
-            )
+        if targets == "masks":
+            store.require_masks("expected `targets=None`, which gives features alone")
         self.layers, self.targets = names, targets
         self._is_single = isinstance(layers, str)
         self._transform = transform

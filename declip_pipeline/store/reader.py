@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.datasets.samples import FAKE, REAL
-from declip_pipeline.errors import StoreError, UnknownNameError
+from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.features import FeatureShape, StoredFeatures
 from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.store import format as fmt
@@ -103,6 +103,11 @@ class Store:
     def has_masks(self) -> bool:
         """Return whether it holds masks and targets: not of unlabelled images."""
         return "targets" in self.arrays
+
+    def require_masks(self, remedy: str) -> None:
+        """Raise `InputError`, which ends in `remedy`, for a store without masks."""
+        if not self.has_masks:
+            raise InputError(f"{self.location} has no masks, its images are unlabelled; {remedy}")
 
     @property
     def labels(self) -> np.ndarray:

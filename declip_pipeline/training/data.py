@@ -71,11 +71,9 @@ class TrainingData:
                 "a store was given twice; give each once, or its pictures count double"
             )
         for store in stores:
-            if not store.has_masks:
-                raise InputError(
-                    f"{store.location} has no masks, some of its images are unlabelled; training "
-                    "needs fakes with masks: extract a dataset that says which images are fake"
-                )
+            store.require_masks(
+                "training needs fakes with masks: extract a dataset that says which images are fake"
+            )
         self.stores = list(stores)
         self.device = device
         self.uncached = uncached

@@ -122,6 +122,8 @@ def _configured(config: Mapping[str, Any]) -> dict[str, Any]:
     features = config.get("features") or {}
     parts = features.get("parts", [features])
     found["task"] = f"detection-{config['pooling']}" if config.get("pooling") else "localization"
+    # Which generators they are, `train_on` says.
+    found["datasets"] = sorted(config.get("datasets") or ())
     found["backbone"] = [part.get("backbone") for part in parts]
     found["fusion"] = features.get("fusion")
     found["dtype"] = [one.get("dtype") for one in config["inputs"]]
