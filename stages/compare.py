@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.compare import ComparedMeans
 
 _HELP = "A run that `train` printed, or several that differ in their seed only, comma-separated."
-_TITLES = {"iou": "IoU", "f1_best": "F1 best", "f1_fixed": "F1 at 0.5", "ap": "AP"}
 
 
 def compare(
@@ -97,12 +96,14 @@ def _paths(text: str) -> list[str]:
 
 
 def _table(rows: "Sequence[ComparedMeans]") -> str:
+    from declip_pipeline.evaluation.scores import METRICS
     from declip_pipeline.reports.matrix import interval_text
     from stages.table import format_table
 
     cells = []
     for row in rows:
-        decimals = 2 if row.metric == "iou" else 4
+        metric = METRICS[row.metric]
+        decimals = metric.decimals
         difference = row.difference
         interval = interval_text(*difference.interval, decimals).strip() or "-"
         p_value = "-" if difference.p_value != difference.p_value else f"{difference.p_value:.4f}"
@@ -110,7 +111,7 @@ def _table(rows: "Sequence[ComparedMeans]") -> str:
             [
                 row.generator,
                 row.images,
-                _TITLES[row.metric],
+                metric.title,
                 f"{row.first:.{decimals}f}",
                 f"{row.second:.{decimals}f}",
                 f"{difference.value:+.{decimals}f}",

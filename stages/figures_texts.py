@@ -7,17 +7,11 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.cells import Estimate
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.groups import Group
+    from declip_pipeline.evaluation.scores import Metric
     from declip_pipeline.training.run import Run
 
 OVERALL = "overall"
 
-# Name, title, decimals of the mean, of its interval.
-_METRICS = (
-    ("iou", "IoU", 2, 1),
-    ("f1_best", "F1 best", 4, 3),
-    ("f1_fixed", "F1 at 0.5", 4, 3),
-    ("ap", "AP", 4, 3),
-)
 # A run's folder is named by these, and a line by what it was evaluated on.
 _IN_THE_NAME = (
     *("decoder", "layer", "backbone", "pooling", "train_on", "training_stores", "fusion"),
@@ -105,11 +99,13 @@ def remark_repeated(places: Collection[object]) -> None:
 
 
 def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
+    from declip_pipeline.evaluation.scores import METRICS
+
     count = figures["images_without_fake"]
     if figures["iou"] is None:
         lines = [f"  {name}: no image with a fake pixel"]
     else:
-        means = ", ".join(_mean_text(figures, *metric) for metric in _METRICS)
+        means = ", ".join(_mean_text(figures, name, metric) for name, metric in METRICS.items())
         lines = [f"  {name}: {means} ({_images(figures['images'])})"]
     if count:
         lines.append(
@@ -120,13 +116,14 @@ def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _mean_text(
-    figures: Mapping[str, Any], name: str, title: str, decimals: int, decimals_of_interval: int
-) -> str:
+def _mean_text(figures: Mapping[str, Any], name: str, metric: "Metric") -> str:
     from declip_pipeline.reports.matrix import interval_text
 
-    interval = interval_text(figures[f"{name}_low"], figures[f"{name}_high"], decimals_of_interval)
-    return f"{title} {figures[name]:.{decimals}f}{_spread(figures, name, decimals)}{interval}"
+    decimals = metric.decimals
+    interval = interval_text(figures[f"{name}_low"], figures[f"{name}_high"], decimals - 1)
+    return (
+        f"{metric.title} {figures[name]:.{decimals}f}{_spread(figures, name, decimals)}{interval}"
+    )
 
 
 def _detection_line(name: str, figures: Mapping[str, Any]) -> str:

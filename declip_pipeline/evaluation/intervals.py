@@ -46,7 +46,7 @@ def localization_figures(seeds: "Sequence[Evaluation]") -> Figures:
     """
     fakes = [one.values("has_fake") for one in seeds]
     values = {name: localization_values(seeds, name) for name in METRICS}
-    count = values[METRICS[0]].shape[1]
+    count = next(iter(values.values())).shape[1]
     figures: Figures = {"images": count, "images_without_fake": int((~fakes[0]).sum())}
     if count:
         # All metrics use the same images and the same seeds in each resample.
@@ -250,7 +250,7 @@ def _floats(column: Any) -> np.ndarray:
 def _clipped(resampled: np.ndarray, metric: str) -> Interval:
     """Return the interval of resampled means, cut to the range of the metric."""
     low, high = percentile_interval(resampled)
-    highest = 100.0 if metric == "iou" else 1.0
+    highest = METRICS[metric].highest if metric in METRICS else 1.0
     # Those of two seeds are wide; a NaN stays one.
     return Interval(*np.clip([low, high], 0.0, highest).tolist())
 

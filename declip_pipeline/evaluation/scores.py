@@ -1,6 +1,7 @@
 """Values of single images: how a decoder localizes forgeries, and how it scores whole images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,7 +17,33 @@ from declip_pipeline.store.reader import Store
 Task = Literal["localization", "detection"]
 """Localization evaluates maps against masks, detection scores of whole images against labels."""
 
-METRICS = ("iou", "f1_best", "f1_fixed", "ap")
+
+@dataclass(frozen=True)
+class Metric:
+    """Metric of localization: a column of an evaluation's table.
+
+    Args:
+        title: Heading of a column.
+        meaning: What it is, in a report.
+        highest: Best value: 100 for a metric in percent, else 1.
+    """
+
+    title: str
+    meaning: str
+    highest: float = 1.0
+
+    @property
+    def decimals(self) -> int:
+        """Decimals of a mean that is printed."""
+        return 2 if self.highest == 100.0 else 4
+
+
+METRICS = {
+    "iou": Metric("IoU", "IoU", highest=100.0),
+    "f1_best": Metric("F1 best", "F1 at the best threshold of each image"),
+    "f1_fixed": Metric("F1 at 0.5", "F1 at 0.5"),
+    "ap": Metric("AP", "AP of pixels"),
+}
 """Metrics of localization: `iou` in percent, the others in [0, 1]."""
 
 LOCALIZATION_COLUMNS = ("has_fake", *METRICS, "score", "fake_share")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.errors import InputError
+from declip_pipeline.evaluation.scores import METRICS
 from declip_pipeline.files import write_text
 from declip_pipeline.reports.domain_figure import draw_domains
 from declip_pipeline.reports.matrix_figure import draw_matrix
@@ -21,10 +22,7 @@ from declip_pipeline.study.study import Study
 from declip_pipeline.study.tables import StudyTable
 
 METRIC_NAMES = {
-    "iou": "IoU",
-    "f1_best": "F1 at the best threshold of each image",
-    "f1_fixed": "F1 at 0.5",
-    "ap": "AP of pixels",
+    **{name: metric.meaning for name, metric in METRICS.items()},
     "detection_ap": "AP of whole images",
     "detection_auc": "AUC of whole images",
 }

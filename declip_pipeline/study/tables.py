@@ -9,7 +9,7 @@ import numpy as np
 
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.scores import MEAN_SIGMOID
+from declip_pipeline.evaluation.scores import MEAN_SIGMOID, METRICS
 from declip_pipeline.evaluation.table import Table, matrices, two_way_tables
 
 StudyMetric = Literal["iou", "f1_best", "f1_fixed", "ap", "detection_ap", "detection_auc"]
@@ -53,7 +53,7 @@ def study_tables(
     "b-9" before "b-10". Arguments as in `two_way_tables`.
     """
     name = metric.removeprefix(DETECTION)
-    factor = 1 if name == "iou" else 100
+    factor = 100 / METRICS[name].highest if name in METRICS else 100
     if (tuple(rows), tuple(columns)) != MATRIX:
         tables = two_way_tables(
             evaluations,
@@ -103,7 +103,7 @@ def study_tables(
     return found
 
 
-def _scaled(table: Table, factor: int) -> Table:
+def _scaled(table: Table, factor: float) -> Table:
     cells = {place: one.scaled(factor) for place, one in table.cells.items()}
     return replace(table, cells=cells)
 

@@ -1,10 +1,13 @@
 """A study's tables, in percent: matrices with their means, and rows by columns."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from support.made_evaluation import config_of, detected, localized
 
-from declip_pipeline.study.tables import study_tables
+from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.study.tables import StudyMetric, study_tables
 
 RUNS = [
     localized("ldm", lama=[10.0] * 2, ldm=[50.0] * 2, **{"b-10": [1.0] * 2, "b-9": [2.0] * 2}),
@@ -40,3 +43,7 @@ def test_a_matrix_of_two_decoders_is_two_matrices():
     assert first.table.title == "linear on layer1 of net"
     assert second.table.title == "conv-4 on layer1 of net"
     assert second.table.values.tolist() == [[90]]
+
+
+def test_a_study_knows_every_metric_of_localization():
+    assert get_args(StudyMetric) == (*METRICS, "detection_ap", "detection_auc")
