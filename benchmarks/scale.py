@@ -1,4 +1,4 @@
-"""What grows with the number of samples: the records of a store, without its features.
+"""Costs that grow with the number of samples: the records of a store, without its features.
 
 python benchmarks/scale.py [--samples 1000000] [--files 200000] [--folder DIR]
 
@@ -352,7 +352,7 @@ STEPS = {
     "verify": ("cache verify", verify),
     "scan": ("scan of --files files", scan),
 }
-"""What is measured, in order: the first two make what the others read."""
+"""Steps to measure, in order: the first two make what the others read."""
 
 
 def tiny_backbone() -> Any:

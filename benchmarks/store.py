@@ -271,7 +271,7 @@ def measure_writing(root: Path, rows: np.ndarray, images: int) -> tuple[float, d
                 (root / folder / key).unlink(missing_ok=True)
 
     def without_checks() -> None:
-        """What BLAKE3, crc32c and looking for values that are not finite cost."""
+        """Measure the cost of BLAKE3, crc32c and the check for values that are not finite."""
         with (
             patch("declip_pipeline.store.shards.blake3", NoHash),
             patch("declip_pipeline.store.writer.is_finite", lambda array, value: True),
@@ -327,7 +327,7 @@ def tensorstore_reader(root: Path, context: dict) -> Callable[[np.ndarray], obje
 
 
 def tensorstore_settings(root: Path) -> dict[str, Callable]:
-    """What TensorStore's own settings give."""
+    """Measure TensorStore with its own settings."""
     return {
         "default": tensorstore_reader(root, {}),
         "cache pool of 100 MB": tensorstore_reader(

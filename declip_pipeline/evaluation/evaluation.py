@@ -37,7 +37,7 @@ SHARED_COLUMNS = ("run", "store", "dataset", "view", "id", "split", "generator",
 _CONTENT = ("image_sha256", "mask_sha256")
 
 Image = tuple[str, bytes | None, bytes | None]
-"""What makes two images the same: id, SHA-256 of the image's file and of the mask's."""
+"""Columns that identify an image: id, SHA-256 of the image's file and of the mask's."""
 
 
 @dataclass(frozen=True)

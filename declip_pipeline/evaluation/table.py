@@ -75,7 +75,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """What runs learned by what they were tested on.
+    """Train x test matrix of runs.
 
     Attributes:
         table: Rows are generators tested on, columns generators trained on ("lama+ldm");

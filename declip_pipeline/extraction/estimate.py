@@ -31,7 +31,7 @@ FEWEST, MOST = 8, fmt.ROWS_PER_SHARD
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a store will cost.
+    """Cost of a store to be extracted.
 
     Of `images`, `done_images` are in the store already, `computed_images` go through the backbone,
     the others are in earlier stores.

@@ -53,7 +53,7 @@ class RecordedPictures:
         unlimited: Collection[int],
         max_megapixels: float,
     ) -> Callable[[Sample], ReadSample | str]:
-        """What reads a sample as extraction does, and comes to the same result as it did.
+        """Return a reader that comes to the same result as the extraction did.
 
         Rows in `failures` are not read again: they keep their reasons. Those in `usable` were read
         then: that they cannot be now is a `StoreError`. Those in `unlimited` were read or refused
@@ -263,7 +263,7 @@ def _shards_to_fill(
 def _recorded_failures(
     storage: Storage, header: StoreHeader, shard: int, damaged: Mapping[str, Problem]
 ) -> dict[int, str] | None:
-    """What the store's completion says of a shard without a good ledger entry."""
+    """Return the failures that the completion has of a shard without a good ledger entry."""
     blob = storage.read(fmt.COMPLETE)
     if blob is None or fmt.COMPLETE in damaged:
         return None

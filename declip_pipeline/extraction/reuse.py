@@ -1,4 +1,4 @@
-"""What earlier stores hold already of a store that is to be made."""
+"""Content of earlier stores that a new store takes over."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -122,7 +122,7 @@ class EarlierStores:
 
     @property
     def locations(self) -> list[str]:
-        """Where those lie that gave something."""
+        """Locations of the stores that gave something."""
         return [e.store.location for e in self._stores if e.store.location in self._gave]
 
     def have(self, rows: range, layer: str | None) -> np.ndarray:

@@ -208,7 +208,7 @@ class ShardFiller:
     def _compute(
         self, plan: "_ShardPlan", readings: Mapping[int, _Reading]
     ) -> tuple[_Computed, dict[int, ReadSample], dict[int, str]]:
-        """What the backbone gives for a shard, the samples that were read, and why others failed.
+        """Compute a shard: its features, the samples that were read, and why others failed.
 
         Pictures go through the backbone in row order as they come; those that want the same layers
         together, and once where they are the same picture.
@@ -318,7 +318,7 @@ class ShardFiller:
 
 @dataclass(frozen=True)
 class _ShardPlan:
-    """What is to be done for one shard: the rows whose pictures must be seen, each with the layers
+    """Work on one shard: the rows whose images must be read, each with the layers
     that the backbone must compute for it, rows known to fail, and files that are good already."""
 
     shard: int

@@ -1,4 +1,4 @@
-"""Where the time of an extraction goes: seconds by stage, over all threads."""
+"""Seconds of an extraction by stage, over all threads."""
 
 import time
 from collections.abc import Iterator, Mapping

@@ -35,7 +35,7 @@ SHARDS_AT_ONCE = 2
 
 @dataclass(frozen=True)
 class ShardJob:
-    """What a worker needs to fill shards of a store that was begun; the store says the rest.
+    """Task of filling shards of a store that was begun; the store holds the rest.
 
     Every path is absolute and every location absolute or a URL, the same from every machine.
 

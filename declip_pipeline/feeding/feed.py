@@ -19,7 +19,7 @@ from declip_pipeline.store.format import TARGET_SIZE
 from declip_pipeline.store.reader import Store
 
 TargetKind = Literal["masks", "labels"]
-"""What decoders learn from: which pixels are fake, or only which images."""
+"""Kind of targets: the fake pixels, or only the fake images."""
 
 READ_AHEAD = 2
 """Batches that are read ahead of the one in use: a training step hides a read."""

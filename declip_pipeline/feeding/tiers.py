@@ -1,4 +1,4 @@
-"""Where a layer is kept while it is trained on: the fastest place that it fits into."""
+"""Places of a layer during training: the fastest that it fits into."""
 
 from pathlib import Path
 from typing import Literal

@@ -171,7 +171,7 @@ _EXPORT_AGAIN = "export it again"
 
 @dataclass(frozen=True)
 class Imported:
-    """Where the store of a file lies now.
+    """Store that was made of a file.
 
     `was_there` says whether it was complete before. `is_identical` says whether every file is the
     exported store's byte for byte; where not, its zstd compressed to other bytes than this one.

@@ -1,4 +1,4 @@
-"""What a store says of itself: read first, whether it is complete or not."""
+"""Header of a store: read first, whether the store is complete or not."""
 
 import json
 from collections.abc import Callable

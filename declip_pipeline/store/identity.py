@@ -1,4 +1,4 @@
-"""What makes features the same features, and the refusal to mix different ones."""
+"""Identity of stores and features, and the refusal to mix different ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from declip_pipeline.store.storage import join_location
 
 @dataclass(frozen=True)
 class StoreIdentity:
-    """What a store holds, however it came to hold it; its SHA-256 names the store.
+    """Content of a store, however it was made; its SHA-256 names the store.
 
     `preprocessing` is the backbone's resize and normalisation as plain JSON, `layers` are in order
     of depth, `manifest_sha256` is that of `manifest_sha256()`, `precision` the forward
@@ -53,7 +53,7 @@ def feature_identity(
     layer: str,
     shape: FeatureShape,
 ) -> dict[str, Any]:
-    """What a decoder's input features must share with those it was trained on.
+    """Return what features must share with those that a decoder was trained on.
 
     The dataset is not part of it (a decoder is meant for other pictures), nor is the view (the
     robustness protocol changes it), nor the dtype (it rounds the same numbers).
@@ -107,7 +107,7 @@ def manifest_sha256(fake_is_white: bool, samples: Samples) -> str:
 
 
 def store_location(root: str | Path, dataset: str, identity: StoreIdentity) -> str:
-    """Where a store lies under a cache root: dataset / backbone / view, dtype and identity."""
+    """Return a store's location under a cache root: dataset, backbone, then view, dtype and hash."""
     backbone = folder_name(identity.backbone)
     return join_location(root, folder_name(dataset), backbone, store_folder(identity))
 

@@ -30,7 +30,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class LedgerEntry:
-    """What a ledger entry says of its shard: files by key, failed rows with their reasons."""
+    """Ledger entry of a shard: files by key, failed rows with their reasons."""
 
     files: dict[str, ShardFile]
     failures: dict[int, str]
@@ -38,7 +38,7 @@ class LedgerEntry:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a store should consist of besides its shards, and what of that is not so.
+    """Files that a store should have besides its shards, and those that are wrong.
 
     `header` is corrected where another record contradicts it. `is_certain` says whether nothing is
     in doubt that says how shards are laid out. `arrays` are the sharded arrays by name; `keys`

@@ -73,7 +73,7 @@ def is_beyond_end(error: Exception) -> bool:
 
 
 def _element(text: str, name: str) -> str:
-    """What an element of the server's XML holds, empty without one."""
+    """Return the text of an element of the server's XML, empty without one."""
     found = re.search(f"<{name}>([^<]*)</{name}>", text)
     return found[1] if found else ""
 
@@ -349,7 +349,7 @@ class ObjectStorage(Storage):
         return f"{self._prefix}/{key}".strip("/")
 
     def _found(self, key: str, get: Callable[[str], _Found]) -> _Found | None:
-        """What `get` makes of the object's path, None where there is no object."""
+        """Return what `get` makes of the object's path, None where there is no object."""
         with self._errors("read", key):
             try:
                 return get(self._path(key))

@@ -26,7 +26,7 @@ PIECE_BYTES = 4 * 2**20
 
 @dataclass(frozen=True)
 class Damage:
-    """What is wrong with a file, in one line, and the rows of its shard that cannot be trusted.
+    """Damage of a file, in one line, with the rows of its shard that cannot be trusted.
 
     Rows are counted from the shard's first.
     """

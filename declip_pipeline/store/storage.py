@@ -1,4 +1,4 @@
-"""Where stores lie: blobs under one place, whole or absent, on a disk or in object storage."""
+"""Storage of stores: blobs under one place, whole or absent, on a disk or in a bucket."""
 
 import re
 from abc import ABC, abstractmethod

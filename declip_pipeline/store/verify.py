@@ -78,7 +78,7 @@ MOST_READS = 8
 
 @dataclass(frozen=True)
 class Verification:
-    """What was looked at, and what is wrong with it: nothing where `problems` is empty."""
+    """Result of a verification: nothing is wrong where `problems` is empty."""
 
     problems: list[Problem]
     arrays: int
@@ -165,7 +165,7 @@ class _Examined:
         self._reads = min(storage.parallel_reads, MOST_READS)
 
     def verification(self, arrays: Mapping[str, fmt.RowArray]) -> Verification:
-        """What was found in the end, the completion first."""
+        """Return the result, the completion's problems first."""
         problems = sorted(self.found.problems, key=lambda problem: problem.key != fmt.COMPLETE)
         total = sum(self.bytes_of.values())
         return Verification(problems, len(arrays), self.header.shards, self.header.rows, total)

@@ -291,7 +291,7 @@ def delete_store(storage: Storage) -> None:
 
 
 def completion(storage: Storage, header: StoreHeader) -> dict[str, Any]:
-    """What `complete.json` says: the root of the tree of hashes over all of a store.
+    """Return the content of `complete.json`, the root of the tree of hashes over a store.
 
     It covers the metadata and the ledger as they are stored now, and the ledger covers the shards.
     """

@@ -42,7 +42,7 @@ class TrainingStep:
 
 @dataclass(frozen=True)
 class EvaluationStep:
-    """What every run of a study is evaluated on.
+    """Evaluation of every run of a study.
 
     Attributes:
         stores: Names of the study's extractions, or stores, or their locations.
@@ -61,7 +61,7 @@ class EvaluationStep:
 
 @dataclass(frozen=True)
 class TableForm:
-    """What a study's tables show.
+    """Form of a study's tables.
 
     Attributes:
         rows: Fields of the rows, see `two_way_tables`.
@@ -110,7 +110,7 @@ class TableForm:
 
 @dataclass(frozen=True)
 class Study:
-    """What is extracted, trained and evaluated for a table.
+    """Extractions, trainings and evaluations for a table.
 
     Each step finds what an earlier run of it finished, and goes on where one was interrupted.
     Nothing is printed: `callbacks` follow what is done.

@@ -31,7 +31,7 @@ State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
 
 @dataclass(frozen=True)
 class CellResult:
-    """What is known of a cell: a row of the grid's table.
+    """Row of a grid's table: what is known of a cell.
 
     `best_valid_iou` (of detection `best_valid_ap`) is in percent. `reason` says why it failed. What
     is not known yet is None.

@@ -42,7 +42,7 @@ class GridTrainer:
 
     @cached_property
     def data(self) -> TrainingData:
-        """What the trainings are fed with."""
+        """Data of the trainings."""
         return TrainingData(
             self.stores,
             beside=sources_beside((Store(place), layer) for place, layer in self.job.beside),
@@ -53,7 +53,7 @@ class GridTrainer:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What makes a grid of the same cells the same grid, as plain JSON."""
+        """Return what tells this grid from another of the same cells, as plain JSON."""
         job = self.job
         return {
             "stores": [store.identity.sha256 for store in self.stores],
@@ -158,7 +158,7 @@ class GridTrainer:
 
 
 def _read_by(group: Sequence[int], cells: Sequence[Cell]) -> Any:
-    """What a group of cells reads."""
+    """Return what a group of cells reads."""
     return cells[group[0]].train_on, frozenset(cells[number].layer for number in group)
 
 

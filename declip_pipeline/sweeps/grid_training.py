@@ -89,7 +89,7 @@ class GridTraining:
 
     @property
     def job(self) -> GridJob:
-        """What the trainings have in common."""
+        """Job that the trainings have in common."""
         return self.trainer.job
 
     @property

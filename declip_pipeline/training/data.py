@@ -1,4 +1,4 @@
-"""What trainings are fed with: stores, what stands beside them, and feeds kept for the next one."""
+"""Data of trainings: stores, those beside them, and feeds kept for the next training."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -92,7 +92,7 @@ class TrainingData:
         return sorted({name for store in self.stores for name in store.generators})
 
     def inputs(self, layers: str) -> DecoderInputs:
-        """What a decoder of these layers ("layer20", or "layer8+layer14") is fed.
+        """Return the inputs of a decoder of layers ("layer20", or "layer8+layer14").
 
         Raises what `joined_inputs` does.
         """

@@ -152,12 +152,12 @@ class Recipe:
 
     @property
     def targets(self) -> "TargetKind":
-        """What it learns from."""
+        """Kind of targets: masks or labels."""
         return "masks" if self.pooling is None else "labels"
 
     @property
     def score(self) -> ScoreName:
-        """What it is judged by after each epoch."""
+        """Validation score after each epoch."""
         return "iou" if self.pooling is None else "ap"
 
     def to_json(self) -> dict[str, Any]:

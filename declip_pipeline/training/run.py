@@ -252,7 +252,7 @@ class Run:
         write_bytes(self.path / "checkpoint_last.pt", content.getvalue())
 
     def load_state(self) -> dict[str, Any] | None:
-        """What `save_state` kept, or None before the first epoch's end.
+        """Return the state that `save_state` kept, or None before the first epoch's end.
 
         Raises `InputError` when it is damaged, or when what belongs to it is missing or damaged:
         the best weights so far, and the records of its epochs.

@@ -282,7 +282,7 @@ def take_steps(
 
 
 def _what_it_teaches(takers: Sequence[Training], batch_size: int) -> Callable[[Batch], list[Any]]:
-    """What a piece of a batch of that size teaches each of the trainings."""
+    """Return the function that computes a piece of a batch of that size for each training."""
 
     def compute(piece: Batch) -> list[Any]:
         share = len(piece) / batch_size

@@ -103,7 +103,7 @@ class UncachedFeed:
 
     @property
     def description(self) -> str:
-        """What is fed and from where, in a line."""
+        """Description of the feed in a line."""
         layers = ", ".join(source.layer for view in self._views for source in view.sources)
         names = ", ".join(dict.fromkeys(name for view in self._views for name in view.backbones))
         return (
@@ -157,7 +157,7 @@ class _ViewPart:
 
 
 class _View:
-    """What one backbone is shown of the fed samples, and the layers that are wanted of it."""
+    """Samples as one backbone sees them, and the layers that are wanted."""
 
     def __init__(
         self,
@@ -218,7 +218,7 @@ class _View:
 
 
 def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
-    """What reads a sample of a store as its extraction did.
+    """Return a reader of a store's samples that reads as its extraction did.
 
     Raises `StoreError` when its pictures are not here.
     """
