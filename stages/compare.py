@@ -7,7 +7,7 @@ import typer
 
 from stages.options import (
     DATA,
-    MACHINE,
+    BatchSizeOption,
     DeviceOption,
     comma_separated,
 )
@@ -44,14 +44,7 @@ def compare(
         str | None,
         typer.Option(help="Generators to evaluate, comma-separated. Default: all of the stores."),
     ] = None,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Images a step.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 64,
+    batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
     """Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.

@@ -9,7 +9,7 @@ import typer
 from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
-    MACHINE,
+    BatchSizeOption,
     DeviceOption,
     comma_separated,
 )
@@ -70,14 +70,7 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = False,
-    batch_size: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            help="Images a step.",
-            rich_help_panel=MACHINE,
-        ),
-    ] = 64,
+    batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
     """Evaluate runs on the fakes of stores, at each mask's own size.

@@ -25,6 +25,9 @@ DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machi
 
 DASK_HELP = "local:N here, one a GPU, or slurm:configs/slurm.yaml."
 
+BatchSizeOption = Annotated[
+    int, typer.Option(min=1, help="Images a step.", rich_help_panel=MACHINE)
+]
 DeviceOption = Annotated[
     DeviceName,
     typer.Option(

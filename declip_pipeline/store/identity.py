@@ -107,7 +107,7 @@ def manifest_sha256(fake_is_white: bool, samples: Samples) -> str:
 
 
 def store_location(root: str | Path, dataset: str, identity: StoreIdentity) -> str:
-    """Return a store's location under a cache root: dataset, backbone, then view, dtype and hash."""
+    """Return the location of a store under a cache root: dataset, backbone, then its identity."""
     backbone = folder_name(identity.backbone)
     return join_location(root, folder_name(dataset), backbone, store_folder(identity))
 
