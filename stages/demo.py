@@ -42,7 +42,7 @@ def demo(
     """Build four kinds of forgeries, extract, train, cross-test and draw.
 
     Takes some minutes and no network: photographs and the backbone's weights come with installed
-    packages. Writes report.md with the 4x4 matrix of IoU, the layer ablation and pictures into
+    packages. Writes report.md with the 4x4 matrix of IoU, the layer ablation and images into
     OUT; its path is the last line of stdout. The same command again finds the demo finished and
     does nothing; after an interruption it goes on where it stopped.
     """

@@ -1,1 +1,1 @@
-"""Stage one: pictures through a frozen backbone into a store, once."""
+"""Stage one: images through a frozen backbone into a store, once."""

@@ -1,4 +1,4 @@
-"""The price of an extraction, from a short trial on the same pictures, device and pipeline."""
+"""The price of an extraction, from a short trial on the same images, device and pipeline."""
 
 import os
 import resource
@@ -49,9 +49,9 @@ class Estimate:
 
 
 def estimate_extraction(plan: StorePlan, backbone: Backbone, *, batch_size: int) -> Estimate:
-    """Extract a few of the pictures into a temporary store, and work out the rest from it.
+    """Extract a few of the images into a temporary store, and work out the rest from it.
 
-    Takes about ten seconds, more where eight pictures do. Raises as `extract` does.
+    Takes about ten seconds, more where eight images do. Raises as `extract` does.
     """
     reuse = match_rows(plan.samples, plan.identity, plan.earlier)
     done = _are_done(plan)
@@ -114,7 +114,7 @@ def _spread(rows: range | list[int], count: int) -> list[int]:
 def _trial(
     plan: StorePlan, backbone: Backbone, rows: list[int], batch_size: int
 ) -> tuple[float, float]:
-    """Seconds and stored bytes a picture, from these rows extracted on their own."""
+    """Seconds and stored bytes an image, from these rows extracted on their own."""
     place = _trial_place(plan.location)
     with TemporaryDirectory(prefix=".declip-pipe-trial-", dir=place) as folder:
         writer = StoreWriter(
@@ -145,9 +145,9 @@ def _trial(
 
 
 def picture_bytes(sizes: np.ndarray) -> float:
-    """Bytes that pictures of these sizes, (N, 2) in pixels, take while they are under way.
+    """Bytes that images of these sizes, (N, 2) in pixels, take while they are under way.
 
-    Their masks until they are written, and in each thread that decodes the largest picture's
+    Their masks until they are written, and in each thread that decodes the largest image's
     colours, twice, and its mask.
     """
     pixels = sizes.astype(np.int64).prod(axis=1)

@@ -1,4 +1,4 @@
-"""Batches of pictures through a backbone, and their features to the host, overlapped on CUDA."""
+"""Batches of images through a backbone, and their features to the host, overlapped on CUDA."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ class ComputedBatch:
         self._arrived = arrived
 
     def row_arrays(self, row: int, layer: str) -> dict[str, np.ndarray]:
-        """The arrays of one picture's layer, by name, once they have arrived."""
+        """The arrays of one image's layer, by name, once they have arrived."""
         if self._arrived is not None:
             self._arrived()
         arrays = self._features[layer].as_arrays(layer_key(layer), scales_key(layer))
@@ -37,7 +37,7 @@ class ComputedBatch:
 class FeatureComputer:
     """Runs a backbone over batches; on CUDA, copies overlap with computing.
 
-    Pictures go to a CUDA device from pinned memory on a stream of their own, features are encoded
+    Images go to a CUDA device from pinned memory on a stream of their own, features are encoded
     there and come back into pinned memory on another, so that the device never waits for the host
     between two batches. Source: PyTorch's notes on CUDA semantics (pinned memory, `record_stream`).
     """
@@ -55,10 +55,10 @@ class FeatureComputer:
     def compute(
         self, pictures: Sequence[np.ndarray], layers: Sequence[str], full_batch: int
     ) -> ComputedBatch:
-        """Features of some pictures (HWC uint8 RGB, all of the backbone's input size).
+        """Features of some images (HWC uint8 RGB, all of the backbone's input size).
 
         A compiled backbone always sees `full_batch` of them, the last one repeated: each size would
-        be compiled anew. What is raised when the device's memory is too small,
+        be compiled again. What is raised when the device's memory is too small,
         `is_out_of_memory` knows.
         """
         if self.backbone.is_compiled:

@@ -29,7 +29,7 @@ from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
 
 
 class RecordedPictures:
-    """Pictures and masks under `root`, held against the hashes in a store's manifest."""
+    """Images and masks under `root`, held against the hashes in a store's manifest."""
 
     def __init__(self, root: Path, samples: Samples, *, fake_is_white: bool) -> None:
         self._root = root
@@ -129,16 +129,16 @@ def repair_store(
 ) -> None:
     """Mend what `verify_store(location, deep=True)` found: all that is repairable of `problems`.
 
-    Damaged shards are extracted again, array by array, from the pictures under `data_root` (by
+    Damaged shards are extracted again, array by array, from the images under `data_root` (by
     default where the store says they lay) with the backbone and the batch size that made the store;
     `weights` names its weights where they have moved. Metadata is written again from the manifest,
-    an unfinished store is finished, completion is declared anew. On the machine that made the store
-    its bytes are what they were, but for pictures that came from an earlier store: those went
+    an unfinished store is finished, completion is declared again. On the machine that made it,
+    its bytes are what they were, but for images that came from an earlier store: those went
     through the backbone in other batches then, and their last bits may differ now. Nothing is
-    touched before pictures and backbone are seen to be the same. `progress` is told pictures done
-    and in all.
+    touched before images and backbone are seen to be the same. `progress(done, total)` is called
+    with numbers of images.
 
-    Raises `StoreError` for a damaged manifest, and for a picture that is missing or has changed
+    Raises `StoreError` for a damaged manifest, and for an image that is missing or has changed
     since; `IdentityMismatchError` for another backbone; else as `extract` does.
     """
     storage = storage_at(location)

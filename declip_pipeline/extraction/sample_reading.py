@@ -22,7 +22,7 @@ class ReadSample:
     """A decoded sample.
 
     `picture` HWC uint8 RGB in its view, at the backbone's input size; `mask` HW bool at the
-    picture's own size, True = fake; `target` (256, 256) uint8, 255 = fake; `thumbnail`
+    image's own size, True = fake; `target` (256, 256) uint8, 255 = fake; `thumbnail`
     (128, 128, 3) uint8 RGB.
     """
 

@@ -27,12 +27,12 @@ from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.store.format import layer_key, scales_key
 from declip_pipeline.store.writer import StoredShard, StoreWriter
 
-# What comes from a picture directly, and where a decoded sample has it.
+# What comes from an image directly, and where a decoded sample has it.
 PICTURE_ARRAYS = MappingProxyType({"targets": "target", "thumbnails": "thumbnail", "masks": "mask"})
 
 # One waits for the disk, one is encoded, while the next is computed; more would fill the memory.
 SHARDS_BEING_WRITTEN = 2
-# With those whose pictures are being read: the one asked for, and the one after it.
+# With those whose images are being read: the one asked for, and the one after it.
 SHARDS_IN_MEMORY = SHARDS_BEING_WRITTEN + 2
 
 _Reading = Future[ReadSample | str]
@@ -41,7 +41,7 @@ _Computed = dict[str, dict[int, tuple[ComputedBatch, int]]]
 
 
 class ShardFiller:
-    """Writes any shards of one store. Pictures are decoded in threads, a shard ahead of the
+    """Writes any shards of one store. Images are decoded in threads, a shard ahead of the
     backbone; what it computed is written in threads, while it computes the next.
     """
 
@@ -58,7 +58,7 @@ class ShardFiller:
         notice: Callable[[str], None] = lambda line: None,
         times: StageTimes | None = None,
     ) -> None:
-        """`read` gives a sample's picture and masks, or why it has none.
+        """`read` gives a sample's image and masks, or why it has none.
 
         `backbone` may be None where `reuse` has all there is to compute. `kept` maps shards to
         those of their arrays whose files are good already. `decode_threads` None is one a core.
@@ -123,7 +123,7 @@ class ShardFiller:
             for layer in self.writer.header.layers
             if not set(self._layer_arrays(layer)) <= set(kept)
         ]
-        # A picture is needed for what comes from it directly, too.
+        # An image is needed for what comes from it directly, too.
         pictures = not set(PICTURE_ARRAYS) & set(self.writer.arrays) <= set(kept)
         computed, failures = {}, self._known_failures(shard)
         rows = self.writer.shard_rows(shard)
@@ -166,7 +166,7 @@ class ShardFiller:
     def _read_ahead(
         self, threads: ThreadPoolExecutor, shards: Sequence[int]
     ) -> Generator[tuple["_ShardPlan", dict[int, _Reading]], None, None]:
-        """Shards with their pictures being read, one shard ahead of the one asked for.
+        """Shards with their images being read, one shard ahead of the one asked for.
 
         A shard that another extractor has written meanwhile is left out.
         """
@@ -210,8 +210,8 @@ class ShardFiller:
     ) -> tuple[_Computed, dict[int, ReadSample], dict[int, str]]:
         """Compute a shard: its features, the samples that were read, and why others failed.
 
-        Pictures go through the backbone in row order as they come; those that want the same layers
-        together, and once where they are the same picture.
+        Images go through the backbone in row order as they come; those that want the same layers
+        together, and once where they are the same image.
         """
         samples: dict[int, ReadSample] = {}
         failures = dict(plan.failures)
@@ -244,7 +244,7 @@ class ShardFiller:
         return computed, samples, failures
 
     def _require_size(self, row: int, sample: ReadSample) -> None:
-        """Raise `StoreError` unless a picture has the size that the store was begun with."""
+        """Raise `StoreError` unless an image has the size that the store was begun with."""
         expected, found = tuple(self.writer.sizes[row].tolist()), sample.mask.shape
         if found != expected:
             raise StoreError(
@@ -339,8 +339,8 @@ def fill_store(
 ) -> None:
     """Write every shard that is pending, then declare the store complete.
 
-    `fill` writes them, by default `filler` itself, in this process. `progress` is told pictures
-    done and in all. Raises as `extract` does.
+    `fill` writes them, by default `filler` itself, in this process. `progress` is called with images
+    with numbers of images. Raises as `extract` does.
     """
     writer = filler.writer
     pending = writer.pending_shards()

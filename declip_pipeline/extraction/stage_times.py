@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from threading import Lock
 from types import MappingProxyType
 
-# What each stage is, in the order in which a picture meets them.
+# What each stage is, in the order in which an image meets them.
 STAGES: Mapping[str, str] = MappingProxyType(
     {
         "hash": "reading every file once, for the identity of the store",
@@ -48,7 +48,7 @@ class StageTimes:
             self.add(stage, value)
 
     def take(self) -> dict[str, float]:
-        """The seconds by stage so far; counting starts anew."""
+        """The seconds by stage so far; counting starts again."""
         with self._lock:
             taken, self.seconds = self.seconds, dict.fromkeys(STAGES, 0.0)
         return taken

@@ -21,14 +21,14 @@ JOIN = "+"
 class FeatureSource:
     """One layer of the fed stores; or, where `beside` is given, of those stores instead.
 
-    Each store beside holds the pictures of a fed one, as another backbone sees them.
+    Each store beside holds the images of a fed one, as another backbone sees them.
     """
 
     layer: str
     beside: tuple[Store, ...] = ()
 
     def store_of(self, fed: Store) -> Store:
-        """The store that holds these features of a fed store's pictures.
+        """The store that holds these features of a fed store's images.
 
         Raises `InputError` when none of those beside has the same manifest and view.
         """
@@ -48,7 +48,7 @@ class FeatureSource:
     def rows_of(self, fed: Store, rows: np.ndarray) -> np.ndarray:
         """Rows (int64) of `store_of(fed)` that hold the same samples as these rows of `fed`.
 
-        Raises `InputError` for a picture that could not be extracted there.
+        Raises `InputError` for an image that could not be extracted there.
         """
         store = self.store_of(fed)
         if store is fed:
@@ -110,7 +110,7 @@ def joined_inputs(
     """Inputs of a decoder from these stores.
 
     Raises `IdentityMismatchError` when the stores hold different features, `UnknownNameError` for a
-    layer that is not there, `InputError` for features given twice, or of other pictures.
+    layer that is not there, `InputError` for features given twice, or of other images.
     """
     parts = [source.identity(stores) for source in sources]
     for place, part in enumerate(parts):
@@ -133,7 +133,7 @@ def inputs_like(
 
     `features` is their identity, `decoder` names the decoder in messages. Raises
     `IdentityMismatchError` naming the field that differs, `InputError` for a backbone that no store
-    has the features of, or those of other pictures.
+    has the features of, or those of other images.
     """
     sources = []
     for part in parts_of(features):

@@ -1,4 +1,4 @@
-"""Two stores of the same pictures and backbone: what a smaller dtype saves, and what it loses."""
+"""Two stores of the same images and backbone: what a smaller dtype saves, and what it loses."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -38,10 +38,10 @@ class LayerComparison:
 def compare_layers(
     first: Store, second: Store, *, images: int = 256, seed: int = 0
 ) -> Iterator[LayerComparison]:
-    """Compare the layers that both stores have, on at most `images` pictures that both have.
+    """Compare the layers that both stores have, on at most `images` images that both have.
 
     Raises `IdentityMismatchError` when the features are not of the same backbone, `InputError`
-    when no layer or no picture is in both.
+    when no layer or no image is in both.
     """
     rows = _shared_rows(first, second)
     layers = [layer for layer in first.layers if layer in second.layers]
@@ -64,7 +64,7 @@ def compare_layers(
 
 
 def _shared_rows(first: Store, second: Store) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of pictures that both hold, one array a store."""
+    """Rows of images that both hold, one array a store."""
     rows, other_rows = (
         np.setdiff1d(np.arange(len(store.samples)), list(store.failures))
         for store in (first, second)

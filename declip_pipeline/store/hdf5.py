@@ -42,7 +42,7 @@ def export_store(
 ) -> None:
     """Write all of `store` into one HDF5 file at `path`, whole or not at all.
 
-    Memory holds one array of one shard at a time. `progress` is told rows done, and all. Raises
+    Memory holds one array of one shard at a time. `progress(done, total)` counts rows. Raises
     `OutputExistsError` for a file that is there unless `overwrite`, `InputError` for a path that
     cannot be a file, `StorageFullError`, and `StoreError` for a store that is damaged.
     """
@@ -191,7 +191,7 @@ def import_store(
     """Make the store that was exported to the file `path`, below `root` (a folder or s3:// URL).
 
     A store that is there is left alone; one that an interrupted import left is finished. Memory
-    holds one shard of every array. `progress` is told rows done, and all. Raises `InputError` when
+    holds one shard of every array. `progress(done, total)` counts rows. Raises `InputError` when
     `path` is not a file, and `StoreError` when it is not an exported store, or damaged.
     """
     if not is_single_file(path):
@@ -334,7 +334,7 @@ def usable_rows(store: Store, shard: int) -> list[int]:
 
 
 def row_values(store: Store, name: str, rows: Sequence[int]) -> Iterator[np.ndarray]:
-    """The rows of a sharded array, one by one, masks at the size of their picture.
+    """The rows of a sharded array, one by one, masks at the size of their image.
 
     Masks are read one at a time: large ones take more memory than all else of a shard.
     """

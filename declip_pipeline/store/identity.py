@@ -55,7 +55,7 @@ def feature_identity(
 ) -> dict[str, Any]:
     """Return what features must share with those that a decoder was trained on.
 
-    The dataset is not part of it (a decoder is meant for other pictures), nor is the view (the
+    The dataset is not part of it (a decoder is meant for other images), nor is the view (the
     robustness protocol changes it), nor the dtype (it rounds the same numbers).
     """
     return {

@@ -135,7 +135,7 @@ class Store:
         return self._rows(split, generators, with_real=False)
 
     def fake_and_real_rows(self, split: str, generators: Sequence[str] | None = None) -> np.ndarray:
-        """`fake_rows` and all usable real pictures of the split, together sorted by ids."""
+        """`fake_rows` and all usable real images of the split, together sorted by ids."""
         return self._rows(split, generators, with_real=True)
 
     def _rows(self, split: str, generators: Sequence[str] | None, with_real: bool) -> np.ndarray:
@@ -198,7 +198,7 @@ class Store:
         return self.read_array("targets", rows)
 
     def read_thumbnails(self, rows: np.ndarray) -> np.ndarray:
-        """Pictures resized to (len(rows), 128, 128, 3) uint8 RGB."""
+        """Images resized to (len(rows), 128, 128, 3) uint8 RGB."""
         return self.read_array("thumbnails", rows)
 
     def read_masks(self, rows: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ def check_content(
     """Read a shard's file, of the size that the ledger says, once from beginning to end, in pieces.
 
     `windows` maps the rows that must be there to the part of each that must be: its shape, or
-    the picture's size for masks. Other rows must be absent. When the layout of the chunks is not
+    the image's size for masks. Other rows must be absent. When the layout of the chunks is not
     certain, only the file's hash is checked. Returns None when all is well.
     """
     wrong: dict[str, set[int]] = {}

@@ -32,7 +32,7 @@ class Problem:
 
     `what` says in one line how that was seen; `key` is the file's path within the store. Of a
     shard's file, `array` and `shard` are given (of a ledger entry, `shard` alone), with the `rows`
-    that cannot be trusted and the paths of their pictures, `images`. `is_stray` says that the file
+    that cannot be trusted and the paths of their images, `images`. `is_stray` says that the file
     is of the store's own making, but superfluous; `is_repairable` that `repair_store` can mend it.
     """
 
@@ -47,7 +47,7 @@ class Problem:
 
 
 class Findings:
-    """The problems found so far; `samples` are the manifest's, which name the pictures of rows."""
+    """The problems found so far; `samples` are the manifest's, which name the images of rows."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []

@@ -182,7 +182,7 @@ class StoreWriter:
         """Write one shard of every array, then its ledger entry.
 
         `rows` are the rows that have data, `arrays` maps each array's name to their values in that
-        order; those of `masks` may be of different sizes, each that of its picture. `stored` maps
+        order; those of `masks` may be of different sizes, each that of its image. `stored` maps
         the names of the other arrays to files that hold just these rows already. `failures` maps
         the other rows to their reasons; they stay absent from every array, so that reading one is
         an error. Does nothing when another writer was first. Raises `StoreError` on non-finite

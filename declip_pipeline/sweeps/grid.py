@@ -133,7 +133,7 @@ class Grid:
         """`folder` is for the table; `on_change` is told all rows after each change and epoch.
 
         `groups` are the numbers of cells that are trained side by side, each by itself where None.
-        `score` is the name of what epochs are judged by.
+        `score` is the name of what epochs are evaluated by.
         """
         self.cells = list(cells)
         self.folder = folder

@@ -99,7 +99,7 @@ class GridTrainer:
     def groups(self, cells: Sequence[Cell]) -> list[list[int]]:
         """Which cells are trained side by side, as their numbers.
 
-        Linear decoders and probes cost less than what they read: those with the same pictures in
+        Linear decoders and probes cost less than what they read: those with the same images in
         the same order, on as many layers as the fast tier keeps together, are one group. All others
         are groups of their own.
         """

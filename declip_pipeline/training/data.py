@@ -49,7 +49,7 @@ class TrainingData:
 
     The last feeds are kept, so that trainings that read the same, one after another, share one read
     of it. `notice` is told, in a line, where layers are kept. `uncached` stores only say which
-    pictures and whose features: these are computed anew for every batch.
+    images and whose features: these are computed again for every batch.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class TrainingData:
     ) -> tuple[BatchFeed, BatchFeed]:
         """Feeds of the splits `train` and `valid`, of the rows that `rows` gives.
 
-        Raises `InputError` for want of pictures; without a cache, what `UncachedFeed` does.
+        Raises `InputError` for want of images; without a cache, what `UncachedFeed` does.
         """
         sources = tuple(dict.fromkeys(source for one in inputs for source in one.sources))
         kept = self._kept
@@ -149,10 +149,10 @@ class TrainingData:
     ) -> list[tuple[Store, np.ndarray]]:
         """The fakes of one split; each store gives those of the generators that it has.
 
-        To learn labels, all of its real pictures as well. A store may lack the split where another
+        To learn labels, all of its real images as well. A store may lack the split where another
         has it: augmented views are of `train` alone.
         Raises `InputError` for a split that none has, or without a fake of these generators (or,
-        for labels, without a real picture), and for a training split without a fake pixel,
+        for labels, without a real image), and for a training split without a fake pixel,
         `UnknownNameError` for a generator that is not there.
         """
         key = split, tuple(generators), targets

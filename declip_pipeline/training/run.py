@@ -288,7 +288,7 @@ class Run:
             return [_checked(json.loads(line), _RECORD, {"valid_": float}) for line in lines]
 
     def record_epochs(self, records: list[dict[str, Any]]) -> None:
-        """Write `metrics.jsonl` anew, whole or not at all."""
+        """Write `metrics.jsonl` again, whole or not at all."""
         lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
         write_text(self.path / "metrics.jsonl", "".join(lines))
 

@@ -148,9 +148,9 @@ def plan_run(
     train_on: Sequence[str] | None = None,
     name: str | None = None,
 ) -> PlannedRun:
-    """Plan the training of a decoder on the fakes of the `train` split, judged on `valid`.
+    """Plan the training of a decoder on the fakes of the `train` split, evaluated on `valid`.
 
-    A recipe of detection takes the real pictures of both splits as well.
+    A recipe of detection takes the real images of both splits as well.
 
     `layer` names one layer or several to join ("layer8+layer14"); `train_on` the generators to
     learn, all of them where None. The run's folder under `runs` is called `name`, or by what the

@@ -22,7 +22,7 @@ from declip_pipeline.training.run import Run
 from declip_pipeline.training.validation import VALIDATIONS, Candidate
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
-# Pictures of a step that an error names.
+# Images of a step that an error names.
 SHOWN_IDS = 8
 
 
@@ -117,7 +117,7 @@ class Training:
         self._losses[-1].append(loss * share)
 
     def mean_loss(self, sizes: Sequence[int], name_step: Callable[[int], str]) -> float:
-        """The epoch's mean loss over pictures; `sizes` are its batches', `name_step` names one's.
+        """The epoch's mean loss over images; `sizes` are its batches', `name_step` names one's.
 
         Raises `TrainingError` when it, or what was learned, is not finite.
         """
@@ -237,7 +237,7 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
 
 
 def _looked(together: Sequence[Training], feed: BatchFeed) -> list[Training]:
-    """Let those that must see all pictures before they learn see them; returns who can learn."""
+    """Let those that must see all images before they learn see them; returns who can learn."""
     waiting = [
         (training, training.learner)
         for training in together

@@ -1,4 +1,4 @@
-"""Batches without a cache: pictures from their files and through the backbone, anew each time."""
+"""Batches without a cache: images from their files and through the backbone, again each time."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,10 +24,10 @@ from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store.reader import Store
 
-# Pictures in one forward pass, as extraction has them: a step of many must not fill the memory.
+# Images in one forward pass, as extraction has them: a step of many must not fill the memory.
 PICTURES_AT_ONCE = 32
 
-# A picture (HWC uint8, of the backbone's input size) and its target (256, 256) uint8.
+# An image (HWC uint8, of the backbone's input size) and its target (256, 256) uint8.
 _Shown = tuple[np.ndarray, np.ndarray]
 
 
@@ -58,12 +58,12 @@ class RecordedBackbones:
 
 
 class UncachedFeed:
-    """A `BatchFeed` that takes from stores only their records: which pictures, and whose features.
+    """A `BatchFeed` that takes from stores only their records: which images, and whose features.
 
-    Every batch's pictures and masks are decoded from their files, in threads, ahead of their use;
+    Every batch's images and masks are decoded from their files, in threads, ahead of their use;
     the features are computed in one forward pass for all layers of a backbone, and stay float32 as
     they are. Slow, and the reference for what a store saves and
-    changes; the mean of its metrics, picture by picture, is that of `validation_ious` of batches.
+    changes; the mean of its metrics, image by image, is that of `validation_ious` of batches.
     Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
     """
 
@@ -78,7 +78,7 @@ class UncachedFeed:
     ) -> None:
         """`parts` are stores with the rows to take of each, in order.
 
-        Raises `StoreError` for a store that does not know where its pictures are, or pictures that
+        Raises `StoreError` for a store that does not know where its images are, or images that
         are not there, `InputError` as `FeatureSource.rows_of` does, and what opening the backbones
         raises.
         """
@@ -220,7 +220,7 @@ class _View:
 def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
     """Return a reader of a store's samples that reads as its extraction did.
 
-    Raises `StoreError` when its pictures are not here.
+    Raises `StoreError` when its images are not here.
     """
     recorded = str(store.provenance.get("root", ""))
     root = Path(recorded)
