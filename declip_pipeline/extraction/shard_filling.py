@@ -339,7 +339,7 @@ def fill_store(
 ) -> None:
     """Write every shard that is pending, then declare the store complete.
 
-    `fill` writes them, by default `filler` itself, in this process. `progress` is called with images
+    `fill` writes them, by default `filler` itself, in this process. `progress(done, total)` is called
     with numbers of images. Raises as `extract` does.
     """
     writer = filler.writer
