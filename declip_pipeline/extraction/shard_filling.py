@@ -339,8 +339,8 @@ def fill_store(
 ) -> None:
     """Write every shard that is pending, then declare the store complete.
 
-    `fill` writes them, by default `filler` itself, in this process. `progress(done, total)` is called
-    with numbers of images. Raises as `extract` does.
+    `fill` writes them, by default `filler` itself, in this process. `progress(done, total)` is
+    called with numbers of images. Raises as `extract` does.
     """
     writer = filler.writer
     pending = writer.pending_shards()
