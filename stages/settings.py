@@ -86,6 +86,10 @@ def settings_of(path: Path, values: dict[str, Any], kind: type[SettingsType]) ->
             known = _fields_at(kind, above)
             if known:
                 raise UnknownNameError(f"key in {path}", str(key), known) from error
+        own = next((one for one in errors if one["type"] == "value_error"), None)
+        if own is not None:  # our own words say what was found and expected
+            place = _value_at(values, own)[0]
+            raise InputError(f"config {path}: {place}: {own['ctx']['error']}") from error
         # A value that may be one thing or another has an error for each.
         where, found = _value_at(values, first)
         wrong = [one["msg"] for one in errors if _value_at(values, one)[0] == where]
