@@ -4,12 +4,19 @@ import textwrap
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
-from declip_pipeline.errors import DeclipError
+from declip_pipeline.errors import InputError
 
 
 def entry_point_named(group: str, name: str) -> EntryPoint | None:
-    """Return the entry point of this name in `group`, or None."""
-    return next(iter(entry_points(group=group, name=name)), None)
+    """Return the entry point of this name in `group`, or None.
+
+    Raises `InputError` where several packages have different ones.
+    """
+    found = {entry.value: entry for entry in entry_points(group=group, name=name)}
+    if len(found) > 1:
+        several = " and ".join(map(described, found.values()))
+        raise InputError(f"{several} have one name; uninstall all but one")
+    return next(iter(found.values()), None)
 
 
 def entry_point_names(group: str) -> list[str]:
@@ -18,11 +25,11 @@ def entry_point_names(group: str) -> list[str]:
 
 
 def load_entry_point(entry: EntryPoint) -> Any:
-    """Import the object of an entry point. Raises `DeclipError` when that fails."""
+    """Import the object of an entry point. Raises `InputError` when that fails."""
     try:
         return entry.load()
     except Exception as error:  # importing a package can raise anything
-        raise DeclipError(
+        raise InputError(
             f"{described(entry)} cannot be imported ({one_line(error)}); repair or uninstall it"
         ) from error
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from declip_pipeline.decoders.decoder import Decoder, draw_defaults
 from declip_pipeline.decoders.factories import FoundFactory, checked_options
+from declip_pipeline.entry_points import one_line
 from declip_pipeline.errors import DeclipError, DecoderError
 from declip_pipeline.features import FeatureShape
 
@@ -57,7 +58,7 @@ class CustomDecoder(Decoder):
         except Exception as error:  # whatever the factory's own code raises
             raise DecoderError(
                 f"{self.decoder_type} decoder cannot be built for {self.shape} with options "
-                f"{self.options} ({_reason(error)}); expected factory(shape, **options)"
+                f"{self.options} ({one_line(error)}); expected factory(shape, **options)"
             ) from error
         if not isinstance(module, nn.Module):
             raise DecoderError(
@@ -91,7 +92,7 @@ class CustomDecoder(Decoder):
         except Exception as error:  # whatever the module's own code raises
             raise DecoderError(
                 f"{self.decoder_type} decoder fails on features of shape {given} "
-                f"({_reason(error)}); expected logits of shape {(2, OUTPUT_SIZE, OUTPUT_SIZE)}"
+                f"({one_line(error)}); expected logits of shape {(2, OUTPUT_SIZE, OUTPUT_SIZE)}"
             ) from error
         finally:
             for part, training in modes:
@@ -123,7 +124,3 @@ def build_custom(
             with torch.device("cpu"):
                 return CustomDecoder(decoder_type, found, shape, options)
     return CustomDecoder(decoder_type, found, shape, options)
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

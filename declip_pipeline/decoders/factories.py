@@ -5,10 +5,15 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any, Protocol
 
-from declip_pipeline.errors import DecoderError
+from declip_pipeline.entry_points import (
+    entry_point_named,
+    entry_point_names,
+    load_entry_point,
+    one_line,
+)
+from declip_pipeline.errors import DecoderError, InputError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -111,21 +116,13 @@ def find_factory(name: str) -> FoundFactory | None:
         return FoundFactory(_passed[name], {"object": name})
     if ":" in name:
         return FoundFactory(_imported(name), {"object": name})
-    found = list(entry_points(group=ENTRY_POINTS, name=name))
-    if not found:
-        return None
-    places = {entry.value: entry for entry in found}
-    if len(places) > 1:
-        packages = " and ".join(_package_of(entry) for entry in places.values())
-        raise DecoderError(f"decoder {name!r} is offered by {packages}; remove all but one")
-    (entry,) = places.values()
     try:
-        factory = entry.load()
-    except Exception as error:  # whatever a package's own code raises
-        raise DecoderError(
-            f"decoder {name!r} of the package {_package_of(entry)} cannot be imported from "
-            f"{entry.value} ({_reason(error)}); reinstall that package, or take another decoder"
-        ) from error
+        entry = entry_point_named(ENTRY_POINTS, name)
+        if entry is None:
+            return None
+        factory = load_entry_point(entry)
+    except InputError as error:
+        raise DecoderError(str(error)) from error
     origin = {"object": entry.value}
     if entry.dist is not None:
         origin |= {"package": entry.dist.name, "version": entry.dist.version}
@@ -134,7 +131,7 @@ def find_factory(name: str) -> FoundFactory | None:
 
 def registered_names() -> list[str]:
     """Return the names of the entry points of installed packages, sorted; nothing is imported."""
-    return sorted({entry.name for entry in entry_points(group=ENTRY_POINTS)})
+    return entry_point_names(ENTRY_POINTS)
 
 
 def _imported(name: str) -> DecoderFactory:
@@ -148,16 +145,8 @@ def _imported(name: str) -> DecoderFactory:
         if module == "__main__" or "<" in qualname:
             where = "it was defined in a script or in a function; move it into a module of its own"
         raise DecoderError(
-            f"the decoder {name} cannot be imported ({_reason(error)}); {where}, or pass it from "
+            f"the decoder {name} cannot be imported ({one_line(error)}); {where}, or pass it from "
             f"Python, decoder={qualname.rpartition('.')[2]}"
         ) from error
     factory: DecoderFactory = found
     return factory
-
-
-def _package_of(entry: EntryPoint) -> str:
-    return "of unknown name" if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -134,8 +134,9 @@ def test_a_broken_entry_point_is_named_and_others_work(package, tmp_path):
     install(tmp_path, "declip-own", ENTRY_POINTS, "own = own_decoders:Own")
     install(tmp_path, "declip-broken", ENTRY_POINTS, "broken = no_such_module:Own")
     message = (
-        r"decoder 'broken' of the package declip-broken 1\.2 cannot be imported from "
-        r"no_such_module:Own \(ModuleNotFoundError: No module named 'no_such_module'\)"
+        r"entry point 'broken' of declip-broken 1\.2 \(declip_pipeline.decoders, "
+        r"no_such_module:Own\) cannot be imported "
+        r"\(ModuleNotFoundError: No module named 'no_such_module'\); repair or uninstall it"
     )
     with pytest.raises(DecoderError, match=message):
         build_decoder("broken", SHAPE)
@@ -148,7 +149,9 @@ def test_a_broken_entry_point_is_named_and_others_work(package, tmp_path):
 def test_one_name_in_two_packages_is_refused(package, tmp_path):
     install(tmp_path, "declip-own", ENTRY_POINTS, "own = own_decoders:Own")
     install(tmp_path, "declip-too", ENTRY_POINTS, "own = own_decoders:plain")
-    with pytest.raises(DecoderError, match=r"'own' is offered by .* and .*; remove all but one"):
+    with pytest.raises(
+        DecoderError, match=r"'own' of .* and .* have one name; uninstall all but one"
+    ):
         build_decoder("own", SHAPE)
 
 

@@ -69,7 +69,7 @@ def test_a_registered_decoder_is_used_by_every_command(
     ("name", "message"),
     [
         ("small", "returned shape (2, 128, 128)"),
-        ("lost", "decoder 'lost' of the package declip-heads 1.2 cannot be imported"),
+        ("lost", "entry point 'lost' of declip-heads 1.2 (declip_pipeline.decoders, "),
         ("lost_heads:Own", "the decoder lost_heads:Own cannot be imported"),
         ("onw", "did you mean 'own'?"),
     ],
