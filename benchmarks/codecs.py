@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from crc32c import crc32c
+from awscrt.checksums import crc32c
 from numcodecs import LZ4, Blosc, Zlib, Zstd
 from reporting import report
 

@@ -5,7 +5,7 @@ python benchmarks/extract.py [--model ViT-B-32] [--images 256] [--device cpu]
 
 Writes results/extract_MODEL.json, or --name.
 
-Rates are images per second, medians of rounds in which each contestant has its turn. The pictures
+Rates are images per second, medians of rounds in which each contestant has its turn. The images
 are of Dolos' size and kind (256x256 PNG, with masks). "extraction" is what `declip-pipe extract`
 does once the backbone is open: listing and hashing the files, decoding, computing, writing durably.
 The plain loops decode, compute with forward hooks, and write features and masks batch by batch;
@@ -84,7 +84,7 @@ def _options() -> argparse.Namespace:
 
 
 def write_pictures(root: Path, count: int) -> None:
-    """Smooth pictures with some grain, and a mask for each."""
+    """Smooth images with some grain, and a mask for each."""
     random = np.random.default_rng(0)
     for kind in ("images", "masks"):
         (root / kind / "train").mkdir(parents=True)
@@ -183,7 +183,7 @@ def _chosen(names: Sequence[str], layers: str) -> list[str]:
 def bare_forward(
     backbone: Backbone, layers: Sequence[str], images: int, batch_size: int
 ) -> Callable[[], object]:
-    """The backbone alone, on pictures that are on the device already."""
+    """The backbone alone, on images that are on the device already."""
     shape = (batch_size, 3, backbone.preprocessing.height, backbone.preprocessing.width)
     batch = torch.randint(0, 256, shape, dtype=torch.uint8).to(backbone.device)
 
@@ -197,7 +197,7 @@ def bare_forward(
 
 
 def flops_of_picture(name: str, layers: Sequence[str]) -> float:
-    """Floating-point operations of one picture, as far as the layers asked for."""
+    """Floating-point operations of one image, as far as the layers asked for."""
     backbone = open_backbone(name, device="cpu")
     shape = (1, 3, backbone.preprocessing.height, backbone.preprocessing.width)
     with FlopCounterMode(display=False) as counter:
@@ -282,7 +282,7 @@ def _batches(
 def save_files(
     root: Path, kind: str, names: Sequence[str], values: list[np.ndarray], first: int, count: int
 ) -> None:
-    """A file for each picture."""
+    """A file for each image."""
     (root / kind).mkdir(parents=True, exist_ok=True)
     for name, value in zip(names, values, strict=True):
         np.save(root / kind / f"{name}.npy", value)
@@ -291,7 +291,7 @@ def save_files(
 def save_zarr(
     root: Path, kind: str, names: Sequence[str], values: list[np.ndarray], first: int, count: int
 ) -> None:
-    """One Zarr array, a chunk for each picture, zarr-python's own settings."""
+    """One Zarr array, a chunk for each image, zarr-python's own settings."""
     group = zarr.open_group(root / "store", mode="a")
     if kind not in group:
         shape = values[0].shape

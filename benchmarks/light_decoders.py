@@ -128,7 +128,7 @@ def _compute() -> None:
 def compared(
     measure: str, contestants: dict[str, Callable[[], Any]], rounds: int, device: torch.device
 ) -> list[dict[str, Any]]:
-    """Median milliseconds of a picture for each, and how many times the last one's."""
+    """Median milliseconds of an image for each, and how many times the last one's."""
     seconds: dict[str, list[float]] = {name: [] for name in contestants}
     for number in range(rounds + 2):
         for name, work in contestants.items():
@@ -141,7 +141,7 @@ def compared(
     ours = median(list(seconds.values())[-1])
     return [
         {
-            "measure": f"{measure}, ms a picture",
+            "measure": f"{measure}, ms an image",
             "contestant": name,
             "milliseconds": 1e3 * median(found) / BATCH,
             "ratio": f"{median(found) / ours:.2f}x",

@@ -1,4 +1,4 @@
-"""The four localization metrics: batched, beside SciPy and scikit-learn picture by picture."""
+"""The four localization metrics: batched, beside SciPy and scikit-learn image by image."""
 
 import statistics
 import time
@@ -16,7 +16,7 @@ PICTURES, SIDE, ROUNDS = 64, 256, 7
 
 
 def one_by_one(maps: np.ndarray, masks: np.ndarray) -> None:
-    """The same figures with well-known parts, one picture after another."""
+    """The same figures with well-known parts, one image after another."""
     for heat_map, mask in zip(maps, masks, strict=True):
         called = heat_map > 0.5
         _ = (called & mask).sum() / (called | mask).sum()
@@ -61,13 +61,13 @@ def main() -> None:
     rows = [
         {
             "what": name,
-            "best ms a picture": min(spent[1:]),
+            "best ms an image": min(spent[1:]),
             "median": statistics.median(spent[1:]),
             "ratio of bests": reference / min(spent[1:]),
         }
         for name, spent in times.items()
     ]
-    report("metrics", rows, {"pictures": PICTURES, "side": SIDE, "rounds": ROUNDS})
+    report("metrics", rows, {"images": PICTURES, "side": SIDE, "rounds": ROUNDS})
 
 
 if __name__ == "__main__":

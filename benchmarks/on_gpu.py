@@ -28,7 +28,7 @@ NEEDED = {
     "open_clip": "open_clip_torch",
     "timm": "timm",
     "zarr": "zarr",
-    "crc32c": "crc32c",
+    "awscrt": "awscrt",
     "numcodecs": "numcodecs",
     "PIL": "pillow",
     "cv2": "opencv-python-headless",

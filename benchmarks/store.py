@@ -32,6 +32,7 @@ import tensorstore as ts
 import zarr
 from reporting import report
 
+from declip_pipeline.datasets.samples import FAKE, Sample, Samples
 from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feed import READ_AHEAD
@@ -161,21 +162,23 @@ def in_turns(
 def new_writer(
     place: Path, images: int, layers: Sequence[str] = (LAYER,), valid: int = 0
 ) -> StoreWriter:
-    """A new store of pictures that are not there; the last `valid` of them are of that split."""
-    samples = [
-        {
-            "id": f"{row:06d}",
-            "image": f"{row:06d}.png",
-            "mask": f"{row:06d}.png",
-            "split": "train" if row < images - valid else "valid",
-            "generator": "made",
-            "label": 1,
-            "source": "made",
-            "image_sha256": hashlib.sha256(str(row).encode()).hexdigest(),
-            "mask_sha256": None,
-        }
+    """A new store of images that are not there; the last `valid` of them are of that split."""
+    samples = Samples.from_rows(
+        Sample(
+            id=f"{row:06d}",
+            image=f"{row:06d}.png",
+            mask=f"{row:06d}.png",
+            split="train" if row < images - valid else "valid",
+            generator="made",
+            label=FAKE,
+            source="made",
+            height=PICTURE,
+            width=PICTURE,
+            image_sha256=hashlib.sha256(str(row).encode()).hexdigest(),
+            mask_sha256=hashlib.sha256(b"mask").hexdigest(),
+        )
         for row in range(images)
-    ]
+    )
     identity = StoreIdentity(
         backbone="CLIP:ViT-L/14",
         weights_sha256="0" * 64,
@@ -194,7 +197,6 @@ def new_writer(
         provenance={},
         samples=samples,
         fake_is_white=True,
-        sizes=np.full((images, 2), PICTURE, np.int32),
     )
 
 
@@ -239,18 +241,19 @@ def measure_writing(root: Path, rows: np.ndarray, images: int) -> tuple[float, d
     writer = new_writer(root / "store", images)
     fill(writer, rows, writer.pending_shards())
     writer.finish()
+    shards = WRITTEN[: writer.header.shards]
     files = {
         key: (root / "store" / key).read_bytes()
-        for shard in WRITTEN
+        for shard in shards
         for key in (
             *(array.shard_key(shard) for array in writer.arrays.values()),
             fmt.ledger_key(shard),
         )
     }
-    written = new_writer(root / "written", 64 * len(WRITTEN))
+    written = new_writer(root / "written", 64 * len(shards))
 
     def through_the_writer() -> None:
-        fill(written, rows, WRITTEN)
+        fill(written, rows, shards)
 
     def plainly() -> None:
         for key, data in files.items():
@@ -279,10 +282,21 @@ def measure_writing(root: Path, rows: np.ndarray, images: int) -> tuple[float, d
         ):
             through_the_writer()
 
+    def flushed_at_the_end() -> None:
+        """Leave it to the flush of each file to begin with its bytes."""
+        with patch("declip_pipeline.store.local.begin_write_back", lambda *part: None):
+            through_the_writer()
+
+    def four_files_at_once() -> None:
+        with patch("declip_pipeline.store.writer.WRITING_THREADS", 4):
+            through_the_writer()
+
     # A store's other records are written once for thousands of shards; they are not compared.
     contestants = {
         "store": through_the_writer,
         "store without checks": without_checks,
+        "store flushed at the end": flushed_at_the_end,
+        "store, four files at once": four_files_at_once,
         "plain files, same fsyncs": plainly,
     }
     for run in contestants.values():
@@ -372,6 +386,15 @@ def measure_sequential(root: Path, images: int) -> tuple[float, dict[str, Turn],
         while under_way:
             under_way.popleft()()
 
+    def without_checks() -> None:
+        """Measure what is left without the checksums: copies from the page cache."""
+        with patch("declip_pipeline.store.rows.differs", lambda content, checksum: False):
+            read()
+
+    def longer_runs() -> None:
+        with patch("declip_pipeline.store.rows.RUN_BYTES", 8 * 2**20):
+            read()
+
     def cat() -> None:
         subprocess.run(["cat", *map(str, files)], stdout=subprocess.DEVNULL, check=True)
 
@@ -381,7 +404,12 @@ def measure_sequential(root: Path, images: int) -> tuple[float, dict[str, Turn],
                 os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     size = sum(file.stat().st_size for file in files) / 1e6
-    contestants = {"store": read, "cat": cat}
+    contestants = {
+        "store": read,
+        "store without checks": without_checks,
+        "store, runs of 8 MB": longer_runs,
+        "cat": cat,
+    }
     return size, in_turns(contestants), in_turns(contestants, before=drop)
 
 

@@ -2,7 +2,7 @@
 
 python benchmarks/train.py [--parts bare,cache,ablation] [--decoders conv-4] [--device cuda]
 
-Features of ViT-L/14's shape, half a megabyte a picture. Steps are timed without validation and
+Features of ViT-L/14's shape, half a megabyte an image. Steps are timed without validation and
 checkpoints, contestants in turns, a median over rounds. Against the loop without a cache whole
 epochs are timed, training and validation, once: the second from the store, the only one without.
 The ablation is timed once, with reading and writing.
@@ -149,7 +149,7 @@ def timed(
     if rounds > 1 or device.type == "cuda":
         for work in ready.values():
             work()
-    return in_turns(ready, rounds)
+    return {name: turn.seconds for name, turn in in_turns(ready, rounds).items()}
 
 
 def bare_epoch(recipe: Recipe, images: int, device: torch.device) -> Callable[[], object]:
@@ -191,7 +191,7 @@ def cached_epoch(
 
 
 def flops_of_step(recipe: Recipe, device: torch.device) -> float:
-    """Floating point operations of a step, of one picture."""
+    """Floating point operations of a step, of one image."""
     learner = GradientLearner(recipe, [SHAPE], "concat", device)
     features = torch.randn(2, *SHAPE.array_shape, device=device)
     with FlopCounterMode(display=False) as counter:
@@ -207,7 +207,7 @@ def peak() -> float | None:
 
 
 def beside_no_cache(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """An epoch, with its validation, from the store and from the pictures (`--no-cache`)."""
+    """An epoch, with its validation, from the store and from the images (`--no-cache`)."""
     write_pictures(root / "data", options.images)
     as_validation(root / "data", options.images // 4)
     backbone = open_backbone("CLIP:ViT-L/14", weights=["random:0"], device=options.device)
@@ -242,7 +242,7 @@ def beside_no_cache(root: Path, options: argparse.Namespace) -> list[dict[str, A
             is_goal = goal and name == f"from the store, {precision}"
             rows.append(
                 row(
-                    f"{decoder_type}, epoch of {options.images} pictures",
+                    f"{decoder_type}, epoch of {options.images} images",
                     name,
                     found,
                     f"{slow / found:.1f}x faster",
@@ -253,7 +253,7 @@ def beside_no_cache(root: Path, options: argparse.Namespace) -> list[dict[str, A
 
 
 def as_validation(root: Path, count: int) -> None:
-    """Move the first pictures to the split `valid`."""
+    """Move the first images to the split `valid`."""
     for kind in ("images", "masks"):
         (root / kind / "valid").mkdir()
         for path in sorted((root / kind / "train").iterdir())[:count]:
@@ -292,7 +292,7 @@ def in_one_pass(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]
         started = time.perf_counter()
         work(root / name)
         seconds[name] = time.perf_counter() - started
-    measure = f"linear on 24 layers, {images} pictures, {recipe.epochs} epochs"
+    measure = f"linear on 24 layers, {images} images, {recipe.epochs} epochs"
     pairs = (("24 commands", "one command"), ("24 runs in one process", "24 runs in one pass"))
     return [
         line

@@ -215,6 +215,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "demo_layers": demo("IoU over layers"),
     "demo_times": demo("Times"),
     "store": whole("store"),
+    "scale": whole("scale"),
     "store_writing": some("store", "measure", "write"),
     "store_reading": some("store", "measure", "random", "sequential"),
     "store_tensorstore": some("store", "measure", "TensorStore's settings"),

@@ -35,7 +35,7 @@ def demo(
         Path | None,
         typer.Option(metavar="FILE", help="Settings. Default: the packaged configs/demo.yaml."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the pictures and of the trainings.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the images and of the trainings.")] = 0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:

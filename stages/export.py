@@ -45,7 +45,7 @@ def export(
     --checkpoint: what the published code, and `import-checkpoint`, read. It has neither the
     backbone's weights nor the optimizer's state.
 
-    --onnx: input `pictures`, (N, 3, height, width) uint8 RGB, resized to the backbone's input size
+    --onnx: input `images`, (N, 3, height, width) uint8 RGB, resized to the backbone's input size
     (the file's metadata says size and interpolation); scaling and normalisation are in the graph.
     Output `probabilities`, (N, 256, 256) float32. Features are float32, where `predict` rounds them
     as the run's store did. The graph is run with onnxruntime and compared with torch on images,

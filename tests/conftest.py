@@ -109,7 +109,7 @@ def tiny_store(store_in):
 
 @pytest.fixture(scope="session")
 def mixed_store(tiny_backbone, tmp_path_factory):
-    """A complete store of fakes and real pictures, two layers of the tiny ViT."""
+    """A complete store of fakes and real images, two layers of the tiny ViT."""
     from declip_pipeline.datasets.opening import open_dataset
     from declip_pipeline.extraction.extract import extract_store
     from declip_pipeline.store.reader import Store

@@ -19,7 +19,7 @@ METHOD = ("decoder", "layer", "backbone", "pooling")
 """Fields that `method_of` puts into words."""
 
 # Records of where things lie, and what is derived from other entries.
-_NOT_CONFIGURED = ("run_sha256", "inputs", "pictures", "features", "datasets", "file")
+_NOT_CONFIGURED = ("run_sha256", "inputs", "images", "features", "datasets", "file")
 _RENAMED = {"decoder_type": "decoder", "stores": "training_stores"}
 
 RUN_FIELDS = (

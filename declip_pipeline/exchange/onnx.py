@@ -100,7 +100,7 @@ def export_onnx(
 ) -> float:
     """Write a network on the CPU to `path`, whole or not at all, and check it on images.
 
-    The graph's input is `pictures` (N, 3, height, width) uint8 RGB, its output `probabilities`
+    The graph's input is `images` (N, 3, height, width) uint8 RGB, its output `probabilities`
     (N, output_size, output_size) float32, with any N.
 
     Args:
@@ -154,7 +154,7 @@ def _write_graph(
             program = torch.onnx.export(
                 network,
                 (images,),
-                input_names=["pictures"],
+                input_names=["images"],
                 output_names=["probabilities"],
                 dynamic_shapes=({0: torch.export.Dim("batch")},),
                 dynamo=True,
@@ -174,8 +174,8 @@ def _largest_difference(path: Path, batch: np.ndarray, expected: np.ndarray) -> 
 
     try:
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        together = session.run(None, {"pictures": batch})[0]
-        alone = session.run(None, {"pictures": batch[:1]})[0]
+        together = session.run(None, {"images": batch})[0]
+        alone = session.run(None, {"images": batch[:1]})[0]
     except Exception as error:  # onnxruntime's own classes share no public one
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise DeclipError(f"onnxruntime cannot run what was exported: {reason}") from error

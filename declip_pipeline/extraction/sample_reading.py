@@ -21,7 +21,7 @@ from declip_pipeline.store.format import TARGET_SIZE, THUMBNAIL_SIZE
 class ReadSample:
     """A decoded sample.
 
-    `picture` HWC uint8 RGB in its view, at the backbone's input size; `mask` HW bool at the
+    `image` HWC uint8 RGB in its view, at the backbone's input size; `mask` HW bool at the
     image's own size, True = fake; `target` (256, 256) uint8, 255 = fake; `thumbnail`
     (128, 128, 3) uint8 RGB.
     """

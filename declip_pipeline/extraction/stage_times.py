@@ -10,9 +10,9 @@ from types import MappingProxyType
 STAGES: Mapping[str, str] = MappingProxyType(
     {
         "hash": "reading every file once, for the identity of the store",
-        "decode": "reading, decoding and resizing pictures and masks, in threads of their own",
-        "wait": "the backbone's thread waits for decoded pictures",
-        "copy": "pictures to the device, features back",
+        "decode": "reading, decoding and resizing images and masks, in threads of their own",
+        "wait": "the backbone's thread waits for decoded images",
+        "copy": "images to the device, features back",
         "forward": "the backbone",
         "encode": "features to the type they are stored in",
         "queue": "the backbone's thread waits for shards to be written",

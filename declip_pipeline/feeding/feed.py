@@ -65,7 +65,7 @@ class Feed:
         self._first = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
         if len(self) == 0:
             raise InputError(
-                "no fake picture was chosen to be fed; expected at least one, check the split and "
+                "no fake image was chosen to be fed; expected at least one, check the split and "
                 "the generators"
             )
         self.bytes = targets_bytes(self.parts, targets) + sum(
@@ -85,7 +85,7 @@ class Feed:
     @property
     def description(self) -> str:
         """A line on what is fed and from where."""
-        pictures = f"{len(self)} picture{'s' if len(self) > 1 else ''}"
+        pictures = f"{len(self)} image{'s' if len(self) > 1 else ''}"
         layers = ", ".join(source.layer for source in self.sources)
         return f"{layers}: {pictures}, {self.bytes / 1e9:.2f} GB, {TIERS[self.tier]}"
 

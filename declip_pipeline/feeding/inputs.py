@@ -40,9 +40,9 @@ class FeatureSource:
                 return store
         found = ", ".join(f"{store.location} ({_described(store)})" for store in self.beside)
         raise InputError(
-            f"{found} cannot stand beside {fed.location} ({_described(fed)}): its pictures are "
+            f"{found} cannot stand beside {fed.location} ({_described(fed)}): its images are "
             "others; expected a store of the same manifest and view, extract both from the same "
-            "pictures"
+            "images"
         )
 
     def rows_of(self, fed: Store, rows: np.ndarray) -> np.ndarray:

@@ -114,7 +114,7 @@ def _check(scores: Tensor, labels: Tensor) -> None:
     if scores.ndim != 1 or scores.shape != labels.shape or not len(scores):
         raise InputError(
             f"scores have shape {tuple(scores.shape)} and labels {tuple(labels.shape)}; "
-            "expected one score and one label for each of at least one picture"
+            "expected one score and one label for each of at least one image"
         )
     if scores.device != labels.device:
         raise InputError(

@@ -48,7 +48,7 @@ def compare_layers(
     if not layers or not len(rows[0]):
         raise InputError(
             f"{first.location} and {second.location} share {len(layers)} layers and "
-            f"{len(rows[0])} pictures; expected some of both, extract them from the same dataset"
+            f"{len(rows[0])} images; expected some of both, extract them from the same dataset"
         )
     for layer in layers:
         require_same_features(

@@ -22,7 +22,7 @@ from declip_pipeline.store.identity import store_location
 from declip_pipeline.store.local import LocalStorage
 from declip_pipeline.store.reader import Store, is_single_file
 from declip_pipeline.store.records import DamagedRecordError, parse_completion, parse_ledger_entry
-from declip_pipeline.store.shards import encode_shard
+from declip_pipeline.store.shards import EncodedShard
 from declip_pipeline.store.storage import URL_MARK, Storage, storage_at
 from declip_pipeline.store.writer import StoreWriter
 
@@ -290,7 +290,10 @@ def _shard_blake3(
 ) -> str:
     first = store.header.shard_rows(shard).start
     places = [row - first for row in rows]
-    return encode_shard(array, store.header.rows_per_shard, places, values).blake3
+    encoded = EncodedShard(array, store.header.rows_per_shard, places, values)
+    for _ in encoded:
+        pass
+    return encoded.blake3
 
 
 def read_records(store: Store) -> dict[str, bytes]:

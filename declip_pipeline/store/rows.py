@@ -46,8 +46,10 @@ class RowSource(ABC):
         """
 
 
-# Rows that lie one behind another are read in one request, up to this many.
-RUN_ROWS = 16
+# Rows that lie one behind another are read in one request, as many as have this many bytes: their
+# checksums are computed while the processor's caches hold them. The kernel takes 512 rows.
+RUN_BYTES = 2 * 2**20
+_MOST_RUN_ROWS = 512
 
 
 class ZarrRows(RowSource):
@@ -112,6 +114,7 @@ class ZarrRows(RowSource):
 
         `size` is that of a chunk with its checksum.
         """
+        most = min(max(1, RUN_BYTES // size), _MOST_RUN_ROWS)
         start, run_shard, run_offset, expected = 0, -1, 0, -1
         for k, row in enumerate(rows):
             shard, chunks = self._place(array, row)
@@ -120,7 +123,7 @@ class ZarrRows(RowSource):
                 raise self._error(array, row, "it is missing")
             if length != size:
                 raise self._error(array, row, "a chunk's length differs")
-            if shard != run_shard or offset != expected or k - start == RUN_ROWS:
+            if shard != run_shard or offset != expected or k - start == most:
                 if k:
                     yield array.shard_key(run_shard), start, k, run_offset
                 start, run_shard, run_offset = k, shard, offset

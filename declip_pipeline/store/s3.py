@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -268,7 +268,7 @@ class ObjectStorage(Storage):
             data = data[len(buffer) :]
         return True
 
-    def prepare(self, key: str, pieces: Sequence[bytes | memoryview]) -> "_Whole":
+    def prepare(self, key: str, pieces: Iterable[bytes | memoryview]) -> "_Whole":
         return _Whole(self, key, b"".join(pieces))
 
     def flush(self, key: str) -> None:

@@ -10,12 +10,11 @@ at 2 to 3 times TensorStore's rate from a local disk (benchmarks/store.py).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
+from awscrt.checksums import crc32c
 from blake3 import blake3
-from crc32c import crc32c
 from numcodecs import zstd
 
 from declip_pipeline.store.format import ZSTD_LEVEL, RowArray
@@ -36,45 +35,68 @@ class DamagedChunkError(Exception):
     """A chunk or an index is not what was written; the message says how that was seen."""
 
 
-@dataclass(frozen=True)
 class EncodedShard:
-    """A shard's file: pieces to be written one after another, and the BLAKE3 hash of them all.
+    """A shard's file as it is encoded: iterated once, it yields the pieces one after another.
 
-    The shards' files alone are hashed with BLAKE3: SHA-256 takes 4 to 5 times the time
-    (`python benchmarks/store.py --breakdown`), and every record is small.
+    Each row is checked, hashed and handed on while the processor's caches hold it, and a disk can
+    write the first rows while the last are encoded.
+
+    Attributes:
+        size: Bytes of the pieces so far.
     """
 
-    pieces: list[Buffer]
-    blake3: str
+    def __init__(
+        self,
+        array: RowArray,
+        rows_per_shard: int,
+        places: Sequence[int],
+        values: Iterable[np.ndarray],
+    ) -> None:
+        """Encode nothing yet.
 
+        Args:
+            array: The array.
+            rows_per_shard: Rows of a whole shard.
+            places: Rows within the shard that have data. Chunks of other rows are absent.
+            values: Theirs in that order, of the array's row shape, or smaller where the rest is
+                absent.
+        """
+        self.size = 0
+        self._digest = blake3()
+        self._pieces = self._encode(array, rows_per_shard, places, values)
 
-def encode_shard(
-    array: RowArray, rows_per_shard: int, places: Sequence[int], values: Iterable[np.ndarray]
-) -> EncodedShard:
-    """Encode the rows of a shard, each in one pass: what `values` checks, checksum and hash.
+    def __iter__(self) -> Iterator[Buffer]:
+        return self._pieces
 
-    `places` are the rows within the shard that have data, `values` theirs in that order: of the
-    array's row shape, or smaller where the rest is absent. Other rows' chunks are absent.
-    """
-    pieces: list[Buffer] = []
-    digest = blake3()
+    @property
+    def blake3(self) -> str:
+        """BLAKE3 of the pieces so far.
 
-    def add(content: Buffer) -> None:
+        The shards' files alone are hashed with it: SHA-256 takes 4 to 5 times the time
+        (`python benchmarks/store.py --breakdown`), and every record is small.
+        """
+        return self._digest.hexdigest()
+
+    def _encode(
+        self,
+        array: RowArray,
+        rows_per_shard: int,
+        places: Sequence[int],
+        values: Iterable[np.ndarray],
+    ) -> Iterator[Buffer]:
+        index = np.full((rows_per_shard, array.tiles_per_row, 2), ABSENT, "<u8")
+        for place, value in zip(places, values, strict=True):
+            for number, tile in _tiles(array, value):
+                data = _encoded(array, tile)
+                index[place, number] = self.size, len(data) + CHECKSUM_BYTES
+                yield from self._with_checksum(data.data)
+        yield from self._with_checksum(index.tobytes())
+
+    def _with_checksum(self, content: Buffer) -> Iterator[Buffer]:
         for piece in (content, _checksum(content)):
-            pieces.append(piece)
-            digest.update(piece)
-
-    index = np.full((rows_per_shard, array.tiles_per_row, 2), ABSENT, "<u8")
-    offset = 0
-    for place, value in zip(places, values, strict=True):
-        for number, tile in _tiles(array, value):
-            data = _encoded(array, tile)
-            add(data.data)
-            size = len(data) + CHECKSUM_BYTES
-            index[place, number] = offset, size
-            offset += size
-    add(index.tobytes())
-    return EncodedShard(pieces, digest.hexdigest())
+            self._digest.update(piece)
+            self.size += len(piece)
+            yield piece
 
 
 def is_finite(array: RowArray, value: np.ndarray) -> bool:

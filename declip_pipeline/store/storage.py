@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from itertools import pairwise
@@ -56,14 +56,17 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def prepare(self, key: str, pieces: Sequence[bytes | memoryview]) -> Prepared:
-        """Write the pieces, one after another, so that placing them at `key` takes little time."""
+    def prepare(self, key: str, pieces: Iterable[bytes | memoryview]) -> Prepared:
+        """Write the pieces, one after another, so that placing them at `key` takes little time.
+
+        They are taken once, and may be made while they are written.
+        """
 
     @abstractmethod
     def flush(self, key: str) -> None:
         """Make durable that something was placed at `key`."""
 
-    def write(self, key: str, pieces: Sequence[bytes | memoryview]) -> None:
+    def write(self, key: str, pieces: Iterable[bytes | memoryview]) -> None:
         """Put the pieces, one after another, at `key`; what was there is replaced at once."""
         prepared = self.prepare(key, pieces)
         try:

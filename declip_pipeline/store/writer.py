@@ -16,11 +16,12 @@ from declip_pipeline.files import canonical_json, sha256_of_bytes, sha256_of_jso
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import StoreIdentity
-from declip_pipeline.store.shards import encode_shard, is_finite
+from declip_pipeline.store.shards import EncodedShard, is_finite
 from declip_pipeline.store.storage import Prepared, Storage, storage_at
 
-# Files of one shard being encoded or written at once: enough to keep a disk busy while it flushes.
-WRITING_THREADS = 4
+# Files of one shard being encoded or written at once, beside those of another shard: the processor
+# encodes while the disk flushes. More of them get into each other's way (docs/design.md).
+WRITING_THREADS = 2
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,7 @@ class StoreWriter:
         if free is not None and needed > free:
             pictures = sum(len(self.shard_rows(shard)) for shard in shards)
             raise StorageFullError(
-                f"the store needs {needed / 1e6:,.0f} MB for {pictures} pictures, "
+                f"the store needs {needed / 1e6:,.0f} MB for {pictures} images, "
                 f"{free / 1e6:,.0f} MB are free at {self.location}; choose fewer `layers`, "
                 "a smaller `dtype`, another `cache`, or free some space"
             )
@@ -203,10 +204,10 @@ class StoreWriter:
         def prepare(name: str) -> tuple[str, ShardFile]:
             array, dtype = self.arrays[name], self.header.identity.dtype
             values = _finite(array, arrays[name], rows, dtype)
-            encoded = encode_shard(array, self.header.rows_per_shard, inside, values)
+            encoded = EncodedShard(array, self.header.rows_per_shard, inside, values)
             key = array.shard_key(shard)
-            prepared.append(self.storage.prepare(key, encoded.pieces))
-            return key, ShardFile(sum(map(len, encoded.pieces)), encoded.blake3)
+            prepared.append(self.storage.prepare(key, encoded))
+            return key, ShardFile(encoded.size, encoded.blake3)
 
         try:
             # Before the lock: writers of several shards keep the disk busy together.
@@ -273,7 +274,7 @@ class StoreWriter:
         if not is_of_use:
             delete_store(self.storage)
             raise StoreError(
-                f"none of the {self.header.rows} pictures could be used; the first: "
+                f"none of the {self.header.rows} images could be used; the first: "
                 f"{value['failures']['0']}"
             )
 

@@ -159,7 +159,7 @@ class Demo:
                 f"{self.test_count} test crops, each forged by {', '.join(GENERATORS)}; "
                 f"no photograph is in two splits; seed {self.seed}.",
                 f"{self.backbone.name}: {len(store.layers)} layers of {len(store.samples)} "
-                "pictures extracted once.",
+                "images extracted once.",
                 f"Ablation on {learned}: {', '.join(curves)} over all layers. The best by "
                 f"validation IoU, {pairing}, was trained on each generator and tested on all.",
                 f"Peak memory {_peak_gigabytes():.1f} GB.",

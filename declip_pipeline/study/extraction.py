@@ -119,7 +119,7 @@ class ExtractionStep:
             callbacks.notice(line)
         with self._open_workers(callbacks) as workers:
             backbone = self._open_backbone(workers)
-            callbacks.notice(f"{dataset.name}: {len(dataset)} pictures, {backbone.name}")
+            callbacks.notice(f"{dataset.name}: {len(dataset)} images, {backbone.name}")
             yield OpenExtraction(
                 self, dataset, backbone, workers, views, random_views, times, callbacks
             )

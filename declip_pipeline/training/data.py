@@ -67,9 +67,7 @@ class TrainingData:
         if not stores:
             raise InputError("no store was given; expected at least one that `extract` printed")
         if len({store.identity.sha256 for store in stores}) < len(stores):
-            raise InputError(
-                "a store was given twice; give each once, or its pictures count double"
-            )
+            raise InputError("a store was given twice; give each once, or its images count double")
         for store in stores:
             store.require_masks(
                 "training needs fakes with masks: extract a dataset that says which images are fake"
@@ -129,7 +127,7 @@ class TrainingData:
                 f"{split} {count['fake']} fake and {count['real']} real"
                 for split, count in counts.items()
             ]
-            self._notice(f"pictures, each counted the same: {', '.join(said)}")
+            self._notice(f"images, each counted the same: {', '.join(said)}")
         return train, valid
 
     def _feed(
@@ -180,9 +178,9 @@ class TrainingData:
             found.append((store, store.fake_and_real_rows(split, names)))
         if all(bool(store.labels[rows].all()) for store, rows in found):
             raise InputError(
-                f"no real picture in split {split!r} of "
+                f"no real image in split {split!r} of "
                 f"{', '.join(store.location for store, _ in found)}; detection learns to tell real "
-                "pictures from fakes, extract a data set that has both"
+                "images from fakes, extract a dataset that has both"
             )
         return found
 
@@ -206,7 +204,7 @@ class TrainingData:
             parts.append((store, store.fake_rows(split, names)))
         if not any(len(rows) for _, rows in parts):
             raise InputError(
-                f"no fake picture of {', '.join(generators)} in split {split!r} of "
+                f"no fake image of {', '.join(generators)} in split {split!r} of "
                 f"{', '.join(store.location for store in self.stores)}; expected at least one"
             )
         return parts

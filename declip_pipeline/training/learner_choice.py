@@ -71,7 +71,7 @@ def _decoder_of_probe(
     if recipe.pooling is not None:
         raise InputError(
             f"{name} learns which patches are fake, from masks; detection learns from labels of "
-            "pictures, take another decoder such as linear"
+            "images, take another decoder such as linear"
         )
     if recipe.widths is not None:
         raise InputError(

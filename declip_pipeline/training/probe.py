@@ -80,7 +80,7 @@ class ProbeLearner(LookingLearner):
             shape = self.decoder.shape
             raise TrainingError(
                 f"none of the {self._moments.count} training patches is more than half fake, at "
-                f"{shape.height}x{shape.width} patches a picture; a probe needs some: take a layer "
+                f"{shape.height}x{shape.width} patches an image; a probe needs some: take a layer "
                 "with a finer grid, or another decoder"
             )
         self._projection = PatchProjection.of(self._moments, self._components)

@@ -146,7 +146,7 @@ class Recipe:
             raise UnknownNameError("pooling", self.pooling, get_args(PoolingName))
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
             raise InputError(
-                f"a micro batch of {self.micro_batch_size} pictures is larger than the batch of "
+                f"a micro batch of {self.micro_batch_size} images is larger than the batch of "
                 f"{self.batch_size}; expected a part of it"
             )
 

@@ -12,7 +12,7 @@ from declip_pipeline.training.run import Run
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
 # Of config.yaml: what follows from other values, or names files by their hashes.
-_NOT_CONFIGURED = frozenset(("features", "inputs", "run_sha256", "pictures", "pooling"))
+_NOT_CONFIGURED = frozenset(("features", "inputs", "run_sha256", "images", "pooling"))
 # How deep runs lie below a folder of runs: those of a named grid are one folder deeper.
 _PATTERNS = ("config.yaml", "*/config.yaml", "*/*/config.yaml")
 

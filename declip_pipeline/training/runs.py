@@ -170,7 +170,7 @@ def plan_run(
     if recipe.batch_size > pictures:
         names = [*generators, "real"] if recipe.targets == "labels" else generators
         raise InputError(
-            f"a batch of {recipe.batch_size} pictures is larger than the training split, which has "
+            f"a batch of {recipe.batch_size} images is larger than the training split, which has "
             f"{pictures} of {', '.join(names)}; expected a part of it, take "
             f"`batch_size={pictures}` or less"
         )
@@ -205,7 +205,7 @@ def plan_run(
         "datasets": _learned_of(data, generators, recipe),
     }
     if recipe.pooling is not None:
-        config["pictures"] = {split: data.counts(split, generators) for split in ("train", "valid")}
+        config["images"] = {split: data.counts(split, generators) for split in ("train", "valid")}
     if name is not None:
         require_name(name)
     folder = Run(runs / (name or own_name))

@@ -226,7 +226,7 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
         if not is_out_of_memory(error):
             raise
         raise TrainingError(
-            f"a batch of {recipe.batch_size} pictures does not fit into the memory of "
+            f"a batch of {recipe.batch_size} images does not fit into the memory of "
             f"{train_feed.device}; take a `micro_batch_size` of "
             f"{max(1, (recipe.micro_batch_size or recipe.batch_size) // 2)}, or a smaller "
             "`batch_size`"

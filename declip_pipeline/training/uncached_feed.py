@@ -107,7 +107,7 @@ class UncachedFeed:
         layers = ", ".join(source.layer for view in self._views for source in view.sources)
         names = ", ".join(dict.fromkeys(name for view in self._views for name in view.backbones))
         return (
-            f"{layers}: {len(self)} picture{'s' if len(self) > 1 else ''}, read and computed anew "
+            f"{layers}: {len(self)} image{'s' if len(self) > 1 else ''}, read and computed anew "
             f"each time by {names}"
         )
 
@@ -226,9 +226,9 @@ def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
     root = Path(recorded)
     if not recorded or not root.is_dir():
         found = (
-            f"was made from the pictures in {recorded}, which is not here"
+            f"was made from the images in {recorded}, which is not here"
             if recorded
-            else "does not say where its pictures are"
+            else "does not say where its images are"
         )
         raise StoreError(
             f"{store.location} {found}; `uncached=True` reads them again: bring them back, or "

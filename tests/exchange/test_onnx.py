@@ -72,7 +72,7 @@ def test_the_file_computes_what_torch_does(pairs, decoder_type, backbones, pictu
     assert [file.name for file in path.parent.iterdir()] == ["network.onnx"]
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (given,), (taken,) = session.get_inputs(), session.get_outputs()
-    assert (given.name, given.type, given.shape[1:]) == ("pictures", "tensor(uint8)", [3, 224, 224])
+    assert (given.name, given.type, given.shape[1:]) == ("images", "tensor(uint8)", [3, 224, 224])
     assert (taken.name, taken.type, taken.shape[1:]) == (
         *("probabilities", "tensor(float)"),
         [256, 256],
@@ -84,7 +84,7 @@ def test_the_file_computes_what_torch_does(pairs, decoder_type, backbones, pictu
     batch = batch.transpose(0, 3, 1, 2).copy()
     with torch.inference_mode():
         expected = network(torch.from_numpy(batch)).numpy()
-    found = session.run(None, {"pictures": batch})[0]
+    found = session.run(None, {"images": batch})[0]
     assert found.std() > 1e-4
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
     metadata = {one.key: one.value for one in onnx.load(path).metadata_props}

@@ -159,7 +159,7 @@ def test_a_full_disk_and_a_wrong_dtype_are_said_before_anything_is_computed(
     with pytest.raises(InputError, match="dtype 'int4' is not known; expected one of float16"):
         run(shared_dataset, tiny_backbone, tmp_path, dtype="int4")
     monkeypatch.setattr("declip_pipeline.store.local.LocalStorage.free_bytes", lambda self: 10)
-    with pytest.raises(StorageFullError, match="15 pictures"):
+    with pytest.raises(StorageFullError, match="15 images"):
         run(shared_dataset, tiny_backbone, tmp_path)
 
 
@@ -178,7 +178,7 @@ def test_values_beyond_float16_are_refused(shared_dataset, tiny_backbone, tmp_pa
 
 
 def with_same_pictures(dataset):
-    """Beside each training picture, the same one with another mask."""
+    """Beside each training image, the same one with another mask."""
     images, masks = dataset / "images" / "train", dataset / "masks" / "train"
     for image in sorted(images.iterdir()):
         shutil.copy(image, images / f"a-{image.name}")

@@ -1,4 +1,4 @@
-"""A store with more or fewer pictures or layers takes what earlier stores have, and is as good."""
+"""A store with more or fewer images or layers takes what earlier stores have, and is as good."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def run(dataset, backbone, root, *, splits=None, fake_is_white=None, **changes):
 
 @pytest.fixture
 def forwards(monkeypatch, tiny_backbone):
-    """What went through the backbone: (pictures, layers) of each time."""
+    """What went through the backbone: (images, layers) of each time."""
     seen = []
     forward = type(tiny_backbone).features
 
@@ -109,7 +109,7 @@ def test_a_layer_is_taken_away(shared_dataset, grown):
 
 @pytest.mark.slow
 def test_pictures_are_added(dataset, grown):
-    """Of 15 rows, three shards are whole; the fourth gets its first new picture."""
+    """Of 15 rows, three shards are whole; the fourth gets its first new image."""
 
     def change():
         for number, name in enumerate(("a", "p0003x", "zzz")):
@@ -144,7 +144,7 @@ def test_a_larger_picture_is_added(dataset, grown):
 
 @pytest.mark.slow
 def test_pictures_and_a_layer_are_added(dataset, grown):
-    """The old pictures go through the backbone for the new layer alone."""
+    """The old images go through the backbone for the new layer alone."""
 
     def change():
         add_picture(dataset, "a", 100)
@@ -251,7 +251,7 @@ def test_the_same_dtype_comes_before_float32(shared_dataset, tiny_backbone, forw
 
 @pytest.mark.slow
 def test_two_halves_make_a_whole(shared_dataset, tiny_backbone, forwards, tmp_path):
-    """Pictures of one store and of another, and layers too: none is computed again."""
+    """Images of one store and of another, and layers too: none is computed again."""
     run(shared_dataset, tiny_backbone, tmp_path / "cache", splits=["train", "test"])
     run(shared_dataset, tiny_backbone, tmp_path / "cache", splits=["valid"], layers=["layer3"])
     run(shared_dataset, tiny_backbone, tmp_path / "cache", splits=["valid"], layers=["layer0"])
@@ -382,10 +382,10 @@ def test_without_hard_links_files_are_copied(shared_dataset, grown, monkeypatch,
 
 @pytest.mark.slow
 def test_room_is_asked_for_what_is_new_alone(shared_dataset, tiny_backbone, tmp_path, monkeypatch):
-    """A layer of 15 pictures is 1 MB, and three are in all."""
+    """A layer of 15 images is 1 MB, and three are in all."""
     run(shared_dataset, tiny_backbone, tmp_path)
     monkeypatch.setattr(LocalStorage, "free_bytes", lambda self: 900_000)
-    with pytest.raises(StorageFullError, match="needs 2 MB for 15 pictures, 1 MB are free"):
+    with pytest.raises(StorageFullError, match="needs 2 MB for 15 images, 1 MB are free"):
         run(shared_dataset, tiny_backbone, tmp_path, layers=["layer0", "layer1", "layer2"])
     monkeypatch.setattr(LocalStorage, "free_bytes", lambda self: 2_000_000)
     extraction = run(shared_dataset, tiny_backbone, tmp_path, layers=NEW)

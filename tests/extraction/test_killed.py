@@ -35,9 +35,9 @@ def extractions(golden) -> ForkedExtractions:
 
 @pytest.fixture(scope="module")
 def arguments(golden, tmp_path_factory):
-    """The command for a cache: all layers of the tiny ViT for a few pictures."""
+    """The command for a cache: all layers of the tiny ViT for a few images."""
     pictures = {"train": PICTURES - 2, "valid": 1, "test": 1}
-    dataset = write_dataset(tmp_path_factory.mktemp("pictures") / "noisy", pictures)
+    dataset = write_dataset(tmp_path_factory.mktemp("images") / "noisy", pictures)
     weights = golden / "tiny_vit_openai.pt"
 
     def into(cache: Path) -> tuple[str, ...]:

@@ -91,7 +91,7 @@ def _kept_backbones():
 
 
 def _slow_down(seconds):
-    """In a worker: every picture takes this long."""
+    """In a worker: every image takes this long."""
     decode = getattr(sample_reading, "undelayed", sample_reading.decode_image)
     sample_reading.undelayed = decode
 
@@ -189,7 +189,7 @@ def test_workers_take_what_earlier_stores_have(
 def test_failures_are_the_same_as_in_one_process(client, tiny_backbone, tmp_path):
     dataset = write_dataset(tmp_path / "noisy", {"train": 9})
     broken = sorted((dataset / "images" / "train").iterdir())[5]
-    broken.write_bytes(b"no picture")
+    broken.write_bytes(b"no image")
     one = run(dataset, tiny_backbone, tmp_path / "one")
     two = run(dataset, tiny_backbone, tmp_path / "two", workers=by_workers(client))
     assert list(two.failures) == [5]

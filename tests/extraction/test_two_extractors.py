@@ -37,7 +37,7 @@ SHARDS = 12
 def arguments(golden, tmp_path_factory):
     """The command for a cache."""
     pictures = {"train": 2 * SHARDS - 2, "valid": 1, "test": 1}
-    dataset = write_dataset(tmp_path_factory.mktemp("pictures") / "noisy", pictures)
+    dataset = write_dataset(tmp_path_factory.mktemp("images") / "noisy", pictures)
     options = ("--arch", "CLIP:from-file", "--weights", golden / "tiny_vit_openai.pt")
 
     def into(cache: Path, batch_size: int = 2) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def test_batches_are_the_stored_rows_in_the_asked_order(tiny_store, cpu, tier, m
 
 def test_a_feed_of_nothing_is_refused(tiny_store, cpu):
     with pytest.raises(
-        InputError, match="no fake picture was chosen to be fed; expected at least one"
+        InputError, match="no fake image was chosen to be fed; expected at least one"
     ):
         Feed([(tiny_store, np.empty(0, np.int64))], [LAYER], device=cpu)
 
@@ -97,7 +97,7 @@ def test_a_layer_is_kept_where_it_fits(tiny_store, cpu, monkeypatch):
     with pytest.raises(InputError, match="unknown tier 'disk'; known: auto, device, memory"):
         choose_tier(1, cpu, "disk")
     feed = Feed([(tiny_store, tiny_store.fake_rows("train"))], [LAYER], device=cpu)
-    assert feed.description == "layer2: 8 pictures, 0.00 GB, streamed from the store"
+    assert feed.description == "layer2: 8 images, 0.00 GB, streamed from the store"
 
 
 def test_a_job_of_a_cluster_counts_its_own_memory(tmp_path):

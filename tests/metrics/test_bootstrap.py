@@ -71,8 +71,8 @@ def test_it_is_that_of_scipy():
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [None, 2, 3, 5, 20])
 def test_it_holds_the_truth_as_often_as_it_says(seeds):
-    """Of 50 pictures the percentile interval is a little narrow: its coverage is 93 to 94%. Seeds
-    have an effect of their own of half the spread of pictures, and one on each picture."""
+    """Of 50 images the percentile interval is a little narrow: its coverage is 93 to 94%. Seeds
+    have an effect of their own of half the spread of images, and one on each image."""
     random, held = np.random.default_rng(5), []
     for number in range(400):
         values = random.normal(size=50)
@@ -104,7 +104,7 @@ def test_copies_of_a_scene_tell_nothing_new():
 
 
 def test_scenes_of_several_pictures_have_their_exact_distribution():
-    """Two scenes, of one picture and of two: a mean over pictures, not over scenes."""
+    """Two scenes, of one image and of two: a mean over images, not over scenes."""
     values, scenes = np.array([0.0, 3.0, 6.0]), np.array(["one", "two", "two"])
     means = resampled_means([values], scenes=[scenes], resamples=20_000)[0]
     for value, share in ((0.0, 0.25), (3.0, 0.5), (4.5, 0.25)):
@@ -125,7 +125,7 @@ def test_pooled_qualities_of_a_picture_hold_the_truth_as_often_as_one():
 
 
 def test_groups_of_other_pictures_draw_their_scenes_together():
-    """What one gains of a scene the other loses, though each has pictures that the other lacks."""
+    """What one gains of a scene the other loses, though each has images that the other lacks."""
     shared = drawn(50)
     first, second = np.append(shared, 0.0), np.append(0.0, -shared)
     names = [str(number) for number in range(50)]

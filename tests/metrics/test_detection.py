@@ -50,7 +50,7 @@ def test_equals_scikit_learn_and_a_plain_search_with_ties(seed):
 
 def test_a_threshold_for_other_pictures_lies_between_both_kinds():
     """Scores of a decoder that tells all apart, in a narrow range: on the edge, the fakes of other
-    pictures, a little lower, would all be called real."""
+    images, a little lower, would all be called real."""
     valid = torch.tensor([0.49501, 0.49495, 0.49472, 0.49460], dtype=torch.float64)
     labels = torch.tensor([1, 1, 0, 0])
     measured = detection_metrics(valid, labels)
@@ -105,7 +105,7 @@ def test_one_picture():
     ("scores", "labels", "message"),
     [
         (torch.zeros(3), torch.zeros(2), r"scores have shape \(3,\) and labels \(2,\)"),
-        (torch.zeros(0), torch.zeros(0), "at least one picture"),
+        (torch.zeros(0), torch.zeros(0), "at least one image"),
         (torch.zeros(2, 2), torch.zeros(2, 2), r"shape \(2, 2\)"),
         (torch.tensor([0.1, float("nan")]), torch.zeros(2), "must be finite floating point"),
         (torch.tensor([1, 2]), torch.zeros(2), r"scores \(torch.int64\)"),

@@ -46,7 +46,7 @@ def test_they_are_the_bootstraps_of_the_figures(sample, monkeypatch):
 
 
 def test_forgeries_of_one_photograph_are_drawn_with_it(sample):
-    """Four copies of each fake, and its real picture: four times as many fakes tell nothing new."""
+    """Four copies of each fake, and its real image: four times as many fakes tell nothing new."""
     random = np.random.default_rng(4)
     real, fake = random.normal(size=60), 0.7 + random.normal(size=60)
 

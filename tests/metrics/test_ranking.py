@@ -7,7 +7,7 @@ from declip_pipeline.metrics.ranking import rank_pixels, sort_rows
 
 
 def random_pixels(levels):
-    """Five pictures of few values, so that many tie; one has no fake pixel, one no other."""
+    """Five images of few values, so that many tie; one has no fake pixel, one no other."""
     generator = torch.Generator().manual_seed(levels)
     maps = torch.randint(levels + 1, (5, 9, 11), generator=generator) / levels
     masks = torch.rand(maps.shape, generator=generator) < 0.2

@@ -169,7 +169,7 @@ def test_pictures_all_unusable_leave_no_store(refused, extraction, dataset, tmp_
     for picture in (dataset / "images").rglob("*.png"):
         picture.write_text("text")
     line = refused(*extraction(dataset), code=1)
-    assert "none of the 15 pictures could be used" in line
+    assert "none of the 15 images could be used" in line
     assert not list((tmp_path / "cache").rglob("*.json"))
 
 

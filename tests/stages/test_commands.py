@@ -154,7 +154,7 @@ MODES = {
 @pytest.mark.slow
 def test_predict_writes_what_it_promises_for_any_mode(program, tiny_run, shared_dataset, tmp_path):
     source = Image.open(next((shared_dataset / "images" / "test").iterdir()))
-    pictures = tmp_path / "pictures"
+    pictures = tmp_path / "images"
     (pictures / "below").mkdir(parents=True)
     for name, change in MODES.items():
         change(source).save(pictures / "below" / name)

@@ -21,7 +21,7 @@ def picture(tmp_path_factory):
     from PIL import Image
     from support.made_dataset import forged_picture
 
-    path = tmp_path_factory.mktemp("pictures") / "fake.png"
+    path = tmp_path_factory.mktemp("images") / "fake.png"
     Image.fromarray(forged_picture(77, 60, 44)[0]).save(path)
     return path
 
@@ -143,10 +143,10 @@ def test_what_does_not_fit_is_refused(refused, tiny_store, mixed_store, tmp_path
         "--pooling max is for detection, which --detection asks for; leave one out or add the other"
     )
     line = refused("train", tiny_store.location, *LINEAR, "--detection", *QUICK, *runs)
-    assert "no real picture in split 'train'" in line
+    assert "no real image in split 'train'" in line
     probe = ("--feature-layer", "layer1", "--decoder-type", "probe")
     line = refused("train", mixed_store.location, *probe, "--detection", *QUICK, *runs)
-    assert "detection learns from labels of pictures, take another decoder" in line
+    assert "detection learns from labels of images, take another decoder" in line
     assert not (tmp_path / "runs").exists()
 
 

@@ -266,7 +266,7 @@ class Extraction:
 def pictures(tmp_path_factory) -> Path:
     """A dataset that no test changes for good."""
     counts = {"train": PICTURES - 2, "valid": 1, "test": 1}
-    return write_dataset(tmp_path_factory.mktemp("pictures") / "noisy", counts)
+    return write_dataset(tmp_path_factory.mktemp("images") / "noisy", counts)
 
 
 @pytest.fixture(scope="module", autouse=True)

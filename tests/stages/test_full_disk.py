@@ -94,7 +94,7 @@ def test_a_prediction_over_quota_goes_on_later(tiny_run, shared_dataset, tmp_pat
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("kilobytes", "message"),
-    [(3000, "the store needs 4 MB for 15 pictures, 3 MB are free"), (4000, "no space left to")],
+    [(3000, "the store needs 4 MB for 15 images, 3 MB are free"), (4000, "no space left to")],
     ids=["told beforehand", "met half-way"],
 )
 def test_a_full_file_system(extraction, tmp_path, kilobytes, message):

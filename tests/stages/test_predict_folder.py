@@ -14,7 +14,7 @@ from declip_pipeline.training.predictor import Predictor
 @pytest.fixture
 def pictures(shared_dataset, tmp_path) -> Path:
     """A folder a.png, b.png, c.png."""
-    folder = tmp_path / "pictures"
+    folder = tmp_path / "images"
     folder.mkdir()
     for name, file in zip(
         "abc", sorted((shared_dataset / "images" / "test").iterdir()), strict=False
@@ -194,7 +194,7 @@ class TestInputs:
     ):
         (pictures / "below").mkdir()
         (pictures / "below" / "a.png").write_bytes((pictures / "a.png").read_bytes())
-        pattern = pictures / "be*" / ".." / ".." / "pictures" / "b.png"
+        pattern = pictures / "be*" / ".." / ".." / "images" / "b.png"
         outcome = program("predict", tiny_run, "-i", pattern, "-o", tmp_path / "out")
         assert masks(outcome.last_line) == ["b_mask.png"]
 

@@ -96,7 +96,7 @@ def test_stores_of_other_pictures_do_not_stand_beside(
     other = resnet_store(shared_dataset, tmp_path / "cache", splits=["train"])
     command = ("train", tiny_store.location, "--feature-layer", "layer1", "-o", tmp_path / "runs")
     line = refused(*command, "--beside", f"{other.location}:layer3")
-    assert "cannot stand beside" in line and "its pictures are others; expected a store of" in line
+    assert "cannot stand beside" in line and "its images are others; expected a store of" in line
     assert "unknown layer" in refused(*command, "--beside", f"{beside.location}:layer9")
     for text in (beside.location, ":layer3", "store:"):
         assert "expected STORE:LAYER" in refused(*command, "--beside", text)

@@ -1,4 +1,4 @@
-"""Views of a store's pictures are found beside it, and nothing else is."""
+"""Views of a store's images are found beside it, and nothing else is."""
 
 import json
 import shutil

@@ -278,7 +278,7 @@ def test_a_store_of_failures_alone_is_an_error_and_leaves_nothing(tmp_path):
     for shard in store.pending_shards():
         rows = store.shard_rows(shard)
         store.write_shard(shard, [], contents([]), dict.fromkeys(rows, "zero bytes"))
-    with pytest.raises(StoreError, match="none of the 150 pictures could be used; .*zero bytes"):
+    with pytest.raises(StoreError, match="none of the 150 images could be used; .*zero bytes"):
         store.finish()
     assert not path.exists()
 
@@ -286,5 +286,5 @@ def test_a_store_of_failures_alone_is_an_error_and_leaves_nothing(tmp_path):
 def test_too_little_space_is_said_beforehand(tmp_path, monkeypatch):
     store = writer(tmp_path / "store")
     monkeypatch.setattr("declip_pipeline.store.local.LocalStorage.free_bytes", lambda self: 1000)
-    with pytest.raises(StorageFullError, match=r"needs 0 MB for 150 pictures, 0 MB are free"):
+    with pytest.raises(StorageFullError, match=r"needs 0 MB for 150 images, 0 MB are free"):
         store.require_space(store.pending_shards())

@@ -1,4 +1,4 @@
-"""Verification names every kind of damage: the file, the layer, the shard, the pictures."""
+"""Verification names every kind of damage: the file, the layer, the shard, the images."""
 
 import random
 import shutil
@@ -12,7 +12,7 @@ from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.reader import Store
-from declip_pipeline.store.shards import encode_shard
+from declip_pipeline.store.shards import EncodedShard
 from declip_pipeline.store.storage import storage_at
 from declip_pipeline.store.verify import verify_store
 
@@ -139,8 +139,8 @@ def rewrite_shard(store, name, number, change):
     change(values)
     first = reader.header.shard_rows(number).start
     places = [row - first for row in values]
-    encoded = encode_shard(array, reader.header.rows_per_shard, places, values.values())
-    (store / array.shard_key(number)).write_bytes(b"".join(encoded.pieces))
+    encoded = EncodedShard(array, reader.header.rows_per_shard, places, values.values())
+    (store / array.shard_key(number)).write_bytes(b"".join(encoded))
     by_hand.seal(store)
 
 

@@ -31,7 +31,7 @@ Damage = Callable[[Path], None]
 
 
 def make_store(root: Path, backbone: Backbone) -> tuple[Path, Path]:
-    """A dataset with one unreadable picture, and its store.
+    """A dataset with one unreadable image, and its store.
 
     The backbone must be that of `WEIGHTS`, and `fmt.ROWS_PER_SHARD` be patched meanwhile.
     """

@@ -34,7 +34,7 @@ class Run:
 
     `signal` comes when it has used `moment` seconds of processor time, if `moment` is given: a
     machine that is busy with something else does not move the moments. `fault` happens inside: a
-    worker that decodes dies at the `fault_number`-th picture, or the disk is full from the
+    worker that decodes dies at the `fault_number`-th image, or the disk is full from the
     `fault_number`-th write on. It starts when the one before has used `delay` seconds.
     """
 

@@ -1,4 +1,4 @@
-"""A store of a few rows that a test writes itself, without pictures and without a backbone."""
+"""A store of a few rows that a test writes itself, without images and without a backbone."""
 
 import json
 from collections.abc import Mapping

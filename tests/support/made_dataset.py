@@ -12,7 +12,7 @@ SIZES = [(40, 56), (64, 64), (90, 50)]
 
 
 def smooth_picture(height: int, width: int, shift: int = 0) -> np.ndarray:
-    """A picture without noise."""
+    """An image without noise."""
     rows, columns = np.mgrid[:height, :width]
     base = np.stack([rows * 2 + columns, columns * 3, rows + 40], -1) + shift
     return (base % 256).astype(np.uint8)
@@ -21,7 +21,7 @@ def smooth_picture(height: int, width: int, shift: int = 0) -> np.ndarray:
 def forged_picture(
     number: int, height: int, width: int, shift: int = 0, part: int = 3
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A smooth picture with a noisy rectangle, and its mask, 255 where noisy.
+    """A smooth image with a noisy rectangle, and its mask, 255 where noisy.
 
     `part` is what of each side the rectangle takes: a third, or a half.
     """
@@ -35,7 +35,7 @@ def forged_picture(
 
 
 def write_dataset(root: Path, counts: Mapping[str, int] = SPLIT_COUNTS, seed: int = 0) -> Path:
-    """Parallel folders with splits; white is fake; pictures of several sizes."""
+    """Parallel folders with splits; white is fake; images of several sizes."""
     number = seed * 1000
     for split, count in counts.items():
         for kind in ("images", "masks"):
@@ -49,7 +49,7 @@ def write_dataset(root: Path, counts: Mapping[str, int] = SPLIT_COUNTS, seed: in
 
 
 def write_mixed_dataset(root: Path) -> Path:
-    """Fakes of two generators and real pictures, laid out as Dolos is; black is fake.
+    """Fakes of two generators and real images, laid out as Dolos is; black is fake.
 
     Each generator and the real ones share colours and sizes: noise alone tells them apart.
     """

@@ -1,4 +1,4 @@
-"""Small data sets in exactly the published layouts; fakes differ from real pictures in parts."""
+"""Small datasets in exactly the published layouts; fakes differ from real images in parts."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ HEIGHT, WIDTH = 40, 48
 
 
 def photograph(seed: list[int]) -> np.ndarray:
-    """A smooth picture, HWC uint8."""
+    """A smooth image, HWC uint8."""
     phases = np.random.default_rng(seed).uniform(0, 6, (2, 3))
     rows, columns = np.mgrid[:HEIGHT, :WIDTH, :1][:2]
     waves = np.sin(rows / 9 + phases[0]) + np.cos(columns / 7 + phases[1])
@@ -19,7 +19,7 @@ def photograph(seed: list[int]) -> np.ndarray:
 
 
 def forge(real: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """The picture with a noisy rectangle, a fifth of it, and its mask, True = fake."""
+    """The image with a noisy rectangle, a fifth of it, and its mask, True = fake."""
     rng = np.random.default_rng(seed)
     top, left = rng.integers(1, HEIGHT - 21), rng.integers(1, WIDTH - 21)
     mask = np.zeros((HEIGHT, WIDTH), bool)
@@ -34,7 +34,7 @@ def save(path: Path, picture: np.ndarray, **options: int) -> None:
 
 
 def write_dolos(root: Path, *, count: int = 3, sources: tuple[str, ...] = ("celebahq",)) -> Path:
-    """Dolos: each real picture forged once by each generator; black is fake, masks are RGB."""
+    """Dolos: each real image forged once by each generator; black is fake, masks are RGB."""
     for place, source in enumerate(sources):
         for part, split in enumerate(SPLITS):
             for number in range(count):

@@ -25,7 +25,7 @@ def usable(store: Store) -> dict[str, int]:
 def require_same_content(first: str | Path, second: str | Path, tolerance: float = 0.0) -> None:
     """Two stores hold the same of every sample, whatever the order of rows.
 
-    `tolerance` is for features: pictures in other company may come out with other last bits.
+    `tolerance` is for features: images in other company may come out with other last bits.
     """
     one, other = Store(first), Store(second)
     rows, other_rows = usable(one), usable(other)

@@ -1,4 +1,4 @@
-"""Detection: labels of pictures instead of masks, one pooled logit, judged by AP."""
+"""Detection: labels of images instead of masks, one pooled logit, judged by AP."""
 
 import json
 
@@ -54,11 +54,11 @@ def test_it_learns_which_pictures_are_fake(mixed_store, tmp_path, pooling):
     assert "best_valid_iou" not in summary and "valid_iou" not in records[0]
     assert (summary["train_images"], summary["valid_images"]) == (26, 16)
     assert said[1] == (
-        "pictures, each counted the same: train 16 fake and 10 real, valid 10 fake and 6 real"
+        "images, each counted the same: train 16 fake and 10 real, valid 10 fake and 6 real"
     )
     config = folder.config()
     assert config["pooling"] == pooling
-    assert config["pictures"]["train"] == {"fake": 16, "real": 10}
+    assert config["images"]["train"] == {"fake": 16, "real": 10}
     assert folder.path.name.startswith(f"detection-{pooling}_linear_layer2_all_seed0_")
     decoder, _ = folder.best_decoder()
     assert decoder.pooling.name == pooling
@@ -90,7 +90,7 @@ def test_the_loss_is_that_of_the_mean_logit():
 def test_named_generators_are_told_from_all_real_pictures(mixed_store, tmp_path):
     data = TrainingData([mixed_store], device=CPU)
     planned = plan_run(data, tmp_path, layer="layer1", recipe=recipe(), train_on=["lama"])
-    assert planned.config["pictures"]["train"] == {"fake": 8, "real": 10}
+    assert planned.config["images"]["train"] == {"fake": 8, "real": 10}
     ((_, rows),) = data.rows("train", ["lama"], "labels")
     samples = [mixed_store.samples[row] for row in rows]
     assert [sample.id for sample in samples] == sorted(sample.id for sample in samples)
@@ -162,9 +162,7 @@ def test_a_state_of_before_is_gone_on_with(tiny_store, tmp_path):
 
 
 def test_what_detection_cannot_learn_from_is_refused(tiny_store, mixed_store, tmp_path):
-    with pytest.raises(
-        InputError, match="no real picture in split 'train' of .*; detection learns"
-    ):
+    with pytest.raises(InputError, match="no real image in split 'train' of .*; detection learns"):
         run(tiny_store, tmp_path)
     with pytest.raises(InputError, match="probe learns which patches are fake, from masks; det"):
         run(mixed_store, tmp_path, decoder_type="probe")
@@ -177,8 +175,8 @@ def test_what_detection_cannot_learn_from_is_refused(tiny_store, mixed_store, tm
 
 def test_a_split_of_one_class_is_refused(mixed_store, tmp_path, monkeypatch):
     for split, label, message in (
-        ("valid", 1, "no real picture in split 'valid'"),
-        ("valid", 0, "no fake picture of lama, ldm in split 'valid'"),
+        ("valid", 1, "no real image in split 'valid'"),
+        ("valid", 0, "no fake image of lama, ldm in split 'valid'"),
     ):
         splits = [
             "other" if sample.split == split and sample.label != label else sample.split

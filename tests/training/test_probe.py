@@ -47,7 +47,7 @@ def without_seconds(folder):
 
 
 def in_memory(store, layer):
-    """Features (n, h * w, c) of the training pictures, and labels (n, h * w), by hand."""
+    """Features (n, h * w, c) of the training images, and labels (n, h * w), by hand."""
     feed = Feed([(store, store.fake_rows("train"))], [source := FeatureSource(layer)], device=CPU)
     (batch,) = feed.batches(np.arange(len(feed)), len(feed))
     shape = store.layers[layer]
@@ -223,7 +223,7 @@ def test_pictures_without_a_fake_patch_are_refused_and_others_go_on(
     assert isinstance(error, TrainingError)
     assert str(error) == (
         f"none of the {8 * shape.height * shape.width} training patches is more than half fake, at "
-        f"{shape.height}x{shape.width} patches a picture; a probe needs some: take a layer with a "
+        f"{shape.height}x{shape.width} patches an image; a probe needs some: take a layer with a "
         "finer grid, or another decoder"
     )
     with pytest.raises(TrainingError, match="more than half fake"):

@@ -31,7 +31,7 @@ def test_auto_is_what_the_device_computes_in(tmp_path, monkeypatch, cpu):
 def test_what_no_training_could_do_is_refused():
     with pytest.raises(UnknownNameError, match="unknown precision 'half'; known: auto, float32"):
         Recipe("linear", precision="half")
-    with pytest.raises(InputError, match="micro batch of 9 pictures is larger than the batch of 8"):
+    with pytest.raises(InputError, match="micro batch of 9 images is larger than the batch of 8"):
         Recipe("linear", batch_size=8, micro_batch_size=9)
 
 

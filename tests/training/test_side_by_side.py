@@ -148,7 +148,7 @@ def test_a_batch_that_does_not_fit_says_what_to_do(tiny_store, tmp_path, monkeyp
     with pytest.raises(TrainingError) as caught:
         train_runs(data, runs)
     assert str(caught.value) == (
-        "a batch of 6 pictures does not fit into the memory of cpu; take a `micro_batch_size` of "
+        "a batch of 6 images does not fit into the memory of cpu; take a `micro_batch_size` of "
         "3, or a smaller `batch_size`"
     )
 
@@ -169,7 +169,7 @@ def test_a_batch_larger_than_the_split_is_refused(tiny_store, tmp_path):
     with pytest.raises(InputError) as caught:
         plans(tiny_store, tmp_path, [("layer1", Recipe("linear", batch_size=9))])
     assert str(caught.value) == (
-        "a batch of 9 pictures is larger than the training split, which has 8 of noisy; expected a "
+        "a batch of 9 images is larger than the training split, which has 8 of noisy; expected a "
         "part of it, take `batch_size=8` or less"
     )
     assert list(tmp_path.iterdir()) == []

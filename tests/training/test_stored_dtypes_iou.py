@@ -55,7 +55,7 @@ def store_of(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def iou(store_of, tmp_path_factory):
-    """IoU in percent on the test pictures: of a decoder, trained in one dtype, read in another."""
+    """IoU in percent on the test images: of a decoder, trained in one dtype, read in another."""
     runs = tmp_path_factory.mktemp("runs")
 
     @cache

@@ -1,4 +1,4 @@
-"""Training without a cache: from the pictures, with the losses that a float32 store gives."""
+"""Training without a cache: from the images, with the losses that a float32 store gives."""
 
 import shutil
 
@@ -42,13 +42,13 @@ def extracted(dataset, root, weights=TINY_VIT, dtype="float32", view="clean"):
 
 @pytest.fixture
 def own_store(dataset, tmp_path):
-    """A store of pictures that the test may change."""
+    """A store of images that the test may change."""
     return extracted(dataset, tmp_path / "cache")
 
 
 @pytest.fixture
 def forward_passes(monkeypatch) -> list[tuple[int, tuple[str, ...]]]:
-    """The forward passes of backbones: pictures and layers of each."""
+    """The forward passes of backbones: images and layers of each."""
     passes = []
     forward = NetworkBackbone.features
 
@@ -96,7 +96,7 @@ def test_batches_are_those_of_float32_stores(store_in, shared_dataset, tmp_path,
     )
     assert len(feed) == len(expected) == 11
     assert feed.description == (
-        "layer0, layer3: 11 pictures, read and computed anew each time by CLIP:from-file"
+        "layer0, layer3: 11 images, read and computed anew each time by CLIP:from-file"
     )
     order = np.asarray([10, 0, 3, 9, 4, 1, 2])
     assert feed.sample_ids(order) == expected.sample_ids(order)
@@ -201,12 +201,12 @@ def test_pictures_that_are_not_here_are_refused(own_store, dataset, tmp_path):
     with pytest.raises(StoreError) as caught:
         trained([own_store], tmp_path / "runs", no_cache=True)
     assert str(caught.value) == (
-        f"{own_store.location} was made from the pictures in {dataset}, which is not here; "
+        f"{own_store.location} was made from the images in {dataset}, which is not here; "
         "`uncached=True` reads them again: bring them back, or leave it out"
     )
     elsewhere.rename(dataset)
     own_store.provenance.pop("root")
-    with pytest.raises(StoreError, match="does not say where its pictures are; `uncached=True`"):
+    with pytest.raises(StoreError, match="does not say where its images are; `uncached=True`"):
         trained([own_store], tmp_path / "runs", no_cache=True)
 
 
@@ -247,7 +247,7 @@ def test_the_command_trains_one_and_a_grid(
     runs = ("-o", tmp_path / "runs")
     one = program(*command, "--layers", "layer1", "--decoders", "linear", *runs)
     assert one.code == 0, one
-    assert "layer1: 8 pictures, read and computed anew each time by CLIP:from-file" in one.err
+    assert "layer1: 8 images, read and computed anew each time by CLIP:from-file" in one.err
     forward_passes.clear()
     grid = program(*command, "--layers", "layer0-2", "--decoders", "linear", *runs)
     assert grid.code == 0, grid
@@ -256,6 +256,6 @@ def test_the_command_trains_one_and_a_grid(
     assert forward_passes == [(size, ("layer0", "layer2")) for size in (4, 4, 3)]
     shutil.rmtree(dataset)
     again = program(*command, "--layers", "layer1", "--decoders", "linear", *runs)
-    assert "finished already" in again.err, "what is finished needs no pictures"
+    assert "finished already" in again.err, "what is finished needs no images"
     line = refused(*command, "--layers", "layer3", "--decoders", "linear", *runs, code=1)
-    assert line.startswith(f"{own_store.location} was made from the pictures in {dataset}")
+    assert line.startswith(f"{own_store.location} was made from the images in {dataset}")

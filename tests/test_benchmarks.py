@@ -1,0 +1,52 @@
+"""Every benchmark runs, at sizes that say nothing about speed, and writes its JSON."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def benchmarks(tmp_path_factory):
+    """A copy of the folder: results are written beside the scripts."""
+    copy = tmp_path_factory.mktemp("copy") / "benchmarks"
+    shutil.copytree(ROOT / "benchmarks", copy, ignore=shutil.ignore_patterns("results"))
+    return copy
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "written"),
+    [
+        ("store.py --images 128", "store"),
+        ("extract.py --images 4 --batch-size 2 --rounds 1 --name tiny", "tiny"),
+        (
+            "train.py --parts bare --decoders linear --images 2 --batch-size 8 --rounds 1 "
+            "--name tiny_train",
+            "tiny_train_bare",
+        ),
+        ("scale.py --samples 2000 --files 40", "scale"),
+        ("light_decoders.py --rounds 1", "light_decoders"),
+        ("metrics.py", "metrics"),
+    ],
+)
+def test_a_benchmark_runs(benchmarks, command, written):
+    script, *options = command.split()
+    place = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, benchmarks / script, *options],
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+        env=place,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads((benchmarks / "results" / f"{written}.json").read_text())
+    assert result["rows"]
