@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     layer={"default": "all", "help": "Layers to compare: all, names, or numbers (0-23)."},
     decoder_type={
         "default": "linear",
-        "help": "linear, attention, conv-4, conv-12, conv-20, probe (scikit-learn on patches) or "
-        "probe-pca-64.",
         "one_because": "layers are compared",
     },
     train_on={

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs that `train` printed.")
-    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Runs that `train` printed.")],
     on: Annotated[
         list[str], typer.Option("--on", metavar="STORE", help="Store to evaluate on; repeatable.")
     ],

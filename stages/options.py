@@ -112,7 +112,7 @@ SchedulerOption = Annotated[
 StoresArgument = Annotated[
     list[str],
     typer.Argument(
-        metavar="STORE...",
+        metavar="STORE",
         help="Stores that `extract` printed: folders or s3:// URLs; or files of `cache export`.",
     ),
 ]

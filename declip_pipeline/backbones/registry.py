@@ -3,8 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from declip_pipeline.entry_points import (
     described,
@@ -163,6 +164,14 @@ def _open_part(text: str, weights: str | None, device: str) -> "Backbone":
     return _open_entry_point(name, weights, device)
 
 
+def require_backbone(name: str) -> None:
+    """Raise what `open_backbone` raises for a name, without opening anything."""
+    for part in name.split(","):
+        own, _ = _without_seed(part.strip(), None)
+        if _built_in(own) is None:
+            _find_entry_point(own)
+
+
 def _built_in(name: str) -> Opener | None:
     # Imports are made here so that each kind costs only its own library's start.
     if name.startswith("pixels:") or name == "pixels":
@@ -184,15 +193,19 @@ def _built_in(name: str) -> Opener | None:
     return from_open_clip.open_any if from_open_clip.is_known(name) else None
 
 
-def _open_entry_point(name: str, weights: str | None, device: str) -> "Backbone":
-    from declip_pipeline.backbones.backbone import Backbone
-
+def _find_entry_point(name: str) -> tuple[EntryPoint, Any]:
     entry = entry_point_named(ENTRY_POINTS, name)
     if entry is None:
         raise _unknown_backbone(name)
+    return entry, load_entry_point(entry)
+
+
+def _open_entry_point(name: str, weights: str | None, device: str) -> "Backbone":
+    from declip_pipeline.backbones.backbone import Backbone
+
+    entry, opener = _find_entry_point(name)
     if weights is not None and weights.startswith("random:"):
         raise InputError(f"weights {weights!r} for {described(entry)}, which takes only a file")
-    opener = load_entry_point(entry)
     try:
         backbone = opener(weights=None if weights is None else Path(weights), device=device)
     except DeclipError:

@@ -22,8 +22,6 @@ class CustomDecoder(Decoder):
     Raises `DecoderError` when the factory fails, or its module does not keep the contract.
     """
 
-    published_deviation = None
-
     def __init__(
         self,
         decoder_type: str,
@@ -62,8 +60,8 @@ class CustomDecoder(Decoder):
             ) from error
         if not isinstance(module, nn.Module):
             raise DecoderError(
-                f"{self.decoder_type} decoder is a {type(module).__name__}; expected a factory "
-                "that returns a torch.nn.Module"
+                f"{self.decoder_type} decoder is of type {type(module).__name__}; expected "
+                "a factory that returns a torch.nn.Module"
             )
         return module
 

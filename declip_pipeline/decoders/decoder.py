@@ -30,7 +30,7 @@ class Decoder(nn.Module, ABC):
     """
 
     # Standard deviation of the published initial weights; None where those are PyTorch's own.
-    published_deviation: float | None = 0.02
+    published_deviation: float | None = None
 
     def __init__(self, decoder_type: str, shape: FeatureShape, output_size: int) -> None:
         super().__init__()

@@ -86,8 +86,9 @@ def name_factory(factory: DecoderFactory) -> tuple[str, dict[str, Any]]:
     module, qualname = (getattr(function, name, None) for name in ("__module__", "__qualname__"))
     if not callable(function) or not module or not qualname:
         raise DecoderError(
-            f"decoder is a {type(factory).__name__}; expected a class or function that builds a "
-            "torch.nn.Module from a FeatureShape, or a functools.partial of one with keywords alone"
+            f"decoder is of type {type(factory).__name__}; expected a class or function that "
+            "builds a torch.nn.Module from a FeatureShape, or a functools.partial of one with "
+            "keywords alone"
         )
     name = f"{module}:{qualname}"
     _passed[name] = function

@@ -11,6 +11,7 @@ from declip_pipeline.decoders.decoder import Decoder, PositionDecoder
 from declip_pipeline.features import FeatureShape
 
 PAPER_WIDTHS = (512, 256, 128, 64)
+PAPER_DEVIATION = 0.02
 
 
 class LinearDecoder(PositionDecoder):
@@ -18,6 +19,8 @@ class LinearDecoder(PositionDecoder):
 
     Source: DeCLIP (Smeu et al., WACV 2025, arXiv 2409.08849), the linear decoder.
     """
+
+    published_deviation = PAPER_DEVIATION
 
     def __init__(self, shape: FeatureShape, output_size: int = 256) -> None:
         super().__init__("linear", shape, output_size)
@@ -44,6 +47,8 @@ class AttentionDecoder(PositionDecoder):
     Source: DeCLIP (Smeu et al., WACV 2025, arXiv 2409.08849), the self-attention decoder.
     """
 
+    published_deviation = PAPER_DEVIATION
+
     def __init__(self, shape: FeatureShape, output_size: int = 256) -> None:
         super().__init__("attention", shape, output_size)
         self.att1 = TransformerBlock(shape.channels)
@@ -66,6 +71,8 @@ class ConvolutionalDecoder(Decoder):
 
     Source: DeCLIP (Smeu et al., WACV 2025, arXiv 2409.08849), the convolutional decoders.
     """
+
+    published_deviation = PAPER_DEVIATION
 
     def __init__(
         self,

@@ -26,8 +26,6 @@ class PatchForensicsDecoder(PositionDecoder):
     Dolos by Tantaru et al. (WACV 2024), from PyTorch's own initial weights.
     """
 
-    published_deviation = None
-
     def __init__(self, shape: FeatureShape, output_size: int = 256) -> None:
         super().__init__("patch-forensics", shape, output_size)
         _refuse_other_than_pixels(shape)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.backbones.backbone import Backbone, choose_precision
-from declip_pipeline.backbones.registry import open_backbone, select_layers
+from declip_pipeline.backbones.registry import open_backbone, require_backbone, select_layers
 from declip_pipeline.backbones.weights import absolute_weights
 from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.dataset import Dataset
@@ -98,8 +98,10 @@ class ExtractionStep:
         times = times or StageTimes()
         views = [parse_view(text) for text in self.views]
         random_views = [] if self.augment is None else parse_augmentation(self.augment)
+        # A wrong name or key is better said now than after all images were read.
+        if self.backbone is None:
+            require_backbone(self.arch)
         if URL_MARK in self.cache:
-            # A wrong name or key is better said now than after all images were read.
             storage_at(self.cache).folders()
         with times.measure("hash"), callbacks.progress("reading files", "files") as tell:
             dataset = open_dataset(

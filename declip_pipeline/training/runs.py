@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, fields
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ def train(
     Args:
         store: A store or its location, or several that hold the same features.
         layer: Layer to decode, or several to join: "layer8+layer14" or a list.
-        decoder: "linear", "attention", "conv-4", "conv-12", "conv-20", "probe", another registered
-            name, or a factory of one's own (see `DecoderFactory`).
+        decoder: A name, such as "linear", "conv-20", "probe" or a registered one (another name
+            raises an error that lists them), or a factory of one's own (see `DecoderFactory`).
         train_on: Generators to learn; None takes all.
         beside: Pairs of a store of the same images, made with another backbone, and one of its
             layers, which the decoder takes as well.
@@ -89,7 +90,8 @@ def train(
     known = [one.name for one in fields(Recipe) if one.name not in ("decoder_type", "precision")]
     for option in recipe:
         if option not in known:
-            raise UnknownNameError("option of a training", option, known)
+            others = [name for name in signature(train).parameters if name != "recipe"]
+            raise UnknownNameError("option of a training", option, [*others, *known])
     if isinstance(decoder, str):
         decoder_type = decoder
     else:

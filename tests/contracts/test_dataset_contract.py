@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ def write_picture(path: Path) -> None:
 def write_mask(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     mask = np.zeros((20, 24), np.uint8)
-    mask[: 5 + len(path.stem)] = 255
+    mask[: 5 + len(path.stem) % 10] = 255
     Image.fromarray(mask).save(path)
 
 
@@ -127,6 +128,7 @@ class Layout:
     unpaired: tuple[str, ...] = ()
     masks_per_image: float = 1
     mask_endings: tuple[str, ...] = ("",)
+    image_endings: str = ""  # what an image's name has beyond its mask's, as a pattern
     recognised: str = "folders"
 
 
@@ -153,6 +155,7 @@ LAYOUTS = {
         {},
         masks_per_image=1 / 6,
         mask_endings=("_mask",),
+        image_endings="_[0-9]",
         recognised="autosplice",
     ),
     "coco-sd": Layout(make_coco_sd, "COCO_SD", 6, SPLIT, True, {}, recognised="coco-sd"),
@@ -259,8 +262,7 @@ def test_ids_are_the_images_path(dataset: Dataset) -> None:
 def test_masks_are_named_as_their_images(layout: Layout, dataset: Dataset) -> None:
     for sample in dataset.samples:
         if sample.mask is not None:
-            image = PurePosixPath(sample.image).stem
-            name = image.partition("_")[0] if layout.recognised == "autosplice" else image
+            name = re.sub(f"{layout.image_endings}$", "", PurePosixPath(sample.image).stem)
             assert PurePosixPath(sample.mask).stem in {name + end for end in layout.mask_endings}
 
 

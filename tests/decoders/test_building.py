@@ -30,9 +30,8 @@ def test_parameter_counts_are_the_papers(
 
 
 def test_the_papers_five_types_and_the_baseline() -> None:
-    *five, baseline = DECODER_TYPES
-    assert five == ["linear", "attention", "conv-4", "conv-12", "conv-20"]
-    assert baseline == "patch-forensics"
+    papers = {"linear", "attention", "conv-4", "conv-12", "conv-20", "patch-forensics"}
+    assert papers <= set(DECODER_TYPES)
 
 
 def test_conv_n_takes_any_multiple_of_four() -> None:

@@ -215,10 +215,13 @@ class Scaled(nn.Module):
         (partial(Scaled, result="map"), "Scaled decoder returned a str"),
         (partial(Scaled, other=1), "cannot be built for .* unexpected keyword argument 'other'"),
         (lambda shape: nn.Identity(), "has no parameters to train"),
-        (lambda shape: shape, "is a FeatureShape; expected a factory that returns a torch.nn.Mod"),
+        (
+            lambda shape: shape,
+            "is of type FeatureShape; expected a factory that returns",
+        ),
         (lambda shape: nn.Linear(5, 1), r"fails on features of shape \(2, 17, 6\)"),
-        (Scaled(SHAPE), "decoder is a Scaled; expected a class or function that builds"),
-        (partial(Scaled, 3), "decoder is a partial; .* with keywords alone"),
+        (Scaled(SHAPE), "decoder is of type Scaled; expected a class or function that builds"),
+        (partial(Scaled, 3), "decoder is of type partial; .* with keywords alone"),
         (partial(Scaled, side=torch.ones(1)), "has options that a checkpoint cannot hold"),
     ],
 )

@@ -33,3 +33,12 @@ def test_one_that_cannot_be_imported_is_named(refused, shared_dataset, tmp_path)
     line = refused(*command)
     assert line.startswith("entry point 'gone' of own-cells 1.2 (declip_pipeline.backbones, ")
     assert "cannot be imported (ModuleNotFoundError: " in line
+
+
+@pytest.mark.parametrize("arch", ["gone", "nope", "ViT-L/14,nope"])
+def test_a_backbone_that_is_not_there_is_refused_before_any_file_is_read(
+    program, shared_dataset, tmp_path, arch
+):
+    outcome = program("extract", shared_dataset, "--arch", arch, "--cache", tmp_path / "cache")
+    assert outcome.code == 2
+    assert "reading files" not in outcome.err
