@@ -42,7 +42,7 @@ def test_conv_n_takes_any_multiple_of_four() -> None:
 
 
 @pytest.mark.parametrize(
-    "decoder_type", ["conv-6", "conv-0", "conv-04", "conv-400", "conv-", "mlp", ""]
+    "decoder_type", ["conv-6", "conv-0", "conv-04", "conv-400", "conv-", "cov-4", ""]
 )
 def test_unknown_type_lists_the_known_ones(decoder_type: str) -> None:
     with pytest.raises(UnknownNameError) as caught:

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from declip_pipeline.evaluation.evaluation import EvaluatedStore, Evaluation
+from declip_pipeline.evaluation.scores import METRICS
 
 FEATURES = {"backbone": "net", "weights_sha256": "0" * 64, "preprocessing": {}, "layer": "layer1"}
 
@@ -50,6 +51,7 @@ def localized(
         [f"{scenes}/{n}" if scenes else f"{name}{n}" for name, n, _ in images],
         np.ones(count, np.int8),
         {
+            **{name: np.full(count, 0.5) for name in METRICS},
             "has_fake": np.array([iou is not None for *_, iou in images], bool),
             "iou": values,
             "f1_best": values / 100,
