@@ -22,9 +22,10 @@ from declip_pipeline.extraction.store_plan import plan_store
 from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import CLEAN_VIEW, View, parse_view
+from declip_pipeline.store.generations import OVERWRITE, beside, settle
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import absolute_location, storage_at
-from declip_pipeline.store.writer import StoreWriter, delete_store
+from declip_pipeline.store.writer import StoreWriter
 
 
 @dataclass(frozen=True)
@@ -213,10 +214,12 @@ def extract_store(
         notice(f"problem: {problem}")
     if workers is not None:
         workers.require_sight(root, dataset.root, _some_files(plan.samples))
-    if overwrite:
-        delete_store(storage_at(plan.location))
+    settle(plan.location)
+    location = plan.location
+    if overwrite and storage_at(location).sizes():
+        location = beside(location, OVERWRITE)
     writer = StoreWriter(
-        plan.location,
+        location,
         identity=plan.identity,
         layers=plan.layers,
         dataset=plan.dataset,
@@ -246,7 +249,7 @@ def extract_store(
     if workers is not None:
         fill = partial(
             workers.fill,
-            location=absolute_location(plan.location),
+            location=absolute_location(location),
             data_root=dataset.root,
             earlier=[absolute_location(store.location) for store in plan.earlier],
             batch_size=batch_size,
@@ -257,6 +260,7 @@ def extract_store(
             times=times,
         )
     fill_store(filler, fill=fill, progress=progress)
+    settle(plan.location)
     return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)
 
 

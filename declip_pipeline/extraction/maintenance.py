@@ -1,6 +1,5 @@
 """Maintenance of stores: repair what is damaged, and make a smaller store from a complete one."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -19,13 +18,17 @@ from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import View, view_named
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
+from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import manifest_sha256, store_folder
 from declip_pipeline.store.reader import Store
-from declip_pipeline.store.records import corrected_header
+from declip_pipeline.store.records import (
+    corrected_header,
+    parse_completion,
+    parse_ledger_entry,
+)
 from declip_pipeline.store.storage import Storage, sibling_location, storage_at
 from declip_pipeline.store.verify import Problem
-from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
+from declip_pipeline.store.writer import StoredShard, StoreWriter
 
 
 class RecordedPictures:
@@ -147,11 +150,11 @@ def repair_store(
             raise StoreError(
                 f"{storage.location} cannot be repaired: {fmt.MANIFEST} {problem.what}"
             )
-    found = parse_header(storage.read(fmt.GROUP), storage.location)
+    found = parse_header(storage.read(fmt.GROUP), storage.location, is_to_be_repaired=True)
     samples = read_samples(storage.read(fmt.MANIFEST), storage.location)
     damaged = {problem.key: problem for problem in problems if problem.is_repairable}
     header = corrected_header(storage, found, rows=len(samples))
-    work = _shards_to_fill(storage, header, damaged)
+    work = _shards_to_fill(storage, header, samples, damaged)
     failures = {row: reason for shard in work for row, reason in (shard.failures or {}).items()}
     rows = _rows_of(header, work) - set(failures)
 
@@ -234,9 +237,11 @@ def _rows_of(header: StoreHeader, shards: Iterable[_Shard]) -> set[int]:
 
 
 def _shards_to_fill(
-    storage: Storage, header: StoreHeader, damaged: Mapping[str, Problem]
+    storage: Storage, header: StoreHeader, samples: Samples, damaged: Mapping[str, Problem]
 ) -> list[_Shard]:
     keys = storage.sizes()
+    arrays = fmt.row_arrays(header.layers, header.identity.dtype, samples)
+    manifest = sha256_of_bytes(storage.read(fmt.MANIFEST) or b"")
     found = []
     for number in range(header.shards):
         key = fmt.ledger_key(number)
@@ -245,18 +250,18 @@ def _shards_to_fill(
             continue
         remade = {p.array for p in damaged.values() if p.shard == number and p.array is not None}
         if remade:
-            entry = read_json(storage.read, key, storage.location)
-            failures = {int(row): str(reason) for row, reason in entry["failures"].items()}
+            blob = storage.read(key) or b""
+            entry = parse_ledger_entry(blob, number, header, manifest, arrays)
             kept = {
-                key.rpartition("/")[0]: StoredShard(storage, key, ShardFile(**file))
-                for key, file in entry["files"].items()
+                key.rpartition("/")[0]: StoredShard(storage, key, file)
+                for key, file in entry.files.items()
             }
             for name in remade:
                 # A layer's numbers and their scales are computed as one.
                 layer = name.partition("/")[2]
                 for gone in (name, fmt.layer_key(layer), fmt.scales_key(layer)):
                     kept.pop(gone, None)
-            found.append(_Shard(number, kept, failures))
+            found.append(_Shard(number, kept, entry.failures))
     return found
 
 
@@ -267,9 +272,9 @@ def _recorded_failures(
     blob = storage.read(fmt.COMPLETE)
     if blob is None or fmt.COMPLETE in damaged:
         return None
-    failures = json.loads(blob)["failures"]
+    failures = parse_completion(blob, header).failures
     rows = header.shard_rows(shard)
-    return {int(row): str(reason) for row, reason in failures.items() if int(row) in rows}
+    return {row: reason for row, reason in failures.items() if row in rows}
 
 
 def _write_records(

@@ -313,7 +313,7 @@ class TestStores:
         group = json.loads((copied_store / fmt.GROUP).read_text())
         group["attributes"][fmt.ATTRIBUTES]["format_version"] = 7
         (copied_store / fmt.GROUP).write_text(json.dumps(group))
-        assert "format version 7, this program reads 3; upgrade" in refused(
+        assert "format version 7, this program reads 4; upgrade" in refused(
             *command(copied_store), code=1
         )
 
@@ -339,7 +339,7 @@ class TestStores:
         (copied_store / fmt.GROUP).write_text(json.dumps(group))
         (copied_store / fmt.MANIFEST).rename(copied_store / "manifest.json")
         line = refused(*command(copied_store), code=1)
-        assert "format version 2, this program reads 3; extract it again" in line
+        assert "format version 2, this program reads 4; extract it again" in line
 
     def test_a_missing_array(self, refused, command, copied_store):
         shutil.rmtree(copied_store / fmt.layer_key("layer1"))

@@ -84,7 +84,7 @@ class TestFormatTwo:
         outcome = program("cache", "ls", root)
         assert outcome.code == 0
         assert outcome.out.splitlines()[1].split()[-2:] == ["unreadable", str(former)]
-        assert "format version 2, this program reads 3; extract it again" in outcome.err
+        assert "format version 2, this program reads 4; extract it again" in outcome.err
         (found,) = json.loads(program("cache", "ls", root, "--json").out)
         assert "extract it again" in found["problem"]
 
@@ -103,7 +103,7 @@ class TestFormatTwo:
         options = [former if one == "other" else one for one in options]
         options = [tmp_path / one if str(one).endswith(".h5") else one for one in options]
         line = refused("cache", command, former, *options, code=1)
-        assert "has store format version 2, this program reads 3; extract it again" in line
+        assert "has store format version 2, this program reads 4; extract it again" in line
 
     def test_all_of_it_can_be_removed(self, program, former):
         assert program("cache", "prune", former, "--all").code == 0
