@@ -14,6 +14,7 @@ from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import EarlierStores, match_rows
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
 from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store
+from declip_pipeline.extraction.versions import different_versions
 from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import View, view_named
@@ -129,6 +130,7 @@ def repair_store(
     device: str = "cpu",
     decode_threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Mend what `verify_store(location, deep=True)` found: all that is repairable of `problems`.
 
@@ -139,7 +141,7 @@ def repair_store(
     its bytes are what they were, but for images that came from an earlier store: those went
     through the backbone in other batches then, and their last bits may differ now. Nothing is
     touched before images and backbone are seen to be the same. `progress(done, total)` is called
-    with numbers of images.
+    with numbers of images, `notice` with a line where versions of libraries differ.
 
     Raises `StoreError` for a damaged manifest, and for an image that is missing or has changed
     since; `IdentityMismatchError` for another backbone; else as `extract` does.
@@ -172,6 +174,9 @@ def repair_store(
         )
         if header.provenance.get("compiled"):
             backbone.compile()
+        difference = different_versions(header.provenance)
+        if difference:
+            notice(f"the store was made with {difference}; features may differ in their last bits")
         layers = {name: backbone.layers[name] for name in header.identity.layers}
         header = replace(header, layers=layers)
 

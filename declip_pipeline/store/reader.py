@@ -23,7 +23,7 @@ from declip_pipeline.store.records import (
 )
 from declip_pipeline.store.rows import RowSource, ZarrRows
 from declip_pipeline.store.schema import DamagedRecordError
-from declip_pipeline.store.storage import URL_MARK, storage_at
+from declip_pipeline.store.storage import URL_MARK, is_below_something, storage_at
 
 
 class Store:
@@ -293,7 +293,7 @@ def is_single_file(location: str | Path) -> bool:
 
 def _require_in_place(location: str) -> None:
     """Raise `StoreError` where a store was to be replaced, and a kill came in between."""
-    if not location or is_single_file(location):
+    if not location or is_single_file(location) or not is_below_something(location):
         return
     replacement = replacement_of(location)
     if replacement is not None:

@@ -197,6 +197,11 @@ def folder_of(location: str, levels: int = 1) -> str:
     return str(Path(location).absolute().parents[levels - 1])
 
 
+def is_below_something(location: str) -> bool:
+    """Return whether there can be something beside a place: not beside a bucket."""
+    return URL_MARK not in location or "/" in location.partition(URL_MARK)[2].rstrip("/")
+
+
 def sibling_location(location: str, name: str) -> str:
     """The place called `name` beside `location`, a folder or a URL."""
     return join_location(folder_of(location), name)

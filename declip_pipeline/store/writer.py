@@ -285,10 +285,16 @@ class StoreWriter:
             yield
 
     def _require_own(self) -> None:
-        if self.storage.version(fmt.MANIFEST) != self._version:
+        found = self.storage.version(fmt.MANIFEST)
+        if found is None:
             raise StoreError(
-                f"{self.location} was replaced or removed while this extraction was at work; "
-                "nothing was written into what is there now, run the same command again"
+                f"{self.location}/{fmt.MANIFEST} has gone while this extraction was at work; check "
+                "the disk and run the same command again"
+            )
+        if found != self._version:
+            raise StoreError(
+                f"{self.location} was replaced while this extraction was at work, and nothing was "
+                "written into what is there now; run the same command again"
             )
 
     def _ledger(self) -> dict[int, LedgerEntry]:
