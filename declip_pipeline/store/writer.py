@@ -81,6 +81,11 @@ class StoreWriter:
         """
         self.location = location
         self.storage = storage_at(location)
+        if len({layer.casefold() for layer in layers}) < len(layers):
+            raise StoreError(
+                f"of the layers {', '.join(layers)} two differ in capitals alone, and would be one "
+                "folder on some disks; rename one, or store them apart"
+            )
         if not self.storage.exists(fmt.GROUP):
             header = StoreHeader(
                 identity=identity,

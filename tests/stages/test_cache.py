@@ -55,6 +55,25 @@ class TestLs:
         assert "unreadable" in outcome.out
         assert "is not a feature store" in outcome.err
 
+    def test_what_is_left_of_an_overwrite_is_named(self, program, root, store):
+        half = Path(f"{store}.overwrite")
+        shutil.copytree(store, half)
+        (half / fmt.COMPLETE).unlink()
+        outcome = program("cache", "ls", root)
+        assert [line.split()[-1] for line in outcome.out.splitlines()[1:]] == [
+            str(store),
+            str(half),
+        ]
+        assert (
+            f"{half}: unfinished overwrite; run `declip-pipe extract` with --overwrite again"
+            in (" ".join(outcome.err.split()))
+        )
+        listed = json.loads(program("cache", "ls", root, "--json").out)
+        assert [one.get("leftover", "")[:10] for one in listed] == ["", "unfinished"]
+        assert program("cache", "prune", half, "--all").code == 0
+        assert not half.exists()
+        assert store.exists()
+
     def test_none(self, program, tmp_path):
         outcome = program("cache", "ls", tmp_path / "nowhere")
         assert (outcome.code, outcome.out) == (2, "")
