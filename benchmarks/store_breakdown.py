@@ -23,13 +23,14 @@ from reporting import report
 
 from declip_pipeline.store.format import RowArray
 from declip_pipeline.store.local import write_pieces
-from declip_pipeline.store.shards import EncodedShard, is_finite
+from declip_pipeline.store.shards import MARK_BYTES, EncodedShard, is_finite
 
 ROWS = 64
 REPEATS = 25
 SHARDS = 3
 RUN_ROWS = 3
 BATCH = 32
+MARK = bytes(MARK_BYTES)
 CAT_BYTES = 128 * 1024
 
 Work = Callable[[], object]
@@ -154,7 +155,7 @@ def _pass_steps(array: RowArray, rows: list[np.ndarray]) -> list[tuple[str, Work
 
 def _write_steps(array: RowArray, rows: list[np.ndarray], file: Path) -> list[tuple[str, Work]]:
     shards = [
-        list(EncodedShard(array, ROWS, range(ROWS), rows[ROWS * n : ROWS * n + ROWS]))
+        list(EncodedShard(array, ROWS, range(ROWS), rows[ROWS * n : ROWS * n + ROWS], MARK))
         for n in range(SHARDS)
     ]
     size = sum(map(len, shards[0]))
@@ -260,7 +261,7 @@ def _small_steps() -> list[tuple[str, Work]]:
 
         def work(array: RowArray = array, values: list[np.ndarray] = values) -> None:
             for _ in range(SHARDS):
-                deque(EncodedShard(array, ROWS, range(ROWS), values), 0)
+                deque(EncodedShard(array, ROWS, range(ROWS), values, MARK), 0)
 
         steps.append((f"{name}, zstd and crc32c", work))
     return steps

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 INT8_PEAK = 127
-SCALE_DTYPE = "float16"
+SCALE_DTYPE = "float32"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class StoredFeatures:
     Args:
         dtype: Name of the `FeatureDtype`.
         values: (N, *shape) in that dtype.
-        scales: (N, *scale_shape) float16 for int8, else None.
+        scales: (N, *scale_shape) float32 for int8, else None.
     """
 
     dtype: str
@@ -181,7 +181,7 @@ def encode_features(features: "torch.Tensor", dtype: str, *, is_grid: bool) -> S
     """Return features (N, *shape) as they are stored in `dtype`.
 
     int8 rounds to the nearest of 255 steps between minus and plus the largest magnitude among
-    the numbers that share a scale (the scale itself is rounded to float16 first).
+    the numbers that share a scale, which is float32: small numbers keep their precision.
     """
     import torch
 
@@ -190,7 +190,7 @@ def encode_features(features: "torch.Tensor", dtype: str, *, is_grid: bool) -> S
         return StoredFeatures(dtype, features.to(getattr(torch, dtype)))
     shared = [1 + axis for axis in _shared_axes(kind.scale_per, is_grid)]
     features = features.float()
-    scales = (features.abs().amax(shared, keepdim=True) / INT8_PEAK).half()
+    scales = features.abs().amax(shared, keepdim=True) / INT8_PEAK
     steps = torch.where(scales > 0, features / scales.float(), 0)
     values = steps.round().clamp(-INT8_PEAK, INT8_PEAK).to(torch.int8)
     return StoredFeatures(dtype, values, scales)

@@ -92,3 +92,12 @@ def test_bfloat16_is_kept_as_its_bits():
 def test_an_unknown_dtype_lists_the_known():
     with pytest.raises(InputError, match=r"'int4' is not known; expected one of float16, bfloat16"):
         feature_dtype("int4")
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int8-per-channel"])
+@pytest.mark.parametrize("peak", [1e-2, 1e-4, 1e-6, 1e-30, 8.4e6, 1e30])
+def test_int8_keeps_its_precision_at_every_magnitude(dtype, peak):
+    features = torch.linspace(-1, 1, 256).reshape(1, 16, 16) * peak
+    found = rounded_features(features, dtype, is_grid=False)
+    steps = (found - features).abs() / (features.abs().max() / 127)
+    assert steps.max() <= 0.51

@@ -200,7 +200,23 @@ class Samples(Sequence[Sample]):
             raise InputError(
                 f"the table of samples is not Parquet ({str(error).partition(chr(10))[0]})"
             ) from error
-        return cls(table)
+        samples = cls(table)
+        samples._require_sound()
+        return samples
+
+    def _require_sound(self) -> None:
+        """Raise `InputError` for values that no sample has, in a table that comes from a file."""
+        for field in SCHEMA:
+            if not field.nullable and self.table.column(field.name).null_count:
+                raise InputError(f"the table of samples lacks values of {field.name}")
+        if not np.isin(self.labels, (FAKE, REAL, UNKNOWN)).all():
+            raise InputError(
+                f"the table of samples has the label "
+                f"{self.labels[~np.isin(self.labels, (FAKE, REAL, UNKNOWN))][0]}; "
+                "1 fake, 0 real or -1 unknown expected"
+            )
+        if self.sizes.min(initial=0) < 0:
+            raise InputError("the table of samples has sizes below 0")
 
     def to_parquet(self) -> bytes:
         """Return the content of a Parquet file, the same bytes for equal samples."""

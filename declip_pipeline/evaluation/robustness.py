@@ -20,9 +20,10 @@ from declip_pipeline.evaluation.scores import METRICS, Progress
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
-from declip_pipeline.store.catalog import find_view_stores, folder_of
+from declip_pipeline.store.catalog import find_view_stores
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store, StoreLike, as_store
+from declip_pipeline.store.storage import folder_of
 from declip_pipeline.training.run import Run, RunLike, as_run
 
 FAMILIES = ("jpeg", "blur", "resize", "noise", "jitter")

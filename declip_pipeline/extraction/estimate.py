@@ -1,12 +1,15 @@
 """The price of an extraction, from a short trial on the same images, device and pipeline."""
 
+import fcntl
 import os
 import resource
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 
 import numpy as np
 
@@ -26,6 +29,7 @@ from declip_pipeline.store.writer import StoreWriter
 
 TRIAL_SECONDS = 10.0
 TRIALS = 3
+_TRIAL = ".declip-pipe-trial-"
 FEWEST, MOST = 8, fmt.ROWS_PER_SHARD
 
 
@@ -105,6 +109,32 @@ def _trial_place(location: str) -> Path | None:
     return next(folder for folder in Path(location).absolute().parents if folder.is_dir())
 
 
+@contextmanager
+def _trial_folder(place: Path | None) -> Iterator[str]:
+    """A folder that goes at the end; those that killed estimates left beside it go first.
+
+    A lock on the folder, which the kernel lets go with its holder, tells them from one in use.
+    """
+    for folder in Path(place or gettempdir()).glob(f"{_TRIAL}*"):
+        with suppress(OSError), _locked(folder):
+            shutil.rmtree(folder)
+    with TemporaryDirectory(prefix=_TRIAL, dir=place) as name, ExitStack() as lock:
+        with suppress(OSError):  # a disk without locks: it is left for others to remove
+            lock.enter_context(_locked(Path(name)))
+        yield name
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; raises `OSError` where another process does, or there are no locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def _spread(rows: range | list[int], count: int) -> list[int]:
     """At most `count` of the rows, evenly from first to last."""
     places = np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).round().astype(int))
@@ -115,8 +145,7 @@ def _trial(
     plan: StorePlan, backbone: Backbone, rows: list[int], batch_size: int
 ) -> tuple[float, float]:
     """Seconds and stored bytes an image, from these rows extracted on their own."""
-    place = _trial_place(plan.location)
-    with TemporaryDirectory(prefix=".declip-pipe-trial-", dir=place) as folder:
+    with _trial_folder(_trial_place(plan.location)) as folder:
         writer = StoreWriter(
             f"{folder}/store",
             identity=plan.identity,

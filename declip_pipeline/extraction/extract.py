@@ -1,6 +1,7 @@
 """Extraction of features: from a dataset and a backbone to a complete store."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,24 @@ from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.samples import FAKE, Samples
 from declip_pipeline.errors import InputError
-from declip_pipeline.extraction.reuse import match_rows
+from declip_pipeline.extraction.reuse import match_rows, order_after
 from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.extraction.store_plan import plan_store
+from declip_pipeline.extraction.store_plan import StorePlan, plan_store
 from declip_pipeline.extraction.task import ShardWorkers
+from declip_pipeline.extraction.versions import different_versions, versions
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import CLEAN_VIEW, View, parse_view
+from declip_pipeline.store.generations import (
+    OVERWRITE,
+    RETRY,
+    beside,
+    delete_store,
+    settle,
+)
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import absolute_location, storage_at
-from declip_pipeline.store.writer import StoreWriter, delete_store
+from declip_pipeline.store.writer import StoreWriter
 
 
 @dataclass(frozen=True)
@@ -170,7 +179,8 @@ def extract_store(
 ) -> Extraction:
     """Run the frozen backbone over every sample and store the layers asked for.
 
-    A complete store is left alone; an interrupted one is finished, byte-identical to an undisturbed
+    A complete store is left alone, unless images that failed can be read now: then a store with
+    them takes its place. An interrupted one is finished, byte-identical to an undisturbed
     run with the same `batch_size`; rows of the same files and layers in another store of the
     dataset under `root` are taken from there.
 
@@ -213,25 +223,43 @@ def extract_store(
         notice(f"problem: {problem}")
     if workers is not None:
         workers.require_sight(root, dataset.root, _some_files(plan.samples))
-    if overwrite:
-        delete_store(storage_at(plan.location))
-    writer = StoreWriter(
-        plan.location,
+    settle(plan.location)
+    location, samples, earlier = plan.location, plan.samples, plan.earlier
+    if overwrite and storage_at(location).sizes():
+        location = beside(location, OVERWRITE)
+    recorded = {
+        "root": str(dataset.root),
+        "batch_size": batch_size,
+        "versions": versions(),
+        **({"compiled": True} if backbone.is_compiled else {}),
+        **provenance,
+    }
+    begin = partial(
+        StoreWriter,
         identity=plan.identity,
         layers=plan.layers,
         dataset=plan.dataset,
-        provenance={
-            "root": str(dataset.root),
-            "batch_size": batch_size,
-            **({"compiled": True} if backbone.is_compiled else {}),
-            **provenance,
-        },
-        samples=plan.samples,
+        provenance=recorded,
         fake_is_white=plan.fake_is_white,
     )
+    writer = begin(location, samples=samples)
     if writer.is_complete:
-        return Extraction(plan.location, True, writer.failures(), writer.samples, [])
-    reuse = match_rows(writer.samples, writer.header.identity, plan.earlier)
+        former = Store(location)
+        readable = _readable_now(former, plan, decode_threads)
+        location = beside(location, RETRY)
+        if not readable:
+            delete_store(storage_at(location))
+            return Extraction(plan.location, True, former.failures, former.samples, [])
+        notice(
+            f"{readable} of {len(former.failures)} images that failed when the store was made can "
+            "be read now; they are added"
+        )
+        samples, earlier = order_after(samples, former), [former, *earlier]
+        writer = begin(location, samples=samples)
+    difference = different_versions(writer.header.provenance)
+    if difference and writer.pending_shards() != list(range(writer.header.shards)):
+        notice(f"the store was begun with {difference}; features may differ in their last bits")
+    reuse = match_rows(writer.samples, writer.header.identity, earlier)
     filler = ShardFiller(
         writer,
         backbone,
@@ -246,9 +274,9 @@ def extract_store(
     if workers is not None:
         fill = partial(
             workers.fill,
-            location=absolute_location(plan.location),
+            location=absolute_location(location),
             data_root=dataset.root,
-            earlier=[absolute_location(store.location) for store in plan.earlier],
+            earlier=[absolute_location(store.location) for store in earlier],
             batch_size=batch_size,
             decode_threads=decode_threads,
             max_megapixels=max_megapixels,
@@ -257,7 +285,20 @@ def extract_store(
             times=times,
         )
     fill_store(filler, fill=fill, progress=progress)
-    return Extraction(plan.location, False, writer.failures(), writer.samples, reuse.locations)
+    settle(plan.location)
+    # Not by the writer: its place may be another by now.
+    store = Store(plan.location)
+    return Extraction(plan.location, False, store.failures, store.samples, reuse.locations)
+
+
+def _readable_now(store: Store, plan: StorePlan, threads: int | None) -> int:
+    """The number of a store's failed images that can be read now.
+
+    Another limit of their size may hold, or memory was lacking for a moment.
+    """
+    failed = [store.samples[row] for row in store.failures]
+    with ThreadPoolExecutor(threads) as pool:
+        return sum(pool.map(lambda sample: not isinstance(plan.read(sample), str), failed))
 
 
 def _some_files(samples: Samples) -> dict[str, str]:

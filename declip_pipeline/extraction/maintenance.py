@@ -1,6 +1,5 @@
 """Maintenance of stores: repair what is damaged, and make a smaller store from a complete one."""
 
-import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -15,17 +14,22 @@ from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import EarlierStores, match_rows
 from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
 from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store
+from declip_pipeline.extraction.versions import different_versions
 from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.views import View, view_named
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
+from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import manifest_sha256, store_folder
 from declip_pipeline.store.reader import Store
-from declip_pipeline.store.records import corrected_header
+from declip_pipeline.store.records import (
+    corrected_header,
+    parse_completion,
+    parse_ledger_entry,
+)
 from declip_pipeline.store.storage import Storage, sibling_location, storage_at
 from declip_pipeline.store.verify import Problem
-from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
+from declip_pipeline.store.writer import StoredShard, StoreWriter
 
 
 class RecordedPictures:
@@ -126,6 +130,7 @@ def repair_store(
     device: str = "cpu",
     decode_threads: int | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
 ) -> None:
     """Mend what `verify_store(location, deep=True)` found: all that is repairable of `problems`.
 
@@ -136,7 +141,7 @@ def repair_store(
     its bytes are what they were, but for images that came from an earlier store: those went
     through the backbone in other batches then, and their last bits may differ now. Nothing is
     touched before images and backbone are seen to be the same. `progress(done, total)` is called
-    with numbers of images.
+    with numbers of images, `notice` with a line where versions of libraries differ.
 
     Raises `StoreError` for a damaged manifest, and for an image that is missing or has changed
     since; `IdentityMismatchError` for another backbone; else as `extract` does.
@@ -147,11 +152,11 @@ def repair_store(
             raise StoreError(
                 f"{storage.location} cannot be repaired: {fmt.MANIFEST} {problem.what}"
             )
-    found = parse_header(storage.read(fmt.GROUP), storage.location)
+    found = parse_header(storage.read(fmt.GROUP), storage.location, is_to_be_repaired=True)
     samples = read_samples(storage.read(fmt.MANIFEST), storage.location)
     damaged = {problem.key: problem for problem in problems if problem.is_repairable}
     header = corrected_header(storage, found, rows=len(samples))
-    work = _shards_to_fill(storage, header, damaged)
+    work = _shards_to_fill(storage, header, samples, damaged)
     failures = {row: reason for shard in work for row, reason in (shard.failures or {}).items()}
     rows = _rows_of(header, work) - set(failures)
 
@@ -169,6 +174,9 @@ def repair_store(
         )
         if header.provenance.get("compiled"):
             backbone.compile()
+        difference = different_versions(header.provenance)
+        if difference:
+            notice(f"the store was made with {difference}; features may differ in their last bits")
         layers = {name: backbone.layers[name] for name in header.identity.layers}
         header = replace(header, layers=layers)
 
@@ -234,9 +242,11 @@ def _rows_of(header: StoreHeader, shards: Iterable[_Shard]) -> set[int]:
 
 
 def _shards_to_fill(
-    storage: Storage, header: StoreHeader, damaged: Mapping[str, Problem]
+    storage: Storage, header: StoreHeader, samples: Samples, damaged: Mapping[str, Problem]
 ) -> list[_Shard]:
     keys = storage.sizes()
+    arrays = fmt.row_arrays(header.layers, header.identity.dtype, samples)
+    manifest = sha256_of_bytes(storage.read(fmt.MANIFEST) or b"")
     found = []
     for number in range(header.shards):
         key = fmt.ledger_key(number)
@@ -245,18 +255,18 @@ def _shards_to_fill(
             continue
         remade = {p.array for p in damaged.values() if p.shard == number and p.array is not None}
         if remade:
-            entry = read_json(storage.read, key, storage.location)
-            failures = {int(row): str(reason) for row, reason in entry["failures"].items()}
+            blob = storage.read(key) or b""
+            entry = parse_ledger_entry(blob, number, header, manifest, arrays)
             kept = {
-                key.rpartition("/")[0]: StoredShard(storage, key, ShardFile(**file))
-                for key, file in entry["files"].items()
+                key.rpartition("/")[0]: StoredShard(storage, key, file)
+                for key, file in entry.files.items()
             }
             for name in remade:
                 # A layer's numbers and their scales are computed as one.
                 layer = name.partition("/")[2]
                 for gone in (name, fmt.layer_key(layer), fmt.scales_key(layer)):
                     kept.pop(gone, None)
-            found.append(_Shard(number, kept, failures))
+            found.append(_Shard(number, kept, entry.failures))
     return found
 
 
@@ -267,9 +277,9 @@ def _recorded_failures(
     blob = storage.read(fmt.COMPLETE)
     if blob is None or fmt.COMPLETE in damaged:
         return None
-    failures = json.loads(blob)["failures"]
+    failures = parse_completion(blob, header).failures
     rows = header.shard_rows(shard)
-    return {int(row): str(reason) for row, reason in failures.items() if int(row) in rows}
+    return {row: reason for row, reason in failures.items() if row in rows}
 
 
 def _write_records(

@@ -1,6 +1,5 @@
 """Content of earlier stores that a new store takes over."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -15,11 +14,13 @@ from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StoreError
 from declip_pipeline.features import encode_features
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.generations import leftover
 from declip_pipeline.store.header import StoreHeader, parse_header
 from declip_pipeline.store.identity import StoreIdentity, store_location
 from declip_pipeline.store.reader import Store
+from declip_pipeline.store.records import ShardFile
 from declip_pipeline.store.storage import Storage, join_location, storage_at
-from declip_pipeline.store.writer import ShardFile, StoredShard
+from declip_pipeline.store.writer import StoredShard
 
 # Any type can be made from it with the same result as from the backbone's own output.
 EXACT_DTYPE = "float32"
@@ -32,7 +33,7 @@ class _SameShard:
 
     shard: int
     failures: set[int]
-    files: dict[str, dict[str, Any]]
+    files: dict[str, ShardFile]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class EarlierStore:
             return None
         key = array.shard_key(same.shard)
         file = same.files.get(key)
-        return None if file is None else StoredShard(self.storage, key, ShardFile(**file))
+        return None if file is None else StoredShard(self.storage, key, file)
 
     def _same_shard(self, rows: range) -> _SameShard | None:
         header = self.store.header
@@ -88,9 +89,8 @@ class EarlierStore:
         own = list(header.shard_rows(shard)) if shard >= 0 and not place else []
         if not own or self.row_of[rows.start : rows.stop].tolist() != own:
             return None
-        entry = json.loads(self.storage.read(fmt.ledger_key(shard)) or b"{}")
         failures = {row for row in rows if not self.has_data[row]}
-        return _SameShard(shard, failures, entry.get("files", {}))
+        return _SameShard(shard, failures, self.store.ledger_entry(shard).files)
 
     def read_layer(self, layer: str, rows: Sequence[int], dtype: str) -> dict[str, np.ndarray]:
         """A layer of rows of the new store, as the arrays that hold it in `dtype`."""
@@ -225,7 +225,9 @@ def find_earlier_stores(
     found: list[tuple[tuple[Any, ...], str]] = []
     for name in storage.folders():
         location = join_location(folder, name)
-        if name == own_name or not storage.exists(f"{name}/{fmt.COMPLETE}"):
+        if name == own_name or leftover(name) is not None:
+            continue
+        if not storage.exists(f"{name}/{fmt.COMPLETE}"):
             continue
         try:
             # The header first: opening a store reads its samples, 0.4 GB for a million.

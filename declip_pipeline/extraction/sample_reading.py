@@ -49,28 +49,28 @@ def read_sample(
     the store's identity would be a lie.
     """
     content = _content(root, sample.image, sample.image_sha256)
+    mask_content = None if sample.mask is None else _content(root, sample.mask, sample.mask_sha256)
     try:
         full = decode_image(content, max_megapixels=max_megapixels)
+        mask = np.zeros(full.shape[:2], bool)
+        if mask_content is not None:
+            try:
+                mask = decode_mask(
+                    mask_content, fake_is_white=fake_is_white, max_megapixels=max_megapixels
+                )
+            except ImageError as error:
+                return f"its mask {sample.mask}: {error}"
+        rendered = view.render(full, sample.image_sha256 or "")
+        return ReadSample(
+            picture=resize_image(rendered, height, width, interpolation),
+            mask=mask,
+            target=resize_mask(mask, TARGET_SIZE, TARGET_SIZE),
+            thumbnail=thumbnail(full, THUMBNAIL_SIZE),
+        )
     except ImageError as error:
         return str(error)
-    if sample.mask is None:
-        mask = np.zeros(full.shape[:2], bool)
-    else:
-        mask_content = _content(root, sample.mask, sample.mask_sha256)
-        try:
-            mask = decode_mask(
-                mask_content, fake_is_white=fake_is_white, max_megapixels=max_megapixels
-            )
-        except ImageError as error:
-            return f"its mask {sample.mask}: {error}"
-    return ReadSample(
-        picture=resize_image(
-            view.render(full, sample.image_sha256 or ""), height, width, interpolation
-        ),
-        mask=mask,
-        target=resize_mask(mask, TARGET_SIZE, TARGET_SIZE),
-        thumbnail=thumbnail(full, THUMBNAIL_SIZE),
-    )
+    except MemoryError:
+        return "does not fit in memory; shrink it"
 
 
 def sample_reader(

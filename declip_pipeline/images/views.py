@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from declip_pipeline.compute import generator
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import ImageError, InputError
+from declip_pipeline.images.decode import guarded_pillow
 from declip_pipeline.images.resize import resize_image
 
 CLEAN = "clean"
@@ -53,7 +54,7 @@ class View:
         """Apply the view to an image (HWC uint8 RGB); the result has the same shape.
 
         The random strengths depend on the view and on `content_sha256`, the SHA-256 of the image
-        file, alone.
+        file, alone. Raises `ImageError` for an image that has no such view.
         """
         random = generator(0, "view", self.name, content_sha256)
         for name, value in self.steps:
@@ -136,16 +137,30 @@ def _drawn(kind: _Kind, random: np.random.Generator) -> float:
     )
 
 
+_LARGEST_JPEG_SIDE = 65_535
+
+
 def _jpeg(image: np.ndarray, quality: float, random: np.random.Generator) -> np.ndarray:
+    height, width = image.shape[:2]
+    if max(height, width) > _LARGEST_JPEG_SIDE:
+        raise ImageError(
+            f"{width}x{height} pixels; a JPEG holds at most {_LARGEST_JPEG_SIDE} a side, so the "
+            "image has no jpeg view"
+        )
     content = io.BytesIO()
     Image.fromarray(image).save(content, "JPEG", quality=int(quality))
-    return np.asarray(Image.open(content).convert("RGB"))
+    # Whatever Pillow's own limit: the image was decoded already.
+    with guarded_pillow():
+        return np.asarray(Image.open(content).convert("RGB"))
 
 
 def _blur(image: np.ndarray, sigma: float, random: np.random.Generator) -> np.ndarray:
     import cv2
 
-    return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma)).reshape(image.shape)
+    try:
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma)).reshape(image.shape)
+    except cv2.error as error:
+        raise ImageError(f"cannot be blurred ({error.err or error})") from error
 
 
 def _jitter(image: np.ndarray, share: float, random: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Catalog of stores: those under a root, those of other views, and what each of them holds."""
 
-import json
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Mapping
@@ -10,8 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.generations import delete_store, leftover
 from declip_pipeline.store.header import (
     StoreHeader,
     format_version_of,
@@ -20,8 +22,9 @@ from declip_pipeline.store.header import (
 )
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.reader import Store, is_single_file
-from declip_pipeline.store.storage import URL_MARK, Storage, join_location, storage_at
-from declip_pipeline.store.writer import delete_store, failures_of
+from declip_pipeline.store.records import damaged_record, parse_completion, parse_ledger_entry
+from declip_pipeline.store.schema import DamagedRecordError
+from declip_pipeline.store.storage import URL_MARK, Storage, folder_of, join_location, storage_at
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class StoreSummary:
     bytes_of: dict[str, int]
 
     @property
+    def leftover(self) -> str | None:
+        """What it is and what to do, where it was to replace a store, or was replaced by one."""
+        return leftover(self.location)
+
+    @property
     def total_bytes(self) -> int:
         """Bytes of all files."""
         return sum(self.bytes_of.values())
@@ -57,6 +65,8 @@ class StoreSummary:
             "complete": self.is_complete,
             "bytes": self.total_bytes,
         }
+        if self.leftover is not None:
+            found["leftover"] = self.leftover
         if self.header is None:
             return found | {"problem": self.problem}
         identity = self.header.identity
@@ -104,6 +114,9 @@ def list_stores(root: str | Path) -> list[StoreSummary]:
     keys = list(sizes)
     found = []
     for folder in sorted({f for f, _, name in _parted(keys) if _is_mark(f, name, sizes)}):
+        # What a killed estimate left, which the next one removes: no store of anyone's.
+        if any(part.startswith(".") for part in folder.split("/")):
+            continue
         below = f"{folder}/" if folder else ""
         first, last = (bisect_left(keys, below + end) for end in ("", "\U0010ffff"))
         own = {key: sizes[key] for key in keys[first:last]} if folder else sizes
@@ -121,12 +134,7 @@ def describe_store(location: str | Path) -> StoreDetails:
     header = parse_header(storage.read(fmt.GROUP), str(location))
     summary = _summary(storage, "", storage.sizes())
     samples = read_samples(storage.read(fmt.MANIFEST), str(location))
-    try:
-        failed = _failures(storage, header)
-    except (ValueError, KeyError, TypeError) as error:
-        raise StoreError(
-            f"{location}: its records are damaged; run `declip-pipe cache verify {location}`"
-        ) from error
+    failed = _failures(storage, header, samples)
     broken = list(failed)
     counts = {
         (split, generator): (len(rows), int(np.isin(broken, rows).sum()))
@@ -160,6 +168,8 @@ def find_view_stores(store: Store, layers: Collection[str]) -> dict[str, str]:
     folder = folder_of(store.location)
     storage = storage_at(folder)
     for name in storage.folders():
+        if leftover(name) is not None:
+            continue
         location = join_location(folder, name)
         try:
             identity = parse_header(storage.read(f"{name}/{fmt.GROUP}"), location).identity
@@ -175,13 +185,6 @@ def find_view_stores(store: Store, layers: Collection[str]) -> dict[str, str]:
             offer = (unlike, location)
             found[identity.view] = min(found.get(identity.view, offer), offer)
     return {view: location for view, (_, location) in found.items()}
-
-
-def folder_of(location: str, levels: int = 1) -> str:
-    """Return the folder `levels` above a store, a path or an s3:// URL."""
-    if URL_MARK in location:
-        return location.rstrip("/").rsplit("/", levels)[0]
-    return str(Path(location).absolute().parents[levels - 1])
 
 
 def remove_store(location: str | Path) -> int:
@@ -219,13 +222,23 @@ def _is_mark(folder: str, name: str, sizes: Mapping[str, int]) -> bool:
     return name == fmt.MANIFEST or (name == fmt.FORMER_MANIFEST and f"{below}{fmt.GROUP}" in sizes)
 
 
-def _failures(storage: Storage, header: StoreHeader) -> dict[int, str]:
+def _failures(storage: Storage, header: StoreHeader, samples: Samples) -> dict[int, str]:
     """Return the reasons by rows that failed so far."""
-    complete = storage.read(fmt.COMPLETE)
-    if complete is not None:
-        return {int(row): why for row, why in json.loads(complete)["failures"].items()}
-    keys = [fmt.ledger_key(shard) for shard in range(header.shards)]
-    return failures_of(blob for blob in storage.read_all(keys) if blob is not None)
+    key, blob = fmt.COMPLETE, storage.read(fmt.COMPLETE)
+    found: dict[int, str] = {}
+    try:
+        if blob is not None:
+            return parse_completion(blob, header).failures
+        arrays = fmt.row_arrays(header.layers, header.identity.dtype, samples)
+        manifest = sha256_of_bytes(storage.read(fmt.MANIFEST) or b"")
+        keys = [fmt.ledger_key(shard) for shard in range(header.shards)]
+        for shard, blob in enumerate(storage.read_all(keys)):
+            key = keys[shard]
+            if blob is not None:
+                found |= parse_ledger_entry(blob, shard, header, manifest, arrays).failures
+    except DamagedRecordError as error:
+        raise damaged_record(storage.location, key, error) from error
+    return found
 
 
 def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSummary:

@@ -9,7 +9,7 @@ import numpy as np
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.features import SCALE_DTYPE, FeatureShape, feature_dtype
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 ATTRIBUTES = "declip_pipe"
 GROUP = "zarr.json"
 MANIFEST = "manifest.parquet"

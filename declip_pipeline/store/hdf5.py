@@ -21,7 +21,8 @@ from declip_pipeline.store.hdf5_rows import EXPECTED, MARK, RECORDS
 from declip_pipeline.store.identity import store_location
 from declip_pipeline.store.local import LocalStorage
 from declip_pipeline.store.reader import Store, is_single_file
-from declip_pipeline.store.records import DamagedRecordError, parse_completion, parse_ledger_entry
+from declip_pipeline.store.records import parse_completion
+from declip_pipeline.store.schema import DamagedRecordError
 from declip_pipeline.store.shards import EncodedShard
 from declip_pipeline.store.storage import URL_MARK, Storage, storage_at
 from declip_pipeline.store.writer import StoreWriter
@@ -199,7 +200,6 @@ def import_store(
         raise InputError(f"{path} {state}; expected {EXPECTED}")
     store = Store(path)
     records = read_records(store)
-    _require_names_within(store, records)
     location = store_location(root, store.dataset, store.identity)
     storage = storage_at(location)
     was_there = storage.exists(fmt.COMPLETE)
@@ -218,22 +218,12 @@ def import_store(
         pending = writer.pending_shards()
         writer.require_space(pending)
         for shard in pending:
-            _import_shard(store, shard, records[fmt.ledger_key(shard)], writer)
+            _import_shard(store, shard, writer)
             if progress is not None:
                 progress(store.header.shard_rows(shard).stop, store.header.rows)
         writer.finish()
     is_identical = storage.read(fmt.COMPLETE) == records[fmt.COMPLETE]
     return Imported(location, was_there, is_identical)
-
-
-def _require_names_within(store: Store, records: Mapping[str, bytes]) -> None:
-    """Refuse names that would lead out of the store's folder: a file may come from anyone."""
-    for name in (store.identity.view, *records, *store.arrays):
-        if name.startswith("/") or ".." in name.split("/"):
-            raise StoreError(
-                f"{store.location} holds the name {name!r}, which leads out of a store; "
-                f"expected {EXPECTED}"
-            )
 
 
 def _put_records(storage: Storage, records: Mapping[str, bytes]) -> None:
@@ -252,15 +242,8 @@ def _put_records(storage: Storage, records: Mapping[str, bytes]) -> None:
                 )
 
 
-def _import_shard(store: Store, shard: int, ledger_entry: bytes, writer: StoreWriter) -> None:
-    try:
-        entry = parse_ledger_entry(
-            ledger_entry, shard, store.header, writer.manifest_sha256, store.arrays
-        )
-    except DamagedRecordError as error:
-        raise StoreError(
-            f"{store.location}: its {fmt.ledger_key(shard)} {error}; {_EXPORT_AGAIN}"
-        ) from error
+def _import_shard(store: Store, shard: int, writer: StoreWriter) -> None:
+    entry = store.ledger_entry(shard)
     rows = usable_rows(store, shard)
     arrays = {name: list(row_values(store, name, rows)) for name in store.arrays}
     if sorted(entry.failures) != [row for row in store.header.shard_rows(shard) if row not in rows]:
@@ -290,7 +273,8 @@ def _shard_blake3(
 ) -> str:
     first = store.header.shard_rows(shard).start
     places = [row - first for row in rows]
-    encoded = EncodedShard(array, store.header.rows_per_shard, places, values)
+    mark = store.header.shard_mark(array, shard, store.samples)
+    encoded = EncodedShard(array, store.header.rows_per_shard, places, values, mark)
     for _ in encoded:
         pass
     return encoded.blake3
@@ -304,15 +288,15 @@ def read_records(store: Store) -> dict[str, bytes]:
     remedy = f"run `declip-pipe cache verify {store.location} --repair`"
     if is_single_file(store.location):
         remedy = "export it again"
-    blob = store.source.read_blob(fmt.COMPLETE) or b""
+    blob = store.read_record(fmt.COMPLETE) or b""
     try:
-        completion = parse_completion(blob)
+        completion = parse_completion(blob, store.header)
     except DamagedRecordError as error:
         raise StoreError(f"{store.location}: its {fmt.COMPLETE} {error}; {remedy}") from error
     ledger = [fmt.ledger_key(shard) for shard in range(store.header.shards)]
     records: dict[str, bytes] = {}
     for key in [*completion.metadata_sha256, *ledger]:
-        found = store.source.read_blob(key)
+        found = store.read_record(key)
         if found is None:
             raise StoreError(f"{store.location} lacks its {key}; {remedy}")
         records[key] = found

@@ -2,7 +2,7 @@
 
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
@@ -51,6 +51,7 @@ class Hdf5Rows(RowSource):
                 raise StoreError(f"{path} lacks its {key}; export it again")
 
     def read_blob(self, key: str) -> bytes | None:
+        """Return the bytes of a record (a ledger entry, the manifest); None where it is absent."""
         try:
             if RECORDS + key not in self._file:
                 return None
@@ -60,6 +61,10 @@ class Hdf5Rows(RowSource):
             raise StoreError(
                 f"{self.location}: its {key} cannot be read, {_reason(error)}; export it again"
             ) from error
+
+    def read_blobs(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return the bytes of several records."""
+        return [self.read_blob(key) for key in keys]
 
     def begin(
         self, array: RowArray, rows: np.ndarray, window: tuple[int, ...] | None = None
@@ -101,7 +106,7 @@ class Hdf5Rows(RowSource):
         dataset = self._dataset(
             array.name, array.dtype, array.row_shape, array.tile, array.is_compressed
         )
-        content = _content(dataset, (row, *starts), array.is_compressed)
+        content = _content(dataset, (row, *starts), array.is_compressed, array.tile_bytes)
         if len(content) != array.tile_bytes:
             raise DamagedChunkError(
                 f"a chunk has {len(content)} bytes, expected {array.tile_bytes}"
@@ -147,8 +152,9 @@ def _open(path: Path) -> h5py.File:
     if not h5py.is_hdf5(path):
         raise StoreError(f"{path} is not an HDF5 file; expected a store's folder, or {EXPECTED}")
     try:
-        # Some disks have no locks.
-        file = h5py.File(path, "r", locking="best-effort")
+        # An export appears whole and never changes, so a lock would add nothing; some disks have
+        # none, and of their errors HDF5 passes over but one.
+        file = h5py.File(path, "r", locking=False)
         version = file.attrs.get(MARK)
     except _HDF5_ERRORS as error:
         raise StoreError(
@@ -171,8 +177,13 @@ _CHECKSUM_BYTES = 4
 _WITHOUT_DEFLATE = 1
 
 
-def _content(dataset: h5py.Dataset, offset: tuple[int, ...], is_compressed: bool) -> bytes:
-    """The values of the chunk at `offset`. Raises `DamagedChunkError` when it is absent."""
+def _content(
+    dataset: h5py.Dataset, offset: tuple[int, ...], is_compressed: bool, most: int = 0
+) -> bytes:
+    """The values of the chunk at `offset`, inflated to a byte more than `most` at the most.
+
+    Raises `DamagedChunkError` when it is absent.
+    """
     try:
         skipped, chunk = dataset.id.read_direct_chunk(offset)
     except _HDF5_ERRORS as error:
@@ -188,7 +199,8 @@ def _content(dataset: h5py.Dataset, offset: tuple[int, ...], is_compressed: bool
     except RuntimeError as error:
         raise DamagedChunkError("a chunk's checksum differs") from error
     try:
-        return zlib.decompress(content) if is_deflated else content
+        # A few bytes can stand for gigabytes.
+        return zlib.decompressobj().decompress(content, most + 1) if is_deflated else content
     except zlib.error as error:
         raise DamagedChunkError("a chunk cannot be decompressed") from error
 

@@ -4,21 +4,32 @@ import ctypes
 import errno
 import fcntl
 import os
+import resource
 import secrets
 import shutil
 import socket
+import stat
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 
 import numpy as np
 
 from declip_pipeline.errors import DeclipError, InputError, StorageFullError, StoreError
-from declip_pipeline.store.storage import Prepared, Storage, absolute_location, lacking, storage_at
+from declip_pipeline.store.storage import (
+    Prepared,
+    Storage,
+    absolute_location,
+    lacking,
+    replaced,
+    storage_at,
+)
 
-OPEN_FILES = 128
+OPEN_FILES = 256
 _MOST_PIECES = 512  # the kernel takes 1024
 _WRITTEN_AT_ONCE = 4 * 2**20
 PARTIAL = ".partial"
@@ -41,15 +52,15 @@ class LocalStorage(Storage):
         self.folder = folder
         self.location = str(folder)
         self.parallel_reads = min(os.cpu_count() or 1, 8)
-        self._files: OrderedDict[str, _OpenFile] = OrderedDict()
-        self._files_lock = Lock()
+        # Of each key that was read in part: which file it was.
+        self._versions: dict[str, str] = {}
+        self._files = _OPEN_FILES.of_storage()
+        weakref.finalize(self, _OPEN_FILES.close, self._files)
 
     def read(self, key: str) -> bytes | None:
         with self.errors("read", key):
-            try:
-                return (self.folder / key).read_bytes()
-            except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-                return None
+            file = _opened(self.folder / key)
+            return None if file is None else _read_whole(file.descriptor)
 
     def read_tail(self, key: str, length: int) -> bytes | None:
         with self.errors("read", key):
@@ -57,7 +68,7 @@ class LocalStorage(Storage):
             if file is None:
                 return None
             size = os.fstat(file.descriptor).st_size
-            return os.pread(file.descriptor, length, max(0, size - length))
+            return _read_from(file.descriptor, max(0, size - length), min(length, size))
 
     def read_part(self, key: str, offset: int, buffers: Sequence[np.ndarray]) -> bool:
         # The one hot path: a context manager would cost as much here as it guards.
@@ -135,6 +146,21 @@ class LocalStorage(Storage):
     def exists(self, key: str) -> bool:
         with self.errors("read", key):
             return (self.folder / key).is_file()
+
+    def version(self, key: str) -> str | None:
+        with self.errors("read", key):
+            try:
+                return _version((self.folder / key).stat())
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+
+    def move(self, target: Storage) -> bool:
+        if not isinstance(target, LocalStorage):
+            return False
+        with self.errors("move", ""):
+            self.folder.rename(target.folder)
+            _flush_folder(target.folder.absolute().parent)
+        return True
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         found: dict[str, int] = {}
@@ -214,19 +240,16 @@ class LocalStorage(Storage):
                         yield below + entry.name, entry
 
     def _open(self, key: str) -> "_OpenFile | None":
-        with self._files_lock:
-            file = self._files.get(key)
+        file = _OPEN_FILES.get(self._files, key)
+        if file is None:
+            file = _opened(self.folder / key)
             if file is None:
-                try:
-                    file = _OpenFile(self.folder / key)
-                except (FileNotFoundError, NotADirectoryError):
-                    return None
-                self._files[key] = file
-                if len(self._files) > OPEN_FILES:
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(key)
-            return file
+                return None
+            # Files are closed and opened again; a reader knows where the rows of the first one lie.
+            if self._versions.setdefault(key, file.version) != file.version:
+                raise replaced(str(self.folder / key))
+            _OPEN_FILES.put(self._files, key, file)
+        return file
 
     @contextmanager
     def errors(self, action: str, key: str) -> Iterator[None]:
@@ -284,12 +307,99 @@ class _OpenFile:
     """A file that is closed when the last thread that reads from it lets go of it."""
 
     def __init__(self, path: Path) -> None:
-        self.descriptor = os.open(path, os.O_RDONLY)
+        # A named pipe would be waited for without end.
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        found = os.fstat(self.descriptor)
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError
+        if not stat.S_ISREG(found.st_mode):
+            raise StoreError(
+                f"{path} is no regular file, but a pipe or a device; expected a file of a store, "
+                "remove it"
+            )
+        self.version = _version(found)
 
     def __del__(self) -> None:
         descriptor = getattr(self, "descriptor", None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _opened(path: Path) -> _OpenFile | None:
+    """A regular file, None where there is none."""
+    try:
+        return _OpenFile(path)
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+
+
+def _version(found: os.stat_result) -> str:
+    return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
+
+
+class _OpenFiles:
+    """The files that are kept open by all storages of the process together, at most `most`."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._files: OrderedDict[tuple[int, str], _OpenFile] = OrderedDict()
+        self._storages = count()
+        self._lock = RLock()
+        os.register_at_fork(after_in_child=self._after_fork)
+
+    def _after_fork(self) -> None:
+        # Another thread may have held it.
+        self._lock = RLock()
+
+    def of_storage(self) -> int:
+        """A number for a storage: its files are its own, or another's might be replaced ones."""
+        return next(self._storages)
+
+    def get(self, storage: int, key: str) -> _OpenFile | None:
+        with self._lock:
+            file = self._files.get((storage, key))
+            if file is not None:
+                self._files.move_to_end((storage, key))
+            return file
+
+    def put(self, storage: int, key: str, file: _OpenFile) -> None:
+        with self._lock:
+            self._files[storage, key] = file
+            # Closed outside of the lock, when the name goes.
+            oldest = self._files.popitem(last=False) if len(self._files) > self._most else None
+        del oldest
+
+    def close(self, storage: int) -> None:
+        """Let go of a storage's files."""
+        with self._lock:
+            own = [self._files.pop(key) for key in list(self._files) if key[0] == storage]
+        del own
+
+
+def _most_open_files() -> int:
+    """A quarter of what the system allows a process: others need files too."""
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return OPEN_FILES if allowed == resource.RLIM_INFINITY else min(OPEN_FILES, allowed // 4)
+
+
+_OPEN_FILES = _OpenFiles(_most_open_files())
+
+
+def _read_whole(descriptor: int) -> bytes:
+    return _read_from(descriptor, 0, os.fstat(descriptor).st_size)
+
+
+def _read_from(descriptor: int, offset: int, length: int) -> bytes:
+    """The bytes from `offset` on, fewer where the file ends before."""
+    pieces = []
+    while length:
+        # The kernel may give fewer than asked for, at most 2 GB.
+        piece = os.pread(descriptor, length, offset)
+        if not piece:
+            break
+        pieces.append(piece)
+        offset, length = offset + len(piece), length - len(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
 def _read_into(descriptor: int, offset: int, buffers: Sequence[np.ndarray]) -> bool:
@@ -358,6 +468,10 @@ def _flush_folder(folder: Path) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems (older CIFS, some of FUSE) know no flushing of folders.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+            raise
     finally:
         os.close(descriptor)
 

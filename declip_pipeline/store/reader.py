@@ -1,6 +1,7 @@
 """Reading a store: complete ones only, by row, from shards or from an HDF5 file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,20 @@ import numpy as np
 from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.features import FeatureShape, StoredFeatures
-from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader, parse_header, read_json, read_samples
+from declip_pipeline.store.generations import replacement_of
+from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import StoreIdentity, feature_identity
+from declip_pipeline.store.records import (
+    LedgerEntry,
+    damaged_record,
+    parse_completion,
+    parse_ledger_entry,
+    require_recorded,
+)
 from declip_pipeline.store.rows import RowSource, ZarrRows
-from declip_pipeline.store.storage import URL_MARK, storage_at
+from declip_pipeline.store.schema import DamagedRecordError
+from declip_pipeline.store.storage import URL_MARK, is_below_something, storage_at
 
 
 class Store:
@@ -46,52 +55,85 @@ class Store:
         Raises `StoreError` when it is not a store, incomplete, or of another format version.
         """
         self.location = str(location)
-        self.header: StoreHeader
-        self.source: RowSource
+        self.read_record: Callable[[str], bytes | None]
         if is_single_file(location):
             from declip_pipeline.store.hdf5_rows import Hdf5Rows
 
-            self.source = Hdf5Rows(Path(location))
-            self.header = parse_header(self.source.read_blob(fmt.GROUP), self.location)
+            file = Hdf5Rows(Path(location))
+            self.read_record, read_all = file.read_blob, file.read_blobs
         else:
             storage = storage_at(location)
-            self.header = parse_header(storage.read(fmt.GROUP), self.location)
-            self.source = ZarrRows(storage, self.header.rows_per_shard)
-            _require_complete(self.header, storage.exists, self.location)
+            self.read_record, read_all = storage.read, storage.read_all
+        group = self.read_record(fmt.GROUP)
+        if group is None:
+            _require_in_place(self.location)
+        self.header: StoreHeader = parse_header(group, self.location)
         self.identity: StoreIdentity = self.header.identity
         self.layers: dict[str, FeatureShape] = self.header.layers
         self.dataset = self.header.dataset
         self.provenance = self.header.provenance
         self.fake_is_white = self.header.fake_is_white
-        summary = read_json(self.source.read_blob, fmt.COMPLETE, self.location)
-        try:
-            self.failures = {int(row): str(why) for row, why in summary["failures"].items()}
-            recorded = summary["metadata_sha256"][fmt.MANIFEST]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(
-                f"{self.location}: its records are damaged ({error!r}); "
-                f"run `declip-pipe cache verify {self.location} --repair`"
-            ) from error
-        manifest = self.source.read_blob(fmt.MANIFEST)
-        if manifest is not None and sha256_of_bytes(manifest) != recorded:
-            remedy = (
-                "export it again"
-                if is_single_file(location)
-                else f"run `declip-pipe cache verify {self.location}` for more"
-            )
-            raise StoreError(
-                f"{self.location}: its {fmt.MANIFEST} was edited, its SHA-256 is not that in "
-                f"{fmt.COMPLETE}; {remedy}"
-            )
+        blob = self.read_record(fmt.COMPLETE)
+        if blob is None:
+            raise _incomplete(self.header, self.read_record, self.location)
+        with self._records(fmt.COMPLETE):
+            completion = parse_completion(blob, self.header)
+        self.failures = completion.failures
+        keys = list(completion.metadata_sha256)
+        manifest = None
+        for key, found in zip(keys, read_all(keys), strict=True):
+            with self._records(key):
+                require_recorded(key, group if key == fmt.GROUP else found, completion)
+            if key == fmt.MANIFEST:
+                manifest = found
         self.samples = read_samples(manifest, self.location)
-        if len(self.samples) != self.header.rows:
+        if {completion.rows, len(self.samples)} != {self.header.rows}:
             raise StoreError(
                 f"{self.location}: its {fmt.GROUP} says {self.header.rows} rows, its "
-                f"{fmt.MANIFEST} has {len(self.samples)}; "
+                f"{fmt.MANIFEST} has {len(self.samples)}, its {fmt.COMPLETE} {completion.rows}; "
                 f"run `declip-pipe cache verify {self.location} --repair`"
             )
         self.sizes = self.samples.sizes
         self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.samples)
+        self.manifest_sha256 = completion.metadata_sha256[fmt.MANIFEST]
+        self._require_failures(read_all)
+        self.source: RowSource = (
+            file
+            if is_single_file(location)
+            else ZarrRows(storage, self.header, self.samples, self.failures)
+        )
+
+    @contextmanager
+    def _records(self, key: str) -> Iterator[None]:
+        """Turn what is wrong with a record into the error that names it."""
+        try:
+            yield
+        except DamagedRecordError as error:
+            raise damaged_record(self.location, key, error) from error
+
+    def _require_failures(self, read_all: Callable[[Sequence[str]], list[bytes | None]]) -> None:
+        """Hold failures against the ledger: rows must not be left out that have data.
+
+        Of the shards without failures, the index of each array says so when it is first read.
+        """
+        by_shard: dict[int, dict[int, str]] = {}
+        for row, reason in self.failures.items():
+            by_shard.setdefault(row // self.header.rows_per_shard, {})[row] = reason
+        blobs = read_all([fmt.ledger_key(shard) for shard in by_shard])
+        for (shard, failures), blob in zip(by_shard.items(), blobs, strict=True):
+            if self._ledger_entry(shard, blob).failures != failures:
+                with self._records(fmt.COMPLETE):
+                    raise DamagedRecordError(f"has other failures than {fmt.ledger_key(shard)}")
+
+    def ledger_entry(self, shard: int) -> LedgerEntry:
+        """The ledger entry of a shard. Raises `StoreError` for one absent or damaged."""
+        return self._ledger_entry(shard, self.read_record(fmt.ledger_key(shard)))
+
+    def _ledger_entry(self, shard: int, blob: bytes | None) -> LedgerEntry:
+        with self._records(fmt.ledger_key(shard)):
+            if blob is None:
+                raise DamagedRecordError("is missing")
+            return parse_ledger_entry(blob, shard, self.header, self.manifest_sha256, self.arrays)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -215,7 +257,13 @@ class Store:
     def _begin(
         self, name: str, rows: np.ndarray, window: tuple[int, ...] | None = None
     ) -> Callable[[], np.ndarray]:
-        return self.source.begin(self.arrays[name], np.asarray(rows), window)
+        places = np.asarray(rows)
+        if len(places) and not 0 <= places.min() <= places.max() < len(self):
+            raise InputError(
+                f"rows from {places.min()} to {places.max()} were asked for; {self.location} has "
+                f"rows from 0 to {len(self) - 1}"
+            )
+        return self.source.begin(self.arrays[name], places, window)
 
 
 def open_store(location: str | Path) -> Store:
@@ -243,13 +291,26 @@ def is_single_file(location: str | Path) -> bool:
         return False  # whoever opens it as a folder says why
 
 
-def _require_complete(header: StoreHeader, exists: Callable[[str], bool], location: str) -> None:
-    if not exists(fmt.COMPLETE):
-        done = sum(exists(fmt.ledger_key(shard)) for shard in range(header.shards))
+def _require_in_place(location: str) -> None:
+    """Raise `StoreError` where a store was to be replaced, and a kill came in between."""
+    if not location or is_single_file(location) or not is_below_something(location):
+        return
+    replacement = replacement_of(location)
+    if replacement is not None:
         raise StoreError(
-            f"{location} is incomplete: {done} of {header.shards} shards; "
-            "run the same `declip-pipe extract` command to finish it"
+            f"{location} is being replaced, {replacement} is to take its place; run the same "
+            "`declip-pipe extract` command to finish that"
         )
+
+
+def _incomplete(
+    header: StoreHeader, read: Callable[[str], bytes | None], location: str
+) -> StoreError:
+    done = sum(read(fmt.ledger_key(shard)) is not None for shard in range(header.shards))
+    return StoreError(
+        f"{location} is incomplete: {done} of {header.shards} shards; "
+        "run the same `declip-pipe extract` command to finish it"
+    )
 
 
 StoreLike = Store | str | Path

@@ -1,26 +1,32 @@
 """Checks of the records of a store: completion, manifest, ledger, metadata."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from declip_pipeline.datasets.samples import Samples
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import InputError, StoreError
+from declip_pipeline.features import feature_dtype
 from declip_pipeline.files import canonical_json, sha256_of_bytes
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.header import StoreHeader
+from declip_pipeline.store.header import MOST_ROWS_PER_SHARD, StoreHeader
 from declip_pipeline.store.identity import manifest_sha256
-from declip_pipeline.store.storage import Storage
-from declip_pipeline.store.writer import ShardFile
+from declip_pipeline.store.schema import DamagedRecordError, Fields, parse_json
+from declip_pipeline.store.storage import URL_MARK, Storage
 
 
-class DamagedRecordError(Exception):
-    """A record is not what it should be; the message says how that was seen."""
+@dataclass(frozen=True)
+class ShardFile:
+    """One array's file of a shard, as the ledger has it."""
+
+    bytes: int
+    blake3: str
 
 
 @dataclass(frozen=True)
 class Completion:
-    """`complete.json`, whose fields have the right types at least."""
+    """`complete.json`, the root of the tree of hashes over a store."""
 
     rows: int
     failures: dict[int, str]
@@ -53,21 +59,25 @@ class Layout:
     wrong: dict[str, str]
 
 
-def parse_completion(blob: bytes) -> Completion:
-    """The content of `complete.json`. Raises `DamagedRecordError`."""
-    try:
-        value = json.loads(blob)
-        found = Completion(
-            rows=int(value["rows"]),
-            failures={int(row): str(reason) for row, reason in value["failures"].items()},
-            ledger_sha256=str(value["ledger_sha256"]),
-            metadata_sha256=dict(value["metadata_sha256"]),
-        )
-        is_canonical = blob == canonical_json(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedRecordError(f"is damaged ({_reason(error)})") from error
-    if not is_canonical:
-        raise DamagedRecordError("was edited, it is no canonical JSON any more")
+def parse_completion(blob: bytes, header: StoreHeader) -> Completion:
+    """The content of `complete.json` of the store with this header.
+
+    Raises `DamagedRecordError`, also where it lists files that are not a store's metadata, or
+    leaves out its group or its manifest.
+    """
+    value = parse_json(blob)
+    fields = Fields(value)
+    rows = fields.integer("rows", 1)
+    found = Completion(
+        rows=rows,
+        failures=fields.failures("failures", range(rows)),
+        ledger_sha256=fields.sha256("ledger_sha256"),
+        metadata_sha256=fields.hashes("metadata_sha256"),
+    )
+    _require_canonical(blob, value)
+    listed = set(found.metadata_sha256)
+    if not {fmt.GROUP, fmt.MANIFEST} <= listed <= set(metadata_keys(header)):
+        raise DamagedRecordError("lists other metadata files than the store's")
     return found
 
 
@@ -105,46 +115,78 @@ def parse_ledger_entry(
     the SHA-256 of its file.
     """
     rows = header.shard_rows(shard)
-    try:
-        value = json.loads(blob)
-        entry = LedgerEntry(
-            files={
-                key: ShardFile(int(file["bytes"]), str(file["blake3"]))
-                for key, file in value["files"].items()
-            },
-            failures={int(row): str(reason) for row, reason in value["failures"].items()},
-        )
-        found_rows, found_manifest = value["rows"], value["manifest_sha256"]
-        is_another = value["shard"] != shard or found_rows != [rows.start, rows.stop]
-        is_canonical = blob == canonical_json(value)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedRecordError(f"is damaged ({_reason(error)})") from error
-    if is_another:
+    value = parse_json(blob)
+    fields = Fields(value)
+    if fields.any("shard") != shard or fields.any("rows") != [rows.start, rows.stop]:
         raise DamagedRecordError(
-            f"is that of shard {value['shard']} with rows {found_rows}, "
+            f"is that of shard {fields.any('shard')} with rows {fields.any('rows')}, "
             f"expected shard {shard} with rows [{rows.start}, {rows.stop}]"
         )
-    if found_manifest != manifest_sha256:
+    if fields.sha256("manifest_sha256") != manifest_sha256:
         raise DamagedRecordError("is of other images: its manifest is not the store's")
-    if not set(entry.failures) <= set(rows):
-        raise DamagedRecordError("has failures of rows that are not the shard's")
+    failures = fields.failures("failures", rows)
+    listed = fields.fields("files")
     expected = {array.shard_key(shard) for array in arrays.values()}
-    if set(entry.files) != (expected if len(entry.failures) < len(rows) else set()):
+    if set(fields.mapping("files")) != (expected if len(failures) < len(rows) else set()):
         raise DamagedRecordError("lists other files than those of the shard")
-    if not is_canonical:
+    files = {key: listed.fields(key) for key in fields.mapping("files")}
+    _require_canonical(blob, value)
+    return LedgerEntry(
+        {
+            key: ShardFile(file.integer("bytes"), file.sha256("blake3"))
+            for key, file in files.items()
+        },
+        failures,
+    )
+
+
+def require_recorded(key: str, blob: bytes | None, completion: Completion) -> None:
+    """Raise `DamagedRecordError` unless a metadata file has its SHA-256 in the completion."""
+    if blob is None:
+        raise DamagedRecordError("is missing")
+    if sha256_of_bytes(blob) != completion.metadata_sha256[key]:
+        raise DamagedRecordError(
+            f"was edited or damaged, its SHA-256 is not that in {fmt.COMPLETE}"
+        )
+
+
+def damaged_record(location: str, key: str, error: DamagedRecordError) -> StoreError:
+    """The error for a damaged record of a store."""
+    remedy = f"run `declip-pipe cache verify {location} --repair`"
+    if URL_MARK not in location and Path(location).is_file():
+        remedy = "export it again"
+    return StoreError(f"{location}: its {key} {error}; {remedy}")
+
+
+def _require_canonical(blob: bytes, value: Any) -> None:
+    if blob != canonical_json(value):
         raise DamagedRecordError("was edited, it is no canonical JSON any more")
-    return entry
+
+
+def metadata_keys(header: StoreHeader) -> list[str]:
+    """Keys that a store's metadata can have, sorted: no shard, no ledger, no completion.
+
+    What someone else put beside them is no part of the store, and nothing may depend on it.
+    """
+    names = [fmt.layer_key(layer) for layer in header.layers]
+    if feature_dtype(header.identity.dtype).scale_per is not None:
+        names += [fmt.scales_key(layer) for layer in header.layers]
+    groups = {name.partition("/")[0] for name in names}
+    arrays = [*names, "targets", "thumbnails", "masks", fmt.LABELS, fmt.SIZES]
+    known = {f"{name}/{fmt.GROUP}" for name in [*groups, *arrays]}
+    known |= {f"{fmt.LABELS}/c.0", f"{fmt.SIZES}/c.0.0"}
+    known |= {fmt.GROUP, fmt.MANIFEST}
+    return sorted(known)
 
 
 def corrected_header(storage: Storage, header: StoreHeader, *, rows: int) -> StoreHeader:
     """The header with the given number of rows, in shards as large as an array's metadata says."""
     try:
-        array = json.loads(storage.read(f"targets/{fmt.GROUP}") or b"")
-        rows_per_shard = int(array["chunk_grid"]["configuration"]["chunk_shape"][0])
-    except (ValueError, KeyError, TypeError, IndexError):
+        array = Fields(parse_json(storage.read(f"thumbnails/{fmt.GROUP}") or b""))
+        shape = array.fields("chunk_grid").fields("configuration").any("chunk_shape")
+        rows_per_shard = Fields({"rows": shape[0]}).integer("rows", 1, MOST_ROWS_PER_SHARD)
+    except (DamagedRecordError, TypeError, IndexError, KeyError):
         rows_per_shard = header.rows_per_shard
-    if rows_per_shard < 1:
-        rows_per_shard = fmt.ROWS_PER_SHARD
     return replace(header, rows=rows, rows_per_shard=rows_per_shard)
 
 
@@ -199,15 +241,10 @@ _FIELDS = ("node_type", "shape", "data_type", "chunk_grid", "chunk_key_encoding"
 
 def _describes(stored: bytes, prescribed: bytes, *, is_recorded: bool) -> bool:
     """Return whether an array's or a group's `zarr.json` says what is prescribed."""
-    expected = json.loads(prescribed)
+    expected = parse_json(prescribed)
     try:
-        found = json.loads(stored)
-        fields = _FIELDS if is_recorded else (*_FIELDS, "codecs")
-        return all(found.get(field) == expected.get(field) for field in fields)
-    except (ValueError, AttributeError):
+        found = parse_json(stored)
+    except DamagedRecordError:
         return False
-
-
-def _reason(error: Exception) -> str:
-    # Not its representation: that of a UnicodeDecodeError holds all of the file.
-    return f"{type(error).__name__}: {error}"
+    fields = _FIELDS if is_recorded else (*_FIELDS, "codecs")
+    return isinstance(found, dict) and all(found.get(f) == expected.get(f) for f in fields)

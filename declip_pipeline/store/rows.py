@@ -2,37 +2,35 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise, product
 from threading import Lock
 
 import numpy as np
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store.buffers import BUFFERS
-from declip_pipeline.store.format import RowArray
+from declip_pipeline.store.format import COMPLETE, RowArray
+from declip_pipeline.store.header import StoreHeader
 from declip_pipeline.store.shards import (
     ABSENT,
     CHECKSUM_BYTES,
     DamagedChunkError,
     check_chunk,
-    decode_index,
+    decode_tail,
     decode_tile,
     differs,
-    index_bytes,
+    tail_bytes,
 )
 from declip_pipeline.store.storage import Storage
 
 
 class RowSource(ABC):
-    """The arrays and the records of one store."""
+    """The arrays of one store."""
 
     location: str
-
-    @abstractmethod
-    def read_blob(self, key: str) -> bytes | None:
-        """Return the bytes of a record (a ledger entry, the manifest); None where it is absent."""
 
     @abstractmethod
     def begin(
@@ -55,16 +53,23 @@ _MOST_RUN_ROWS = 512
 class ZarrRows(RowSource):
     """Reads any rows of any array; an absent chunk is an error, never zeros."""
 
-    def __init__(self, storage: Storage, rows_per_shard: int) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        header: StoreHeader,
+        samples: Samples,
+        failures: Collection[int],
+    ) -> None:
+        """Read nothing yet; `failures` are the rows that no array has."""
         self.location = storage.location
         self._storage = storage
-        self._rows_per_shard = rows_per_shard
+        self._header = header
+        self._samples = samples
+        self._failures = failures
+        self._rows_per_shard = header.rows_per_shard
         self._indexes: dict[tuple[str, int], np.ndarray] = {}
         self._lock = Lock()
         self._threads: tuple[int, ThreadPoolExecutor] | None = None
-
-    def read_blob(self, key: str) -> bytes | None:
-        return self._storage.read(key)
 
     def begin(
         self, array: RowArray, rows: np.ndarray, window: tuple[int, ...] | None = None
@@ -158,16 +163,26 @@ class ZarrRows(RowSource):
         shard, place = divmod(row, self._rows_per_shard)
         index = self._indexes.get((array.name, shard))
         if index is None:
-            length = index_bytes(array, self._rows_per_shard)
+            length = tail_bytes(array, self._rows_per_shard)
             blob = self._storage.read_tail(array.shard_key(shard), length)
             if blob is None:
                 raise self._error(array, row, "its shard is missing")
+            mark = self._header.shard_mark(array, shard, self._samples)
             try:
-                index = decode_index(array, self._rows_per_shard, blob)
+                index = decode_tail(array, self._rows_per_shard, blob, mark)
             except DamagedChunkError as error:
                 raise self._error(array, row, str(error)) from error
+            self._require_rows(array, shard, index)
             self._indexes[array.name, shard] = index
         return shard, index[place]
+
+    def _require_rows(self, array: RowArray, shard: int, index: np.ndarray) -> None:
+        """Raise `StoreError` unless a shard lacks just the rows that failed."""
+        is_there = (index[..., 0] != ABSENT).any(axis=1).tolist()
+        for row, has_data in zip(self._header.shard_rows(shard), is_there, strict=False):
+            if has_data == (row in self._failures):
+                what = f"{COMPLETE} says that it failed" if has_data else "it is missing"
+                raise self._error(array, row, what)
 
     def _error(self, array: RowArray, row: int, reason: str) -> StoreError:
         return StoreError(

@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 
 import numpy as np
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from declip_pipeline.errors import InputError, StoreError
-from declip_pipeline.store.storage import Prepared, Storage, lacking
+from declip_pipeline.store.storage import Prepared, Storage, lacking, replaced
 
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Of S3's answers, those that are about the key alone, besides any with status 401 or 403.
@@ -226,6 +226,8 @@ class ObjectStorage(Storage):
         self._at_first = bucket_client(bucket, AT_FIRST)
         self._later = bucket_client(bucket, LATER)
         self._has_answered = False
+        # Of each key that was read in part: which bytes it had.
+        self._versions: dict[str, str | None] = {}
 
     @property
     def _bucket(self) -> S3Store:
@@ -235,11 +237,9 @@ class ObjectStorage(Storage):
         return self._found(key, lambda path: bytes(obstore.get(self._bucket, path).bytes()))
 
     def read_tail(self, key: str, length: int) -> bytes | None:
-        options: Any = {"range": {"suffix": length}}
-
         def tail(path: str) -> bytes:
             try:
-                return bytes(obstore.get(self._bucket, path, options=options).bytes())
+                return bytes(self._part(key, path, {"suffix": length}))
             except BaseError:
                 # Nothing has no last bytes: servers answer that in different ways.
                 if obstore.head(self._bucket, path)["size"]:
@@ -253,7 +253,7 @@ class ObjectStorage(Storage):
 
         def part(path: str) -> obstore.Bytes | None:
             try:
-                return obstore.get_range(self._bucket, path, start=offset, length=length)
+                return self._part(key, path, (offset, offset + length))
             except BaseError as error:
                 if not is_beyond_end(error):
                     raise
@@ -267,6 +267,19 @@ class ObjectStorage(Storage):
             buffer[...] = data[: len(buffer)]
             data = data[len(buffer) :]
         return True
+
+    def _part(self, key: str, path: str, part: Any) -> obstore.Bytes:
+        """Bytes of an object, as long as it is the one that a part was read of before."""
+        options: Any = {"range": part}
+        known = self._versions.get(key)
+        if known is not None:
+            options["if_match"] = known
+        try:
+            found = obstore.get(self._bucket, path, options=options)
+        except PreconditionError:
+            raise replaced(f"{self.location}/{key}") from None
+        self._versions.setdefault(key, found.meta["e_tag"])
+        return found.bytes()
 
     def prepare(self, key: str, pieces: Iterable[bytes | memoryview]) -> "_Whole":
         return _Whole(self, key, b"".join(pieces))
@@ -308,6 +321,13 @@ class ObjectStorage(Storage):
 
     def exists(self, key: str) -> bool:
         return self._found(key, lambda path: obstore.head(self._bucket, path)) is not None
+
+    def version(self, key: str) -> str | None:
+        return self._found(key, lambda path: str(obstore.head(self._bucket, path)["e_tag"]))
+
+    def move(self, target: Storage) -> bool:
+        """A bucket renames nothing."""
+        return False
 
     def sizes(self, folder: str = "") -> dict[str, int]:
         below = f"{self._prefix}/" if self._prefix else ""

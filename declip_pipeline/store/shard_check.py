@@ -8,17 +8,17 @@ import numpy as np
 from blake3 import blake3
 
 from declip_pipeline.store.format import RowArray
+from declip_pipeline.store.records import ShardFile
 from declip_pipeline.store.shards import (
     ABSENT,
     DamagedChunkError,
     check_chunk,
-    decode_index,
+    decode_tail,
     decode_tile,
-    index_bytes,
     is_finite,
+    tail_bytes,
 )
 from declip_pipeline.store.storage import Storage
-from declip_pipeline.store.writer import ShardFile
 
 # What is held of a shard at a time; one chunk is held whole, however large.
 PIECE_BYTES = 4 * 2**20
@@ -62,21 +62,23 @@ def check_content(
     *,
     windows: Mapping[int, Sequence[int]],
     rows_per_shard: int,
+    mark: bytes,
     is_layout_certain: bool,
 ) -> Damage | None:
     """Read a shard's file, of the size that the ledger says, once from beginning to end, in pieces.
 
     `windows` maps the rows that must be there to the part of each that must be: its shape, or
-    the image's size for masks. Other rows must be absent. When the layout of the chunks is not
-    certain, only the file's hash is checked. Returns None when all is well.
+    the image's size for masks. Other rows must be absent; `mark` is the shard's. When the
+    layout of the chunks is not certain, only the file's hash is checked. Returns None when all is
+    well.
     """
     wrong: dict[str, set[int]] = {}
     chunks: list[_Chunk] = []
     if is_layout_certain:
         try:
-            blob = storage.read_tail(key, index_bytes(array, rows_per_shard))
-            index = decode_index(array, rows_per_shard, blob or b"")
-            chunks = _chunks(index, file.bytes - index_bytes(array, rows_per_shard))
+            blob = storage.read_tail(key, tail_bytes(array, rows_per_shard))
+            index = decode_tail(array, rows_per_shard, blob or b"", mark)
+            chunks = _chunks(index, file.bytes - tail_bytes(array, rows_per_shard))
             _check_presence(array, index, windows, wrong)
         except DamagedChunkError as error:
             wrong[str(error)] = set(windows)

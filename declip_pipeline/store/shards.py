@@ -1,8 +1,9 @@
 """Zarr's sharding codec, for the arrays of a store: chunks with checksums, and their index.
 
-A shard is its chunks one after another, then the index: (offset, bytes) of each chunk as two
-uint64, both 2^64-1 where the chunk is absent, then the crc32c of the index. A chunk is its values
-(little endian, zstd where the array is compressed), then their crc32c.
+A shard is its chunks one after another, then its mark (32 bytes, `StoreHeader.shard_mark`), then
+the index: (offset, bytes) of each chunk as two uint64, both 2^64-1 where the chunk is absent, then
+the crc32c of the index. A chunk is its values (little endian, zstd where the array is compressed),
+then their crc32c. Readers of Zarr alone do not see the mark: no chunk lies there.
 Source: Zarr v3, "Sharding codec (version 1.0)".
 
 Written here rather than left to a library, since this is where the time goes: batches of rows read
@@ -13,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 
 import numpy as np
+import pyarrow as pa
 from awscrt.checksums import crc32c
 from blake3 import blake3
 from numcodecs import zstd
@@ -20,9 +22,13 @@ from numcodecs import zstd
 from declip_pipeline.store.format import ZSTD_LEVEL, RowArray
 
 CHECKSUM_BYTES = 4
+MARK_BYTES = 32
 ABSENT = 2**64 - 1
+_MOST_OFFSET = 2**62
 
 Buffer = bytes | memoryview
+
+_ZSTD = pa.Codec("zstd")
 
 # A float whose exponent is all ones is an infinity or not a number. As integers of the same bits
 # these are the largest: of the positive floats among signed integers, of the negative ones among
@@ -51,6 +57,7 @@ class EncodedShard:
         rows_per_shard: int,
         places: Sequence[int],
         values: Iterable[np.ndarray],
+        mark: bytes,
     ) -> None:
         """Encode nothing yet.
 
@@ -60,9 +67,11 @@ class EncodedShard:
             places: Rows within the shard that have data. Chunks of other rows are absent.
             values: Theirs in that order, of the array's row shape, or smaller where the rest is
                 absent.
+            mark: What the shard holds, `MARK_BYTES` bytes.
         """
         self.size = 0
         self._digest = blake3()
+        self._mark = mark
         self._pieces = self._encode(array, rows_per_shard, places, values)
 
     def __iter__(self) -> Iterator[Buffer]:
@@ -89,11 +98,12 @@ class EncodedShard:
             for number, tile in _tiles(array, value):
                 data = _encoded(array, tile)
                 index[place, number] = self.size, len(data) + CHECKSUM_BYTES
-                yield from self._with_checksum(data.data)
-        yield from self._with_checksum(index.tobytes())
+                yield from self._counted(data.data, _checksum(data.data))
+        end = index.tobytes()
+        yield from self._counted(self._mark, end, _checksum(end))
 
-    def _with_checksum(self, content: Buffer) -> Iterator[Buffer]:
-        for piece in (content, _checksum(content)):
+    def _counted(self, *pieces: Buffer) -> Iterator[Buffer]:
+        for piece in pieces:
             self._digest.update(piece)
             self.size += len(piece)
             yield piece
@@ -111,20 +121,35 @@ def is_finite(array: RowArray, value: np.ndarray) -> bool:
     return bool(value.view(signed).max() < infinity and value.view(unsigned).max() < negative)
 
 
-def index_bytes(array: RowArray, rows_per_shard: int) -> int:
-    """Return the number of bytes of the index at the end of a shard."""
-    return rows_per_shard * array.tiles_per_row * 16 + CHECKSUM_BYTES
+def tail_bytes(array: RowArray, rows_per_shard: int) -> int:
+    """Return the number of bytes behind the chunks of a shard: its mark and its index."""
+    return MARK_BYTES + rows_per_shard * array.tiles_per_row * 16 + CHECKSUM_BYTES
 
 
-def decode_index(array: RowArray, rows_per_shard: int, blob: bytes) -> np.ndarray:
-    """The index, (rows_per_shard, tiles_per_row, 2) uint64: offset and bytes of each chunk.
+def decode_tail(array: RowArray, rows_per_shard: int, blob: bytes, mark: bytes) -> np.ndarray:
+    """The index in the tail of a shard, (rows_per_shard, tiles_per_row, 2) uint64.
 
-    Raises `DamagedChunkError`.
+    It holds offset and bytes of each chunk. Raises `DamagedChunkError`, also where the shard's mark
+    is not `mark`.
     """
-    content, checksum = blob[:-CHECKSUM_BYTES], blob[-CHECKSUM_BYTES:]
-    if len(blob) != index_bytes(array, rows_per_shard) or differs(content, checksum):
+    found = blob[:MARK_BYTES]
+    content, checksum = blob[MARK_BYTES:-CHECKSUM_BYTES], blob[-CHECKSUM_BYTES:]
+    if len(blob) != tail_bytes(array, rows_per_shard) or differs(content, checksum):
         raise DamagedChunkError("the index of a shard is damaged")
-    return np.frombuffer(content, "<u8").reshape(rows_per_shard, array.tiles_per_row, 2)
+    if found != mark:
+        raise DamagedChunkError("its shard holds other images or features, as when files are moved")
+    index = np.frombuffer(content, "<u8").reshape(rows_per_shard, array.tiles_per_row, 2)
+    offsets, lengths = index[..., 0], index[..., 1]
+    is_there = offsets != ABSENT
+    # A checksum does not say that what was summed makes sense; memory is taken by these numbers.
+    if (offsets[is_there] > _MOST_OFFSET).any() or (lengths[is_there] > _most(array)).any():
+        raise DamagedChunkError("the index of a shard is damaged")
+    return index
+
+
+def _most(array: RowArray) -> int:
+    """The most bytes that a chunk can have: zstd adds a little to what it cannot compress."""
+    return array.tile_bytes + array.tile_bytes // 128 + 1024
 
 
 def decode_tile(array: RowArray, content: np.ndarray) -> np.ndarray:
@@ -132,14 +157,15 @@ def decode_tile(array: RowArray, content: np.ndarray) -> np.ndarray:
 
     Raises `DamagedChunkError`.
     """
-    data: bytes | np.ndarray = content
+    data: pa.Buffer | np.ndarray = content
     if array.is_compressed:
         try:
-            data = zstd.decompress(content)
-        except RuntimeError as error:
+            # Into what a tile takes, and no more: a few bytes can stand for gigabytes.
+            data = _ZSTD.decompress(content, array.tile_bytes)
+        except OSError as error:
             raise DamagedChunkError("a chunk cannot be decompressed") from error
-    if len(data) != array.tile_bytes:
-        raise DamagedChunkError(f"a chunk has {len(data)} bytes, expected {array.tile_bytes}")
+    elif len(content) != array.tile_bytes:
+        raise DamagedChunkError(f"a chunk has {len(content)} bytes, expected {array.tile_bytes}")
     return np.frombuffer(data, array.dtype).reshape(array.tile)
 
 

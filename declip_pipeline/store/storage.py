@@ -32,7 +32,9 @@ class Prepared(ABC):
 class Storage(ABC):
     """Keys to bytes below one place.
 
-    A key holds all of its bytes or does not exist, and what was written is durable. Every method
+    A key holds all of its bytes or does not exist, and what was written is durable. All that
+    `read_tail` and `read_part` of one object give of a key is of the same bytes: of a key that was
+    replaced since, they give the former ones or raise `StoreError`. Every method
     raises `StoreError` when the place cannot be used, `StorageFullError` when it is full.
     """
 
@@ -97,6 +99,17 @@ class Storage(ABC):
     @abstractmethod
     def exists(self, key: str) -> bool:
         """Return whether `key` holds anything."""
+
+    @abstractmethod
+    def version(self, key: str) -> str | None:
+        """A text that is another once `key` was replaced, None without the key."""
+
+    @abstractmethod
+    def move(self, target: "Storage") -> bool:
+        """Move everything to the place of `target`, where nothing is, at once; this one is gone.
+
+        Returns False where that cannot be done at once: nothing is done then.
+        """
 
     def read_all(self, keys: Sequence[str]) -> list[bytes | None]:
         """Read small keys side by side; None for one that is not there."""
@@ -177,16 +190,34 @@ def join_location(root: str | Path, *parts: str) -> str:
     return scheme + URL_MARK + "/".join([rest.rstrip("/"), *parts])
 
 
+def folder_of(location: str, levels: int = 1) -> str:
+    """Return the folder `levels` above a store, a path or an s3:// URL."""
+    if URL_MARK in location:
+        return location.rstrip("/").rsplit("/", levels)[0]
+    return str(Path(location).absolute().parents[levels - 1])
+
+
+def is_below_something(location: str) -> bool:
+    """Return whether there can be something beside a place: not beside a bucket."""
+    return URL_MARK not in location or "/" in location.partition(URL_MARK)[2].rstrip("/")
+
+
 def sibling_location(location: str, name: str) -> str:
     """The place called `name` beside `location`, a folder or a URL."""
-    if URL_MARK not in location:
-        return str(Path(location).absolute().parent / name)
-    return join_location(location.rstrip("/").rpartition("/")[0], name)
+    return join_location(folder_of(location), name)
 
 
 def absolute_location(location: str) -> str:
     """The same place, as any process of this machine finds it whatever its current folder."""
     return location if URL_MARK in location else str(Path(location).absolute())
+
+
+def replaced(place: str) -> StoreError:
+    """The error for a key that is another than when it was first read."""
+    return StoreError(
+        f"{place} was replaced since its store was opened, as `overwrite=True` does; open the "
+        "store again"
+    )
 
 
 def lacking(source: Storage, key: str) -> StoreError:

@@ -13,7 +13,6 @@ from declip_pipeline.store import format as fmt
 from declip_pipeline.store.header import StoreHeader, format_version_of, parse_header
 from declip_pipeline.store.records import (
     Completion,
-    DamagedRecordError,
     Layout,
     LedgerEntry,
     check_metadata,
@@ -22,6 +21,7 @@ from declip_pipeline.store.records import (
     parse_ledger_entry,
     parse_manifest,
 )
+from declip_pipeline.store.schema import DamagedRecordError
 from declip_pipeline.store.shard_check import Damage, check_content, check_size
 from declip_pipeline.store.storage import URL_MARK, Storage, storage_at
 
@@ -138,7 +138,7 @@ def verify_store(
 def _read_header(storage: Storage) -> StoreHeader:
     blob = storage.read(fmt.GROUP)
     try:
-        return parse_header(blob, storage.location)
+        return parse_header(blob, storage.location, is_to_be_repaired=True)
     except StoreError as error:
         version = format_version_of(blob)
         is_of_another = isinstance(version, int) and version != fmt.FORMAT_VERSION
@@ -175,7 +175,7 @@ class _Examined:
         blob = self.storage.read(fmt.COMPLETE)
         self.is_finished = blob is not None
         try:
-            return None if blob is None else parse_completion(blob)
+            return None if blob is None else parse_completion(blob, self.header)
         except DamagedRecordError as error:
             self.found.add(str(error), fmt.COMPLETE)
             return None
@@ -259,6 +259,7 @@ class _Examined:
                 file,
                 windows=windows,
                 rows_per_shard=self.header.rows_per_shard,
+                mark=self.header.shard_mark(array, shard, self.found.samples),
                 is_layout_certain=layout.is_certain,
             )
 

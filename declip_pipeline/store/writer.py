@@ -1,35 +1,38 @@
 """Writing a store: shards that appear whole, a ledger entry after each, completion last."""
 
-import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from blake3 import blake3
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StorageFullError, StoreError
-from declip_pipeline.features import FeatureShape, feature_dtype
+from declip_pipeline.features import FeatureShape
 from declip_pipeline.files import canonical_json, sha256_of_bytes, sha256_of_json
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.generations import delete_store
 from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
 from declip_pipeline.store.identity import StoreIdentity
+from declip_pipeline.store.records import (
+    LedgerEntry,
+    ShardFile,
+    damaged_record,
+    metadata_keys,
+    parse_ledger_entry,
+)
+from declip_pipeline.store.schema import DamagedRecordError
 from declip_pipeline.store.shards import EncodedShard, is_finite
-from declip_pipeline.store.storage import Prepared, Storage, storage_at
+from declip_pipeline.store.storage import Prepared, Storage, lacking, storage_at
 
 # Files of one shard being encoded or written at once, beside those of another shard: the processor
 # encodes while the disk flushes. More of them get into each other's way (docs/design.md).
 WRITING_THREADS = 2
-
-
-@dataclass(frozen=True)
-class ShardFile:
-    """One array's file of a shard, as the ledger has it."""
-
-    bytes: int
-    blake3: str
+_PIECE_BYTES = 8 * 2**20
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,11 @@ class StoreWriter:
         """
         self.location = location
         self.storage = storage_at(location)
+        if len({layer.casefold() for layer in layers}) < len(layers):
+            raise StoreError(
+                f"of the layers {', '.join(layers)} two differ in capitals alone, and would be one "
+                "folder on some disks; rename one, or store them apart"
+            )
         if not self.storage.exists(fmt.GROUP):
             header = StoreHeader(
                 identity=identity,
@@ -108,6 +116,7 @@ class StoreWriter:
     def _open(self) -> None:
         """Read what is stored: it holds, whoever began it."""
         self.header = parse_header(self.storage.read(fmt.GROUP), self.location)
+        self._version = self.storage.version(fmt.MANIFEST)
         manifest = self.storage.read(fmt.MANIFEST)
         self.samples = read_samples(manifest, self.location)
         self.manifest_sha256 = sha256_of_bytes(manifest or b"")
@@ -196,6 +205,7 @@ class StoreWriter:
             raise StoreError(
                 f"shard {shard} has {sorted([*arrays, *stored])}, expected {sorted(self.arrays)}"
             )
+        self._require_own()
         if self.is_written(shard):
             return
         inside = [row - places.start for row in rows]
@@ -204,11 +214,14 @@ class StoreWriter:
         def prepare(name: str) -> tuple[str, ShardFile]:
             array, dtype = self.arrays[name], self.header.identity.dtype
             values = _finite(array, arrays[name], rows, dtype)
-            encoded = EncodedShard(array, self.header.rows_per_shard, inside, values)
+            mark = self.header.shard_mark(array, shard, self.samples)
+            encoded = EncodedShard(array, self.header.rows_per_shard, inside, values, mark)
             key = array.shard_key(shard)
             prepared.append(self.storage.prepare(key, encoded))
             return key, ShardFile(encoded.size, encoded.blake3)
 
+        for name, source in stored.items():
+            self._require_whole(shard, self.arrays[name], source)
         try:
             # Before the lock: writers of several shards keep the disk busy together.
             with ThreadPoolExecutor(WRITING_THREADS) as threads:
@@ -235,7 +248,7 @@ class StoreWriter:
         ledger_entry: bytes,
     ) -> None:
         """Put a shard's files in place, then its ledger entry, unless another writer was first."""
-        with self.storage.exclusively(fmt.MANIFEST):
+        with self._own_store():
             if self.is_written(shard):
                 return
             # Threads end before the lock does: what came later could replace another writer's file.
@@ -248,9 +261,65 @@ class StoreWriter:
                     self.storage.link(key, source.storage, source.key)
             self.storage.write(fmt.ledger_key(shard), [ledger_entry])
 
+    def _require_whole(self, shard: int, array: fmt.RowArray, source: StoredShard) -> None:
+        """Raise `StoreError` unless a file that is to be shared is what its ledger entry says."""
+        if (source.storage.location, source.key) == (self.location, array.shard_key(shard)):
+            return  # it stays where it is
+        if not source.storage.exists(source.key):
+            raise lacking(source.storage, source.key)
+        digest, end = blake3(), source.file.bytes
+        is_whole = not source.storage.read_part(source.key, end, [np.empty(1, np.uint8)])
+        for start in range(0, end, _PIECE_BYTES):
+            piece = np.empty(min(_PIECE_BYTES, end - start), np.uint8)
+            is_whole = is_whole and source.storage.read_part(source.key, start, [piece])
+            digest.update(piece.data)
+        if not is_whole or digest.hexdigest() != source.file.blake3:
+            raise StoreError(
+                f"{source.storage.location}: its {source.key} is damaged, it is not the file in "
+                f"the ledger; run `declip-pipe cache verify {source.storage.location} --deep "
+                "--repair`"
+            )
+
+    @contextmanager
+    def _own_store(self) -> Iterator[None]:
+        """Keep out other writers; raise `StoreError` where another store is in the place now."""
+        self._require_own()
+        with self.storage.exclusively(fmt.MANIFEST):
+            # Again: the lock was waited for, perhaps on the manifest of a store that has gone.
+            self._require_own()
+            yield
+
+    def _require_own(self) -> None:
+        found = self.storage.version(fmt.MANIFEST)
+        if found is None:
+            raise StoreError(
+                f"{self.location}/{fmt.MANIFEST} has gone while this extraction was at work; check "
+                "the disk and run the same command again"
+            )
+        if found != self._version:
+            raise StoreError(
+                f"{self.location} was replaced while this extraction was at work, and nothing was "
+                "written into what is there now; run the same command again"
+            )
+
+    def _ledger(self) -> dict[int, LedgerEntry]:
+        """The entries of all shards that are written."""
+        keys = [fmt.ledger_key(shard) for shard in range(self.header.shards)]
+        found = {}
+        for shard, blob in enumerate(self.storage.read_all(keys)):
+            try:
+                if blob is not None:
+                    found[shard] = parse_ledger_entry(
+                        blob, shard, self.header, self.manifest_sha256, self.arrays
+                    )
+            except DamagedRecordError as error:
+                raise damaged_record(self.location, keys[shard], error) from error
+        return found
+
     def failures(self) -> dict[int, str]:
         """Rows that failed so far, with their reasons, as the ledger has them."""
-        return failures_of(_ledger(self.storage, self.header).values())
+        entries = self._ledger().values()
+        return {row: reason for entry in entries for row, reason in entry.failures.items()}
 
     def finish(self) -> None:
         """Declare the store complete.
@@ -263,9 +332,9 @@ class StoreWriter:
                 f"{self.location} lacks {len(pending)} shards, the first is {pending[0]}; "
                 "check the disk and run the same command again"
             )
-        with self.storage.exclusively(fmt.MANIFEST):
+        with self._own_store():
             self.storage.remove_leftovers()
-            value = completion(self.storage, self.header)
+            value = completion(self.storage, self.header, self.failures())
             summary = canonical_json(value)
             is_of_use = len(value["failures"]) < self.header.rows
             # Another writer may have been here first. A complete store is not touched.
@@ -279,64 +348,28 @@ class StoreWriter:
             )
 
 
-def delete_store(storage: Storage) -> None:
-    """Remove a store, what it says of itself first.
-
-    So what an interruption leaves is a store that was hardly begun, and never one that lacks what
-    its records name.
-    """
-    ledger = storage.sizes(fmt.LEDGER.rstrip("/"))
-    for key in [fmt.COMPLETE, *ledger, fmt.GROUP]:
-        storage.delete(key)
-    storage.delete_all()
-
-
-def completion(storage: Storage, header: StoreHeader) -> dict[str, Any]:
+def completion(
+    storage: Storage, header: StoreHeader, failures: Mapping[int, str]
+) -> dict[str, Any]:
     """Return the content of `complete.json`, the root of the tree of hashes over a store.
 
     It covers the metadata and the ledger as they are stored now, and the ledger covers the shards.
+    `failures` are those of the ledger.
     """
-    ledger = _ledger(storage, header)
+    ledger = [fmt.ledger_key(shard) for shard in range(header.shards)]
     keys = metadata_keys(header)
-    blobs = storage.read_all(keys)
-    metadata = {key: blob for key, blob in zip(keys, blobs, strict=True) if blob is not None}
+    blobs = storage.read_all([*ledger, *keys])
+    hashes = {
+        key: sha256_of_bytes(blob)
+        for key, blob in zip([*ledger, *keys], blobs, strict=True)
+        if blob is not None
+    }
     return {
         "rows": header.rows,
-        "failures": {str(row): why for row, why in failures_of(ledger.values()).items()},
-        "ledger_sha256": sha256_of_json({key: sha256_of_bytes(ledger[key]) for key in ledger}),
-        "metadata_sha256": {key: sha256_of_bytes(blob) for key, blob in metadata.items()},
+        "failures": {str(row): why for row, why in failures.items()},
+        "ledger_sha256": sha256_of_json({key: hashes.get(key, "") for key in ledger}),
+        "metadata_sha256": {key: hashes[key] for key in keys if key in hashes},
     }
-
-
-def failures_of(entries: Iterable[bytes]) -> dict[int, str]:
-    """Reasons by rows that failed, from the bytes of ledger entries."""
-    found: dict[int, str] = {}
-    for blob in entries:
-        failures = json.loads(blob or b"{}").get("failures", {})
-        found |= {int(row): reason for row, reason in failures.items()}
-    return found
-
-
-def _ledger(storage: Storage, header: StoreHeader) -> dict[str, bytes]:
-    """The ledger's entries by key, empty where there is none."""
-    keys = [fmt.ledger_key(shard) for shard in range(header.shards)]
-    return {key: blob or b"" for key, blob in zip(keys, storage.read_all(keys), strict=True)}
-
-
-def metadata_keys(header: StoreHeader) -> list[str]:
-    """Keys that a store's metadata can have, sorted: no shard, no ledger, no completion.
-
-    What someone else put beside them is no part of the store, and nothing may depend on it.
-    """
-    names = [fmt.layer_key(layer) for layer in header.layers]
-    if feature_dtype(header.identity.dtype).scale_per is not None:
-        names += [fmt.scales_key(layer) for layer in header.layers]
-    groups = {name.partition("/")[0] for name in names}
-    arrays = [*names, "targets", "thumbnails", "masks", fmt.LABELS, fmt.SIZES]
-    known = {f"{name}/{fmt.GROUP}" for name in [*groups, *arrays]}
-    known |= {f"{fmt.LABELS}/c.0", f"{fmt.SIZES}/c.0.0"}
-    known |= {fmt.GROUP, fmt.MANIFEST}
-    return sorted(known)
 
 
 def _finite(

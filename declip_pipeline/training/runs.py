@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from declip_pipeline.compute import choose_device
@@ -15,7 +16,7 @@ from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.options import FusionMode, PrecisionName
-from declip_pipeline.store.reader import StoreLike, as_store
+from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
@@ -179,6 +180,8 @@ def plan_run(
     stores = {
         source: [source.store_of(store) for store in data.stores] for source in inputs.sources
     }
+    # Two stores of one identity may lack other images: a limit of their size, a moment's memory.
+    failed = [[_failed_images(store) for store in stores[source]] for source in inputs.sources]
     identity = {
         "layer": layer,
         "train_on": list(generators),
@@ -186,6 +189,7 @@ def plan_run(
         "features": inputs.features,
         "stores": [[store.identity.sha256 for store in stores[s]] for s in inputs.sources],
         **({"uncached": True} if data.uncached else {}),
+        **({"failed_sha256": sha256_of_json(failed)} if any(map(any, failed)) else {}),
     }
     sha256 = sha256_of_json(identity)
     learned = "all" if train_on is None else folder_name("+".join(generators))
@@ -214,6 +218,12 @@ def plan_run(
     if name is not None:
         folder.require(sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
+
+
+def _failed_images(store: Store) -> list[str]:
+    """Return the ids of the images that a store lacks of those that a training would use."""
+    seen = store.samples.rows(splits=("train", "valid"))
+    return sorted(store.samples.take(np.intersect1d(seen, list(store.failures))).ids)
 
 
 def _learned_of(

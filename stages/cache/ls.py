@@ -33,6 +33,8 @@ def ls(
             rows.append(["?", "?", "?", "?", "-", "-", size, "unreadable", store.location])
             remark(store.problem or "")
             continue
+        if store.leftover is not None:
+            remark(f"{store.location}: {store.leftover}")
         identity = store.header.identity
         state = (
             "complete"

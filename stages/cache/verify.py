@@ -83,6 +83,7 @@ def verify(
                 weights=weights or (),
                 device=str(choose_device(device)),
                 progress=tell,
+                notice=remark,
             )
         remark(f"repaired {_count(repairable)}; verifying again")
         found = verified()

@@ -1,14 +1,17 @@
 """A dry run says what the store will be, and leaves nothing behind."""
 
+import fcntl
 import os
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.handmade_store import begin_store, write_pending
 
-from declip_pipeline.extraction.estimate import picture_bytes
+from declip_pipeline.extraction.estimate import _trial_folder, picture_bytes
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.catalog import list_stores
 
 
 def files_in(folder: Path) -> int:
@@ -63,6 +66,23 @@ def test_what_an_interrupted_run_has_done_costs_nothing(
     assert price(program(*command, "--dry-run").out)["images"] == "15, 11 of them done already"
     assert price(program(*command, "--dry-run", "--overwrite").out)["images"] == "15"
     assert [folder.name for folder in tmp_path.iterdir()] == ["cache"], "no trial is left"
+
+
+def test_what_a_killed_estimate_left_is_no_store_and_goes(tmp_path):
+    left, used = (tmp_path / f".declip-pipe-trial-{name}" for name in ("left", "used"))
+    for folder in (left, used):
+        write_pending(begin_store(folder / "store"))
+    assert list_stores(tmp_path) == []
+    descriptor = os.open(used, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with _trial_folder(tmp_path) as own:
+        assert {folder.name for folder in tmp_path.iterdir()} == {used.name, Path(own).name}
+        with _trial_folder(tmp_path):
+            assert Path(own).exists()
+    os.close(descriptor)
+    with _trial_folder(tmp_path):
+        assert not used.exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_large_pictures_need_memory():

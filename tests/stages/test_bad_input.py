@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.damaged_store import seal_metadata
 
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.store import format as fmt
@@ -313,7 +314,7 @@ class TestStores:
         group = json.loads((copied_store / fmt.GROUP).read_text())
         group["attributes"][fmt.ATTRIBUTES]["format_version"] = 7
         (copied_store / fmt.GROUP).write_text(json.dumps(group))
-        assert "format version 7, this program reads 3; upgrade" in refused(
+        assert "format version 7, this program reads 4; upgrade" in refused(
             *command(copied_store), code=1
         )
 
@@ -325,7 +326,7 @@ class TestStores:
         (copied_store / fmt.MANIFEST).write_text("{")
         assert "its manifest.parquet was edited" in refused(*command(copied_store), code=1)
         (copied_store / fmt.MANIFEST).unlink()
-        assert "lacks its manifest.parquet" in refused(*command(copied_store), code=1)
+        assert "its manifest.parquet is missing" in refused(*command(copied_store), code=1)
 
     def test_an_edited_manifest(self, refused, command, copied_store):
         samples = Samples.from_parquet((copied_store / fmt.MANIFEST).read_bytes())
@@ -339,12 +340,17 @@ class TestStores:
         (copied_store / fmt.GROUP).write_text(json.dumps(group))
         (copied_store / fmt.MANIFEST).rename(copied_store / "manifest.json")
         line = refused(*command(copied_store), code=1)
-        assert "format version 2, this program reads 3; extract it again" in line
+        assert "format version 2, this program reads 4; extract it again" in line
 
     def test_a_missing_array(self, refused, command, copied_store):
-        shutil.rmtree(copied_store / fmt.layer_key("layer1"))
+        array = copied_store / fmt.layer_key("layer1")
+        for shard in array.glob("c.*"):
+            shard.unlink()
         line = refused(*command(copied_store), code=1)
         assert "of layers/layer1 cannot be read, its shard is missing; run" in line
+        shutil.rmtree(array)
+        line = refused(*command(copied_store), code=1)
+        assert "its layers/layer1/zarr.json is missing; run" in line
 
     def test_damaged(self, refused, command, copied_store):
         for shard in (copied_store / fmt.layer_key("layer1")).glob("c.*"):
@@ -375,6 +381,7 @@ class TestIdentity:
         identity = StoreIdentity.from_json(attributes["identity"])
         attributes["identity_sha256"] = identity.sha256
         (copied_store / fmt.GROUP).write_text(json.dumps(group))
+        seal_metadata(copied_store)
         line = refused("evaluate", tiny_run, "--on", copied_store, code=1)
         assert line.startswith("weights_sha256 differs: the run ")
 

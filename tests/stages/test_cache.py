@@ -55,6 +55,25 @@ class TestLs:
         assert "unreadable" in outcome.out
         assert "is not a feature store" in outcome.err
 
+    def test_what_is_left_of_an_overwrite_is_named(self, program, root, store):
+        half = Path(f"{store}.overwrite")
+        shutil.copytree(store, half)
+        (half / fmt.COMPLETE).unlink()
+        outcome = program("cache", "ls", root)
+        assert [line.split()[-1] for line in outcome.out.splitlines()[1:]] == [
+            str(store),
+            str(half),
+        ]
+        assert (
+            f"{half}: unfinished overwrite; run `declip-pipe extract` with --overwrite again"
+            in (" ".join(outcome.err.split()))
+        )
+        listed = json.loads(program("cache", "ls", root, "--json").out)
+        assert [one.get("leftover", "")[:10] for one in listed] == ["", "unfinished"]
+        assert program("cache", "prune", half, "--all").code == 0
+        assert not half.exists()
+        assert store.exists()
+
     def test_none(self, program, tmp_path):
         outcome = program("cache", "ls", tmp_path / "nowhere")
         assert (outcome.code, outcome.out) == (2, "")
@@ -84,7 +103,7 @@ class TestFormatTwo:
         outcome = program("cache", "ls", root)
         assert outcome.code == 0
         assert outcome.out.splitlines()[1].split()[-2:] == ["unreadable", str(former)]
-        assert "format version 2, this program reads 3; extract it again" in outcome.err
+        assert "format version 2, this program reads 4; extract it again" in outcome.err
         (found,) = json.loads(program("cache", "ls", root, "--json").out)
         assert "extract it again" in found["problem"]
 
@@ -103,7 +122,7 @@ class TestFormatTwo:
         options = [former if one == "other" else one for one in options]
         options = [tmp_path / one if str(one).endswith(".h5") else one for one in options]
         line = refused("cache", command, former, *options, code=1)
-        assert "has store format version 2, this program reads 3; extract it again" in line
+        assert "has store format version 2, this program reads 4; extract it again" in line
 
     def test_all_of_it_can_be_removed(self, program, former):
         assert program("cache", "prune", former, "--all").code == 0

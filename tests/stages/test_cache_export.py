@@ -144,7 +144,7 @@ def newer_file(path: Path) -> None:
         (truncated_file, "it may have been cut short: copy or export it again"),
         (
             newer_file,
-            "this program reads 3; upgrade declip-pipe",
+            "this program reads 4; upgrade declip-pipe",
         ),
     ],
 )

@@ -126,8 +126,8 @@ def test_what_cannot_be_verified_is_one_line(refused, store, tmp_path):
     assert "import it first" in refused("cache", "verify", tmp_path / "store.h5")
     assert "is not a feature store" in refused("cache", "verify", tmp_path, code=1)
     assert "pass --repair too" in refused("cache", "verify", store, "--data", tmp_path)
-    by_hand.edit("zarr.json", '"format_version": 3', '"format_version": 4')(store)
+    by_hand.edit("zarr.json", '"format_version": 4', '"format_version": 5')(store)
     message = refused("cache", "verify", store, code=1)
-    assert "has store format version 4, this program reads 3; upgrade declip-pipe" in message
+    assert "has store format version 5, this program reads 4; upgrade declip-pipe" in message
     by_hand.remove("zarr.json")(store)
     assert "remove it and run the same" in refused("cache", "verify", store, code=1)

@@ -437,7 +437,7 @@ def test_the_store_disappears(begin, undisturbed):
     elsewhere = cache.rename(cache.with_name("elsewhere"))
     ending = extraction.end()
     assert ending.code == 1
-    assert f" {cache}/" in ending.line
+    assert f"{cache}/" in ending.line
     assert ending.line.endswith("; check the disk and run the same command again")
     # A shard that was just being written may have been put there.
     shutil.rmtree(cache, ignore_errors=True)

@@ -171,32 +171,25 @@ def test_a_store_grows_by_copies_that_the_server_makes(
     root = f"s3://{bucket}/cache"
     first = run_extract(shared_dataset, tiny_backbone, root, ["layer1"])
     computed, carried = [], []
-    forward, read, read_part = (
-        type(tiny_backbone).features,
-        ObjectStorage.read,
-        ObjectStorage.read_part,
-    )
+    forward, put = type(tiny_backbone).features, ObjectStorage.put
 
     def counted_forward(self, images, layers):
         computed.append(tuple(layers))
         return forward(self, images, layers)
 
-    def counted_read(self, key):
+    def counted_put(self, key, data):
         carried.append(key)
-        return read(self, key)
-
-    def counted_read_part(self, key, offset, buffers):
-        carried.append(key)
-        return read_part(self, key, offset, buffers)
+        put(self, key, data)
 
     with monkeypatch.context() as patch:
         patch.setattr(type(tiny_backbone), "features", counted_forward)
-        patch.setattr(ObjectStorage, "read", counted_read)
-        patch.setattr(ObjectStorage, "read_part", counted_read_part)
+        patch.setattr(ObjectStorage, "put", counted_put)
         second = run_extract(shared_dataset, tiny_backbone, root, ["layer1", "layer2"])
     assert second.reused == [first.location]
     assert set(computed) == {("layer2",)}
-    assert not any("layers/" in key and "/c." in key for key in carried)
+    shards = {key.rpartition("/")[0] for key in carried if "/c." in key}
+    assert "layers/layer2" in shards
+    assert not {"layers/layer1", "targets", "masks", "thumbnails"} & shards
 
     run_extract(shared_dataset, tiny_backbone, f"s3://{bucket}/fresh", ["layer1", "layer2"])
     grown = server.objects(bucket, second.location.removeprefix(f"s3://{bucket}/"))

@@ -9,10 +9,11 @@ import pytest
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.catalog import find_view_stores, folder_of
+from declip_pipeline.store.catalog import find_view_stores
 from declip_pipeline.store.hdf5 import export_store
 from declip_pipeline.store.identity import store_folder
 from declip_pipeline.store.reader import Store
+from declip_pipeline.store.storage import folder_of
 
 
 @pytest.fixture

@@ -32,9 +32,16 @@ from support.handmade_store import (
 from declip_pipeline.errors import StorageFullError, StoreError
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store import writer as writer_module
+from declip_pipeline.store.generations import (
+    FORMER,
+    OVERWRITE,
+    beside,
+    delete_store,
+    replacement_of,
+    settle,
+)
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import storage_at
-from declip_pipeline.store.writer import delete_store
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +109,7 @@ STEPS = [
     (os, "writev"),
     (os, "fsync"),
     (os, "replace"),
+    (os, "rename"),
     (os, "link"),
     (os, "unlink"),
     (os, "rmdir"),
@@ -361,3 +369,70 @@ def test_removal_stopped_at_every_step(tmp_path, earlier, undisturbed):
     assert number > 30
     write_store(tmp_path / "again", earlier)
     assert files_of(tmp_path / "again") == undisturbed, "what shared files is whole"
+
+
+def overwrite_store(path: Path) -> None:
+    """Replace the store at `path` by one whose values are larger by one."""
+    settle(str(path))
+    write_pending(begin_store(Path(beside(str(path), OVERWRITE))), more=1)
+    settle(str(path))
+
+
+def added(path: Path) -> int:
+    """By how much the values of a store are larger: all of it is of one generation."""
+    store = Store(path)
+    found = set()
+    for name, expected in VALUES.items():
+        if name == "masks":
+            continue  # of two values
+        read = store.read_array(name, np.arange(len(expected))).astype(int)
+        found.update(np.unique(read - np.asarray(list(expected.values())).astype(int)).tolist())
+    assert len(found) == 1
+    return int(found.pop())
+
+
+@pytest.mark.slow
+def test_overwrite_killed_at_every_step(tmp_path):
+    """The former store stays whole until the new one is, and none but these two is ever read."""
+    path = tmp_path / "store"
+    outcomes = []
+    for number in count(1):
+        write_pending(begin_store(path))
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                with watched(Fault(number, die)):
+                    overwrite_store(path)
+                code = 0
+            finally:
+                os._exit(code)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert code in (0, KILLED)
+        try:
+            outcomes.append(added(path))
+        except StoreError as error:
+            assert "is being replaced, " in str(error)
+            assert "run the same `declip-pipe extract` command" in str(error)
+            outcomes.append(1)
+        was_whole = outcomes[-1] == 1 or replacement_of(str(path)) is not None
+        # The same command without overwrite: it goes on where all was there, and else nothing.
+        settle(str(path))
+        assert added(path) == int(was_whole)
+        overwrite_store(path)
+        assert added(path) == 1
+        assert [place.name for place in tmp_path.iterdir()] == ["store"]
+        shutil.rmtree(path)
+        if code == 0:
+            break
+    assert number > 100
+    assert outcomes == sorted(outcomes), "once replaced, a store stays so"
+    assert set(outcomes) == {0, 1}
+
+
+def test_a_replacement_removed_by_hand_leaves_the_former_store(tmp_path):
+    path = tmp_path / "store"
+    write_pending(begin_store(path))
+    path.rename(beside(str(path), FORMER))
+    settle(str(path))
+    assert added(path) == 0

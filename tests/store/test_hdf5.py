@@ -14,7 +14,7 @@ import torch
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import InputError, OutputExistsError, StorageFullError, StoreError
 from declip_pipeline.features import FEATURE_DTYPES, FeatureShape, encode_features
-from declip_pipeline.files import canonical_json, sha256_of_bytes
+from declip_pipeline.files import canonical_json, sha256_of_json
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5 import export_store, import_store
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
@@ -218,7 +218,7 @@ def test_a_stranger_finds_the_same_arrays(original, exported):
             assert file[name].fletcher32
             assert file[name].compression == ("gzip" if name in compressed else None)
         assert file["layers/layer0"].dtype == np.int8
-        assert file["scales/layer0"].dtype == np.dtype("<f2")
+        assert file["scales/layer0"].dtype == np.dtype("<f4")
         np.testing.assert_array_equal(
             file["layers/layer0"][5], store.read_layer("layer0", np.asarray([5])).values[0]
         )
@@ -283,6 +283,16 @@ def test_places_that_cannot_be_a_file(original, tmp_path, monkeypatch):
         export_store(store, tmp_path / "out.h5")
 
 
+def edit_record(path, key, edit):
+    """Edit a JSON record of an exported file."""
+    with h5py.File(path, "r+") as file:
+        value = json.loads(file[f"records/{key}"][()].tobytes())
+        edit(value)
+        del file[f"records/{key}"]
+        values = np.frombuffer(canonical_json(value), np.uint8)
+        file.create_dataset(f"records/{key}", data=values, chunks=values.shape, fletcher32=True)
+
+
 def test_an_edited_store_is_not_exported(original, tmp_path):
     copy = tmp_path / "copy"
     for key, data in files_of(original("float16").location).items():
@@ -290,7 +300,9 @@ def test_an_edited_store_is_not_exported(original, tmp_path):
         (copy / key).write_bytes(data)
     manifest = (copy / fmt.MANIFEST).read_bytes()
     (copy / fmt.MANIFEST).write_bytes(manifest + b" ")
-    with pytest.raises(StoreError, match=r"its manifest.parquet was edited, .*run `.*cache verify"):
+    with pytest.raises(
+        StoreError, match=r"its manifest.parquet was edited or damaged, .*run `.*cache verify"
+    ):
         export_store(Store(copy), tmp_path / "out.h5")
     (copy / fmt.MANIFEST).write_bytes(manifest)
     shard = copy / "targets" / "c.1.0.0"
@@ -351,8 +363,14 @@ class TestImport:
     @pytest.mark.parametrize(
         ("key", "message"),
         [
-            (fmt.MANIFEST, "its manifest.parquet was edited, its SHA-256 is not that in complete"),
-            (fmt.ledger_key(1), "its ledger was edited, its SHA-256 is not that in complete"),
+            (
+                fmt.MANIFEST,
+                "its manifest.parquet was edited or damaged, its SHA-256 is not that in complete",
+            ),
+            (
+                fmt.ledger_key(1),
+                "its ledger/000001.json was edited, it is no canonical JSON any more",
+            ),
             (fmt.COMPLETE, "its complete.json was edited, it is no canonical JSON any more"),
             ("labels/zarr.json", "its labels/zarr.json was edited"),
         ],
@@ -370,23 +388,27 @@ class TestImport:
             import_store(changed, tmp_path / "cache")
         assert not (tmp_path / "cache").exists()
 
-    def test_names_that_lead_elsewhere(self, changed, tmp_path):
-        folder = tmp_path / "folder"
-        export_store(write_store(folder / "store", "float16", "../../../up"), folder / "out.h5")
-        with pytest.raises(StoreError, match="holds the name '../../../up', which leads out of a"):
-            import_store(folder / "out.h5", tmp_path / "cache")
-        with h5py.File(changed, "r+") as file:
-            completion = json.loads(file["records/complete.json"][()].tobytes())
-            completion["metadata_sha256"]["../up.json"] = sha256_of_bytes(b"{}")
-            del file["records/complete.json"]
-            for key, data in (("complete", canonical_json(completion)), ("../up", b"{}")):
-                values = np.frombuffer(data, np.uint8)
-                file.create_dataset(
-                    f"records/{key}.json", data=values, chunks=values.shape, fletcher32=True
-                )
-        with pytest.raises(StoreError, match="holds the name '../up.json', which leads out of a"):
+    @pytest.mark.parametrize("name", ["../../../up", "/up", "a//b"])
+    def test_names_that_lead_elsewhere(self, changed, tmp_path, name):
+        def rename(group):
+            attributes = group["attributes"][fmt.ATTRIBUTES]
+            attributes["identity"]["view"] = name
+            attributes["identity_sha256"] = sha256_of_json(attributes["identity"])
+
+        edit_record(changed, fmt.GROUP, rename)
+        with pytest.raises(StoreError, match=f"the name '{name}' leads out of a store"):
             import_store(changed, tmp_path / "cache")
-        assert sorted(place.name for place in tmp_path.iterdir()) == ["changed.h5", "folder"]
+        assert [place.name for place in tmp_path.iterdir()] == ["changed.h5"]
+
+    def test_a_record_that_leads_elsewhere(self, changed, tmp_path):
+        edit_record(
+            changed,
+            fmt.COMPLETE,
+            lambda value: value["metadata_sha256"].update({"../up": "0" * 64}),
+        )
+        with pytest.raises(StoreError, match="lists other metadata files than the store's"):
+            import_store(changed, tmp_path / "cache")
+        assert [place.name for place in tmp_path.iterdir()] == ["changed.h5"]
 
     def test_an_unfinished_store_of_another_extraction_stays(self, exported, tmp_path):
         location = Path(import_store(exported("float16"), tmp_path).location)
@@ -434,7 +456,7 @@ class TestDamage:
         with h5py.File(changed, "r+") as file:
             file.attrs["declip_pipe_store"] = version
         with pytest.raises(
-            StoreError, match=f"store format version {version}, this program reads 3; {remedy}"
+            StoreError, match=f"store format version {version}, this program reads 4; {remedy}"
         ):
             Store(changed)
 

@@ -7,7 +7,7 @@ import pytest
 from blake3 import blake3
 
 from declip_pipeline.store.format import RowArray
-from declip_pipeline.store.shards import EncodedShard, is_finite
+from declip_pipeline.store.shards import MARK_BYTES, EncodedShard, is_finite
 
 ALL_16_BITS = np.arange(2**16, dtype=np.uint16)
 ARRAY = RowArray("layers/layer0", "float16", (1,), (1,), is_compressed=False)
@@ -43,6 +43,6 @@ def test_integers_are_finite():
 
 
 def test_hash_of_a_shard_is_that_of_its_file():
-    encoded = EncodedShard(ARRAY, 4, [0, 2], np.ones((2, 1), np.float16))
+    encoded = EncodedShard(ARRAY, 4, [0, 2], np.ones((2, 1), np.float16), bytes(MARK_BYTES))
     content = b"".join(encoded)
     assert (encoded.size, encoded.blake3) == (len(content), blake3(content).hexdigest())

@@ -9,6 +9,7 @@ import pytest
 from support.s3_server import running_s3_server
 
 from declip_pipeline.errors import StoreError
+from declip_pipeline.store.local import OPEN_FILES
 from declip_pipeline.store.storage import Storage, storage_at
 
 Places = Callable[[str], Storage]
@@ -116,6 +117,39 @@ class StorageContract(ABC):
         at("store").write("key", [b"abc"])
         assert part(at("store"), "key", 0, 2) == [b"ab"]
         assert at("store").read_tail("key", 5) == b"abc"
+
+    def test_one_object_reads_one_content_of_a_key(self, at):
+        """Also once its file was closed meanwhile."""
+        reader = at("store")
+        at("store").write("key", [b"0123456789"])
+        for number in range(OPEN_FILES + 1):
+            at("others").write(f"other{number}", [b"other"])
+        assert reader.read_tail("key", 2) == b"89"
+        others = at("others")
+        for number in range(OPEN_FILES + 1):
+            assert part(others, f"other{number}", 0, 5) == [b"other"]
+        at("store").write("key", [b"abcdefghij"])
+        for read in (lambda: part(reader, "key", 0, 2), lambda: reader.read_tail("key", 2)):
+            with pytest.raises(
+                StoreError, match=r"key was replaced since .*; open the store again"
+            ):
+                read()
+        assert part(at("store"), "key", 0, 2) == [b"ab"]
+
+    def test_a_version_is_another_once_a_key_is_replaced(self, at):
+        assert at("store").version("key") is None
+        at("store").write("key", [b"1"])
+        first = at("store").version("key")
+        assert first is not None
+        assert at("store").version("key") == first
+        at("store").write("key", [b"2"])
+        assert at("store").version("key") not in (None, first)
+
+    def test_moving_is_all_or_nothing(self, at):
+        at("source").write("a/b", [b"1"])
+        is_moved = at("source").move(at("target"))
+        assert at("source").sizes() == ({} if is_moved else {"a/b": 1})
+        assert at("target").sizes() == ({"a/b": 1} if is_moved else {})
 
     def test_creating_is_for_the_first(self, at):
         assert at("store").create("folder/key", b"first")

@@ -246,11 +246,11 @@ def test_another_version_and_an_edited_identity_are_refused(tmp_path):
     write_shards(store, [0, 1, 2])
     store.finish()
     edit_attributes(path, identity=identity(backbone="other").to_json())
-    with pytest.raises(StoreError, match="its identity was edited"):
+    with pytest.raises(StoreError, match="the SHA-256 of its identity differs"):
         Store(path)
     edit_attributes(path, format_version=99)
     with pytest.raises(
-        StoreError, match="format version 99, this program reads 3; upgrade declip-pipe"
+        StoreError, match="format version 99, this program reads 4; upgrade declip-pipe"
     ):
         Store(path)
 

@@ -118,7 +118,7 @@ def test_several_damaged_files_are_all_named(store):
     assert set(problems) == {one, other, by_hand.shard("targets", 3), "labels/c.0"}
     assert problems[one].rows == (0, 1, 2, 3)
     assert problems[other].rows == (8, 9, 10, 11)
-    assert "though every chunk is whole: as when files are swapped" in problems[one].what
+    assert "its shard holds other images or features, as when files are moved" in problems[one].what
 
 
 def test_several_damaged_chunks_are_one_problem(store):
@@ -139,7 +139,8 @@ def rewrite_shard(store, name, number, change):
     change(values)
     first = reader.header.shard_rows(number).start
     places = [row - first for row in values]
-    encoded = EncodedShard(array, reader.header.rows_per_shard, places, values.values())
+    mark = reader.header.shard_mark(array, number, reader.samples)
+    encoded = EncodedShard(array, reader.header.rows_per_shard, places, values.values(), mark)
     (store / array.shard_key(number)).write_bytes(b"".join(encoded))
     by_hand.seal(store)
 
@@ -281,7 +282,7 @@ def test_rows_in_another_order_are_found(store):
         by_hand.edit("zarr.json", '"backbone": "CLIP', '"backbone": "XLIP'),
         by_hand.edit("zarr.json", '"channels": 128', '"channels": -1'),
         by_hand.edit("zarr.json", '"prefix_tokens": 1', '"prefix_tokens": "1"'),
-        by_hand.edit("zarr.json", '"format_version": 3', '"format_version": "3"'),
+        by_hand.edit("zarr.json", '"format_version": 4', '"format_version": "4"'),
         by_hand.cut("zarr.json", 1000),
         by_hand.remove("zarr.json"),
     ],
@@ -300,8 +301,8 @@ def test_what_is_no_store_is_refused(store, tmp_path):
     for place in (tmp_path / "absent", tmp_path, tmp_path / "store" / "layers"):
         with pytest.raises(StoreError, match="is not a feature store; expected what"):
             verify_store(place)
-    by_hand.edit("zarr.json", '"format_version": 3', '"format_version": 4')(store)
-    with pytest.raises(StoreError, match="format version 4, .* reads 3; upgrade declip-pipe"):
+    by_hand.edit("zarr.json", '"format_version": 4', '"format_version": 5')(store)
+    with pytest.raises(StoreError, match="format version 5, .* reads 4; upgrade declip-pipe"):
         verify_store(store)
 
 

@@ -10,8 +10,9 @@ from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity, manifest_sha256
+from declip_pipeline.store.records import ShardFile
 from declip_pipeline.store.storage import storage_at
-from declip_pipeline.store.writer import ShardFile, StoredShard, StoreWriter
+from declip_pipeline.store.writer import StoredShard, StoreWriter
 
 ROWS, ROWS_PER_SHARD = 3, 2
 LAYER = {"layer0": FeatureShape(4, 2, 2, 1)}

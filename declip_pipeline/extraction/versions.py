@@ -1,0 +1,34 @@
+"""Versions of the libraries that a store's bytes come from: recorded, and compared later."""
+
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+# They decode, resize and compute; each release may change a last bit, or how a damaged file ends.
+_LIBRARIES = ("numpy", "opencv-python-headless", "open_clip_torch", "pillow", "timm", "torch")
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries here, by name; without those that are not installed."""
+    found = {}
+    for name in _LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def different_versions(provenance: Mapping[str, Any]) -> str:
+    """Return the libraries that a store was made with and that differ here.
+
+    Such as "torch 2.6.0 (here 2.7.1), timm 1.0.15 (here none)"; empty where none does, or none is
+    recorded.
+    """
+    recorded = provenance.get("versions")
+    here = versions()
+    return ", ".join(
+        f"{name} {made_with} (here {here.get(name, 'none')})"
+        for name, made_with in (recorded.items() if isinstance(recorded, dict) else ())
+        if here.get(name) != made_with
+    )
