@@ -47,7 +47,7 @@ def check(
     """
     from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
-    from declip_pipeline.datasets.findings import facts_of_groups, findings_of
+    from declip_pipeline.datasets.findings import facts_of_groups, findings_of, other_sizes
     from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
     from declip_pipeline.datasets.scan import scan_dataset
     from stages.screen import json_result, progress, result
@@ -91,6 +91,17 @@ def check(
             "images": len(dataset),
             "groups": rows,
             "unpaired": list(dataset.unpaired),
+            "unreadable": [
+                {"file": file, "reason": reason} for file, reason in sorted(scan.unreadable.items())
+            ],
+            "other_sizes": [
+                {"image": image, "mask": mask, "image_size": size, "mask_size": mask_size}
+                for image, (mask, size, mask_size) in sorted(other_sizes(scan).items())
+            ],
+            "unusual_masks": [
+                {"mask": mask, "values": values, "clear": is_clear}
+                for mask, (values, is_clear) in sorted(scan.unusual_masks.items())
+            ],
             "notes": findings.notes,
             "problems": findings.problems,
         }

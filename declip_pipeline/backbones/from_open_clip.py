@@ -205,7 +205,7 @@ def _with_quick_gelu(arch: str, name: str, tag: str | None, *, source: str) -> s
 def _refuse_unknown_activation(
     embed_dim: int, vision: Mapping[str, Any], tensors: Mapping[str, Tensor], *, source: str
 ) -> None:
-    """Raise `WeightsError` for a file of a known shape or layout that leaves the activation open."""
+    """Raise `WeightsError` for a file that leaves the activation open where two would fit."""
     fitting = [arch for arch in open_clip.list_models() if _has_shape(arch, embed_dim, vision)]
     fitting.sort(key=len)
     if not fitting and not is_hugging_face_clip(tensors):

@@ -19,9 +19,6 @@ SMALLEST_SIDE = 16
 DEFAULT_MAX_MEGAPIXELS = 178.0
 """Largest image decoded by default: 0.5 GB as RGB."""
 
-WHITE_FROM = 128
-"""Smallest 8-bit grey value of a mask that counts as white."""
-
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,7 +52,7 @@ def decode_image(
             pixels or more than `max_megapixels`, or grey values out of range. The message is the
             reason in one line, without the path.
     """
-    with _opened(source) as image:
+    with opened_image(source) as image:
         return _upright_rgb(image, max_megapixels)
 
 
@@ -68,6 +65,14 @@ def decode_opened(
 
 
 def _upright_rgb(image: Image.Image, max_megapixels: float) -> np.ndarray:
+    return np.array(_as_rgb(loaded_upright(image, max_megapixels)))
+
+
+def loaded_upright(image: Image.Image, max_megapixels: float) -> Image.Image:
+    """Load an opened image, in its own mode, with the EXIF orientation applied.
+
+    Raises `ImageError` for a size that is not accepted, before anything is decoded.
+    """
     width, height = image.size
     if min(width, height) < SMALLEST_SIDE:
         raise ImageError(
@@ -81,29 +86,7 @@ def _upright_rgb(image: Image.Image, max_megapixels: float) -> np.ndarray:
         )
     orientation = _orientation(image)  # before load(), as in `image_size`
     image.load()
-    upright = _as_rgb(image)
-    if orientation in _UPRIGHT:
-        upright = upright.transpose(_UPRIGHT[orientation])
-    return np.array(upright)
-
-
-def decode_mask(
-    source: Path | bytes, *, fake_is_white: bool, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
-) -> np.ndarray:
-    """Decode a mask file to fake pixels.
-
-    White is an 8-bit grey value of at least 128 (colours by their luma, 16-bit grey scaled down).
-    The EXIF orientation is applied as for images, so that image and mask stay aligned.
-
-    Returns:
-        HW bool at the mask's own size, True = fake.
-
-    Raises:
-        ImageError: As `decode_image`.
-    """
-    rgb = decode_image(source, max_megapixels=max_megapixels)
-    white: np.ndarray = np.asarray(Image.fromarray(rgb).convert("L")) >= WHITE_FROM
-    return white if fake_is_white else ~white
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
@@ -111,7 +94,7 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
     The limits on size are not applied. Raises `ImageError` as `decode_image` does.
     """
-    with _opened(source) as image:
+    with opened_image(source) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
@@ -128,7 +111,7 @@ def _formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+def opened_image(source: Path | bytes) -> Iterator[Image.Image]:
     """Open an image and read its header; Pillow's errors inside become an `ImageError`."""
     with (
         guarded_pillow(),

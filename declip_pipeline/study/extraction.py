@@ -184,8 +184,8 @@ class OpenExtraction:
     def estimate(self, view: View) -> tuple[StorePlan, Estimate]:
         """Measure what the view's store would take; nothing is kept."""
         plan = plan_store(self._images(view), self.backbone, **self._options(view))
-        for problem in plan.problems:
-            self._notice_once(f"problem: {problem}")
+        for line in plan.remarks:
+            self._notice_once(line)
         return plan, estimate_extraction(plan, self.backbone, batch_size=self.step.batch_size)
 
     def extract(self, view: View) -> Extraction:
