@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from declip_pipeline.errors import ImageError
+from declip_pipeline.images.libtiff import ErrorHandlers, collected_errors
+from declip_pipeline.images.png_chunks import SIGNATURE, without_side_chunks
+
+# Some errors Pillow also logs, which without a handler goes to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 SMALLEST_SIDE = 16
 """Smallest accepted height and width of an image in pixels."""
@@ -113,22 +119,33 @@ def _formats() -> tuple[str, ...]:
 @contextmanager
 def opened_image(source: Path | bytes) -> Iterator[Image.Image]:
     """Open an image and read its header; Pillow's errors inside become an `ImageError`."""
+    if not isinstance(source, bytes) and source.exists() and not source.is_file():
+        # To open a pipe or a device could take forever.
+        raise ImageError("is no regular file; an image was expected")
     with (
         guarded_pillow(),
         _errors_of_pillow(),
         io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
     ):
-        if not file.read(1):
+        start = file.read(len(SIGNATURE))
+        if not start:
             raise ImageError("empty file, zero bytes; an image was expected")
-        file.seek(0)
-        with Image.open(file, formats=_formats()) as image:
+        content = file
+        if start == SIGNATURE:
+            content = io.BytesIO(without_side_chunks(start + file.read()))
+        content.seek(0)
+        with Image.open(content, formats=_formats()) as image:
             yield image
 
 
 @contextmanager
 def _errors_of_pillow() -> Iterator[None]:
+    collected_errors()
     try:
         yield
+        # Libtiff goes on after an error, with what it has of the pixels.
+        if errors := collected_errors():
+            raise ImageError(f"is truncated or damaged ({' '.join(errors[0].split())})")
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -195,6 +212,7 @@ class _Guard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
+        self._libtiff = ErrorHandlers()
 
     def enter(self) -> None:
         with self._lock:
@@ -203,6 +221,7 @@ class _Guard:
                 return
             self._size_limit = Image.MAX_IMAGE_PIXELS
             self._load_truncated = ImageFile.LOAD_TRUNCATED_IMAGES
+            self._libtiff.install()
             self._filters = warnings.catch_warnings()
             self._filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -219,6 +238,7 @@ class _Guard:
             Image.MAX_IMAGE_PIXELS = self._size_limit
             ImageFile.LOAD_TRUNCATED_IMAGES = self._load_truncated
             self._filters.__exit__(None, None, None)
+            self._libtiff.restore()
 
 
 _guard = _Guard()
@@ -226,7 +246,8 @@ _guard = _Guard()
 
 @contextmanager
 def guarded_pillow() -> Iterator[None]:
-    """Disable Pillow's warnings, its size limit and its padding of truncated images.
+    """Disable Pillow's warnings, its size limit, its padding of truncated images, and libtiff's
+    own lines on stderr.
 
     Thread-safe. Warnings of other modules are unaffected, and the previous settings are restored
     at the end.
