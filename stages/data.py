@@ -91,6 +91,7 @@ def check(
             "images": len(dataset),
             "groups": rows,
             "unpaired": list(dataset.unpaired),
+            "left_out": [one.to_json() for one in dataset.left_out],
             "unreadable": [
                 {"file": file, "reason": reason} for file, reason in sorted(scan.unreadable.items())
             ],

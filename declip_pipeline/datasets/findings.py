@@ -156,6 +156,7 @@ def _add_unpaired(dataset: Dataset, findings: Findings, is_allowed: bool) -> Non
         (findings.notes if is_allowed else findings.problems).append(text)
     if folders:
         findings.notes.append(wholly_generated_text(folders))
+    findings.notes += map(str, dataset.left_out)
 
 
 def _add_splits(dataset: Dataset, facts: Mapping[Group, GroupFacts], findings: Findings) -> None:
