@@ -156,7 +156,9 @@ def check_masks(
             raise InputError(f"{group}: {_without_both(masks.shares, fake_is_white)}")
         if not masks.has_both:
             lines.append(f"problem: {group}: {_without_both(masks.shares, fake_is_white)}")
-        problems, notes = unusual_masks_lines(group, masks, fake_is_white=fake_is_white)
+        problems, notes = unusual_masks_lines(
+            group, masks, fake_is_white=fake_is_white, polarity_is_given=polarity_is_given
+        )
         unclear = sum(not is_clear for _, is_clear in masks.unusual.values())
         if unclear * 2 > len(masks.shares) and not polarity_is_given:
             raise InputError(problems[0])
@@ -166,7 +168,7 @@ def check_masks(
 
 
 def unusual_masks_lines(
-    group: Group, masks: GroupMasks, *, fake_is_white: bool
+    group: Group, masks: GroupMasks, *, fake_is_white: bool, polarity_is_given: bool
 ) -> tuple[list[str], list[str]]:
     """Return a problem on masks whose values are unclear, and a note on other unusual masks."""
     problems: list[str] = []
@@ -177,12 +179,15 @@ def unusual_masks_lines(
             continue
         count = f"{len(paths)} of {len(masks.shares)} masks that were read"
         values = masks.unusual[paths[0]][0]
-        how = (
-            "of two values the larger is read as white"
-            if wanted
-            else "grey values from 128 of 255 (colours by their luma) are read as white; save the "
-            f"masks with two values, or pass `fake_is_white={fake_is_white}` if they are right so"
-        )
+        if wanted:
+            how = "of two values the larger is read as white"
+        else:
+            how = "grey values from 128 of 255 (colours by their luma) are read as white"
+            if not polarity_is_given:
+                how += (
+                    "; save the masks with two values, or pass "
+                    f"`fake_is_white={fake_is_white}` if this reading is right"
+                )
         lines.append(f"{group}: {count} hold {values}, such as {paths[0]}; {how}")
     return problems, notes
 

@@ -247,7 +247,12 @@ def _add_masks(
             )
         elif empty := masks.shares.count(0.0):
             findings.notes.append(f"{group}: {empty} of {count} have no fake pixel")
-        problems, notes = unusual_masks_lines(group, masks, fake_is_white=dataset.fake_is_white)
+        problems, notes = unusual_masks_lines(
+            group,
+            masks,
+            fake_is_white=dataset.fake_is_white,
+            polarity_is_given=polarity_is_given,
+        )
         (findings.notes if polarity_is_given else findings.problems).extend(problems)
         findings.notes += notes
     shares = [share for group in groups for share in facts[group].fake_shares]

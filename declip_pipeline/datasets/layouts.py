@@ -9,6 +9,7 @@ from declip_pipeline.datasets import autosplice, dolos, lists, parallel, unmaske
 from declip_pipeline.datasets.dataset import Dataset, require_usable_name
 from declip_pipeline.datasets.left_out import left_out_of
 from declip_pipeline.datasets.listing import list_images
+from declip_pipeline.datasets.pairing import count_and_names
 from declip_pipeline.datasets.splits import assign_splits as assign
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.options import LayoutName
@@ -115,7 +116,9 @@ def list_dataset(
     )
     if not len(dataset):
         raise InputError(
-            f"no image under {path} has a mask of its name; expected {chosen.expected}"
+            f"no image under {path} has a mask of its name; it holds "
+            f"{count_and_names('file', dataset.unpaired)} without a partner; expected "
+            f"{chosen.expected}, or a .csv or .json list of which mask belongs to which image"
         )
     if not chosen.is_file:
         masks = dataset.samples.table.column("mask").drop_null().to_pylist()

@@ -23,7 +23,7 @@ TP_GT_EXPECTED = "Tp/ and Gt/ side by side"
 _FolderNames = Mapping[str, tuple[str, ...]]
 """Names that the folders of images and of masks may have, in lower case; the images' first."""
 _IMAGES_AND_MASKS = {"images": ("images", "image"), "masks": ("masks", "mask")}
-_TP_AND_GT = {"Tp": ("tp",), "Gt": ("gt",)}
+_TP_AND_GT = {"Tp": ("tp",), "Gt": ("gt", "casia 2 groundtruth")}
 
 
 def read_folders(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
@@ -62,6 +62,8 @@ def read_coco_sd(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: 
 
 def read_tp_gt(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
     """Read PATH/Tp and PATH/Gt, in any case, as `read_folders` reads its two.
+
+    CASIA's Gt is "CASIA 2 Groundtruth"; its real images, Au, are left out.
 
     A mask's name may go on with _gt or _mask.
     """
@@ -163,7 +165,10 @@ def _places(root: Path, folder_names: _FolderNames) -> list[str]:
 def _required(root: Path, place: str, kind: str, folder_names: _FolderNames, expected: str) -> str:
     folder = _folder(root / place, kind, folder_names)
     if folder is None:
-        raise InputError(f"{root / place} has no {kind}/ folder; expected {expected}")
+        found = ", ".join(subfolders(root / place)) or "no folders"
+        raise InputError(
+            f"{root / place} has no {kind}/ folder; expected {expected}; found {found}"
+        )
     return f"{place}{folder}/"
 
 

@@ -167,7 +167,7 @@ def test_coco_sd_without_masks_is_refused(refused, tmp_path):
     shutil.rmtree(root / "masks")
     assert refused("data", "check", root) == (
         f"{root} has no masks/ folder; expected the tree of COCO-SD, images/ and masks/ with the "
-        "same names"
+        "same names; found images"
     )
 
 
