@@ -84,8 +84,8 @@ def check_usable(scan: Scan) -> None:
         )
         raise InputError(
             f"{group}: none of its {len(rows)} masks can be used; mask "
-            f"{scan.dataset.root / str(sample.mask)}: {reason}; repair the masks, or leave the "
-            "generator out"
+            f"{scan.dataset.root / str(sample.mask)}: {reason}; repair the masks, or choose "
+            "others with `generators` and `splits`"
         )
 
 
@@ -114,14 +114,14 @@ def read_some_masks(
 
     found = {}
     for group, rows in groups_of(samples, samples.rows(label=FAKE)).items():
-        some = [int(row) for row in spread(rows.tolist(), most_per_group)]
-        others = [int(row) for row in rows if int(row) not in set(some)]
+        some = list(spread(rows.tolist(), most_per_group))
         masks = found[group] = GroupMasks(len(rows))
         with closing(in_threads(read, some)) as readings:
             for path, mask in readings:
                 _add(masks, path, mask)
         if not masks.has_both:
-            with closing(in_threads(read, others)) as readings:
+            others = np.setdiff1d(rows, some, assume_unique=True)
+            with closing(in_threads(read, others.tolist())) as readings:
                 for path, mask in readings:
                     _add(masks, path, mask)
                     if masks.has_both:

@@ -66,16 +66,20 @@ def left_out_of(
         InputError: As `list_files` does.
     """
     taken = set(taken)
-    used = {parent for path in (*taken, *accounted) for parent in _folders(path)}
+    direct = {path.rpartition("/")[0] for path in (*taken, *accounted)}
+    used = {folder for parent in direct for folder in _with_those_above(parent)}
     apart = {path for path in accounted if (root / path).is_dir()}
     gone = taken.union(accounted)
     listing = list_files(root)
     kinds: dict[tuple[str, str], list[str]] = {}
     not_of_layout = f"no part of layout {layout}" if layout else "not asked for"
-    in_splits = bool(taken) and all(split_named(path.partition("/")[0]) for path in taken)
+    tops = {folder.partition("/")[0] for folder in direct}
+    in_splits = bool(tops) and all(map(split_named, tops))
     for path in (*listing.images, *listing.others):
-        folders = _folders(path)
-        if path in gone or not apart.isdisjoint(folders):
+        if path in gone:
+            continue
+        folders = _with_those_above(path.rpartition("/")[0])
+        if not apart.isdisjoint(folders):
             continue
         suffix = PurePosixPath(path).suffix.lower()
         unused = next((folder for folder in folders if folder not in used), None)
@@ -95,7 +99,7 @@ def left_out_of(
     )
 
 
-def _folders(path: str) -> list[str]:
-    """Return the folders that a path lies in, the outermost first."""
-    parts = path.split("/")[:-1]
+def _with_those_above(folder: str) -> list[str]:
+    """Return a folder and those that it lies in, the outermost first; none for the root."""
+    parts = folder.split("/") if folder else []
     return ["/".join(parts[: place + 1]) for place in range(len(parts))]

@@ -71,7 +71,8 @@ def test_some_masks_that_cannot_be_used_pass_and_all_of_a_group_do_not(tmp_path:
         check_usable(scan_dataset(dataset))
     assert str(caught.value) == (
         f"own own all: none of its 4 masks can be used; mask {tmp_path / 'masks/0.png'}: has 20x30 "
-        "pixels, its image 30x20; repair the masks, or leave the generator out"
+        "pixels, its image 30x20; repair the masks, or choose others with "
+        "`generators` and `splits`"
     )
 
 
