@@ -52,7 +52,7 @@ def check(
     from declip_pipeline.datasets.scan import scan_dataset
     from stages.screen import json_result, progress, result
     from stages.table import format_table
-    from stages.texts import spelled
+    from stages.texts import printable, spelled
 
     recognised = recognise_layout(path, layout)
     dataset = list_dataset(
@@ -116,9 +116,9 @@ def check(
         header = ["source", "generator", "split", "images", "sizes", "fake %", "differ as masked"]
         result(format_table(header, [_cells(row) for row in rows]))
         for note in findings.notes:
-            result(spelled(f"note: {note}"))
+            result(printable(spelled(f"note: {note}")))
         for problem in findings.problems:
-            result(spelled(f"problem: {problem}"))
+            result(printable(spelled(f"problem: {problem}")))
         count = len(findings.problems)
         result(f"{count} problem{'' if count == 1 else 's'}" if count else "ok: no problem found")
     if findings.problems:

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+ESCAPE = r"left out: 1 file .md, such as images/red\x1b[31m.md: of a type that is not read"
 NPZ = "left out: 1 file .npz, such as masks/extra.npz: of a type that is not read"
 PIPE = (
     "left out: 1 irregular file, such as images/train/pipe.png: pipes, devices and links that lead "
@@ -21,6 +22,7 @@ def untidy(dataset):
     (dataset / "other").mkdir()
     image = next((dataset / "images" / "train").glob("p*.png"))
     (dataset / "other" / "a.png").write_bytes(image.read_bytes())
+    (dataset / "images" / "red\x1b[31m.md").write_text("words")
     (dataset / ".DS_Store").write_bytes(b"x")
     return dataset
 
@@ -30,7 +32,7 @@ def test_extract_and_data_check_say_the_same(program, tiny_arch, untidy, tmp_pat
     outcome = program("extract", untidy, *tiny_arch, "--layers", "layer0", *cache)
     assert outcome.code == 0
     said = [line for line in outcome.err.splitlines() if line.startswith("left out")]
-    assert said == [NPZ, FOLDER, PIPE]
+    assert said == [ESCAPE, NPZ, FOLDER, PIPE]
     outcome = program("data", "check", untidy)
     assert outcome.code == 0
     assert [line for line in outcome.out.splitlines() if "left out" in line] == [
@@ -38,6 +40,7 @@ def test_extract_and_data_check_say_the_same(program, tiny_arch, untidy, tmp_pat
     ]
     found = json.loads(program("data", "check", untidy, "--json").out)["left_out"]
     assert [(one["what"], one["count"], one["example"]) for one in found] == [
+        ("files .md", 1, "images/red\x1b[31m.md"),
         ("files .npz", 1, "masks/extra.npz"),
         ("folder other", 1, "other/a.png"),
         ("irregular files", 1, "images/train/pipe.png"),
@@ -52,6 +55,7 @@ def test_predict_says_what_it_does_not_take(program, tiny_run, untidy, tmp_path)
         assert outcome.code == 0, outcome
         said = [line for line in outcome.err.splitlines() if "left out" in line]
         assert said == [
+            f"{untidy}: {ESCAPE}",
             f"{untidy}: {NPZ}",
             f"{untidy}: {PIPE}",
         ]
