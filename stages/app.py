@@ -219,9 +219,9 @@ def _show_usage_error(error: Any) -> None:
 
 def _one_line(error: Exception) -> str:
     if isinstance(error, DeclipError):
-        from stages.texts import spelled
+        from stages.texts import printable, spelled
 
-        return " ".join(spelled(str(error)).split())
+        return printable(" ".join(spelled(str(error)).split()))
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'a file'}: {error.strerror}"
     kind, text = type(error).__name__, " ".join(str(error).split())

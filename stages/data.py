@@ -47,12 +47,12 @@ def check(
     """
     from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
-    from declip_pipeline.datasets.findings import facts_of_groups, findings_of
+    from declip_pipeline.datasets.findings import facts_of_groups, findings_of, other_sizes
     from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
     from declip_pipeline.datasets.scan import scan_dataset
     from stages.screen import json_result, progress, result
     from stages.table import format_table
-    from stages.texts import spelled
+    from stages.texts import printable, spelled
 
     recognised = recognise_layout(path, layout)
     dataset = list_dataset(
@@ -91,6 +91,18 @@ def check(
             "images": len(dataset),
             "groups": rows,
             "unpaired": list(dataset.unpaired),
+            "left_out": [one.to_json() for one in dataset.left_out],
+            "unreadable": [
+                {"file": file, "reason": reason} for file, reason in sorted(scan.unreadable.items())
+            ],
+            "other_sizes": [
+                {"image": image, "mask": mask, "image_size": size, "mask_size": mask_size}
+                for image, (mask, size, mask_size) in sorted(other_sizes(scan).items())
+            ],
+            "unusual_masks": [
+                {"mask": mask, "values": values, "clear": is_clear}
+                for mask, (values, is_clear) in sorted(scan.unusual_masks.items())
+            ],
             "notes": findings.notes,
             "problems": findings.problems,
         }
@@ -104,9 +116,9 @@ def check(
         header = ["source", "generator", "split", "images", "sizes", "fake %", "differ as masked"]
         result(format_table(header, [_cells(row) for row in rows]))
         for note in findings.notes:
-            result(spelled(f"note: {note}"))
+            result(printable(spelled(f"note: {note}")))
         for problem in findings.problems:
-            result(spelled(f"problem: {problem}"))
+            result(printable(spelled(f"problem: {problem}")))
         count = len(findings.problems)
         result(f"{count} problem{'' if count == 1 else 's'}" if count else "ok: no problem found")
     if findings.problems:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from declip_pipeline.datasets.left_out import left_out_of
 from declip_pipeline.datasets.listing import IMAGE_SUFFIXES, list_images
 from declip_pipeline.errors import ImageError, InputError
 from stages.options import (
@@ -72,6 +73,8 @@ def predict(
     made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
     predictor = folder.predictor(weights=weights, device=device)
+    for line in left_out_of_inputs(images, out):
+        remark(line)
     results.start()
     remark_weak_maps([folder])
     rows = dict(results.done)
@@ -134,6 +137,17 @@ def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
             )
         named[name] = path
     return named
+
+
+def left_out_of_inputs(inputs: list[str], out: Path) -> list[str]:
+    """Return a line for each kind of files in the folders of the inputs that are no images."""
+    lines = []
+    for folder in [Path(text) for text in inputs if Path(text).is_dir()]:
+        place, base = out.resolve(), folder.resolve()
+        results = [place.relative_to(base).as_posix()] if base in place.parents else []
+        found = left_out_of(folder, list_images(folder), accounted=results)
+        lines += [f"{folder}: {one}" for one in found]
+    return lines
 
 
 def _pictures_of(text: str) -> tuple[Path, list[tuple[Path, Path]]]:

@@ -18,7 +18,7 @@ from rich.progress import (
 from rich.table import Column
 from rich.text import Text
 
-from stages.texts import spelled
+from stages.texts import printable, spelled
 
 # Names of images and runs are shown to the letter: no colours, markup or emoji made of them.
 console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
@@ -26,7 +26,7 @@ console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, em
 
 def remark(text: str) -> None:
     """Write one line to stderr, its parameters spelled as flags."""
-    console.print(spelled(text))
+    console.print(printable(spelled(text)))
 
 
 def result(text: str) -> None:

@@ -52,6 +52,7 @@ VALUES: dict[str, dict[Any, str]] = {
 # Of a parameter's field of a recipe, its key in a settings file, where it is another.
 KEYS = {"layer": "layers", "decoder_type": "decoders", "seed": "seeds"}
 
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")
 
 
@@ -71,6 +72,14 @@ def spelled(message: str) -> str:
     What stands in backquotes and is no parameter (a command, a file) is left as it is.
     """
     return _PARAMETER.sub(_flag_and_value, message)
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters, which a terminal would act on, as `\\x1b`.
+
+    Names of files can hold them.
+    """
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _flag_and_value(found: re.Match[str]) -> str:

@@ -15,12 +15,18 @@ from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.backbones.from_timm import timm_tower
 from declip_pipeline.backbones.network import Intermediates, NetworkBackbone, Tower
 from declip_pipeline.backbones.weights import (
+    N_SHOWN,
     from_hub,
     initialized_from,
     load_strictly,
     name_with_seed,
     random_seed,
-    read_tensors,
+)
+from declip_pipeline.backbones.weights_file import read_tensors
+from declip_pipeline.backbones.weights_layouts import (
+    clip_tensors,
+    is_hugging_face_clip,
+    is_openai_file,
 )
 from declip_pipeline.errors import UnknownNameError, WeightsError
 
@@ -68,13 +74,18 @@ def open_any(name: str, weights: str | None) -> NetworkBackbone:
 def open_from_file(name: str, weights: str | None) -> NetworkBackbone:
     """Open a CLIP in OpenAI's layout with the architecture that its weights file implies.
 
-    Raises `WeightsError` without a file, or when it is not in that layout.
+    It is computed with QuickGELU, as all of OpenAI's are. Raises `WeightsError` without a file,
+    when it is not in that layout, or when it has the shapes of an architecture of open_clip's and
+    does not say which activation it was trained with.
     """
     if weights is None or random_seed(weights) is not None:
         raise WeightsError(f"{name} reads the architecture off a file; give `weights=FILE`")
     source = f"weights {weights}"
-    tensors = read_tensors(Path(weights))
+    file_tensors = read_tensors(Path(weights))
+    tensors = clip_tensors(file_tensors, source=source)
     embed_dim, vision = _openai_configuration(tensors, source=source)
+    if not is_openai_file(file_tensors):
+        _refuse_unknown_activation(embed_dim, vision, file_tensors, source=source)
     with initialized_from(None):
         visual = build_visual(embed_dim, vision, quick_gelu=True)
     _load_visual(visual, tensors, arch=name, source=source)
@@ -161,16 +172,66 @@ def _open(
     if seed is None:
         # Before the network is built, so that a wrong path or a missing hub is reported at once.
         path = weights or from_hub(name, lambda: str(open_clip.download_pretrained(pretrained)))
-        tensors = read_tensors(Path(path))
+        source = f"weights {path}"
+        file_tensors = read_tensors(Path(path))
+        if is_openai_file(file_tensors) and not quick_gelu:
+            arch = _with_quick_gelu(arch, name, tag, source=source)
+            name, quick_gelu = f"open_clip:{arch}", True
+        tensors = clip_tensors(file_tensors, source=source)
     with initialized_from(seed):
         visual = build_visual(model["embed_dim"], model["vision_cfg"], quick_gelu)
     if seed is None:
-        _load_visual(visual, tensors, arch=name, source=f"weights {path}")
+        _load_visual(visual, tensors, arch=name, source=source)
     return _backbone(
         name_with_seed(name, seed),
         visual,
         pretrained,
         interpolation or pretrained.get("interpolation", "bicubic"),
+    )
+
+
+def _with_quick_gelu(arch: str, name: str, tag: str | None, *, source: str) -> str:
+    """Return the architecture that a file of OpenAI's belongs to, where another was named."""
+    own = f"{arch}-quickgelu"
+    is_known_arch = own in open_clip.list_models()
+    if tag is None and is_known_arch:
+        return own
+    raise WeightsError(
+        f"{source} is OpenAI's, whose networks compute with QuickGELU, and {name} computes with "
+        f'GELU; take `arch="{own if is_known_arch else "CLIP:from-file"}"`'
+    )
+
+
+def _refuse_unknown_activation(
+    embed_dim: int, vision: Mapping[str, Any], tensors: Mapping[str, Tensor], *, source: str
+) -> None:
+    """Raise `WeightsError` for a file that leaves the activation open where two would fit."""
+    fitting = [arch for arch in open_clip.list_models() if _has_shape(arch, embed_dim, vision)]
+    fitting.sort(key=len)
+    if not fitting and not is_hugging_face_clip(tensors):
+        return
+    kind = (
+        "a CLIP in Hugging Face's layout"
+        if is_hugging_face_clip(tensors)
+        else "not one of OpenAI's own files"
+    )
+    names = " or ".join(f'`arch="{arch}"`' for arch in fitting[:N_SHOWN]) or "`arch`"
+    raise WeightsError(
+        f"{source} is {kind}, and does not say whether the network computes with QuickGELU (as "
+        f"OpenAI's) or GELU (as most others); name its architecture with {names}"
+    )
+
+
+def _has_shape(arch: str, embed_dim: int, vision: Mapping[str, Any]) -> bool:
+    """Return whether an architecture's image network has this configuration."""
+    config = open_clip.get_model_config(arch)
+    own = config["vision_cfg"]
+    defaults = {"layers": 12, "width": 768, "patch_size": 16, "image_size": 224}
+    return (
+        config["embed_dim"] == embed_dim
+        and not {"hf_model_name", "hf_tokenizer_name"} & config["text_cfg"].keys()
+        and set(own) <= {*defaults, "head_width", "mlp_ratio"}
+        and all(own.get(key, defaults.get(key)) == value for key, value in vision.items())
     )
 
 

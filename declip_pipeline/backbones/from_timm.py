@@ -19,9 +19,10 @@ from declip_pipeline.backbones.weights import (
     load_strictly,
     name_with_seed,
     random_seed,
-    read_tensors,
     shape_text,
 )
+from declip_pipeline.backbones.weights_file import read_tensors
+from declip_pipeline.backbones.weights_layouts import timm_tensors
 from declip_pipeline.errors import InputError, UnknownNameError, WeightsError
 
 
@@ -46,7 +47,7 @@ def open_timm(name: str, weights: str | None) -> NetworkBackbone:
         tag = tag or network.pretrained_cfg.get("tag", "")
     else:
         path = Path(weights)
-        tensors = read_tensors(path) if seed is None else {}
+        tensors = timm_tensors(read_tensors(path)) if seed is None else {}
         with initialized_from(seed):
             network = _build(model_name, pretrained=False)
         if seed is None:

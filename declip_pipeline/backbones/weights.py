@@ -1,18 +1,16 @@
-"""Weights of backbones: read from a file, downloaded or random; loaded strictly and hashed."""
+"""Weights of backbones: downloaded or random; loaded strictly and hashed."""
 
 import hashlib
 import logging
 import re
 import textwrap
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import huggingface_hub
-import safetensors.torch
 import torch
 from huggingface_hub import constants
 from torch import Tensor, nn
@@ -20,10 +18,6 @@ from torch import Tensor, nn
 from declip_pipeline.compute import derived_seed
 from declip_pipeline.errors import DownloadError, InputError, WeightsError
 
-EXPECTED = (
-    "expected an OpenAI CLIP .pt (TorchScript archive or state dict), "
-    "an open_clip .safetensors or .bin, or a timm state dict"
-)
 WAYS_OUT = (
     "connect to the internet once, or give `weights=FILE` (an OpenAI .pt, TorchScript archive or "
     "state dict; an open_clip .safetensors or .bin; a timm state dict)"
@@ -64,60 +58,6 @@ def initialized_from(seed: int | None) -> Iterator[None]:
         # The CPU's generator only: torch.manual_seed would also reseed every GPU.
         torch.default_generator.manual_seed(derived_seed(seed or 0, "backbone weights"))
         yield
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read every tensor of a weights file by name, on the CPU, in the file's own types.
-
-    The content, not the suffix, decides the container: safetensors, TorchScript archive, or a
-    state dict of `torch.save`. No pickled code is run. A dict under "state_dict" is unwrapped, and
-    the prefix "module." of data-parallel training dropped.
-    Raises `WeightsError` when the file is missing, empty, or none of these.
-    """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file"
-        raise WeightsError(f"weights {path}: {found}; {EXPECTED}")
-    if path.stat().st_size == 0:
-        raise WeightsError(f"weights {path}: the file is empty; {EXPECTED}")
-    try:
-        content = _content(path)
-    except Exception as error:  # the readers raise a dozen unrelated classes on damaged files
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        reason = textwrap.shorten(first_line, 120, placeholder=" ...")
-        raise WeightsError(
-            f"weights {path}: not a weights file, or damaged ({reason}); {EXPECTED}"
-        ) from error
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    tensors = {
-        str(name).removeprefix("module."): value
-        for name, value in (content.items() if isinstance(content, dict) else ())
-        if isinstance(value, Tensor)
-    }
-    if not tensors:
-        raise WeightsError(f"weights {path}: holds no named tensors; {EXPECTED}")
-    return tensors
-
-
-def _content(path: Path) -> Any:
-    with path.open("rb") as file:
-        start = file.read(9)
-    if start[8:] == b"{":  # safetensors: 8 bytes of length, then a JSON header
-        return safetensors.torch.load_file(path)
-    if _is_torchscript(path):
-        with warnings.catch_warnings():
-            # OpenAI's own files are TorchScript, which newer torch calls deprecated.
-            warnings.simplefilter("ignore")
-            archive: Any = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
-            return dict(archive.state_dict())
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _is_torchscript(path: Path) -> bool:
-    if not zipfile.is_zipfile(path):
-        return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def is_weight(name: str) -> bool:

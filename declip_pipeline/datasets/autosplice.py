@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.listing import list_images, stem_of, subfolders
+from declip_pipeline.datasets.listing import list_files, list_images, stem_of, subfolders
 from declip_pipeline.datasets.pairing import require_paired
 from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples
 from declip_pipeline.errors import InputError
@@ -55,7 +55,8 @@ def read_autosplice(root: Path, *, name: str, fake_is_white: bool, allow_unpaire
         raise InputError(f"no images found under {root}; expected {EXPECTED}")
     masks_alone = [mask for number, mask in mask_of.items() if number not in used]
     if not allow_unpaired:
-        require_paired(str(root), alone, masks_alone, rule=_RULE)
+        others = [f"{masks_folder}/{path}" for path in list_files(root / masks_folder).others]
+        require_paired(str(root), alone, masks_alone, other_files=others, rule=_RULE)
     authentic = _folder(root, "authentic")
     if authentic is not None:
         real = [f"{authentic}/{below}" for below in list_images(root / authentic)]

@@ -1,14 +1,24 @@
-"""Checks of what would spoil a store: sizes of masks, their polarity, and images that are twice."""
+"""Checks of what would spoil a store: masks, by generator and split, and images that are twice."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from declip_pipeline.datasets.counterparts import Group, groups_of, spread
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.samples import Sample, Samples
-from declip_pipeline.datasets.scan import Scan
+from declip_pipeline.datasets.samples import FAKE, Sample, Samples
+from declip_pipeline.datasets.scan import Scan, in_threads
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_mask
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.images.masks import Mask, read_mask
+
+MASKS_PER_GROUP = 50
+"""Masks of each generator and split that are read before an extraction."""
+
+Size = tuple[int, int]
+"""Height and width in pixels."""
 
 
 @dataclass(frozen=True)
@@ -26,69 +36,186 @@ class Duplicates:
     within_split: tuple[tuple[Sample, ...], ...]
 
 
-def check_sizes(scan: Scan) -> None:
-    """Check that every mask can be read and has its image's size.
+@dataclass
+class GroupMasks:
+    """Masks of one group that were read.
 
-    An unreadable image passes: that is for extraction to report, image by image.
+    Args:
+        masks: Number of the group's masks.
+        shares: Share of fake pixels, in [0, 1], of each mask that could be read.
+        unusual: Values of each mask that holds others than black and white, and whether they are
+            clear, by the mask's path; see `Mask`.
+    """
+
+    masks: int
+    shares: list[float] = field(default_factory=list)
+    unusual: dict[str, tuple[str, bool]] = field(default_factory=dict)
+
+    @property
+    def has_both(self) -> bool:
+        """Return whether a mask has fake and real pixels."""
+        return any(0 < share < 1 for share in self.shares)
+
+
+def check_usable(scan: Scan) -> None:
+    """Check that each group has a mask that can be read and has its image's size.
+
+    Any other image or mask that cannot be used passes: that is for extraction to report, image by
+    image.
 
     Raises:
-        InputError: Naming the first unreadable mask, or the first mask of another size with both
-            sizes and the count.
+        InputError: Naming the first group without such a mask, and why its first mask is none.
     """
-    dataset = scan.dataset
-    sizes = dataset.samples.sizes
-    masked = np.asarray(dataset.samples.table.column("mask").is_valid())
-    for row in np.flatnonzero(masked & ~scan.mask_sizes.any(axis=1)).tolist():
-        mask = str(dataset.samples[row].mask)
-        if mask in scan.unreadable:
-            raise InputError(
-                f"mask {dataset.root / mask}: {scan.unreadable[mask]}; repair or remove it"
-            )
-    rows = np.flatnonzero(masked & sizes.any(axis=1) & (sizes != scan.mask_sizes).any(axis=1))
-    if len(rows):
-        sample = dataset.samples[rows[0]]
+    samples = scan.dataset.samples
+    fakes = samples.rows(label=FAKE)
+    sizes = samples.sizes
+    # Of an unreadable image nothing can be said, and it is no fault of its mask.
+    fits = scan.mask_sizes.any(axis=1) & (
+        (sizes == scan.mask_sizes).all(axis=1) | ~sizes.any(axis=1)
+    )
+    for group, rows in groups_of(samples, fakes).items():
+        if fits[rows].any():
+            continue
+        sample, row = samples[int(rows[0])], int(rows[0])
+        reason = (
+            scan.unreadable.get(str(sample.mask))
+            if not scan.mask_sizes[row].any()
+            else other_size_text(sizes[row].tolist(), scan.mask_sizes[row].tolist())
+        )
         raise InputError(
-            f"{sample.image} has {size_text(sizes[rows[0]])} pixels and its mask {sample.mask} "
-            f"{size_text(scan.mask_sizes[rows[0]])} ({len(rows)} of {len(sizes)} samples differ "
-            "so); a mask must have the size of its image, resize one of them"
+            f"{group}: none of its {len(rows)} masks can be used; mask "
+            f"{scan.dataset.root / str(sample.mask)}: {reason}; repair the masks, or choose "
+            "others with `generators` and `splits`"
         )
 
 
-def check_polarity(dataset: Dataset, *, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS) -> None:
-    """Check that some mask holds both fake and real pixels; decodes masks until one does.
+def read_some_masks(
+    dataset: Dataset,
+    *,
+    most_per_group: int,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+) -> dict[Group, GroupMasks]:
+    """Read masks of every group, spread evenly over it; unreadable ones are left out.
 
-    An unreadable mask says nothing, and is for extraction to report.
-
-    Raises:
-        InputError: With a hint at the polarity when no readable mask has both.
+    Where none of these has both fake and real pixels, the others are read until one has.
     """
-    fake, real = 0, 0
-    for mask in dataset.samples.table.column("mask"):
-        if not mask.is_valid:
-            continue
+    samples = dataset.samples
+
+    def read(row: int) -> tuple[str, Mask | None]:
+        mask = str(samples[row].mask)
         try:
-            pixels = decode_mask(
-                dataset.root / mask.as_py(),
+            return mask, read_mask(
+                dataset.root / mask,
                 fake_is_white=dataset.fake_is_white,
                 max_megapixels=max_megapixels,
             )
         except ImageError:
+            return mask, None
+
+    found = {}
+    for group, rows in groups_of(samples, samples.rows(label=FAKE)).items():
+        some = list(spread(rows.tolist(), most_per_group))
+        masks = found[group] = GroupMasks(len(rows))
+        with closing(in_threads(read, some)) as readings:
+            for path, mask in readings:
+                _add(masks, path, mask)
+        if not masks.has_both:
+            others = np.setdiff1d(rows, some, assume_unique=True)
+            with closing(in_threads(read, others.tolist())) as readings:
+                for path, mask in readings:
+                    _add(masks, path, mask)
+                    if masks.has_both:
+                        break
+    return found
+
+
+def check_masks(
+    found: Mapping[Group, GroupMasks], *, fake_is_white: bool, polarity_is_given: bool
+) -> list[str]:
+    """Check that masks have both fake and real pixels, and values that say which are fake.
+
+    Args:
+        found: Masks of every group, as `read_some_masks` returns them.
+        fake_is_white: Whether white pixels were read as fake.
+        polarity_is_given: Whether a user said so; unclear values are then read so.
+
+    Returns:
+        A line for each further thing that is unusual.
+
+    Raises:
+        InputError: No mask has both; a group's masks have no fake pixel; or more than half of a
+            group's masks hold unclear values and `polarity_is_given` is False.
+    """
+    read = {group: masks for group, masks in found.items() if masks.shares}
+    if read and not any(masks.has_both for masks in read.values()):
+        shares = [share for masks in read.values() for share in masks.shares]
+        raise InputError(_without_both(shares, fake_is_white))
+    lines = []
+    for group, masks in read.items():
+        if not any(masks.shares):
+            raise InputError(f"{group}: {_without_both(masks.shares, fake_is_white)}")
+        if not masks.has_both:
+            lines.append(f"problem: {group}: {_without_both(masks.shares, fake_is_white)}")
+        problems, notes = unusual_masks_lines(
+            group, masks, fake_is_white=fake_is_white, polarity_is_given=polarity_is_given
+        )
+        unclear = sum(not is_clear for _, is_clear in masks.unusual.values())
+        if unclear * 2 > len(masks.shares) and not polarity_is_given:
+            raise InputError(problems[0])
+        lines += [f"problem: {problem}" for problem in problems]
+        lines += [f"note: {note}" for note in notes]
+    return lines
+
+
+def unusual_masks_lines(
+    group: Group, masks: GroupMasks, *, fake_is_white: bool, polarity_is_given: bool
+) -> tuple[list[str], list[str]]:
+    """Return a problem on masks whose values are unclear, and a note on other unusual masks."""
+    problems: list[str] = []
+    notes: list[str] = []
+    for lines, wanted in ((problems, False), (notes, True)):
+        paths = sorted(path for path, (_, is_clear) in masks.unusual.items() if is_clear is wanted)
+        if not paths:
             continue
-        if pixels.any() and not pixels.all():
-            return
-        fake, real = (fake + 1, real) if pixels.any() else (fake, real + 1)
-    if not fake + real:
-        return
+        count = f"{len(paths)} of {len(masks.shares)} masks that were read"
+        values = masks.unusual[paths[0]][0]
+        if wanted:
+            how = "of two values the larger is read as white"
+        else:
+            how = "grey values from 128 of 255 (colours by their luma) are read as white"
+            if not polarity_is_given:
+                how += (
+                    "; save the masks with two values, or pass "
+                    f"`fake_is_white={fake_is_white}` if this reading is right"
+                )
+        lines.append(f"{group}: {count} hold {values}, such as {paths[0]}; {how}")
+    return problems, notes
+
+
+def other_size_text(image: Sequence[int], mask: Sequence[int]) -> str:
+    """Return the reason why a mask of another size than its image cannot be used."""
+    return f"has {size_text(mask)} pixels, its image {size_text(image)}"
+
+
+def _add(masks: GroupMasks, path: str, mask: Mask | None) -> None:
+    if mask is not None:
+        masks.shares.append(float(mask.fake.mean()))
+        if mask.values:
+            masks.unusual[path] = (mask.values, mask.is_clear)
+
+
+def _without_both(shares: Sequence[float], fake_is_white: bool) -> str:
+    fake = sum(share > 0 for share in shares)
+    real = len(shares) - fake
     if not fake:
         found = f"all {real} masks are entirely real (no fake pixel)"
     elif not real:
         found = f"all {fake} masks are entirely fake (no real pixel)"
     else:
         found = f"no mask has both: {real} are entirely real and {fake} entirely fake"
-    colour, other = ("white", "black") if dataset.fake_is_white else ("black", "white")
-    raise InputError(
-        f"{found}, reading {colour} as fake and grey values from 128 as white; "
-        f"if {other} marks fake pixels here pass `fake_is_white={not dataset.fake_is_white}`"
+    return (
+        f"{found}, reading {'white' if fake_is_white else 'black'} as fake; expected masks that "
+        "mark a part of their image"
     )
 
 
@@ -111,6 +238,6 @@ def find_duplicates(samples: Samples) -> Duplicates:
     return Duplicates(tuple(labels), tuple(splits), tuple(within))
 
 
-def size_text(size: "np.ndarray | tuple[int, int]") -> str:
+def size_text(size: Sequence[int]) -> str:
     """Return a size (height, width) as people write it: width x height."""
     return f"{size[1]}x{size[0]}"

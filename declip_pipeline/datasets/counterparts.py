@@ -12,7 +12,8 @@ from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.samples import FAKE, REAL, Sample, Samples
 from declip_pipeline.datasets.scan import in_threads
 from declip_pipeline.errors import ImageError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_image, decode_mask
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_image
+from declip_pipeline.images.masks import decode_mask
 
 # A region counts as the changed one if its change is so many times that of the rest. Generators
 # that send the whole image through an autoencoder change the rest too: the demo set's changes

@@ -1,13 +1,14 @@
 """Dataset: the samples of one folder, list or table, with where their files lie."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
 
+from declip_pipeline.datasets.left_out import LeftOut
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.table import columns_of, tabled_samples
 from declip_pipeline.errors import InputError
@@ -32,6 +33,7 @@ class Dataset:
         samples: One row an image; sorted by id on construction.
         unpaired: Paths that were left out: files without a partner (only where that was allowed)
             and folders of wholly generated images, which have no masks.
+        left_out: Account of everything else below a dataset's folder that was not taken, by kind.
 
     Raises:
         InputError: For an id that occurs twice.
@@ -42,6 +44,7 @@ class Dataset:
     fake_is_white: bool
     samples: Samples
     unpaired: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         return f"<Dataset {self.name}: {len(self.samples)} images below {self.root}>"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.listing import list_images, stem_of, subfolders
+from declip_pipeline.datasets.listing import list_files, list_images, stem_of, subfolders
 from declip_pipeline.datasets.pairing import pair_by_stem, require_paired
 from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples
 from declip_pipeline.datasets.splits import split_named, splits_of_paths
@@ -46,18 +46,21 @@ def read_dolos(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bo
     found: list[tuple[_Branch, str, str | None]] = []
     alone: list[str] = []
     masks_alone: list[str] = []
+    other_files: list[str] = []
     for branch in branches:
         if branch.masks is None:
             found += [(branch, image, None) for image in list_images(root / branch.images)]
             continue
-        pairing = pair_by_stem(list_images(root / branch.images), list_images(root / branch.masks))
+        beside_masks = list_files(root / branch.masks)
+        pairing = pair_by_stem(list_images(root / branch.images), beside_masks.images)
+        other_files += [branch.masks + path for path in beside_masks.others]
         found += [(branch, image, branch.masks + mask) for image, mask in pairing.pairs]
         alone += [branch.images + image for image in pairing.images_without_mask]
         masks_alone += [branch.masks + mask for mask in pairing.masks_without_image]
     if not found and not alone:
         raise InputError(f"no images found under {root}; expected {EXPECTED}")
     if not allow_unpaired:
-        require_paired(str(root), alone, masks_alone)
+        require_paired(str(root), alone, masks_alone, other_files=other_files)
     images = [branch.images + image for branch, image, _ in found]
     samples = Samples.from_columns(
         images,

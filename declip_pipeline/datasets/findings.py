@@ -5,8 +5,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 
-from declip_pipeline.datasets.checks import Duplicates, size_text
+from declip_pipeline.datasets.checks import (
+    Duplicates,
+    GroupMasks,
+    Size,
+    other_size_text,
+    size_text,
+    unusual_masks_lines,
+)
 from declip_pipeline.datasets.counterparts import (
     Compared,
     Group,
@@ -22,9 +30,6 @@ from declip_pipeline.datasets.samples import FAKE, REAL, UNKNOWN, UNSPLIT, Sampl
 from declip_pipeline.datasets.scan import Scan
 from declip_pipeline.datasets.splits import SPLIT_NAMES
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
-
 
 @dataclass
 class GroupFacts:
@@ -34,13 +39,18 @@ class GroupFacts:
         images: Number of images.
         label: 1 fake, 0 real, -1 unknown.
         sizes: Number of readable images of each size.
-        fake_shares: Share of fake pixels, in [0, 1], of each mask that could be read.
+        masks: Its masks, as they were read.
     """
 
     images: int
     label: int
     sizes: Counter[Size]
-    fake_shares: list[float]
+    masks: GroupMasks
+
+    @property
+    def fake_shares(self) -> list[float]:
+        """Share of fake pixels, in [0, 1], of each mask that could be read."""
+        return self.masks.shares
 
     @property
     def mean_fake_share(self) -> float | None:
@@ -61,26 +71,33 @@ def facts_of_groups(scan: Scan) -> dict[Group, GroupFacts]:
     samples, sizes = scan.dataset.samples, scan.dataset.samples.sizes
     labels = samples.labels
     facts = {}
+    masks = samples.table.column("mask")
+    unusual = set(scan.unusual_masks)
     for group, rows in groups_of(samples).items():
+        paths = masks.take(pa.array(rows)).to_pylist() if unusual else []
         found, counts = np.unique(sizes[rows][sizes[rows].any(axis=1)], axis=0, return_counts=True)
         shares = scan.fake_shares[rows]
         facts[group] = GroupFacts(
             len(rows),
             int(labels[rows[0]]),
             Counter(dict(zip(map(tuple, found.tolist()), counts.tolist(), strict=True))),
-            shares[~np.isnan(shares)].tolist(),
+            GroupMasks(
+                len(rows),
+                shares[~np.isnan(shares)].tolist(),
+                {path: scan.unusual_masks[path] for path in unusual.intersection(paths)},
+            ),
         )
     return facts
 
 
-def other_sizes(scan: Scan) -> dict[str, tuple[Size, Size]]:
-    """Return image size and mask size of readable pairs that differ, by the image's path."""
+def other_sizes(scan: Scan) -> dict[str, tuple[str, Size, Size]]:
+    """Return mask, image size and mask size of readable pairs that differ, by the image's path."""
     samples, sizes = scan.dataset.samples, scan.dataset.samples.sizes
     readable = sizes.any(axis=1) & scan.mask_sizes.any(axis=1)
     rows = np.flatnonzero(readable & (sizes != scan.mask_sizes).any(axis=1))
     pairs = zip(sizes[rows].tolist(), scan.mask_sizes[rows].tolist(), strict=True)
     return {
-        samples[int(row)].image: (tuple(image), tuple(mask))
+        samples[int(row)].image: (str(samples[int(row)].mask), tuple(image), tuple(mask))
         for row, (image, mask) in zip(rows, pairs, strict=True)
     }
 
@@ -139,6 +156,7 @@ def _add_unpaired(dataset: Dataset, findings: Findings, is_allowed: bool) -> Non
         (findings.notes if is_allowed else findings.problems).append(text)
     if folders:
         findings.notes.append(wholly_generated_text(folders))
+    findings.notes += map(str, dataset.left_out)
 
 
 def _add_splits(dataset: Dataset, facts: Mapping[Group, GroupFacts], findings: Findings) -> None:
@@ -170,11 +188,11 @@ def _add_files(scan: Scan, findings: Findings) -> None:
         findings.problems.append(f"{names} cannot be used; {path}: {reason}")
     others = other_sizes(scan)
     if others:
-        image, (size, mask) = min(others.items())
+        _, (mask, size, mask_size) = min(others.items())
         names = count_and_names("image", sorted(others))
         findings.problems.append(
-            f"{names} of another size than the mask; {image} has {size_text(size)} pixels, its "
-            f"mask {size_text(mask)}"
+            f"{names} of another size than the mask; {mask} {other_size_text(size, mask_size)}; "
+            f"resize these masks, or leave them out as failures with `max_failures={len(others)}`"
         )
 
 
@@ -216,22 +234,31 @@ def _add_masks(
 ) -> None:
     """Shares of fake pixels of one generator: none, all, or most where nothing else can tell."""
     groups = [g for g in facts if (g.source, g.generator) == (source, generator)]
-    shares = [share for group in groups for share in facts[group].fake_shares]
-    if not shares:
-        return
-    count = f"{len(shares)} mask{'s' if len(shares) > 1 else ''}"
-    empty, full = shares.count(0.0), shares.count(1.0)
-    if empty + full == len(shares):
-        colour = "white" if dataset.fake_is_white else "black"
-        findings.problems.append(
-            f"{source} {generator}: none of its {count} has both fake and real pixels, reading "
-            f"{colour} as fake and grey values from 128 as white"
+    for group in sorted(groups, key=str):
+        masks = facts[group].masks
+        if not masks.shares:
+            continue
+        count = f"{len(masks.shares)} mask{'s' if len(masks.shares) > 1 else ''}"
+        if not masks.has_both:
+            colour = "white" if dataset.fake_is_white else "black"
+            findings.problems.append(
+                f"{group}: none of its {count} has both fake and real pixels, reading {colour} as "
+                "fake"
+            )
+        elif empty := masks.shares.count(0.0):
+            findings.notes.append(f"{group}: {empty} of {count} have no fake pixel")
+        problems, notes = unusual_masks_lines(
+            group,
+            masks,
+            fake_is_white=dataset.fake_is_white,
+            polarity_is_given=polarity_is_given,
         )
-        return
-    if empty:
-        findings.notes.append(f"{source} {generator}: {empty} of {count} have no fake pixel")
+        (findings.notes if polarity_is_given else findings.problems).extend(problems)
+        findings.notes += notes
+    shares = [share for group in groups for share in facts[group].fake_shares]
     is_proved = any(sum(votes(compared.get(group, ()))) for group in groups)
-    if not is_proved and not polarity_is_given:
+    has_both = any(facts[group].masks.has_both for group in groups)
+    if has_both and not is_proved and not polarity_is_given:
         findings.problems += large_share_problems(
             source, generator, shares, masks=len(shares), fake_is_white=dataset.fake_is_white
         )

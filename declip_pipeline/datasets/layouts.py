@@ -7,7 +7,9 @@ from typing import get_args
 
 from declip_pipeline.datasets import autosplice, dolos, lists, parallel, unmasked
 from declip_pipeline.datasets.dataset import Dataset, require_usable_name
+from declip_pipeline.datasets.left_out import left_out_of
 from declip_pipeline.datasets.listing import list_images
+from declip_pipeline.datasets.pairing import count_and_names
 from declip_pipeline.datasets.splits import assign_splits as assign
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.options import LayoutName
@@ -102,7 +104,8 @@ def list_dataset(
     if name is not None:
         require_usable_name(name)
     root = _root(Path(path))
-    chosen = _LAYOUTS[recognise_layout(path, layout)]
+    layout = recognise_layout(path, layout)
+    chosen = _LAYOUTS[layout]
     if name is None:
         name = root.stem if chosen.is_file else root.name
     dataset = chosen.read(
@@ -113,8 +116,15 @@ def list_dataset(
     )
     if not len(dataset):
         raise InputError(
-            f"no image under {path} has a mask of its name; expected {chosen.expected}"
+            f"no image under {path} has a mask of its name; it holds "
+            f"{count_and_names('file', dataset.unpaired)} without a partner; expected "
+            f"{chosen.expected}, or a .csv or .json list of which mask belongs to which image"
         )
+    if not chosen.is_file:
+        masks = dataset.samples.table.column("mask").drop_null().to_pylist()
+        taken = [*dataset.samples.strings("image"), *masks]
+        left_out = left_out_of(root, taken, accounted=dataset.unpaired, layout=layout)
+        dataset = replace(dataset, left_out=left_out)
     if assign_splits is None:
         return dataset
     return replace(dataset, samples=assign(dataset.samples, assign_splits))
@@ -142,6 +152,8 @@ def recognise_layout(path: str | Path, layout: str = AUTO) -> str:
 def _root(path: Path) -> Path:
     if not path.exists():
         raise InputError(f"{path} does not exist; expected the folder of a dataset, or its list")
+    if not path.is_dir() and not path.is_file():
+        raise InputError(f"{path} is no regular file; expected a list in a file")
     # Links keep their names, which is what people name datasets by; "." and ".." have none.
     return path.absolute() if path.name not in ("", "..") else path.resolve()
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
 from declip_pipeline.errors import InputError
 
@@ -25,25 +26,69 @@ IMAGE_SUFFIXES = frozenset(chain.from_iterable(_SUFFIXES_OF_FORMAT.values()))
 """Suffixes of images and masks, in lower case; any case is accepted."""
 
 
-def list_images(folder: Path) -> list[str]:
-    """Return the images in a folder and below it: posix paths relative to it, sorted.
+_LEFTOVERS = frozenset(
+    {
+        "thumbs.db",
+        "ehthumbs.db",
+        "desktop.ini",
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "icon\r",
+    }
+)
 
-    Hidden files and folders are left out; links to folders are followed.
+
+class Listing(NamedTuple):
+    """Files in a folder and below it: posix paths relative to it, sorted.
+
+    Attributes:
+        images: Regular files with a suffix of `IMAGE_SUFFIXES`.
+        others: Regular files with any other suffix.
+        irregular: What is neither a file nor a folder: pipes, devices, links that lead nowhere.
+    """
+
+    images: list[str]
+    others: list[str]
+    irregular: list[str]
+
+
+def list_files(folder: Path) -> Listing:
+    """List a folder and all below it, without what is no data.
+
+    Hidden files and folders, and what operating systems and disk stations leave behind
+    (Thumbs.db, desktop.ini, __MACOSX, @eaDir, ...), are no data. Links to folders are followed.
 
     Raises:
         InputError: For a folder that cannot be listed, a name that is not UTF-8, or a link that
             leads back to a folder above it.
     """
-    return sorted(_walk(folder, "", (folder.resolve(),)))
+    found = Listing([], [], [])
+    for path, is_file in _walk(folder, "", (folder.resolve(),)):
+        if not is_file:
+            found.irregular.append(path)
+        elif PurePosixPath(path).suffix.lower() in IMAGE_SUFFIXES:
+            found.images.append(path)
+        else:
+            found.others.append(path)
+    return Listing(*map(sorted, found))
+
+
+def list_images(folder: Path) -> list[str]:
+    """Return the images that `list_files` finds. Raises as it does."""
+    return list_files(folder).images
 
 
 def subfolders(folder: Path) -> dict[str, Path]:
-    """Return the folders directly in a folder by name, sorted, without the hidden ones.
+    """Return the folders directly in a folder by name, sorted, without those that are no data.
 
     Raises:
         InputError: For a folder that cannot be listed.
     """
-    return {name: folder / name for name, is_folder in _entries(folder) if is_folder}
+    return {name: folder / name for name, is_folder, _ in _entries(folder) if is_folder}
 
 
 def unique_ids(images: Sequence[str]) -> list[str]:
@@ -65,11 +110,10 @@ def stem_of(path: str) -> str:
     return f"{folder}{slash}{stem}" if dot and stem else path
 
 
-def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[str]:
-    for name, is_folder in _entries(folder):
+def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[tuple[str, bool]]:
+    for name, is_folder, is_file in _entries(folder):
         if not is_folder:
-            if PurePosixPath(name).suffix.lower() in IMAGE_SUFFIXES:
-                yield prefix + name
+            yield prefix + name, is_file
             continue
         target = (folder / name).resolve()
         if target in above:
@@ -77,14 +121,25 @@ def _walk(folder: Path, prefix: str, above: tuple[Path, ...]) -> Iterator[str]:
         yield from _walk(folder / name, f"{prefix}{name}/", (*above, target))
 
 
-def _entries(folder: Path) -> list[tuple[str, bool]]:
-    """Names in a folder, sorted, each with a flag that it is a folder; hidden ones left out."""
+def _entries(folder: Path) -> list[tuple[str, bool, bool]]:
+    """Names in a folder, sorted, with flags for folders and regular files; without leftovers."""
     try:
         with os.scandir(folder) as entries:
-            found = [(e.name, e.is_dir()) for e in entries if not e.name.startswith(".")]
+            found = [(one.name, *_kind(one)) for one in entries if not _is_leftover(one.name)]
     except OSError as error:
         raise InputError(f"{folder} cannot be listed: {error.strerror}") from error
-    for name, _ in found:
+    for name, *_ in found:
         if name != name.encode(errors="replace").decode():
             raise InputError(f"{folder} holds {name!a}, a name that is not UTF-8; rename it")
     return sorted(found)
+
+
+def _kind(entry: "os.DirEntry[str]") -> tuple[bool, bool]:
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:  # a link to itself
+        return False, False
+
+
+def _is_leftover(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _LEFTOVERS

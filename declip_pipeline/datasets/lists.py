@@ -26,7 +26,7 @@ def read_json_list(file: Path, *, name: str, fake_is_white: bool, allow_unpaired
             unless `allow_unpaired`.
     """
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        value = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -46,7 +46,8 @@ def read_csv_list(file: Path, *, name: str, fake_is_white: bool, allow_unpaired:
     """Read a CSV file with the columns of `CSV_COLUMNS`, in any order and case.
 
     The columns image and mask are needed; a mask that is empty or "Negative" makes the image a
-    real one. Cells are as `Dataset.from_table` takes them.
+    real one. A first column without a name is a table's index and no data. Cells are as
+    `Dataset.from_table` takes them.
 
     Raises:
         InputError: Naming the line, and as `read_json_list` does.
@@ -56,18 +57,21 @@ def read_csv_list(file: Path, *, name: str, fake_is_white: bool, allow_unpaired:
         with file.open(encoding="utf-8-sig", newline="") as opened:
             reader = csv.reader(opened, strict=True)
             columns = [column.strip().lower() for column in next(reader, [])]
+            # A table's index, as pandas writes it, and as pandas calls it when it read it.
+            has_index = bool(columns) and columns[0] in ("", "unnamed: 0")
+            columns = columns[has_index:]
             _refuse_columns(file, columns)
             rows: list[list[str]] = []
             lines: list[int] = []
             for row in reader:
                 if not any(cell.strip() for cell in row):
                     continue
-                if len(row) != len(columns):
+                if len(row) != len(columns) + has_index:
                     raise InputError(
-                        f"{file}, line {reader.line_num} has {len(row)} cells; {len(columns)} "
-                        "expected, as in line 1"
+                        f"{file}, line {reader.line_num} has {len(row)} cells; "
+                        f"{len(columns) + has_index} expected, as in line 1"
                     )
-                rows.append(row)
+                rows.append(row[has_index:])
                 lines.append(reader.line_num)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror}") from error

@@ -1,28 +1,31 @@
 """Opening of a dataset ready for extraction: listed, paired, scanned, and checked."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
-from declip_pipeline.datasets.checks import check_polarity, check_sizes
+from declip_pipeline.datasets.checks import (
+    MASKS_PER_GROUP,
+    GroupMasks,
+    check_masks,
+    check_usable,
+    read_some_masks,
+)
 from declip_pipeline.datasets.counterparts import (
     Compared,
+    Group,
     compare_with_real,
     polarity_problems,
-    spread,
     votes,
 )
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.findings import large_share_problems
 from declip_pipeline.datasets.layouts import AUTO, list_dataset
-from declip_pipeline.datasets.samples import FAKE
-from declip_pipeline.datasets.scan import in_threads, scan_dataset
-from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_mask
+from declip_pipeline.datasets.scan import scan_dataset
+from declip_pipeline.errors import InputError
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 
 COMPARED_PER_GROUP = 8
 """Fakes of each generator and split whose polarity is compared with real images."""
-MASKS_PER_GENERATOR = 50
-"""Masks of each generator whose share of fake pixels is measured where nothing else can tell."""
 
 
 def open_dataset(
@@ -41,8 +44,9 @@ def open_dataset(
 ) -> Dataset:
     """Open a dataset, keep the splits and generators asked for, scan its files and check them.
 
-    Where `fake_is_white` is None, some fakes of each generator and split are also compared with the
-    real images that they were made from.
+    Some masks of each generator and split are read. Where `fake_is_white` is None, some fakes of
+    each are also compared with the real images that they were made from. An image or mask that
+    cannot be used, or a mask of another size, is for extraction to report as a failed row.
 
     Example:
         >>> dataset = open_dataset("DATA", splits=["train", "valid"])
@@ -60,8 +64,8 @@ def open_dataset(
         splits: Splits to keep; None for all.
         generators: Generators to keep ("real" is one); None for all.
         max_megapixels: Limit of an image or mask that is decoded for the checks.
-        notice: Called with a line for each generator whose masks call most of the pixels fake
-            where no real images prove it.
+        notice: Called with a line for what is unusual in the masks, such as values other than black
+            and white, or most of the pixels fake where no real images prove it.
         progress: Called with the number of files read and of all.
 
     Returns:
@@ -70,8 +74,8 @@ def open_dataset(
     Raises:
         UnknownNameError: For a layout, split or generator.
         InputError: For everything that would spoil a store: a path in no known layout, images and
-            masks without a partner, a file that cannot be opened, a mask that is unreadable or not
-            of its image's size, masks of the opposite polarity.
+            masks without a partner, a file that cannot be opened, a generator and split without a
+            mask that can be used, masks of the opposite polarity or of unclear values.
     """
     whole = list_dataset(
         path,
@@ -81,9 +85,15 @@ def open_dataset(
         allow_unpaired=allow_unpaired,
         assign_splits=assign_splits,
     )
-    dataset = scanned_dataset(
-        whole.select(splits, generators), max_megapixels=max_megapixels, progress=progress
+    dataset = _scanned(whole.select(splits, generators), progress)
+    masks = read_some_masks(dataset, most_per_group=MASKS_PER_GROUP, max_megapixels=max_megapixels)
+    lines = check_masks(
+        masks,
+        fake_is_white=dataset.fake_is_white,
+        polarity_is_given=fake_is_white is not None,
     )
+    for line in lines:
+        notice(line)
     if fake_is_white is None:
         compared = compare_with_real(
             dataset,
@@ -93,7 +103,7 @@ def open_dataset(
         )
         for problem in polarity_problems(dataset, compared):
             raise InputError(f"{problem}; this is not checked where `fake_is_white` is passed")
-        for problem in _large_shares(dataset, compared, max_megapixels):
+        for problem in _large_shares(dataset, compared, masks):
             notice(f"problem: {problem}")
     return dataset
 
@@ -102,49 +112,46 @@ def scanned_dataset(
     dataset: Dataset,
     *,
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+    notice: Callable[[str], None] = lambda line: None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Dataset:
-    """Return a dataset with the size and SHA-256 of every file, sizes and polarity checked.
+    """Return a dataset with the size and SHA-256 of every file, and its masks checked.
 
     One that has them already is returned as it is. Raises as `open_dataset` does.
     """
     if dataset.is_scanned:
         return dataset
+    dataset = _scanned(dataset, progress)
+    masks = read_some_masks(dataset, most_per_group=MASKS_PER_GROUP, max_megapixels=max_megapixels)
+    lines = check_masks(masks, fake_is_white=dataset.fake_is_white, polarity_is_given=True)
+    for line in lines:
+        notice(line)
+    return dataset
+
+
+def _scanned(dataset: Dataset, progress: Callable[[int, int], None]) -> Dataset:
     scan = scan_dataset(dataset, progress=progress)
-    check_sizes(scan)
-    check_polarity(scan.dataset, max_megapixels=max_megapixels)
+    check_usable(scan)
     return scan.dataset
 
 
-def _large_shares(dataset: Dataset, compared: Compared, max_megapixels: float) -> list[str]:
+def _large_shares(
+    dataset: Dataset, compared: Compared, masks: Mapping[Group, GroupMasks]
+) -> list[str]:
     """Return a line for each unproved generator whose masks call most pixels fake."""
     proved = {(g.source, g.generator) for g, found in compared.items() if sum(votes(found))}
-
-    def share(row: int) -> float | None:
-        try:
-            return float(
-                decode_mask(
-                    dataset.root / str(dataset.samples[row].mask),
-                    fake_is_white=dataset.fake_is_white,
-                    max_megapixels=max_megapixels,
-                ).mean()
-            )
-        except ImageError:
-            return None
-
-    problems = []
-    fakes = dataset.samples.rows(label=FAKE)
-    for (source, generator), rows in dataset.samples.rows_by(
-        "source", "generator", rows=fakes
-    ).items():
-        if (source, generator) in proved:
-            continue
-        shares = in_threads(share, spread(rows.tolist(), MASKS_PER_GENERATOR))
-        problems += large_share_problems(
+    unproved: dict[tuple[str, str], list[GroupMasks]] = {}
+    for group, found in masks.items():
+        if (group.source, group.generator) not in proved:
+            unproved.setdefault((group.source, group.generator), []).append(found)
+    return [
+        problem
+        for (source, generator), groups in unproved.items()
+        for problem in large_share_problems(
             source,
             generator,
-            [one for one in shares if one is not None],
-            masks=len(rows),
+            [share for one in groups for share in one.shares],
+            masks=sum(one.masks for one in groups),
             fake_is_white=dataset.fake_is_white,
         )
-    return problems
+    ]

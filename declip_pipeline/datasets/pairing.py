@@ -55,6 +55,7 @@ def require_paired(
     images_without_mask: Sequence[str],
     masks_without_image: Sequence[str],
     *,
+    other_files: Sequence[str] = (),
     rule: str = PAIRING_RULE,
 ) -> None:
     """Raise `InputError` with the first five of each kind and the count, if there are any.
@@ -63,6 +64,7 @@ def require_paired(
         where: The dataset, in the message.
         images_without_mask: Paths of images.
         masks_without_image: Paths of masks.
+        other_files: Paths of files beside the masks that are no images.
         rule: How names belong together in the layout at hand, in the message.
     """
     found = []
@@ -70,6 +72,11 @@ def require_paired(
         found.append(f"{count_and_names('image', images_without_mask)} without a mask")
     if masks_without_image:
         found.append(f"{count_and_names('mask', masks_without_image)} without an image")
+    if images_without_mask and other_files:
+        found.append(
+            f"{count_and_names('file', other_files)} beside the masks of a type that is not read; "
+            "save such masks as PNG"
+        )
     if found:
         raise InputError(
             f"{where} holds {' and '.join(found)}; {rule}, pass `allow_unpaired=True` to leave "

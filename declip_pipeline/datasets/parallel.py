@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.listing import list_images, subfolders
+from declip_pipeline.datasets.listing import list_files, list_images, subfolders
 from declip_pipeline.datasets.pairing import PAIRING_RULE, pair_by_stem, require_paired
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.splits import split_named, splits_of_paths
@@ -23,11 +23,11 @@ TP_GT_EXPECTED = "Tp/ and Gt/ side by side"
 _FolderNames = Mapping[str, tuple[str, ...]]
 """Names that the folders of images and of masks may have, in lower case; the images' first."""
 _IMAGES_AND_MASKS = {"images": ("images", "image"), "masks": ("masks", "mask")}
-_TP_AND_GT = {"Tp": ("tp",), "Gt": ("gt",)}
+_TP_AND_GT = {"Tp": ("tp",), "Gt": ("gt", "casia 2 groundtruth")}
 
 
 def read_folders(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
-    """Read PATH/images and PATH/masks, flat, in train/valid/test, or in any mirrored subfolders.
+    """Read PATH/images and PATH/masks, flat, in splits, or in any mirrored subfolders.
 
     The folders may also be called image and mask, in any case, and may lie in train/, valid/ and
     test/. Every sample is a fake of generator and source `name`, and a scene of its own.
@@ -62,6 +62,8 @@ def read_coco_sd(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: 
 
 def read_tp_gt(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
     """Read PATH/Tp and PATH/Gt, in any case, as `read_folders` reads its two.
+
+    CASIA's Gt is "CASIA 2 Groundtruth"; its real images, Au, are left out.
 
     A mask's name may go on with _gt or _mask.
     """
@@ -110,13 +112,16 @@ def _read(
     pairs: list[tuple[str, str, str]] = []
     alone: list[str] = []
     masks_alone: list[str] = []
+    other_files: list[str] = []
     for place in _places(root, folder_names):
         images, masks = (
             _required(root, place, kind, folder_names, expected) for kind in folder_names
         )
+        beside_masks = list_files(root / masks)
         pairing = pair_by_stem(
-            list_images(root / images), list_images(root / masks), mask_endings=mask_endings
+            list_images(root / images), beside_masks.images, mask_endings=mask_endings
         )
+        other_files += [masks + path for path in beside_masks.others]
         if not pairing.pairs and not pairing.images_without_mask:
             raise InputError(f"no images found under {root / images}; expected {expected}")
         # What stands for the split comes first: the folder above the two, or the one inside.
@@ -124,7 +129,7 @@ def _read(
         alone += [images + path for path in pairing.images_without_mask]
         masks_alone += [masks + path for path in pairing.masks_without_image]
     if not allow_unpaired:
-        require_paired(str(root), alone, masks_alone, rule=rule)
+        require_paired(str(root), alone, masks_alone, other_files=other_files, rule=rule)
     found = [image for image, _, _ in pairs]
     samples = Samples.from_columns(
         found,
@@ -160,7 +165,10 @@ def _places(root: Path, folder_names: _FolderNames) -> list[str]:
 def _required(root: Path, place: str, kind: str, folder_names: _FolderNames, expected: str) -> str:
     folder = _folder(root / place, kind, folder_names)
     if folder is None:
-        raise InputError(f"{root / place} has no {kind}/ folder; expected {expected}")
+        found = ", ".join(subfolders(root / place)) or "no folders"
+        raise InputError(
+            f"{root / place} has no {kind}/ folder; expected {expected}; found {found}"
+        )
     return f"{place}{folder}/"
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -15,7 +15,8 @@ import pyarrow.compute as pc
 
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_mask, image_size
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, image_size
+from declip_pipeline.images.masks import read_mask
 
 FILES_AHEAD = 64
 """Files that threads read before the first of them is taken in."""
@@ -35,12 +36,15 @@ class Scan:
         fake_shares: Share of fake pixels in each sample's mask, (N,) float64 in [0, 1]; NaN where
             it was not decoded.
         unreadable: Reason by the path of a file that is no image that can be used.
+        unusual_masks: Values of each mask that holds others than black and white, and whether they
+            are clear, by the mask's path (see `Mask`); of decoded masks alone.
     """
 
     dataset: Dataset
     mask_sizes: np.ndarray
     fake_shares: np.ndarray
     unreadable: dict[str, str]
+    unusual_masks: dict[str, tuple[str, bool]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class _File:
     sha256: bytes
     fake_share: float = float("nan")
     reason: str = ""
+    values: str = ""
+    is_clear: bool = True
 
 
 def scan_dataset(
@@ -78,13 +84,14 @@ def scan_dataset(
     masks, mask_codes = _distinct(dataset.samples.table.column("mask"))
     total = len(images) + len(masks)
     read_image = partial(_read_image, dataset.root)
-    read_mask = partial(
+    read_mask_file = partial(
         _read_mask,
         dataset.root,
         fake_is_white=dataset.fake_is_white if decode_masks else None,
         max_megapixels=max_megapixels,
     )
     unreadable: dict[str, str] = {}
+    unusual: dict[str, tuple[str, bool]] = {}
 
     def collect(
         read: Callable[[str], _File], paths: list[str], done: int
@@ -97,11 +104,13 @@ def scan_dataset(
             hashes[place] = np.frombuffer(file.sha256, np.uint8)
             if file.reason:
                 unreadable[path] = file.reason
+            if file.values:
+                unusual[path] = (file.values, file.is_clear)
             progress(done + place + 1, total)
         return sizes, hashes, shares
 
     image_sizes, image_hashes, _ = collect(read_image, images, 0)
-    mask_sizes, mask_hashes, fake_shares = collect(read_mask, masks, len(images))
+    mask_sizes, mask_hashes, fake_shares = collect(read_mask_file, masks, len(images))
     samples = dataset.samples.replace(
         height=image_sizes[image_codes, 0],
         width=image_sizes[image_codes, 1],
@@ -114,12 +123,13 @@ def scan_dataset(
         np.concatenate([mask_sizes, np.zeros((1, 2), np.int32)])[mask_codes],
         np.concatenate([fake_shares, [np.nan]])[mask_codes],
         unreadable,
+        unusual,
     )
 
 
 def in_threads(
     function: Callable[[Item], Value], items: Iterable[Item], *, ahead: int = FILES_AHEAD
-) -> Iterator[Value]:
+) -> Generator[Value, None, None]:
     """Call a function of every item in threads, a thread a core, and yield results in order.
 
     At most `ahead` calls are under way or wait to be taken, so memory does not grow with the
@@ -167,9 +177,10 @@ def _read_mask(
     try:
         if fake_is_white is None:
             return _File(image_size(content), digest)
-        pixels = decode_mask(content, fake_is_white=fake_is_white, max_megapixels=max_megapixels)
-        height, width = pixels.shape
-        return _File((height, width), digest, float(pixels.mean()))
+        found = read_mask(content, fake_is_white=fake_is_white, max_megapixels=max_megapixels)
+        height, width = found.fake.shape
+        share = float(found.fake.mean())
+        return _File((height, width), digest, share, values=found.values, is_clear=found.is_clear)
     except ImageError as error:
         return _File((0, 0), digest, reason=str(error))
 

@@ -8,18 +8,31 @@ from declip_pipeline.errors import InputError
 
 SPLIT_NAMES = ("train", "valid", "test")
 
-_SPLIT_OF_FOLDER = {"train": "train", "valid": "valid", "val": "valid", "test": "test"}
+_SPLIT_OF_FOLDER = {
+    "train": "train",
+    "training": "train",
+    "valid": "valid",
+    "validation": "valid",
+    "val": "valid",
+    "dev": "valid",
+    "test": "test",
+    "testing": "test",
+    "test-dev": "test",
+}
+
+KNOWN_SPLIT_FOLDERS = tuple(_SPLIT_OF_FOLDER)
+"""Names of folders, and of cells of a table, that stand for a split; in any case."""
 
 
 def split_named(name: str) -> str | None:
-    """Return the split that a name stands for, in any case; None for any other name."""
-    return _SPLIT_OF_FOLDER.get(name.lower())
+    """Return the split that one of `KNOWN_SPLIT_FOLDERS` stands for; None for any other name."""
+    return _SPLIT_OF_FOLDER.get(name.lower().replace("_", "-"))
 
 
 def splits_of_paths(where: str, images: Sequence[str], below: Sequence[str]) -> list[str]:
     """Return the split of each image, from the first folder of its path below a folder.
 
-    The folders are train, valid (or val) and test, in any case; where no image lies in one of
+    The folders are those of `KNOWN_SPLIT_FOLDERS`, in any case; where no image lies in one of
     them, all are of the split "all".
 
     Args:

@@ -12,7 +12,9 @@ from declip_pipeline.errors import InputError
 EXPECTED = "a folder of images without masks"
 FAKE_IS_WHITE = True
 
-_LIKE_A_MASK = re.compile(r"(^|[^a-z])(masks?|gts?|ground[ _-]?truths?)([^a-z]|$)", re.IGNORECASE)
+_LIKE_A_MASK = re.compile(
+    r"(^|[^a-z]|edge)(masks?|gts?|ground[ _-]?truths?)([^a-z]|$)", re.IGNORECASE
+)
 
 
 def read_unmasked(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:

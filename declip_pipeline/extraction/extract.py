@@ -219,8 +219,8 @@ def extract_store(
             max_megapixels=max_megapixels,
             overwrite=overwrite,
         )
-    for problem in plan.problems:
-        notice(f"problem: {problem}")
+    for line in plan.remarks:
+        notice(line)
     if workers is not None:
         workers.require_sight(root, dataset.root, _some_files(plan.samples))
     settle(plan.location)

@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.backbones.backbone import Preprocessing
+from declip_pipeline.datasets.checks import other_size_text
 from declip_pipeline.datasets.samples import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.files import sha256_of_bytes
-from declip_pipeline.images.decode import decode_image, decode_mask
+from declip_pipeline.images.decode import decode_image
+from declip_pipeline.images.masks import decode_mask
 from declip_pipeline.images.resize import resize_image, resize_mask, thumbnail
 from declip_pipeline.images.views import View
 from declip_pipeline.store.format import TARGET_SIZE, THUMBNAIL_SIZE
@@ -60,6 +62,9 @@ def read_sample(
                 )
             except ImageError as error:
                 return f"its mask {sample.mask}: {error}"
+            if mask.shape != full.shape[:2]:
+                other = other_size_text(full.shape[:2], mask.shape)
+                return f"its mask {sample.mask} {other}"
         rendered = view.render(full, sample.image_sha256 or "")
         return ReadSample(
             picture=resize_image(rendered, height, width, interpolation),

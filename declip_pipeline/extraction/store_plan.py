@@ -33,7 +33,8 @@ class StorePlan:
         earlier: Stores to take rows from.
         overwrite: A store that is there already does not count.
         read: Returns a sample's image and masks, or the reason why it has none.
-        problems: Lines on images that are learned from and tested on, or fake and real.
+        remarks: Lines on unusual masks, and on images that are learned from and tested on, or
+            fake and real.
     """
 
     location: str
@@ -45,7 +46,7 @@ class StorePlan:
     earlier: list[Store]
     overwrite: bool
     read: Callable[[Sample], ReadSample | str]
-    problems: list[str]
+    remarks: list[str]
 
 
 def plan_store(
@@ -68,7 +69,8 @@ def plan_store(
         StoreError: For an earlier store that cannot be read.
     """
     feature_dtype(dtype)
-    dataset = scanned_dataset(dataset, max_megapixels=max_megapixels)
+    lines: list[str] = []
+    dataset = scanned_dataset(dataset, max_megapixels=max_megapixels, notice=lines.append)
     samples = dataset.samples
     identity = StoreIdentity(
         backbone=backbone.name,
@@ -103,5 +105,8 @@ def plan_store(
             preprocessing=backbone.preprocessing,
             max_megapixels=max_megapixels,
         ),
-        problems=duplicate_problems(find_duplicates(dataset.samples)),
+        remarks=[
+            *lines,
+            *(f"problem: {one}" for one in duplicate_problems(find_duplicates(dataset.samples))),
+        ],
     )

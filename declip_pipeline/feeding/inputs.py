@@ -6,7 +6,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
@@ -40,9 +42,9 @@ class FeatureSource:
                 return store
         found = ", ".join(f"{store.location} ({_described(store)})" for store in self.beside)
         raise InputError(
-            f"{found} cannot stand beside {fed.location} ({_described(fed)}): its images are "
-            "others; expected a store of the same manifest and view, extract both from the same "
-            "images"
+            f"{found} cannot stand beside {fed.location} ({_described(fed)}): "
+            f"{_difference(fed, self.beside[0])}; expected a store of the same manifest and view, "
+            "extract both from the same DATA with the same options"
         )
 
     def rows_of(self, fed: Store, rows: np.ndarray) -> np.ndarray:
@@ -168,6 +170,29 @@ def _features_found(store: Store, layer: str) -> dict[str, Any]:
         return store.feature_identity(layer)
     some_layer = next(iter(store.layers))
     return store.feature_identity(some_layer) | {"layer": ", ".join(store.layers)}
+
+
+def _difference(fed: Store, store: Store) -> str:
+    """Say in what the images of a store are not those of a fed one."""
+    if fed.identity.view != store.identity.view:
+        return "its view is another"
+    one, other = (_by_content(one.samples) for one in (fed, store))
+    if not one.content().equals(other.content()):
+        return "its images are others"
+    for column in ("id", "split", "generator", "source", "label", "scene", "mask"):
+        pair = (samples.table.column(column).to_pylist() for samples in (one, other))
+        for own, found in zip(*pair, strict=True):
+            if own != found:
+                how = ", as of a dataset listed from another folder" if column == "id" else ""
+                return (
+                    f"its images are the same, but their {column} differs ({found} there, {own} "
+                    f"here{how})"
+                )
+    return "its images are the same, but their polarity or their paths differ"
+
+
+def _by_content(samples: Samples) -> Samples:
+    return samples.take(np.asarray(pc.sort_indices(samples.content()), np.int64))
 
 
 def _described(store: Store) -> str:

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,15 +13,17 @@ import numpy as np
 from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 
 from declip_pipeline.errors import ImageError
+from declip_pipeline.images.libtiff import ErrorHandlers, collected_errors
+from declip_pipeline.images.png_chunks import SIGNATURE, without_side_chunks
+
+# Some errors Pillow also logs, which without a handler goes to stderr.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 SMALLEST_SIDE = 16
 """Smallest accepted height and width of an image in pixels."""
 
 DEFAULT_MAX_MEGAPIXELS = 178.0
 """Largest image decoded by default: 0.5 GB as RGB."""
-
-WHITE_FROM = 128
-"""Smallest 8-bit grey value of a mask that counts as white."""
 
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -55,7 +58,7 @@ def decode_image(
             pixels or more than `max_megapixels`, or grey values out of range. The message is the
             reason in one line, without the path.
     """
-    with _opened(source) as image:
+    with opened_image(source) as image:
         return _upright_rgb(image, max_megapixels)
 
 
@@ -68,6 +71,14 @@ def decode_opened(
 
 
 def _upright_rgb(image: Image.Image, max_megapixels: float) -> np.ndarray:
+    return np.array(_as_rgb(loaded_upright(image, max_megapixels)))
+
+
+def loaded_upright(image: Image.Image, max_megapixels: float) -> Image.Image:
+    """Load an opened image, in its own mode, with the EXIF orientation applied.
+
+    Raises `ImageError` for a size that is not accepted, before anything is decoded.
+    """
     width, height = image.size
     if min(width, height) < SMALLEST_SIDE:
         raise ImageError(
@@ -81,29 +92,7 @@ def _upright_rgb(image: Image.Image, max_megapixels: float) -> np.ndarray:
         )
     orientation = _orientation(image)  # before load(), as in `image_size`
     image.load()
-    upright = _as_rgb(image)
-    if orientation in _UPRIGHT:
-        upright = upright.transpose(_UPRIGHT[orientation])
-    return np.array(upright)
-
-
-def decode_mask(
-    source: Path | bytes, *, fake_is_white: bool, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
-) -> np.ndarray:
-    """Decode a mask file to fake pixels.
-
-    White is an 8-bit grey value of at least 128 (colours by their luma, 16-bit grey scaled down).
-    The EXIF orientation is applied as for images, so that image and mask stay aligned.
-
-    Returns:
-        HW bool at the mask's own size, True = fake.
-
-    Raises:
-        ImageError: As `decode_image`.
-    """
-    rgb = decode_image(source, max_megapixels=max_megapixels)
-    white: np.ndarray = np.asarray(Image.fromarray(rgb).convert("L")) >= WHITE_FROM
-    return white if fake_is_white else ~white
+    return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
@@ -111,7 +100,7 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
 
     The limits on size are not applied. Raises `ImageError` as `decode_image` does.
     """
-    with _opened(source) as image:
+    with opened_image(source) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
@@ -128,24 +117,35 @@ def _formats() -> tuple[str, ...]:
 
 
 @contextmanager
-def _opened(source: Path | bytes) -> Iterator[Image.Image]:
+def opened_image(source: Path | bytes) -> Iterator[Image.Image]:
     """Open an image and read its header; Pillow's errors inside become an `ImageError`."""
+    if not isinstance(source, bytes) and source.exists() and not source.is_file():
+        # To open a pipe or a device could take forever.
+        raise ImageError("is no regular file; an image was expected")
     with (
         guarded_pillow(),
         _errors_of_pillow(),
         io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file,
     ):
-        if not file.read(1):
+        start = file.read(len(SIGNATURE))
+        if not start:
             raise ImageError("empty file, zero bytes; an image was expected")
-        file.seek(0)
-        with Image.open(file, formats=_formats()) as image:
+        content = file
+        if start == SIGNATURE:
+            content = io.BytesIO(without_side_chunks(start + file.read()))
+        content.seek(0)
+        with Image.open(content, formats=_formats()) as image:
             yield image
 
 
 @contextmanager
 def _errors_of_pillow() -> Iterator[None]:
+    collected_errors()
     try:
         yield
+        # Libtiff goes on after an error, with what it has of the pixels.
+        if errors := collected_errors():
+            raise ImageError(f"is truncated or damaged ({' '.join(errors[0].split())})")
     except ImageError:
         raise
     except UnidentifiedImageError as error:
@@ -212,6 +212,7 @@ class _Guard:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._inside = 0
+        self._libtiff = ErrorHandlers()
 
     def enter(self) -> None:
         with self._lock:
@@ -220,6 +221,7 @@ class _Guard:
                 return
             self._size_limit = Image.MAX_IMAGE_PIXELS
             self._load_truncated = ImageFile.LOAD_TRUNCATED_IMAGES
+            self._libtiff.install()
             self._filters = warnings.catch_warnings()
             self._filters.__enter__()
             warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -236,6 +238,7 @@ class _Guard:
             Image.MAX_IMAGE_PIXELS = self._size_limit
             ImageFile.LOAD_TRUNCATED_IMAGES = self._load_truncated
             self._filters.__exit__(None, None, None)
+            self._libtiff.restore()
 
 
 _guard = _Guard()
@@ -243,7 +246,8 @@ _guard = _Guard()
 
 @contextmanager
 def guarded_pillow() -> Iterator[None]:
-    """Disable Pillow's warnings, its size limit and its padding of truncated images.
+    """Disable Pillow's warnings, its size limit, its padding of truncated images, and libtiff's
+    own lines on stderr.
 
     Thread-safe. Warnings of other modules are unaffected, and the previous settings are restored
     at the end.

@@ -18,7 +18,8 @@ from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.table import matrices
-from declip_pipeline.images.decode import decode_image, decode_mask
+from declip_pipeline.images.decode import decode_image
+from declip_pipeline.images.masks import decode_mask
 from declip_pipeline.options import InitializationScheme
 from declip_pipeline.reports.contact_sheet import SheetRow, draw_contact_sheet
 from declip_pipeline.reports.demo_report import write_demo_report

@@ -184,8 +184,8 @@ class OpenExtraction:
     def estimate(self, view: View) -> tuple[StorePlan, Estimate]:
         """Measure what the view's store would take; nothing is kept."""
         plan = plan_store(self._images(view), self.backbone, **self._options(view))
-        for problem in plan.problems:
-            self._notice_once(f"problem: {problem}")
+        for line in plan.remarks:
+            self._notice_once(line)
         return plan, estimate_extraction(plan, self.backbone, batch_size=self.step.batch_size)
 
     def extract(self, view: View) -> Extraction:
@@ -253,7 +253,9 @@ class OpenExtraction:
 
 
 def _left_out_lines(dataset: Dataset) -> list[str]:
-    """Return a line for each file that has no partner, and one on folders without masks."""
+    """Return a line for each file that has no partner, and for each kind of what is not taken."""
     files, folders = unpaired_files_and_folders(dataset)
     lines = [f"left out, no partner: {path}" for path in files]
-    return [*lines, wholly_generated_text(folders)] if folders else lines
+    if folders:
+        lines.append(wholly_generated_text(folders))
+    return [*lines, *map(str, dataset.left_out)]

@@ -5,7 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.datasets.checks import check_polarity, check_sizes
+from declip_pipeline.datasets.checks import (
+    MASKS_PER_GROUP,
+    check_masks,
+    check_usable,
+    read_some_masks,
+)
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.samples import FAKE, REAL, REAL_GENERATOR, SCHEMA, Sample, Samples
 from declip_pipeline.datasets.scan import scan_dataset
@@ -66,8 +71,12 @@ class DatasetContract:
     def test_files_pass_the_checks_in_the_dataset_s_polarity(self, dataset: Dataset) -> None:
         scan = scan_dataset(dataset)
         assert scan.unreadable == {}
-        check_sizes(scan)
-        check_polarity(scan.dataset)
+        check_usable(scan)
+        fits = (scan.dataset.samples.sizes == scan.mask_sizes).all(axis=1)
+        assert fits[scan.dataset.samples.rows(label=FAKE)].all(), "masks of another size"
+        masks = read_some_masks(scan.dataset, most_per_group=MASKS_PER_GROUP)
+        white = scan.dataset.fake_is_white
+        assert check_masks(masks, fake_is_white=white, polarity_is_given=False) == []
         assert scan.dataset.is_scanned
         assert (scan.dataset.samples.sizes > 0).all()
         has_mask = np.asarray(scan.dataset.samples.labels == FAKE)

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from declip_pipeline.backbones.weights import differences, download, is_weight, read_tensors
+from declip_pipeline.backbones.weights import differences, download, is_weight
+from declip_pipeline.backbones.weights_file import read_tensors
 from declip_pipeline.decoders.building import initialize
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.patch_forensics import PatchForensicsDecoder

@@ -6,12 +6,20 @@ from PIL import Image
 from support.published_trees import write_dolos
 
 from declip_pipeline.datasets import checks
-from declip_pipeline.datasets.checks import Duplicates, check_polarity, check_sizes, find_duplicates
+from declip_pipeline.datasets.checks import (
+    Duplicates,
+    check_masks,
+    check_usable,
+    find_duplicates,
+    read_some_masks,
+)
+from declip_pipeline.datasets.counterparts import Group
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.layouts import list_dataset
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.datasets.scan import scan_dataset
 from declip_pipeline.errors import InputError
+from declip_pipeline.images.masks import Mask
 
 
 def write(path: Path, height: int, width: int, grey: int = 0) -> None:
@@ -31,9 +39,17 @@ def dataset_of(root: Path, count: int, *, greys: list[int], fake_is_white: bool)
     return Dataset("own", root, fake_is_white, Samples.from_rows(samples))
 
 
-def polarity_error(dataset: Dataset) -> str:
+def lines_of(dataset: Dataset, *, polarity_is_given: bool = False) -> list[str]:
+    return check_masks(
+        read_some_masks(dataset, most_per_group=50),
+        fake_is_white=dataset.fake_is_white,
+        polarity_is_given=polarity_is_given,
+    )
+
+
+def mask_error(dataset: Dataset) -> str:
     with pytest.raises(InputError) as caught:
-        check_polarity(dataset)
+        lines_of(dataset)
     return str(caught.value)
 
 
@@ -41,86 +57,136 @@ def test_unreadable_images_pass_and_are_left_to_extraction(tmp_path: Path) -> No
     dataset = dataset_of(tmp_path, 2, greys=[0], fake_is_white=True)
     (tmp_path / "images/1.png").write_bytes(b"")
     (tmp_path / "real.png").write_text("words")
-    check_sizes(scan_dataset(dataset))
+    check_usable(scan_dataset(dataset))
 
 
-def test_a_mask_of_another_size_is_named_with_both_sizes(tmp_path: Path) -> None:
+def test_some_masks_that_cannot_be_used_pass_and_all_of_a_group_do_not(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, 4, greys=[0], fake_is_white=True)
     write(tmp_path / "masks/1.png", 30, 20)
-    write(tmp_path / "masks/3.png", 40, 60)
+    (tmp_path / "masks/3.png").write_bytes(b"")
+    check_usable(scan_dataset(dataset))
+    write(tmp_path / "masks/0.png", 30, 20)
+    write(tmp_path / "masks/2.png", 30, 20)
     with pytest.raises(InputError) as caught:
-        check_sizes(scan_dataset(dataset))
+        check_usable(scan_dataset(dataset))
     assert str(caught.value) == (
-        "images/1.png has 30x20 pixels and its mask masks/1.png 20x30 "
-        "(2 of 5 samples differ so); a mask must have the size of its image, resize one of them"
+        f"own own all: none of its 4 masks can be used; mask {tmp_path / 'masks/0.png'}: has 20x30 "
+        "pixels, its image 30x20; repair the masks, or choose others with "
+        "`generators` and `splits`"
     )
-
-
-def test_an_unreadable_mask_is_named(tmp_path: Path) -> None:
-    dataset = dataset_of(tmp_path, 3, greys=[0], fake_is_white=True)
-    mask = tmp_path / "masks/1.png"
-    mask.write_bytes(b"")
-    expected = f"mask {mask}: empty file, zero bytes; an image was expected; repair or remove it"
-    with pytest.raises(InputError) as caught:
-        check_sizes(scan_dataset(dataset))
-    assert str(caught.value) == expected
 
 
 def test_an_unreadable_mask_says_nothing_of_the_polarity(tmp_path: Path) -> None:
     dataset = dataset_of(tmp_path, 3, greys=[0], fake_is_white=True)
     (tmp_path / "masks/0.png").write_bytes(b"")
-    assert polarity_error(dataset).startswith("all 2 masks are entirely real")
+    assert mask_error(dataset).startswith("all 2 masks are entirely real")
     for mask in (tmp_path / "masks").iterdir():
         mask.write_bytes(b"")
-    check_polarity(dataset)
+    assert lines_of(dataset) == []
 
 
 @pytest.mark.parametrize(
-    ("greys", "fake_is_white", "found", "hint"),
+    ("greys", "fake_is_white", "found"),
     [
-        ([0], True, "all 12 masks are entirely real (no fake pixel)", ("white", "black")),
-        ([255], False, "all 12 masks are entirely real (no fake pixel)", ("black", "white")),
-        ([255], True, "all 12 masks are entirely fake (no real pixel)", ("white", "black")),
-        ([0], False, "all 12 masks are entirely fake (no real pixel)", ("black", "white")),
-        ([0, 0, 255], True, "no mask has both: 8 are entirely real and 4 entirely fake", None),
+        ([0], True, "all 12 masks are entirely real (no fake pixel)"),
+        ([255], False, "all 12 masks are entirely real (no fake pixel)"),
+        ([255], True, "all 12 masks are entirely fake (no real pixel)"),
+        ([0], False, "all 12 masks are entirely fake (no real pixel)"),
+        ([0, 0, 255], True, "no mask has both: 8 are entirely real and 4 entirely fake"),
     ],
 )
-def test_uniform_masks_hint_at_the_polarity(
-    tmp_path: Path,
-    greys: list[int],
-    fake_is_white: bool,
-    found: str,
-    hint: tuple[str, str] | None,
+def test_uniform_masks_are_refused_without_a_way_out_that_is_none(
+    tmp_path: Path, greys: list[int], fake_is_white: bool, found: str
 ) -> None:
-    message = polarity_error(dataset_of(tmp_path, 12, greys=greys, fake_is_white=fake_is_white))
-    colour, other = hint or ("white", "black")
+    message = mask_error(dataset_of(tmp_path, 12, greys=greys, fake_is_white=fake_is_white))
+    colour = "white" if fake_is_white else "black"
     assert message == (
-        f"{found}, reading {colour} as fake and grey values from 128 as white; "
-        f"if {other} marks fake pixels here pass `fake_is_white={other == 'white'}`"
+        f"{found}, reading {colour} as fake; expected masks that mark a part of their image"
     )
 
 
-def test_masks_are_read_only_until_one_has_both_kinds(
+def test_a_few_masks_of_a_group_are_read_and_more_only_until_one_has_both(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    dataset = dataset_of(tmp_path, 4, greys=[0], fake_is_white=True)
-    both = np.zeros((20, 30), bool)
-    both[:10] = True
-    masks = {"0.png": np.zeros((20, 30), bool), "1.png": both}
-    read: list[tuple[str, float]] = []
+    dataset = dataset_of(tmp_path, 200, greys=[0], fake_is_white=True)
+    mask = np.zeros((20, 30), np.uint8)
+    mask[:10] = 255
+    Image.fromarray(mask).save(tmp_path / "masks/1.png")
+    limits: list[float] = []
+    plain = checks.read_mask
 
-    def decode(path: Path, *, fake_is_white: bool, max_megapixels: float) -> np.ndarray:
-        read.append((path.name, max_megapixels))
-        return masks[path.name]
+    def read(path: Path, **options: float) -> Mask:
+        limits.append(options["max_megapixels"])
+        return plain(path, **options)
 
-    monkeypatch.setattr(checks, "decode_mask", decode)
-    check_polarity(dataset, max_megapixels=2.0)
-    assert read == [("0.png", 2.0), ("1.png", 2.0)]
+    monkeypatch.setattr(checks, "read_mask", read)
+    found = read_some_masks(dataset, most_per_group=3, max_megapixels=2.0)
+    assert found[Group("own", "own", "all")].has_both
+    assert set(limits) == {2.0}
+    assert len(limits) < 100
+    limits.clear()
+    found = read_some_masks(dataset, most_per_group=200)
+    assert len(found[Group("own", "own", "all")].shares) == len(limits) == 200
 
 
-def test_real_pictures_alone_have_no_polarity(tmp_path: Path) -> None:
-    dataset = dataset_of(tmp_path, 0, greys=[0], fake_is_white=True)
-    check_polarity(dataset)
+def test_real_pictures_alone_have_no_masks_to_check(tmp_path: Path) -> None:
+    assert lines_of(dataset_of(tmp_path, 0, greys=[0], fake_is_white=True)) == []
+
+
+def two_generators(root: Path, second: "list[np.ndarray]") -> Dataset:
+    """Fakes of a generator with black and white masks, and of one with masks of its own."""
+    half = np.zeros((20, 30), np.uint8)
+    half[:10] = 255
+    rows = []
+    for generator, masks in (("one", [half] * 3), ("two", second)):
+        for number, mask in enumerate(masks):
+            row = {"image": f"{generator}{number}.png", "mask": f"{generator}{number}_m.png"}
+            rows.append(row | {"generator": generator, "split": "train"})
+            write(root / row["image"], 20, 30)
+            Image.fromarray(mask).save(root / row["mask"])
+    return Dataset.from_table(rows, root=root, name="own")
+
+
+def test_masks_of_0_and_1_beside_others_are_read_at_their_own_middle(tmp_path: Path) -> None:
+    ones = np.zeros((20, 30), np.uint8)
+    ones[:5] = 1
+    dataset = two_generators(tmp_path, [ones] * 3)
+    shares = {
+        group.generator: found.shares
+        for group, found in read_some_masks(dataset, most_per_group=50).items()
+    }
+    assert shares == {"one": [0.5] * 3, "two": [0.25] * 3}
+    assert lines_of(dataset) == [
+        "note: own two train: 3 of 3 masks that were read hold the values 0 and 1, such as "
+        "two0_m.png; of two values the larger is read as white"
+    ]
+
+
+def test_one_generators_masks_without_a_fake_pixel_are_refused(tmp_path: Path) -> None:
+    dataset = two_generators(tmp_path, [np.zeros((20, 30), np.uint8)] * 3)
+    assert mask_error(dataset).startswith("own two train: all 3 masks are entirely real (no fake")
+    full = two_generators(tmp_path, [np.full((20, 30), 255, np.uint8)] * 3)
+    (line,) = lines_of(full)
+    assert line.startswith("problem: own two train: all 3 masks are entirely fake (no real pixel)")
+
+
+def test_unclear_masks_are_refused_unless_the_polarity_is_given(tmp_path: Path) -> None:
+    three = np.zeros((20, 30), np.uint8)
+    three[:5], three[5:7] = 128, 255
+    said = (
+        "own two train: {} of 3 masks that were read hold middle greys, most of them 128 (25.0% of "
+        "the pixels), such as {}; grey values from 128 of 255 (colours by their luma) are read as "
+        "white"
+    )
+    way_out = "; save the masks with two values, or pass `fake_is_white=True` if this reading is "
+    way_out += "right"
+    dataset = two_generators(tmp_path, [three] * 3)
+    assert mask_error(dataset) == said.format(3, "two0_m.png") + way_out
+    assert lines_of(dataset, polarity_is_given=True) == [f"problem: {said.format(3, 'two0_m.png')}"]
+    half = np.zeros((20, 30), np.uint8)
+    half[:10] = 255
+    few = two_generators(tmp_path, [half, three, half])
+    assert lines_of(few) == [f"problem: {said.format(1, 'two1_m.png')}{way_out}"]
 
 
 def test_duplicates_are_told_apart_by_what_they_spoil(tmp_path: Path) -> None:

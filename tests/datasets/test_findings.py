@@ -38,6 +38,8 @@ def test_files_that_are_not_as_they_should_be_are_named(tmp_path: Path) -> None:
     scan = look(root)
     assert scan.unreadable["images/test/000000000200.jpg"].startswith("empty file, zero bytes")
     assert scan.unreadable["masks/test/000000000201.png"].startswith("is not an image PIL can")
-    assert other_sizes(scan) == {"images/train/000000000000.jpg": ((40, 48), (20, 21))}
+    assert other_sizes(scan) == {
+        "images/train/000000000000.jpg": ("masks/train/000000000000.png", (40, 48), (20, 21))
+    }
     facts = facts_of_groups(scan)[Group("coco-sd", "coco-sd", "test")]
     assert (facts.images, sum(facts.sizes.values()), len(facts.fake_shares)) == (2, 1, 1)

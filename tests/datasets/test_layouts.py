@@ -184,5 +184,7 @@ def test_allow_unpaired_leaves_out_but_does_not_accept_nothing(own: Path) -> Non
     assert list_dataset(own, allow_unpaired=True).unpaired == ("images/b.png",)
     (own / "masks/a.png").unlink()
     assert error(own, allow_unpaired=True) == (
-        f"no image under {own} has a mask of its name; expected images/ and masks/ side by side"
+        f"no image under {own} has a mask of its name; it holds 2 files (images/a.png, "
+        "images/b.png) without a partner; expected images/ and masks/ side by side, or a .csv or "
+        ".json list of which mask belongs to which image"
     )

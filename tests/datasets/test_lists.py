@@ -107,6 +107,19 @@ def test_a_picture_listed_twice(files: Path) -> None:
     assert error(path) == f"{path} lists real/c.png twice; each image is one sample"
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("index", ["", "Unnamed: 0"])
+def test_marks_of_bytes_and_a_tables_index_are_no_data(files: Path, mark: str, index: str) -> None:
+    image, mask = "fakes/a.png", "truth/1.png"
+    (files / "list.json").write_text(f"{mark}{json.dumps([[image, mask]])}", encoding="utf-8")
+    (files / "list.csv").write_text(
+        f"{mark}{index},image,mask\n0,{image},{mask}\n", encoding="utf-8"
+    )
+    one, other = (list_dataset(files / name, name="own") for name in ("list.json", "list.csv"))
+    assert one.samples == other.samples
+    assert one.samples[0].image == "fakes/a.png"
+
+
 def test_a_csv_file_may_say_all(files: Path) -> None:
     lines = [
         "Mask,split,IMAGE,label,generator,source",

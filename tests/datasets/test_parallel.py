@@ -56,7 +56,7 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         read(tmp_path)
     expected = f"{tmp_path} has no masks/ folder; expected images/ and masks/ side by side"
-    assert str(caught.value) == expected
+    assert str(caught.value) == f"{expected}; found images"
 
 
 def test_two_folders_for_one_purpose_are_refused(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_coco_sd_without_masks(tmp_path: Path) -> None:
         list_dataset(root)
     assert str(caught.value) == (
         f"{root} has no masks/ folder; expected the tree of COCO-SD, images/ and masks/ with the "
-        "same names"
+        "same names; found images"
     )
     (root / "masks").mkdir()
     with pytest.raises(InputError, match=r"holds 1 image \(images/train/9.jpg\) without a mask"):

@@ -153,8 +153,8 @@ A, B = "fakes/a.png", "fakes/b.png"
         ([{"image": 5}], "the table, row 0 has image 5 (int); text expected"),
         ([{"image": A, "split": 1.5}], "the table, row 0 has split 1.5 (float); text expected"),
         (
-            [{"image": A, "split": "dev"}],
-            "unknown split in the table, row 0 'dev'; known: train, valid, test",
+            [{"image": A, "split": "other"}],
+            "unknown split in the table, row 0 'other'; known: train, valid, test",
         ),
         (
             [{"image": A, "split": "test"}, {"image": B}],

@@ -4,6 +4,7 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -66,6 +67,20 @@ def test_what_the_file_does_not_say_is_none(tmp_path):
     assert checkpoint.visual == {}
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_prefixes_that_wrappers_give_all_names_are_dropped(tmp_path, prefix):
+    model = LINEAR | {"model.visual.proj": torch.ones(2, 2)}
+    wrapped = {f"{prefix}{name}": tensor for name, tensor in model.items()}
+    checkpoint = read_published(saved(tmp_path / "a.pth", {"model": wrapped}))
+    assert set(checkpoint.decoder) == {"fc.0.weight", "fc.0.bias"}
+    assert set(checkpoint.visual) == {"proj"}
+
+
+def test_numpy_scalars_are_named(tmp_path):
+    path = saved(tmp_path / "a.pth", {"model": LINEAR, "best": np.float64(0.5)})
+    assert refusal(path).startswith(f"{path} asks to run numpy._core.multiarray.scalar when it is")
+
+
 def test_what_is_written_is_read_again(tmp_path):
     path = tmp_path / "a.pth"
     write_published(path, LINEAR, feature_layer="layer3", decoder_type="linear", total_steps=7)
@@ -113,7 +128,7 @@ def test_what_a_pickle_asks_for_is_named_in_every_protocol(tmp_path, form, proto
         torch.save(content | {"model": LINEAR}, path, pickle_protocol=protocol)
     assert refusal(path) == (
         f"{path} asks to run {os.name}.system when it is loaded; refused, nothing of it was run; "
-        "expected tensors and plain values alone"
+        "expected tensors and plain values alone, such as its `state_dict()`"
     )
     assert not target.exists()
 
@@ -121,7 +136,7 @@ def test_what_a_pickle_asks_for_is_named_in_every_protocol(tmp_path, form, proto
 def test_tensors_alone_in_another_protocol_ask_for_nothing(tmp_path):
     path = saved(tmp_path / "newer.pth", {"model": LINEAR}, pickle_protocol=4)
     assert refusal(path).startswith(
-        f"{path} cannot be read as a checkpoint (Unsupported operand 149); expected a DeCLIP"
+        f"{path}: not a weights file, or damaged (Unsupported operand 149); expected a DeCLIP"
     )
 
 
@@ -130,13 +145,13 @@ def test_other_files_are_no_checkpoints(tmp_path):
     assert "a folder; expected" in refusal(tmp_path)
     empty = tmp_path / "empty.pth"
     empty.touch()
-    assert "cannot be read as a checkpoint" in refusal(empty)
+    assert "the file is empty; expected a DeCLIP checkpoint" in refusal(empty)
     noise = tmp_path / "noise.pth"
     noise.write_bytes(b"not a pickle at all")
-    assert "cannot be read as a checkpoint" in refusal(noise)
+    assert "not a weights file, or damaged" in refusal(noise)
     whole = saved(tmp_path / "whole.pth", {"model": LINEAR})
     whole.write_bytes(whole.read_bytes()[:-200])
-    assert "cannot be read as a checkpoint" in refusal(whole)
+    assert "not a weights file, or damaged" in refusal(whole)
 
 
 @pytest.mark.parametrize(

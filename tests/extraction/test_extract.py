@@ -14,7 +14,8 @@ from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import InputError, StorageFullError, StoreError
 from declip_pipeline.extraction import shard_filling
 from declip_pipeline.extraction.extract import extract_store
-from declip_pipeline.images.decode import decode_image, decode_mask
+from declip_pipeline.images.decode import decode_image
+from declip_pipeline.images.masks import decode_mask
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.reader import Store

@@ -253,7 +253,7 @@ def test_pillows_own_limit_neither_warns_nor_refuses(monkeypatch: pytest.MonkeyP
 
 def test_a_missing_file_and_a_folder(tmp_path: Path) -> None:
     assert reason(tmp_path / "no.png") == "cannot be opened: No such file or directory"
-    assert reason(tmp_path) == "cannot be opened: Is a directory"
+    assert reason(tmp_path) == "is no regular file; an image was expected"
 
 
 def test_the_size_comes_without_decoding() -> None:

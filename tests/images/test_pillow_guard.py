@@ -2,11 +2,13 @@ import io
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from declip_pipeline.errors import ImageError
 from declip_pipeline.images.decode import decode_image, guarded_pillow
 
 
@@ -44,6 +46,20 @@ def test_restores_the_settings_when_the_last_of_overlapping_threads_leaves() -> 
     assert seen == [None]
     assert limit == Image.MAX_IMAGE_PIXELS
     assert list(warnings.filters) == filters
+
+
+def test_libtiffs_own_lines_are_silenced_inside_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer, "TIFF", compression="tiff_lzw")
+    content = bytearray(buffer.getvalue())
+    content[200:260] = b"\xff" * 60
+    with pytest.raises(ImageError, match=r"is truncated or damaged \("):
+        decode_image(bytes(content))
+    assert capfd.readouterr().err == ""
+    with Image.open(io.BytesIO(bytes(content))) as image, suppress(OSError):
+        image.load()
+    assert "not yet in table" in capfd.readouterr().err
 
 
 def test_restores_the_settings_after_an_error() -> None:

@@ -51,12 +51,6 @@ class TestDatasets:
         assert "p0000" in line or "p0001" in line or "train/" in line
         assert "--allow-unpaired" in line
 
-    def test_a_mask_of_another_size(self, refused, extraction, dataset):
-        mask = dataset / "masks" / "train" / "p0003.png"
-        Image.fromarray(np.full((20, 21), 255, np.uint8)).save(mask)
-        line = refused(*extraction(dataset))
-        assert "p0003.png has 56x40 pixels and its mask masks/train/p0003.png 21x20" in line
-
     @pytest.mark.parametrize("value", [0, 255])
     def test_masks_of_one_colour(self, refused, extraction, dataset, value):
         for file in (dataset / "masks").rglob("*.png"):
@@ -65,11 +59,15 @@ class TestDatasets:
             Image.new("L", size, value).save(file)
         line = refused(*extraction(dataset))
         assert "all 15 masks are entirely" in line
-        assert "--polarity black-is-fake" in line
+        assert "expected masks that mark a part of their image" in line
+        assert "--polarity" not in line, "the other polarity has no such mask either"
 
-    def test_an_unreadable_mask(self, refused, extraction, dataset):
-        (dataset / "masks" / "train" / "p0003.png").write_text("not a mask")
-        assert "p0003.png: is not an image PIL can read" in refused(*extraction(dataset))
+    def test_a_split_without_a_mask_that_can_be_used(self, refused, extraction, dataset):
+        for mask in (dataset / "masks" / "valid").iterdir():
+            mask.write_text("not a mask")
+        line = refused(*extraction(dataset))
+        assert "noisy noisy valid: none of its 3 masks can be used; mask" in line
+        assert "p0008.png: is not an image PIL can read" in line
 
     def test_names_that_are_not_there(self, refused, extraction, dataset):
         line = refused(*extraction(dataset, "--split", "tset"))
@@ -152,16 +150,42 @@ def test_a_mask_that_cannot_be_used_is_a_row_though_it_sorts_first(program, extr
     assert "its mask masks/test/p0011.png: is truncated or damaged" in outcome.err
 
 
+def test_masks_of_another_size_are_rows_and_are_listed_in_full(program, extraction, dataset):
+    masks = sorted((dataset / "masks" / "train").glob("*.png"))[:7]
+    for mask in masks:
+        Image.open(mask).crop((0, 0, 30, 31)).save(mask)
+    outcome = program(*extraction(dataset, "--max-failures", 6))
+    assert outcome.code == 1
+    assert "7 of 15 images could not be used, --max-failures is 6" in outcome.err
+    name = masks[1].name
+    assert (
+        f"failed: images/train/{name}: its mask masks/train/{name} has "
+        "30x31 pixels, its image 64x64"
+    ) in outcome.err
+    found = json.loads(program("data", "check", dataset, "--json").out)
+    assert [one["mask"] for one in found["other_sizes"]] == [f"masks/train/{m.name}" for m in masks]
+    assert found["other_sizes"][1] == {
+        "image": f"images/train/{name}",
+        "mask": f"masks/train/{name}",
+        "image_size": [64, 64],
+        "mask_size": [31, 30],
+    }
+    (said,) = [problem for problem in found["problems"] if "another size" in problem]
+    assert "--max-failures 7" in said, "a way out that works:"
+    assert program(*extraction(dataset, "--max-failures", 7)).code == 0
+
+
 def test_the_check_of_masks_keeps_to_the_largest_picture(program, extraction, dataset, monkeypatch):
     from declip_pipeline.datasets import checks
+    from declip_pipeline.images.masks import Mask
 
     decoded = []
 
-    def decode(path, **options):
+    def read(path, **options):
         decoded.append(options["max_megapixels"])
-        return np.eye(40, 56) > 0
+        return Mask(np.eye(40, 56) > 0)
 
-    monkeypatch.setattr(checks, "decode_mask", decode)
+    monkeypatch.setattr(checks, "read_mask", read)
     assert program(*extraction(dataset, "--max-megapixels", 1.5)).code == 0
     assert set(decoded) == {1.5}
 

@@ -67,13 +67,13 @@ def test_masks_that_call_most_of_the_pixels_fake_are_remarked_until_it_is_said(
 
 
 def test_of_many_masks_some_are_looked_at(monkeypatch, tmp_path):
-    monkeypatch.setattr(opening, "MASKS_PER_GENERATOR", 2)
+    monkeypatch.setattr(opening, "MASKS_PER_GROUP", 1)
     data = write_coco_sd(tmp_path / "coco-sd")
     flip(data / "masks")
     lines: list[str] = []
     opening.open_dataset(data, notice=lines.append)
     (line,) = lines
-    assert line.startswith("problem: coco-sd coco-sd: 2 of its 6 masks call 79.2% of the pixels")
+    assert line.startswith("problem: coco-sd coco-sd: 3 of its 6 masks call 79.2% of the pixels")
 
 
 def test_folders_of_wholly_generated_pictures_are_no_files_without_a_partner(said, tmp_path):

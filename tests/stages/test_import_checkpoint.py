@@ -108,7 +108,7 @@ def test_bad_files_are_refused_in_a_line_and_leave_nothing(refused, tiny_arch, t
     assert "refused, nothing of it was run" in text
     assert not target.exists()
     bad.write_text("hello")
-    assert "cannot be read as a checkpoint" in refused("import-checkpoint", bad, *common)
+    assert "not a weights file, or damaged" in refused("import-checkpoint", bad, *common)
     torch.save({"state_dict": {}}, bad)
     assert "it holds a dict of state_dict" in refused("import-checkpoint", bad, *common)
     absent = tmp_path / "absent.pth"

@@ -10,7 +10,7 @@ from support.commands import NAMES, command_of
 
 import declip_pipeline
 from stages.app import COMMANDS
-from stages.texts import FLAGS, PLAIN, flags_of, parameters, spelled
+from stages.texts import FLAGS, PLAIN, flags_of, parameters, printable, spelled
 from stages.training_options import option_fields
 
 
@@ -100,3 +100,7 @@ def test_the_library_names_no_flags_but_in_commands(file):
         if not re.fullmatch("--[a-z]+", text):  # a word of a command that is put together
             outside = re.sub("`[^`]*`|pip install.*|^declip-pipe .*", "", text)
             assert not re.search(r"(?<![\w-])(--[a-z]|-[a-z]\b)", outside), text
+
+
+def test_control_characters_are_shown_and_not_acted_on() -> None:
+    assert printable("\x1b[31mred\x07.png\tb\x9b1m ä\n") == "\\x1b[31mred\\x07.png\\tb\\x9b1m ä\n"
