@@ -57,7 +57,6 @@ def predict(
     require_folder(out, "-o")
     pictures = named_pictures(images, out)
 
-    from declip_pipeline.files import sha256_of_file
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
@@ -69,7 +68,7 @@ def predict(
     folder.summary()
     folder.config()
     folder.decoder()
-    made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
+    made_with = {"decoder": folder.best_sha256, "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
     predictor = folder.predictor(weights=weights, device=device)
     results.start()

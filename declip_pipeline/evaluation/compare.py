@@ -15,7 +15,6 @@ from declip_pipeline.evaluation.intervals import localization_values
 from declip_pipeline.evaluation.scores import METRICS, Progress
 from declip_pipeline.evaluation.selection import Selection, distinct_runs
 from declip_pipeline.feeding.inputs import inputs_like
-from declip_pipeline.files import sha256_of_file
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store, StoreLike, as_store
@@ -243,7 +242,7 @@ def _require_different(runs: Sequence[Run]) -> None:
     for run in runs:
         run.summary()
         run.best_decoder()
-        weights = sha256_of_file(run.best_checkpoint)
+        weights = run.best_sha256
         if weights in seen:
             raise InputError(
                 f"{seen[weights].path} and {run.path} have the same weights; expected two "

@@ -17,7 +17,6 @@ from declip_pipeline.evaluation.files import evaluation_folder, read_values
 from declip_pipeline.evaluation.scores import Progress, Task, detect, localize, score_names
 from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
 from declip_pipeline.feeding.inputs import DecoderInputs
-from declip_pipeline.files import sha256_of_file
 from declip_pipeline.store.reader import Store, StoreLike
 from declip_pipeline.training.run import Run, RunLike, as_run
 
@@ -123,7 +122,7 @@ def _about(
     made_from: dict[str, Any] = {
         "store": store.identity.sha256,
         "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
-        "checkpoint_sha256": sha256_of_file(run.best_checkpoint),
+        "checkpoint_sha256": run.best_sha256,
         "split": selection.split,
         "generators": sorted(set(chosen)),
     }

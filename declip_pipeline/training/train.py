@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, permutation
-from declip_pipeline.decoders.file import save_decoder
+from declip_pipeline.decoders.file import encode_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import DecoderInputs
@@ -87,7 +87,7 @@ class Training:
             self._schedule = PlateauSchedule(**state["schedule"])
             self._best_score, self._best_epoch = state["best_score"], state["best_epoch"]
             self.epoch = state["epoch"]
-        self._records = run.epochs()[: self.epoch]
+        self._records = run.epochs()
         # Of each step, of each of its pieces.
         self._losses: list[list[torch.Tensor]] = []
 
@@ -149,20 +149,18 @@ class Training:
         rate = self._schedule.learning_rate
         ended = Epoch(self.epoch, loss, score, rate, seconds, self.recipe.score)
         self._schedule.after_epoch(score)
+        best = None
         if score > self._best_score:
             self._best_score, self._best_epoch = score, self.epoch
-            save_decoder(self.run.best_checkpoint, self.learner.decoder, self.inputs.features)
+            best = encode_decoder(self.learner.decoder, self.inputs.features)
         self._records.append(ended.to_json())
-        self.run.record_epochs(self._records)
-        self.run.save_state(
-            {
-                "learner": self.learner.state(),
-                "schedule": self._schedule.to_state(),
-                "best_score": self._best_score,
-                "best_epoch": self._best_epoch,
-                "epoch": self.epoch,
-            }
-        )
+        state = {
+            "epoch": self.epoch,
+            "best_epoch": self._best_epoch,
+            "best_score": self._best_score,
+            "schedule": self._schedule.to_state(),
+        }
+        self.run.save_state(self.learner.state(), state, self._records, best)
         self._on_epoch(ended)
 
     def finish(self, train_images: int, valid_images: int) -> None:
