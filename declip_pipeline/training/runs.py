@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from declip_pipeline.compute import choose_device
+from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
@@ -186,6 +187,7 @@ def plan_run(
         "features": inputs.features,
         "stores": [[store.identity.sha256 for store in stores[s]] for s in inputs.sources],
         **({"uncached": True} if data.uncached else {}),
+        **_failures(data, generators, recipe),
     }
     sha256 = sha256_of_json(identity)
     learned = "all" if train_on is None else folder_name("+".join(generators))
@@ -214,6 +216,33 @@ def plan_run(
     if name is not None:
         folder.require(sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
+
+
+def _failures(
+    data: TrainingData, generators: Sequence[str], recipe: Recipe
+) -> dict[str, list[dict[str, list[str]]]]:
+    """Return the images of both splits that each store could not extract, if there are any.
+
+    The same store may have been extracted with other failures; a run then learns from other
+    images.
+    """
+    found = []
+    for store in data.stores:
+        failed = [store.samples[row] for row in sorted(store.failures)]
+        learned = [
+            sample
+            for sample in failed
+            if (sample.label == FAKE and sample.generator in generators)
+            or (sample.label == REAL and recipe.targets == "labels")
+        ]
+        found.append(
+            {
+                split: ids
+                for split in ("train", "valid")
+                if (ids := sorted(sample.id for sample in learned if sample.split == split))
+            }
+        )
+    return {"failures": found} if any(found) else {}
 
 
 def _learned_of(

@@ -324,6 +324,20 @@ def test_the_names_of_many_generators_fit_a_folder(tiny_store, tmp_path, monkeyp
     assert folder.config()["train_on"] == tiny_store.generators
 
 
+def test_a_store_that_lost_other_images_gives_another_run(tiny_store, tmp_path, monkeypatch):
+    # The store's name says what it should hold, not what could be read.
+    whole = run(tiny_store, tmp_path, epochs=1)
+    lost = {"train": int(tiny_store.fake_rows("train")[0]), "test": tiny_store.fake_rows("test")[0]}
+    monkeypatch.setattr(tiny_store, "failures", {lost["train"]: "truncated"})
+    fewer = run(tiny_store, tmp_path, epochs=1)
+    assert fewer.path != whole.path
+    assert (whole.summary()["train_images"], fewer.summary()["train_images"]) == (8, 7)
+    assert fewer.config()["failures"] == [{"train": [tiny_store.samples[lost["train"]].id]}]
+    # Of images that no training sees, nothing changes.
+    monkeypatch.setattr(tiny_store, "failures", {int(lost["test"]): "truncated"})
+    assert run(tiny_store, tmp_path, epochs=1).path == whole.path
+
+
 def test_stores_without_the_two_splits_are_refused(tiny_store, tmp_path, monkeypatch):
     samples = tiny_store.samples.replace(split=["all"] * len(tiny_store.samples))
     monkeypatch.setattr(tiny_store, "samples", samples)
