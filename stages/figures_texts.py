@@ -92,10 +92,11 @@ def remark_weak_maps(runs: "Sequence[Run]") -> None:
 
 def remark_repeated(places: Collection[object]) -> None:
     """Say which runs or stores were given again."""
+    from declip_pipeline.store.reader import repeated_text
     from stages.screen import remark
 
     for place in places:
-        remark(f"given more than once, taken once: {place}")
+        remark(repeated_text(place))
 
 
 def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:

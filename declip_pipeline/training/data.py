@@ -13,7 +13,7 @@ from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_by
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs, FeatureSource, joined_inputs
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.options import FusionMode
-from declip_pipeline.store.reader import Store
+from declip_pipeline.store.reader import Store, distinct_stores, repeated_text
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
 # Targets of one read.
@@ -63,16 +63,19 @@ class TrainingData:
         uncached: bool = False,
         notice: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Raises `InputError` for no store, one that is given twice, and one without masks."""
+        """Raises `InputError` for no store, and for one without masks.
+
+        A store that is given twice is taken once, and `notice` is called with a line about it.
+        """
         if not stores:
             raise InputError("no store was given; expected at least one that `extract` printed")
-        if len({store.identity.sha256 for store in stores}) < len(stores):
-            raise InputError("a store was given twice; give each once, or its images count double")
+        self.stores, repeated = distinct_stores(stores)
+        for place in repeated:
+            notice(repeated_text(place))
         for store in stores:
             store.require_masks(
                 "training needs fakes with masks: extract a dataset that says which images are fake"
             )
-        self.stores = list(stores)
         self.device = device
         self.uncached = uncached
         self._beside = tuple(beside)

@@ -56,6 +56,9 @@ def test_a_run_or_store_given_twice_is_taken_once(program, runs, tiny_store):
     assert twice.out == once.out
     assert twice.err.count("given more than once, taken once: ") == 2
     assert f"given more than once, taken once: {runs[0]}" in twice.err
+    compared = program("compare", runs[0], runs[1], *on, *on)
+    assert f"given more than once, taken once: {tiny_store.location}" in compared.err
+    assert compared.out == program("compare", runs[0], runs[1], *on).out
 
 
 def test_aliases_are_checked_before_anything_is_evaluated(program, refused, runs, tiny_store):

@@ -142,9 +142,11 @@ def test_stores_of_different_features_do_not_mix(tiny_store):
         TrainingData([tiny_store, other], device=CPU).inputs("layer0")
 
 
-def test_a_store_given_twice_is_refused(tiny_store, cpu):
-    with pytest.raises(InputError, match="a store was given twice; give each once"):
-        TrainingData([tiny_store, Store(tiny_store.location)], device=cpu)
+def test_a_store_given_twice_is_taken_once(tiny_store, cpu):
+    said = []
+    data = TrainingData([tiny_store, Store(tiny_store.location)], device=cpu, notice=said.append)
+    assert data.stores == [tiny_store]
+    assert said == [f"given more than once, taken once: {tiny_store.location}"]
 
 
 def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
