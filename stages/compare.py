@@ -57,7 +57,8 @@ def compare(
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
     from declip_pipeline.evaluation.evaluate import EVALUATIONS
-    from stages.figures_texts import remark_repeated
+    from declip_pipeline.training.run import Run
+    from stages.figures_texts import remark_problems, remark_repeated
     from stages.screen import progress, remark, result
 
     with progress("evaluating", "runs") as tell:
@@ -74,6 +75,7 @@ def compare(
             on_evaluation=lambda one: one.save(one.run / EVALUATIONS),
         )
     remark_repeated(found.repeated)
+    remark_problems([Run(one.run) for one in (*found.first, *found.second)])
     for name, side in (("A", found.first), ("B", found.second)):
         result(f"{name}: {', '.join(str(one.run) for one in side)}")
     result(f"{split} split\n{_table(found.means)}")

@@ -96,8 +96,10 @@ def evaluate(
     from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
     from declip_pipeline.evaluation.groups import parse_aliases
     from declip_pipeline.evaluation.selection import Selection, distinct_runs
+    from declip_pipeline.training.learning import MARK
     from stages.figures_texts import (
         evaluation_lines,
+        remark_problems,
         remark_repeated,
         remark_weak_maps,
         seeds_title,
@@ -122,6 +124,7 @@ def evaluate(
     for location in selection.left_out:
         remark(f"left out, has none of the generators that were named: {location}")
     _check_domains(distinct, selection, aliases)
+    remark_problems(distinct)
     if views is not None:
         evaluate_robustness(distinct, selection, views, device=chosen, batch_size=batch_size)
         return
@@ -145,7 +148,8 @@ def evaluate(
                 )
             (folder,) = evaluation.save(run.path / EVALUATIONS)
             evaluations.append(evaluation)
-            result(f"{name}, {split}: {folder}")
+            mark = MARK if evaluation.problem else ""
+            result(f"{name}{mark}, {split}: {folder}")
             for line in evaluation_lines([evaluation]):
                 result(line)
     for group in seed_groups(evaluations):
@@ -182,6 +186,7 @@ def _print_matrices(
 ) -> None:
     from declip_pipeline.evaluation.table import matrices
     from declip_pipeline.reports.matrix import format_matrix_text
+    from declip_pipeline.training.learning import MARK_MEANING
     from stages.screen import result
 
     found = matrices(evaluations, aliases=aliases)
@@ -193,11 +198,13 @@ def _print_matrices(
         text = format_matrix_text(
             values,
             matrix.table.rows,
-            matrix.table.columns,
+            matrix.table.marked_columns,
             intervals=matrix.intervals,
             domain=matrix.in_domain,
         )
         result(f"\nIoU (percent), {split} split{of}\n{text.rstrip()}")
+        if matrix.table.is_marked:
+            result(MARK_MEANING)
 
 
 def _print_detection_domains(

@@ -61,7 +61,7 @@ def predict(
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
     from declip_pipeline.training.run import Run
-    from stages.figures_texts import remark_weak_maps
+    from stages.figures_texts import remark_problems, remark_weak_maps
     from stages.screen import progress, remark, result
 
     folder = Run(run)
@@ -73,6 +73,7 @@ def predict(
     predictor = folder.predictor(weights=weights, device=device)
     results.start()
     remark_weak_maps([folder])
+    remark_problems([folder])
     rows = dict(results.done)
     if len(rows) == len(pictures):
         remark("all images are predicted already, nothing to do (--overwrite does it again)")

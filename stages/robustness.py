@@ -47,6 +47,7 @@ def evaluate_robustness(
     )
     from declip_pipeline.images.views import parse_view
     from declip_pipeline.reports.robustness_figure import draw_robustness
+    from declip_pipeline.training.learning import MARK
     from stages.figures_texts import seeds_title
     from stages.screen import progress, remark, result
 
@@ -75,7 +76,7 @@ def evaluate_robustness(
             # The clean view is the first.
             folder, *_ = [one.save(run.path / EVALUATIONS)[0] for one in found.complete]
             figured = [(view, named_figures([one])) for view, one in found.views]
-            title = f"{name}, {split}"
+            title = f"{name}{MARK if run.problem else ''}, {split}"
             result(f"{title}: IoU (percent) by view\n{views_table(figured)}")
             if found.left_out:
                 remark(f"{name}: left out, not in every view: {found.left_out} images")

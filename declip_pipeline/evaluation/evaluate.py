@@ -102,7 +102,9 @@ def evaluate(
         tables.append((images.slice(count), images.slice(0, count)))
         done += len(rows)
     table, calibration = (pa.concat_tables(some) for some in zip(*tables, strict=True))
-    return Evaluation(run.path, run.config(), task, split, tuple(found), table, calibration)
+    return Evaluation(
+        run.path, run.config(), task, split, tuple(found), table, calibration, run.problem
+    )
 
 
 def _from(before: int, total: int, progress: Progress) -> Progress:

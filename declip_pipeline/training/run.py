@@ -102,6 +102,15 @@ class Run:
         score: float | None = summary[f"best_valid_{score_name(summary, 'best_valid_')}"]
         return score
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with how it learned, and what to change; None if nothing is.
+
+        Raises as `summary`.
+        """
+        problem: str | None = self.summary().get("problem")
+        return problem
+
     def begin(self, config: Mapping[str, Any], sha256: str) -> None:
         """Record what the run is.
 

@@ -66,7 +66,7 @@ FLAG = Kind("true or false", lambda v: isinstance(v, bool))
 HASH = Kind("a SHA-256", _is_hash)
 ENTRIES = Kind("names with values", lambda v: isinstance(v, dict))
 _SOURCE = Kind(
-    "`dtype` and `provenance`",
+    "a dtype and a provenance",
     lambda v: (
         isinstance(v, dict)
         and isinstance(v.get("dtype"), str)
@@ -137,6 +137,8 @@ SUMMARY = {
     "parameters": COUNT,
     "seconds": NUMBER.or_missing(),
     "layer_weights": NUMBER.by_name().or_missing(),
+    "constant_score": NUMBER.or_missing(),
+    "problem": TEXT.or_none().or_missing(),
     "files": HASH.by_name(),
     "run_sha256": HASH,
 }

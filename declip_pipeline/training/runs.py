@@ -279,7 +279,7 @@ def train_runs(
                 locks.enter_context(run.folder.exclusively())
                 # Another process may have come to the end of it meanwhile.
                 if not run.folder.is_finished:
-                    trainings[number] = _begin(run, data.device, _of_run(on_epoch, number))
+                    trainings[number] = _begin(run, data, _of_run(on_epoch, number))
             except DeclipError as error:
                 outcomes[number] = error
         if not trainings:
@@ -316,9 +316,19 @@ def train_run(
     return run.folder
 
 
-def _begin(run: PlannedRun, device: torch.device, on_epoch: Callable[[Epoch], None]) -> Training:
-    learner = learner_of(run.recipe, run.inputs.shapes, run.inputs.fusion, device)
-    return Training(run.folder, run.inputs, run.recipe, learner, on_epoch)
+def _begin(run: PlannedRun, data: TrainingData, on_epoch: Callable[[Epoch], None]) -> Training:
+    learner = learner_of(run.recipe, run.inputs.shapes, run.inputs.fusion, data.device)
+    targets = run.recipe.targets
+    return Training(
+        run.folder,
+        run.inputs,
+        run.recipe,
+        learner,
+        on_epoch,
+        constant_score=data.constant_score(run.generators, targets),
+        train_images=sum(len(rows) for _, rows in data.rows("train", run.generators, targets)),
+        notice=data.notice,
+    )
 
 
 def _of_run(on_epoch: Callable[[int, Epoch], None], number: int) -> Callable[[Epoch], None]:

@@ -16,6 +16,7 @@ from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import DecoderInputs
 from declip_pipeline.training.learner import Learner, LookingLearner
+from declip_pipeline.training.learning import WATCHED_FROM, learning_problem
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
@@ -71,7 +72,23 @@ class Training:
         recipe: Recipe,
         learner: Learner,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        *,
+        constant_score: float = 0.0,
+        train_images: int = 1,
+        notice: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """Begin a run, or go on with it.
+
+        Args:
+            run: Its folder.
+            inputs: What the decoder takes.
+            recipe: How it is trained.
+            learner: What is trained.
+            on_epoch: Called after each epoch.
+            constant_score: Validation score of a constant map, in percent.
+            train_images: Number of images of an epoch.
+            notice: Called once with a line where the run learns nothing.
+        """
         self.run = run
         self.inputs = inputs
         self.recipe = recipe
@@ -79,6 +96,10 @@ class Training:
         self.error: DeclipError | None = None
         self.epoch = 0
         self._on_epoch = on_epoch
+        self._constant_score = constant_score
+        self._train_images = train_images
+        self._notice = notice
+        self._has_warned = False
         self._schedule = PlateauSchedule(recipe.learning_rate, recipe.patience)
         self._best_score, self._best_epoch = -1.0, 0
         state = run.load_state()
@@ -162,6 +183,14 @@ class Training:
         }
         self.run.save_state(self.learner.state(), state, self._records, best)
         self._on_epoch(ended)
+        if self.epoch >= WATCHED_FROM and not self._has_warned and (problem := self._problem()):
+            self._has_warned = True
+            self._notice(f"{self.run.path.name}: after {self.epoch} epochs, {problem}")
+
+    def _problem(self) -> str | None:
+        return learning_problem(
+            self._records, self._constant_score, self.recipe, self._train_images
+        )
 
     def finish(self, train_images: int, valid_images: int) -> None:
         """Write the summary: the run is finished."""
@@ -175,6 +204,8 @@ class Training:
             "valid_images": valid_images,
             "parameters": sum(value.numel() for value in best.parameters()),
             "seconds": sum(record["seconds"] for record in self._records),
+            "constant_score": self._constant_score,
+            "problem": self._problem(),
         }
         if best.fusion is not None and best.fusion.weights is not None:
             summary["layer_weights"] = dict(

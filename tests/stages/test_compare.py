@@ -37,7 +37,7 @@ def test_evaluate_takes_seeds_together(program, runs, tiny_store):
     text = outcome.out[outcome.out.index("over 3 seeds") :]
     title, line = text.splitlines()[:2]
     assert title == "over 3 seeds (0, 1, 2)"
-    assert "linear_layer1_all on noisy, test, over 3 seeds" in outcome.out
+    assert "linear_layer1_all! on noisy, test, over 3 seeds" in outcome.out
     found = re.search(r"noisy: IoU ([\d.]+) ± ([\d.]+) \[([\d.]+), ([\d.]+)\], F1 best", line)
     assert found is not None, line
     mean, spread, low, high = map(float, found.groups())
