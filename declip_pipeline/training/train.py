@@ -251,7 +251,7 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             candidates = [training.candidate() for training in good]
             validate = VALIDATIONS[recipe.score]
             scores = validate(candidates, valid_feed, recipe.batch_size, map_pieces)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(

@@ -1,9 +1,13 @@
 """`declip-pipe compare`, and evaluations over seeds, as the user sees them."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
 import pytest
+
+from declip_pipeline.evaluation.evaluation import Evaluation
 
 TRAINING = ("--decoder-type", "linear", "--epochs", 2, "--batch-size", 4)
 
@@ -113,3 +117,43 @@ def test_compare_refuses_in_a_line(refused, runs, tiny_store, tmp_path):
     line = refused("compare", runs[0], runs[1], *on, "--split", "tset")
     assert "unknown split in" in line and "did you mean 'test'" in line
     assert not list(Path(runs[0]).glob("evaluations/*tset*"))
+
+
+@pytest.mark.slow
+def test_evaluations_go_where_they_are_told(
+    program, refused, runs, tiny_store, tmp_path, monkeypatch
+):
+    before = sorted(Path(runs[0]).rglob("*"))
+    command = ("evaluate", *runs[:2], "--on", tiny_store.location)
+    outcome = program(*command, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    names = [Path(run).name for run in runs[:2]]
+    assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == sorted(names)
+    assert len(list((tmp_path / "out").rglob("per_image.csv"))) == 2
+    assert sorted(Path(runs[0]).rglob("*")) == before
+    # Somebody else's run is refused before anything is computed.
+    access = os.access
+
+    def can(path, mode, **options):
+        wants_to_write = bool(mode & os.W_OK) and str(runs[0]) in str(path)
+        return not wants_to_write and access(path, mode, **options)
+
+    monkeypatch.setattr(os, "access", can)
+    monkeypatch.setattr("declip_pipeline.evaluation.evaluate.evaluate", None)
+    line = refused(*command, code=1)
+    assert line.endswith("cannot be written into; name another folder with -o")
+    assert line.startswith(str(runs[0]))
+
+
+@pytest.mark.slow
+def test_a_comparison_of_runs_that_are_only_to_be_read_is_printed(
+    program, runs, tiny_store, tmp_path, monkeypatch
+):
+    def refuse(self, folder):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Evaluation, "save", refuse)
+    outcome = program("compare", *runs[:2], "--on", tiny_store.location)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("not kept for the next command: ") == 2
+    assert "p is not corrected" in outcome.out
