@@ -60,12 +60,13 @@ def exact_float32(device: "torch.device") -> AbstractContextManager[object]:
 def is_out_of_memory(error: BaseException) -> bool:
     """Return whether an error says that the device is out of memory.
 
-    cuDNN and cuBLAS report it as a plain `RuntimeError` with words of their own.
+    cuDNN, cuBLAS and the CPU's allocator report it as a plain `RuntimeError` with words of their
+    own, NumPy and Python as a `MemoryError`.
     """
     import torch
 
-    words = ("out of memory", "ALLOC_FAILED")
-    return isinstance(error, torch.OutOfMemoryError) or (
+    words = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
 

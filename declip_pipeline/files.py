@@ -69,7 +69,8 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         StorageFullError: The disk is full.
     """
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(6)}.partial{path.suffix}")
+    # Not the file's own name with more to it: that may be as long as a name can be.
+    temporary = path.with_name(f".{secrets.token_hex(6)}.partial{path.suffix}")
     with full_disk_as_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:

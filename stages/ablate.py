@@ -56,6 +56,7 @@ def ablate(
         write_scores,
     )
     from declip_pipeline.study.study import EvaluationStep, Study, TrainingStep
+    from declip_pipeline.training.learning import MARK_MEANING
     from stages.screen import remark, result
     from stages.study_screen import callbacks
 
@@ -93,6 +94,8 @@ def ablate(
     scores = layer_scores(evaluations)
     write_scores(folder / "ablation.csv", scores)
     result(ablation_table(scores))
+    if any(score.estimate.mark for score in scores):
+        result(MARK_MEANING)
     if finished:
         figure = folder / "ablation.png"
         _draw(scores, figure, asked["decoder_type"][0], len(asked["seed"]))
@@ -113,8 +116,11 @@ def _draw(scores: Sequence["LayerScore"], path: Path, decoder_type: str, seeds: 
     means = {domain: means_of_layers(scores, domain) for domain in NAMES.values()}
     tested = {name: own for name, own in means.items() if any(one.cells for one in own.values())}
     over = f" ({seeds} seeds)" if seeds > 1 else ""
+    marks: dict[str, str] = {}
+    for score in scores:
+        marks[score.layer] = max(marks.get(score.layer, ""), score.estimate.mark)
     draw_layer_curve(
-        list(dict.fromkeys(score.layer for score in scores)),
+        [layer + marks[layer] for layer in dict.fromkeys(score.layer for score in scores)],
         {name: [one.value for one in own.values()] for name, own in tested.items()},
         path,
         f"{decoder_type}: IoU by layer{over}",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from declip_pipeline.evaluation.compare import ComparedMeans
+    from declip_pipeline.evaluation.evaluation import Evaluation
 
 _HELP = "A run that `train` printed, or several that differ in their seed only, comma-separated."
 
@@ -56,8 +57,8 @@ def compare(
     weights on the same store is taken; else the run is evaluated.
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS
-    from stages.figures_texts import remark_repeated
+    from declip_pipeline.training.run import Run
+    from stages.figures_texts import remark_problems, remark_repeated
     from stages.screen import progress, remark, result
 
     with progress("evaluating", "runs") as tell:
@@ -71,9 +72,10 @@ def compare(
             batch_size=batch_size,
             device=device,
             progress=tell,
-            on_evaluation=lambda one: one.save(one.run / EVALUATIONS),
+            on_evaluation=_keep,
         )
     remark_repeated(found.repeated)
+    remark_problems([Run(one.run) for one in (*found.first, *found.second)])
     for name, side in (("A", found.first), ("B", found.second)):
         result(f"{name}: {', '.join(str(one.run) for one in side)}")
     result(f"{split} split\n{_table(found.means)}")
@@ -81,6 +83,17 @@ def compare(
     result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
     for run, number in found.left_out.items():
         remark(f"left out, not evaluated for both: {number} of {run}")
+
+
+def _keep(evaluation: "Evaluation") -> None:
+    """Save an evaluation for the next command, where the run's folder can be written into."""
+    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+    from stages.screen import remark
+
+    try:
+        evaluation.save(evaluation.run / EVALUATIONS)
+    except OSError as error:
+        remark(f"not kept for the next command: {evaluation.run / EVALUATIONS}: {error.strerror}")
 
 
 def _paths(text: str) -> list[str]:

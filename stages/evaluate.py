@@ -9,9 +9,11 @@ import typer
 from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
+    OUTPUT,
     BatchSizeOption,
     DeviceOption,
     comma_separated,
+    require_folder,
 )
 
 if TYPE_CHECKING:
@@ -68,6 +70,17 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUT",
+            help="Folder for the files, with a folder for each run, such as for runs that are only "
+            "to be read. Default: evaluations/ in each run's own folder.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
@@ -77,8 +90,9 @@ def evaluate(
     with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix
     of IoU with the means in domain (ID: a generator of a dataset that the run learned) and out of
     domain (OOD), one for each configuration of runs, and of runs that differ in their seed only the
-    mean over seeds. Writes per_image.csv and summary.json into each run's folder; the same command
-    again evaluates again. All runs and stores are checked before the first is evaluated.
+    mean over seeds. Writes per_image.csv and summary.json into each run's folder, or below -o; the
+    same command again evaluates again. All runs and stores are checked before the first is
+    evaluated.
 
     With --views, prints IoU by view instead, over the images that all views have, and writes
     robustness.csv and robustness.png into the folder of the clean evaluation.
@@ -92,12 +106,13 @@ def evaluate(
         raise InputError("--views evaluates maps, --detection whole images; leave one out")
     from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.cells import seed_groups
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS
     from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
     from declip_pipeline.evaluation.groups import parse_aliases
     from declip_pipeline.evaluation.selection import Selection, distinct_runs
+    from declip_pipeline.training.learning import MARK
     from stages.figures_texts import (
         evaluation_lines,
+        remark_problems,
         remark_repeated,
         remark_weak_maps,
         seeds_title,
@@ -106,6 +121,7 @@ def evaluate(
     from stages.screen import progress, remark, result
 
     aliases = parse_aliases(alias or [])
+    folders = _folders(distinct_runs(runs)[0], out)
     chosen = choose_device(device)
     task: Task = "detection" if detection else "localization"
     selection = Selection(
@@ -122,8 +138,11 @@ def evaluate(
     for location in selection.left_out:
         remark(f"left out, has none of the generators that were named: {location}")
     _check_domains(distinct, selection, aliases)
+    remark_problems(distinct)
     if views is not None:
-        evaluate_robustness(distinct, selection, views, device=chosen, batch_size=batch_size)
+        evaluate_robustness(
+            distinct, selection, views, folders, device=chosen, batch_size=batch_size
+        )
         return
     if not detection:
         remark_weak_maps(distinct)
@@ -143,9 +162,10 @@ def evaluate(
                     batch_size=batch_size,
                     progress=tell,
                 )
-            (folder,) = evaluation.save(run.path / EVALUATIONS)
+            (folder,) = evaluation.save(folders[run.path])
             evaluations.append(evaluation)
-            result(f"{name}, {split}: {folder}")
+            mark = MARK if evaluation.problem else ""
+            result(f"{name}{mark}, {split}: {folder}")
             for line in evaluation_lines([evaluation]):
                 result(line)
     for group in seed_groups(evaluations):
@@ -155,6 +175,28 @@ def evaluate(
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases)
+
+
+def _folders(runs: "Sequence[Run]", out: Path | None) -> dict[Path, Path]:
+    """Return the folder for the evaluations of each run; each can be written into."""
+    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+
+    if out is None:
+        folders = {run.path: run.path / EVALUATIONS for run in runs}
+    else:
+        # Not its name alone: two runs that were named may have the same.
+        names = [run.path.resolve().name for run in runs]
+        folders = {
+            run.path: out / (name if names.count(name) == 1 else f"{name}_{_identity(run)}")
+            for run, name in zip(runs, names, strict=True)
+        }
+    for folder in folders.values():
+        require_folder(folder, "-o")
+    return folders
+
+
+def _identity(run: "Run") -> str:
+    return str(run.config()["run_sha256"])[:12]
 
 
 def _check_domains(
@@ -182,6 +224,7 @@ def _print_matrices(
 ) -> None:
     from declip_pipeline.evaluation.table import matrices
     from declip_pipeline.reports.matrix import format_matrix_text
+    from declip_pipeline.training.learning import MARK_MEANING
     from stages.screen import result
 
     found = matrices(evaluations, aliases=aliases)
@@ -193,11 +236,13 @@ def _print_matrices(
         text = format_matrix_text(
             values,
             matrix.table.rows,
-            matrix.table.columns,
+            matrix.table.marked_columns,
             intervals=matrix.intervals,
             domain=matrix.in_domain,
         )
         result(f"\nIoU (percent), {split} split{of}\n{text.rstrip()}")
+        if matrix.table.is_marked:
+            result(MARK_MEANING)
 
 
 def _print_detection_domains(

@@ -53,6 +53,8 @@ def localization_lines(
 
 def seeds_title(group: "Group[Evaluation]", split: str) -> str:
     """Return a title of runs that differ in their seed alone, with what differs from the others."""
+    from declip_pipeline.training.learning import MARK
+
     first = group.members[0]
     seeds = ", ".join(str(one.seed) for one in group.members)
     # A run's folder is named by what it is, then its seed and its hash.
@@ -60,7 +62,8 @@ def seeds_title(group: "Group[Evaluation]", split: str) -> str:
         filter(None, [first.run.name.partition("_seed")[0], group.title(_IN_THE_NAME)])
     )
     dataset = first.stores[0].dataset
-    return f"{name} on {dataset}, {split}, over {len(group.members)} seeds ({seeds})"
+    mark = MARK if any(one.problem for one in group.members) else ""
+    return f"{name}{mark} on {dataset}, {split}, over {len(group.members)} seeds ({seeds})"
 
 
 def domains_line(means: "Sequence[tuple[str, Sequence[Estimate]]]") -> str:
@@ -90,12 +93,22 @@ def remark_weak_maps(runs: "Sequence[Run]") -> None:
             )
 
 
+def remark_problems(runs: "Sequence[Run]") -> None:
+    """Say which runs learned nothing."""
+    from stages.screen import remark
+
+    for run in runs:
+        if run.problem is not None:
+            remark(f"{run.path}: {run.problem}")
+
+
 def remark_repeated(places: Collection[object]) -> None:
     """Say which runs or stores were given again."""
+    from declip_pipeline.store.reader import repeated_text
     from stages.screen import remark
 
     for place in places:
-        remark(f"given more than once, taken once: {place}")
+        remark(repeated_text(place))
 
 
 def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
@@ -149,7 +162,7 @@ def _detection_line(name: str, figures: Mapping[str, Any]) -> str:
 def _estimate_text(mean: "Estimate") -> str:
     from declip_pipeline.reports.matrix import interval_text
 
-    return f"{mean.value:.4f}{interval_text(*mean.interval, 4)}"
+    return f"{mean.value:.4f}{mean.mark}{interval_text(*mean.interval, 4)}"
 
 
 def _spread(figures: Mapping[str, Any], name: str, decimals: int) -> str:

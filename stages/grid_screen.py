@@ -9,6 +9,7 @@ from rich.live import Live
 from rich.table import Table
 
 from declip_pipeline.sweeps.grid import CellResult
+from declip_pipeline.training.learning import MARK, MARK_MEANING
 from stages.screen import console, remark
 
 
@@ -32,13 +33,18 @@ def grid_table(results: Sequence[CellResult]) -> Table:
         table.add_row(*[str(value) for value in key], *cells)
     done = sum(result.state in ("finished", "failed") for result in results)
     failed = sum(result.state == "failed" for result in results)
+    marked = any(result.problem for result in results)
     table.caption = f"{done} of {len(results)} runs done" + (f", {failed} failed" * bool(failed))
+    if marked:
+        table.caption += f"\n{MARK_MEANING}"
     return table
 
 
 def _cell(results: Sequence[CellResult]) -> str:
     found = [r.best_score for r in results if r.best_score is not None]
     text = f"{mean(found):.2f}" if found else "-"
+    if any(result.problem for result in results):
+        text += MARK
     if len(found) > 1:
         text += f" ± {stdev(found):.2f}"
     done = sum(result.state == "finished" for result in results)
@@ -86,4 +92,5 @@ def _line(result: CellResult) -> str:
     if result.state == "failed":
         return f"failed: {what}: {result.reason}"
     name = "IoU" if result.best_valid_ap is None else "AP"
-    return f"{what}: best validation {name} {result.best_score:.2f} in epoch {result.best_epoch}"
+    line = f"{what}: best validation {name} {result.best_score:.2f} in epoch {result.best_epoch}"
+    return f"{line}; {result.problem}" if result.problem else line

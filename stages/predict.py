@@ -4,7 +4,7 @@ import glob
 import os
 from collections import Counter
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +19,9 @@ from stages.options import (
     finite,
     require_folder,
 )
+
+if TYPE_CHECKING:
+    from declip_pipeline.reports.prediction_files import Prediction
 
 
 def predict(
@@ -49,34 +52,35 @@ def predict(
     """Find the manipulated pixels of images of any size and mode.
 
     For each image, in OUT and in the input's subfolders: NAME_mask.png (255 = fake, the
-    image's own size), NAME_map.npz (probabilities), NAME_overlay.png; and one predictions.csv,
-    whose path is the last line of stdout. An image that cannot be read is a row of it with the
-    reason, and the exit code is 1. After an interruption the same command goes on where it
-    stopped; images that came to a folder since are added. --overwrite removes the predictions
-    that OUT holds, and nothing else.
+    image's own size), NAME_map.npz (probabilities at the decoder's size), NAME_overlay.png; and
+    one predictions.csv, whose path is the last line of stdout. An image that cannot be read, or
+    whose results cannot be written, is a row of it with the reason, and the exit code is 1. One
+    image at a time is in memory, with about 15 bytes a pixel: --max-megapixels bounds them. After
+    an interruption the same command goes on where it stopped; images that came to a folder since
+    are added. --overwrite removes the predictions that OUT holds, and nothing else.
     """
     require_folder(out, "-o")
     pictures = named_pictures(images, out)
 
-    from declip_pipeline.files import sha256_of_file
     from declip_pipeline.images.decode import decode_image
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
     from declip_pipeline.training.run import Run
-    from stages.figures_texts import remark_weak_maps
+    from stages.figures_texts import remark_problems, remark_weak_maps
     from stages.screen import progress, remark, result
 
     folder = Run(run)
     folder.summary()
     folder.config()
     folder.decoder()
-    made_with = {"decoder": sha256_of_file(folder.best_checkpoint), "threshold": threshold}
+    made_with = {"decoder": folder.best_sha256, "threshold": threshold}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
     predictor = folder.predictor(weights=weights, device=device)
     for line in left_out_of_inputs(images, out):
         remark(line)
     results.start()
     remark_weak_maps([folder])
+    remark_problems([folder])
     rows = dict(results.done)
     if len(rows) == len(pictures):
         remark("all images are predicted already, nothing to do (--overwrite does it again)")
@@ -88,20 +92,47 @@ def predict(
             if name in results.done:
                 continue
             try:
+                if path.exists() and not path.is_file():
+                    # A named pipe would be waited for.
+                    raise ImageError("not a regular file")
                 picture = decode_image(path, max_megapixels=max_megapixels)
+                found = predictor.predict(picture)
+                region = predictor.smallest_region(*picture.shape[:2])
+                rows[name] = results.add(
+                    name,
+                    picture,
+                    found.small,
+                    found.full,
+                    found.score,
+                    threshold,
+                    "" if region is None else f"{region[1]}x{region[0]}",
+                )
             except ImageError as error:
                 remark(f"failed: {path}: {error}")
                 rows[name] = Prediction(str(path), "failed", reason=str(error))
-            else:
-                found, score = predictor.map_and_score(picture)
-                rows[name] = results.add(name, picture, found, score, threshold)
             tell(len(rows), len(pictures))
     results.finish([rows[name] for name in pictures])
+    _remark_small_regions(list(rows.values()))
     failed = sum(row.status != "ok" for row in rows.values())
     result(str(results.table))
     if failed:
         remark(f"declip-pipe: {failed} of {len(pictures)} images could not be used")
         raise typer.Exit(1)
+
+
+def _remark_small_regions(rows: "list[Prediction]") -> None:
+    """Say what cannot be found in images that are much larger than the backbone's input."""
+    from stages.screen import remark
+
+    large = [row for row in rows if row.smallest_region]
+    if large:
+        largest = max(large, key=lambda row: int(row.height) * int(row.width))
+        remark(
+            f"{len(large)} of {len(rows)} images are much larger than the backbone's input: "
+            "regions smaller than `smallest_region` of predictions.csv, "
+            f"{largest.smallest_region} pixels in {largest.image}, cannot be found; predict parts "
+            "of such images"
+        )
 
 
 def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
@@ -155,13 +186,13 @@ def _pictures_of(text: str) -> tuple[Path, list[tuple[Path, Path]]]:
     if not text:
         raise InputError("an input is empty; expected a file, a folder or a pattern")
     path = Path(text)
-    if path.is_file():
+    if path.exists() and not path.is_dir():
         return path.parent, [(path, Path(path.name))]
     if path.is_dir():
         return path, [(path / name, Path(name)) for name in list_images(path)]
     base, pattern = _taken_apart(path)
     matches = sorted(glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207
-    places = [Path(os.path.normpath(match)) for match in matches if (base / match).is_file()]
+    places = [Path(os.path.normpath(match)) for match in matches if not (base / match).is_dir()]
     if not places:
         raise InputError(f"{text} names no image; expected a file, a folder or a pattern")
     return base, [

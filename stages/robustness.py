@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from stages.options import comma_separated
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
     from declip_pipeline.evaluation.evaluation import Evaluation
@@ -29,15 +31,15 @@ def evaluate_robustness(
     runs: "Sequence[Run]",
     selection: "Selection",
     views: str,
+    folders: "Mapping[Path, Path]",
     *,
     device: "torch.device",
     batch_size: int,
 ) -> None:
-    """Evaluate runs on views of stores and leave a table and a figure in each run's folder.
+    """Evaluate runs on views of stores and leave a table and a figure in the folder of each run.
 
     All views of all stores are looked for and checked before the first is evaluated.
     """
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS
     from declip_pipeline.evaluation.robustness import (
         check_views,
         evaluate_views,
@@ -47,6 +49,7 @@ def evaluate_robustness(
     )
     from declip_pipeline.images.views import parse_view
     from declip_pipeline.reports.robustness_figure import draw_robustness
+    from declip_pipeline.training.learning import MARK
     from stages.figures_texts import seeds_title
     from stages.screen import progress, remark, result
 
@@ -73,9 +76,9 @@ def evaluate_robustness(
                 )
             by_store[-1].append(found)
             # The clean view is the first.
-            folder, *_ = [one.save(run.path / EVALUATIONS)[0] for one in found.complete]
+            folder, *_ = [one.save(folders[run.path])[0] for one in found.complete]
             figured = [(view, named_figures([one])) for view, one in found.views]
-            title = f"{name}, {split}"
+            title = f"{name}{MARK if run.problem else ''}, {split}"
             result(f"{title}: IoU (percent) by view\n{views_table(figured)}")
             if found.left_out:
                 remark(f"{name}: left out, not in every view: {found.left_out} images")

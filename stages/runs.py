@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.validation_score import SCORES
 from stages.options import JsonOption
 from stages.screen import json_result, remark, result
@@ -42,7 +43,7 @@ def ls(
         return
     for run in runs:
         if run.problem is not None:
-            remark(run.problem)
+            remark(run.problem if run.state == "unreadable" else f"{run.name}: {run.problem}")
     tests = list(dict.fromkeys((one.dataset, one.split) for run in runs for one in run.evaluations))
     shown = list(dict.fromkeys(run.score for run in runs if run.score is not None))
     header = [
@@ -55,7 +56,7 @@ def ls(
         [
             *(run.name, run.state, (run.ended or run.begun)[:16].replace("T", " ")),
             *(_text(run.configured.get(name)) for name in names),
-            *(_percent(run.best_score if run.score == score else None) for score in shown),
+            *(_score(run) if run.score == score else "-" for score in shown),
             *(_percent(_iou(run, *test)) for test in tests),
         ]
         for run in runs
@@ -67,6 +68,10 @@ def _iou(run: "ListedRun", dataset: str, split: str) -> float | None:
     """Return the mean IoU of a run's first evaluation on a dataset's split."""
     found = [one.iou for one in run.evaluations if (one.dataset, one.split) == (dataset, split)]
     return found[0] if found else None
+
+
+def _score(run: "ListedRun") -> str:
+    return _percent(run.best_score) + (MARK if run.problem else "")
 
 
 def _percent(value: float | None) -> str:

@@ -99,6 +99,8 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
         f"best validation {SCORES[name]} {summary[f'best_valid_{name}']:.2f} in epoch "
         f"{summary['best_epoch']} of {summary['epochs']}"
     )
+    if run.problem is not None:
+        remark(f"remark: {run.problem}")
     for layer, weight in summary.get("layer_weights", {}).items():
         remark(f"weight of {layer}: {weight:.3f}")
     result(str(run.path))

@@ -125,7 +125,11 @@ def probability_maps(logits: Tensor, height: int, width: int) -> Tensor:
 
     Source: the reference's test protocol, in this order (DeCLIP, arXiv 2409.08849).
     """
-    maps = torch.sigmoid(logits.float())
+    return resized_maps(torch.sigmoid(logits.float()), height, width)
+
+
+def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
+    """Resize maps (N, h, w) float32 in [0, 1] to (N, height, width), bilinearly."""
     if maps.shape[1:] == (height, width):
         return maps
     resized = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)

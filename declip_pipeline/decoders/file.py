@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from declip_pipeline.decoders.building import build_decoder
@@ -24,8 +24,8 @@ from declip_pipeline.files import write_bytes
 _METADATA = "declip_pipe"
 
 
-def save_decoder(path: Path, decoder: Decoder, features: dict[str, Any]) -> None:
-    """Write a decoder to `path`, whole or not at all.
+def encode_decoder(decoder: Decoder, features: dict[str, Any]) -> bytes:
+    """Return the content of a checkpoint.
 
     `features` is the identity of the features it was trained on, as plain JSON. A decoder of one's
     own is named with its options and its package, so that it can be built again.
@@ -47,7 +47,12 @@ def save_decoder(path: Path, decoder: Decoder, features: dict[str, Any]) -> None
         name: value.clone(memory_format=torch.contiguous_format)
         for name, value in decoder.state_dict().items()
     }
-    write_bytes(path, save(tensors, {_METADATA: json.dumps(about, sort_keys=True)}))
+    return save(tensors, {_METADATA: json.dumps(about, sort_keys=True)})
+
+
+def save_decoder(path: Path, decoder: Decoder, features: dict[str, Any]) -> None:
+    """Write a checkpoint to `path`, whole or not at all; arguments as for `encode_decoder`."""
+    write_bytes(path, encode_decoder(decoder, features))
 
 
 def load_decoder(
@@ -65,13 +70,25 @@ def load_decoder(
         DecoderError: The factory cannot be imported, or builds another network.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads((file.metadata() or {})[_METADATA])
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        data = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"{path} is not there; expected a decoder that `declip-pipe train` wrote"
+        ) from error
+    return decode_decoder(data, str(path), decoder)
+
+
+def decode_decoder(
+    data: bytes, place: str, decoder: DecoderFactory | None = None
+) -> tuple[Decoder, dict[str, Any]]:
+    """Return what `load_decoder` does from a checkpoint's content; errors name `place`."""
+    try:
+        about = json.loads(_metadata(data)[_METADATA])
+        weights = load(data)
         features = about["features"]
         shapes = about.get("input_shapes") or [features["shape"]]
         built = build_decoder(
-            _type_of(path, about, decoder),
+            _type_of(place, about, decoder),
             [FeatureShape.from_json(shape) for shape in shapes],
             fusion=about.get("fusion", "concat"),
             widths=about["widths"],
@@ -81,17 +98,24 @@ def load_decoder(
         )
         _load_weights(built, weights)
     except DecoderError as error:
-        raise DecoderError(f"{path}: {error}") from error
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+        raise DecoderError(f"{place}: {error}") from error
+    except (SafetensorError, LookupError, ValueError, TypeError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"{path} is not a decoder that `declip-pipe train` wrote ({reason})"
+            f"{place} is not a decoder that `declip-pipe train` wrote ({reason})"
         ) from error
     built.eval()
     return built, features
 
 
-def _type_of(path: Path, about: Mapping[str, Any], factory: DecoderFactory | None) -> DecoderType:
+def _metadata(data: bytes) -> dict[str, str]:
+    """Return the texts of a safetensors file's header."""
+    length = int.from_bytes(data[:8], "little")
+    metadata: dict[str, str] = json.loads(data[8 : 8 + length])["__metadata__"]
+    return metadata
+
+
+def _type_of(path: str, about: Mapping[str, Any], factory: DecoderFactory | None) -> DecoderType:
     """Return the type that a checkpoint names, with another factory if one is given."""
     name, origin = about["decoder_type"], about.get("origin")
     if origin is None:

@@ -26,6 +26,7 @@ from declip_pipeline.evaluation.intervals import (
 )
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
 from declip_pipeline.metrics.bootstrap import NO_INTERVAL, Interval
+from declip_pipeline.training.learning import MARK
 
 ID, OOD = "ID", "OOD"
 DOMAINS = (ID, OOD)
@@ -44,12 +45,14 @@ class Estimate:
         by_seed: The mean over cells of each seed that all cells have.
         cells: Number of cells; a cell is what runs that differ in their seed, trained alike, give
             on one generator of a dataset.
+        mark: "!" where a run of any of them learned nothing, otherwise "".
     """
 
     value: float = float("nan")
     interval: Interval = field(default=NO_INTERVAL)
     by_seed: tuple[float, ...] = ()
     cells: int = 0
+    mark: str = ""
 
     @property
     def spread(self) -> float:
@@ -187,7 +190,8 @@ def mean_of_cells(cells: Sequence[Cell], metric: str, score: str = MEAN_SIGMOID)
     seeds = [seed for seed in means[0] if all(seed in own for own in means)]
     by_seed = tuple(fmean(own[seed] for own in means) for seed in seeds)
     value = fmean(fmean(own.values()) for own in means)
-    return Estimate(value, by_seed=by_seed, cells=len(means))
+    is_marked = any(one.problem for cell in cells for one in cell.seeds)
+    return Estimate(value, by_seed=by_seed, cells=len(means), mark=MARK if is_marked else "")
 
 
 def seed_groups(evaluations: Sequence[Evaluation]) -> list[Group[Evaluation]]:

@@ -15,10 +15,9 @@ from declip_pipeline.evaluation.intervals import localization_values
 from declip_pipeline.evaluation.scores import METRICS, Progress
 from declip_pipeline.evaluation.selection import Selection, distinct_runs
 from declip_pipeline.feeding.inputs import inputs_like
-from declip_pipeline.files import sha256_of_file
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of
-from declip_pipeline.store.reader import Store, StoreLike, as_store
+from declip_pipeline.store.reader import Store, StoreLike, as_store, distinct_stores
 from declip_pipeline.training.run import Run, RunLike
 
 
@@ -52,14 +51,14 @@ class Comparison:
         first: Evaluations of the first side.
         second: Evaluations of the second side.
         left_out: Number of each run's images that another run lacks, by the run's folder.
-        repeated: Folders of runs that were given again; each run is taken once.
+        repeated: Folders of runs and locations of stores that were given again; each is taken once.
     """
 
     means: tuple[ComparedMeans, ...]
     first: tuple[Evaluation, ...]
     second: tuple[Evaluation, ...]
     left_out: dict[Path, int]
-    repeated: tuple[Path, ...] = ()
+    repeated: tuple[Path | str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -113,12 +112,15 @@ def compare(
             that differ in more than their seed, stores of several views, or no common image.
         IdentityMismatchError: For a run whose features no store has.
     """
-    sides, repeated = [], []
+    sides: list[list[Run]] = []
+    repeated: list[Path] = []
     for side in (first, second):
         runs, again = distinct_runs([side] if isinstance(side, RunLike) else list(side))
         sides.append(runs)
         repeated += again
-    opened = [as_store(one) for one in ([stores] if isinstance(stores, StoreLike) else stores)]
+    opened, stores_again = distinct_stores(
+        [as_store(one) for one in ([stores] if isinstance(stores, StoreLike) else stores)]
+    )
     plan = plan_comparison(
         sides[0],
         sides[1],
@@ -148,7 +150,9 @@ def compare(
     shared = set.intersection(*images.values())
     left_out = {path: len(own - shared) for path, own in images.items() if own - shared}
     means = compared_means(ours, theirs)
-    return Comparison(tuple(means), tuple(ours), tuple(theirs), left_out, tuple(repeated))
+    return Comparison(
+        tuple(means), tuple(ours), tuple(theirs), left_out, (*repeated, *stores_again)
+    )
 
 
 def plan_comparison(
@@ -243,7 +247,7 @@ def _require_different(runs: Sequence[Run]) -> None:
     for run in runs:
         run.summary()
         run.best_decoder()
-        weights = sha256_of_file(run.best_checkpoint)
+        weights = run.best_sha256
         if weights in seen:
             raise InputError(
                 f"{seen[weights].path} and {run.path} have the same weights; expected two "

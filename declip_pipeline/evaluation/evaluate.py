@@ -1,13 +1,15 @@
 """Evaluate a run on the images of stores."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
 
-from declip_pipeline.compute import choose_device
+from declip_pipeline.compute import choose_device, is_out_of_memory
+from declip_pipeline.errors import DeclipError
 from declip_pipeline.evaluation.evaluation import (
     SHARED_COLUMNS,
     EvaluatedStore,
@@ -17,7 +19,6 @@ from declip_pipeline.evaluation.files import evaluation_folder, read_values
 from declip_pipeline.evaluation.scores import Progress, Task, detect, localize, score_names
 from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
 from declip_pipeline.feeding.inputs import DecoderInputs
-from declip_pipeline.files import sha256_of_file
 from declip_pipeline.store.reader import Store, StoreLike
 from declip_pipeline.training.run import Run, RunLike, as_run
 
@@ -66,6 +67,7 @@ def evaluate(
         InputError: For a run that is not finished, or stores without an image to evaluate.
         UnknownNameError: For a split or generator that does not occur.
         IdentityMismatchError: For features that are not those of the run, naming the field.
+        DeclipError: A batch does not fit into memory.
     """
     selection = Selection(stores, split=split, generators=generators, beside=beside, task=task)
     run = as_run(run)
@@ -88,22 +90,39 @@ def evaluate(
             folder = run.path / EVALUATIONS / about.folder
             values = read_values(folder, task, about.made_from, samples.ids, scores)
         if values is None:
-            values = (localize if task == "localization" else detect)(
-                decoder.to(chosen),
-                store,
-                inputs.sources,
-                rows,
-                device=chosen,
-                batch_size=batch_size,
-                progress=_from(done, total, progress),
-            )
+            with _too_little_memory(chosen, batch_size):
+                values = (localize if task == "localization" else detect)(
+                    decoder.to(chosen),
+                    store,
+                    inputs.sources,
+                    rows,
+                    device=chosen,
+                    batch_size=batch_size,
+                    progress=_from(done, total, progress),
+                )
         images = _image_table(run, about, samples.table, values)
         count = len(part.calibration)
         found.append(about)
         tables.append((images.slice(count), images.slice(0, count)))
         done += len(rows)
     table, calibration = (pa.concat_tables(some) for some in zip(*tables, strict=True))
-    return Evaluation(run.path, run.config(), task, split, tuple(found), table, calibration)
+    return Evaluation(
+        run.path, run.config(), task, split, tuple(found), table, calibration, run.problem
+    )
+
+
+@contextmanager
+def _too_little_memory(device: torch.device, batch_size: int) -> Iterator[None]:
+    """Say which option needs less memory where there is too little."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = f"take a `batch_size` of {batch_size // 2}" if batch_size > 1 else "free some"
+        raise DeclipError(
+            f"a batch of {batch_size} images does not fit into the memory of {device}; {remedy}"
+        ) from error
 
 
 def _from(before: int, total: int, progress: Progress) -> Progress:
@@ -123,7 +142,7 @@ def _about(
     made_from: dict[str, Any] = {
         "store": store.identity.sha256,
         "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
-        "checkpoint_sha256": sha256_of_file(run.best_checkpoint),
+        "checkpoint_sha256": run.best_sha256,
         "split": selection.split,
         "generators": sorted(set(chosen)),
     }

@@ -82,6 +82,7 @@ class Evaluation:
         table: A row for each image: `SHARED_COLUMNS`, hashes of its files, and its values
             (`LOCALIZATION_COLUMNS`, or an image score a column).
         calibration: For detection, the images of the split `valid` in the same columns.
+        problem: What is wrong with how the run learned, None if nothing is.
     """
 
     run: Path
@@ -91,6 +92,7 @@ class Evaluation:
     stores: tuple[EvaluatedStore, ...]
     table: pa.Table
     calibration: pa.Table
+    problem: str | None = None
 
     def __repr__(self) -> str:
         return (

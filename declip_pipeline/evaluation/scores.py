@@ -11,7 +11,11 @@ from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder, probability_maps
 from declip_pipeline.feeding.feed import Feed, TargetKind
 from declip_pipeline.feeding.inputs import FeatureSource
-from declip_pipeline.metrics.localization import has_fake, localization_metrics
+from declip_pipeline.metrics.localization import (
+    PIXELS_AT_ONCE,
+    has_fake,
+    localization_metrics,
+)
 from declip_pipeline.store.reader import Store
 
 Task = Literal["localization", "detection"]
@@ -72,6 +76,9 @@ def localize(
 ) -> dict[str, np.ndarray]:
     """Evaluate a decoder's maps on rows of a store, at each mask's native size.
 
+    Whatever the batch size, maps and masks of at most `PIXELS_AT_ONCE` pixels exist at a time, or
+    those of one image where it is larger.
+
     Args:
         decoder: The decoder, on `device`.
         store: Store with the masks.
@@ -94,7 +101,7 @@ def localize(
         decoder, store, sources, by_size, "masks", device, batch_size
     ):
         batch_rows = by_size[positions]
-        for members in _same_size(sizes[batch_rows]):
+        for members in _members(sizes[batch_rows]):
             values = _localized(store, batch_rows[members], logits[torch.from_numpy(members)])
             for name, value in values.items():
                 found[name][positions[members]] = value.cpu().numpy()
@@ -177,9 +184,14 @@ def _batches(
             yield batch.positions, decoder(*batch.inputs(sources))
 
 
-def _same_size(sizes: np.ndarray) -> list[np.ndarray]:
-    _, group = np.unique(sizes, axis=0, return_inverse=True)
-    return [np.flatnonzero(group == number) for number in range(group.max() + 1)]
+def _members(sizes: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield places of images of one size, of at most `PIXELS_AT_ONCE` or of a single image."""
+    found, group = np.unique(sizes, axis=0, return_inverse=True)
+    for number, (height, width) in enumerate(found.tolist()):
+        members = np.flatnonzero(group == number)
+        at_once = max(1, PIXELS_AT_ONCE // (height * width))
+        for first in range(0, len(members), at_once):
+            yield members[first : first + at_once]
 
 
 def _localized(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[str, torch.Tensor]:

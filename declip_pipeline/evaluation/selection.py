@@ -11,7 +11,7 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.scores import Task
 from declip_pipeline.feeding.inputs import DecoderInputs, inputs_like
-from declip_pipeline.store.reader import Store, StoreLike, as_store
+from declip_pipeline.store.reader import Store, StoreLike, as_store, distinct_stores
 from declip_pipeline.training.run import Run, RunLike, as_run
 
 CALIBRATION = "valid"
@@ -77,17 +77,12 @@ class Selection:
                 "another split, such as test"
             )
         given = [stores] if isinstance(stores, StoreLike) else list(stores)
-        distinct: dict[str, Store] = {}
-        self.repeated: list[str] = []
-        for one in map(as_store, given):
-            if one.identity.sha256 in distinct:
-                self.repeated.append(one.location)
-            distinct.setdefault(one.identity.sha256, one)
-        known = sorted({name for store in distinct.values() for name in store.generators})
+        distinct, self.repeated = distinct_stores([as_store(one) for one in given])
+        known = sorted({name for store in distinct for name in store.generators})
         for name in self.generators or ():
             if name not in known:
                 raise UnknownNameError("generator in the stores", name, known)
-        selected = [(store, self._rows_of(store)) for store in distinct.values()]
+        selected = [(store, self._rows_of(store)) for store in distinct]
         self.parts = [part for _, part in selected if part is not None]
         self.left_out = [store.location for store, part in selected if part is None]
 

@@ -67,6 +67,28 @@ class Table:
         return self.cells.get((row, column), Estimate())
 
     @property
+    def marked_rows(self) -> tuple[str, ...]:
+        """Names of the rows; with a mark where a cell has one."""
+        return tuple(
+            self._marked(row, [(row, column) for column in self.columns]) for row in self.rows
+        )
+
+    @property
+    def marked_columns(self) -> tuple[str, ...]:
+        """Names of the columns; with a mark where a cell has one."""
+        return tuple(
+            self._marked(column, [(row, column) for row in self.rows]) for column in self.columns
+        )
+
+    @property
+    def is_marked(self) -> bool:
+        """Return whether a cell has a mark."""
+        return any(one.mark for one in self.cells.values())
+
+    def _marked(self, name: str, places: Sequence[tuple[str, str]]) -> str:
+        return name + max(self.cell(*place).mark for place in places)
+
+    @property
     def values(self) -> np.ndarray:
         """Means, (R, C) float64, NaN where a cell is missing."""
         rows = [[self.cell(row, column).value for column in self.columns] for row in self.rows]

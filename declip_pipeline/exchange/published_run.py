@@ -10,7 +10,7 @@ from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.weights import differences, is_weight
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.file import save_decoder
+from declip_pipeline.decoders.file import encode_decoder
 from declip_pipeline.decoders.names import DECODER_TYPES, is_published_type
 from declip_pipeline.decoders.paper import (
     AttentionDecoder,
@@ -34,7 +34,7 @@ from declip_pipeline.exchange.published_file import (
 )
 from declip_pipeline.files import folder_name, sha256_of_file, sha256_of_json
 from declip_pipeline.store.identity import feature_identity, parts_of
-from declip_pipeline.training.run import Run
+from declip_pipeline.training.run import BEST_FILE, Run
 
 UNKNOWN = "unknown"
 """Generator recorded where nothing says what the decoder was trained on."""
@@ -174,7 +174,6 @@ def _write(
     with run.exclusively():
         if run.is_finished:
             return
-        save_decoder(run.best_checkpoint, decoder, features)
         run.finish(
             {
                 # Published checkpoints do not record their training.
@@ -182,7 +181,8 @@ def _write(
                 "best_epoch": None,
                 "epochs": None,
                 "parameters": sum(value.numel() for value in decoder.parameters()),
-            }
+            },
+            {BEST_FILE: encode_decoder(decoder, features)},
         )
 
 

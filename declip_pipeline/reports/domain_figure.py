@@ -17,7 +17,8 @@ def draw_domains(table: Table, path: Path, title: str, unit: str, *, connected: 
     """Draw the columns of a table over its rows as a PNG, on a fixed axis from 0 to 100.
 
     A figure in percent is a mark, its interval a bar through it. `unit` is written at the axis.
-    `connected`: rows have an order, as layers do, and marks are joined by lines.
+    Rows with a run that learned nothing have an exclamation mark. `connected`: rows have an order,
+    as layers do, and marks are joined by lines.
     """
     count = len(table.rows)
     figure = new_figure(min(11.0, max(5.5, 0.55 * count + 2)), 4.2)
@@ -40,6 +41,6 @@ def draw_domains(table: Table, path: Path, title: str, unit: str, *, connected: 
             label=column,
         )
     axes.set_xlim(-0.5, count - 0.5)
-    style_percent_axes(axes, table.rows, table.corner)
+    style_percent_axes(axes, table.marked_rows, table.corner)
     title_above(axes, title, unit, len(table.columns))
     save_figure(figure, path)

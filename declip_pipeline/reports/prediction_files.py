@@ -24,6 +24,8 @@ class Prediction:
         width: In pixels.
         score: Probability that the image is fake, in [0, 1].
         fake_share: Share of the pixels above the threshold, in [0, 1].
+        smallest_region: WIDTHxHEIGHT in pixels of what the backbone sees as one position, of an
+            image that is much larger than the backbone's input: smaller regions cannot be found.
         mask: File, relative to the folder of predictions, as are `map` and `overlay`.
         map: See `mask`.
         overlay: See `mask`.
@@ -40,6 +42,7 @@ class Prediction:
     map: str = ""
     overlay: str = ""
     reason: str = ""
+    smallest_region: str = ""
 
 
 def files_of(name: str) -> dict[str, str]:
@@ -56,6 +59,7 @@ def write_prediction(
     name: str,
     file: str,
     image: np.ndarray,
+    small_map: np.ndarray,
     heat_map: np.ndarray,
     score: float,
     threshold: float,
@@ -63,14 +67,15 @@ def write_prediction(
     """Write NAME_mask.png, NAME_map.npz and NAME_overlay.png below `out`; return the table's row.
 
     The mask is 8-bit grey at the image's size, 255 where the map is above `threshold`. The .npz
-    has `map` (HW float32), `score` and `imgsize` (height, width).
+    has `map` (hw float32, of the decoder's size), `score` and `imgsize` (height, width).
 
     Args:
         out: Folder of predictions.
         name: Name of the prediction.
         file: Path of the image, for the table.
         image: HWC uint8 RGB.
-        heat_map: HW float32 in [0, 1].
+        small_map: hw float32 in [0, 1], as the decoder gave it.
+        heat_map: HW float32 in [0, 1], of the image's size.
         score: Probability that the image is fake, in [0, 1].
         threshold: Pixels above it are fake.
     """
@@ -81,7 +86,7 @@ def write_prediction(
     write_with(
         out / files["map"],
         lambda target: np.savez_compressed(
-            target, map=heat_map, score=score, imgsize=np.asarray(heat_map.shape)
+            target, map=small_map, score=score, imgsize=np.asarray(heat_map.shape)
         ),
     )
     write_with(out / files["overlay"], Image.fromarray(overlay(image, heat_map)).save)

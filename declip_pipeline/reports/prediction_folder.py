@@ -1,14 +1,16 @@
 """Folder of predictions: resumed where it stopped, replaced without touching other files."""
 
 import json
+import unicodedata
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
-from declip_pipeline.errors import OutputExistsError
+from declip_pipeline.errors import ImageError, OutputExistsError
 from declip_pipeline.files import full_disk_as_error, write_text
 from declip_pipeline.reports.prediction_files import (
     Prediction,
@@ -20,6 +22,8 @@ from declip_pipeline.reports.prediction_files import (
 TABLE = "predictions.csv"
 LEDGER = "predictions.jsonl"
 
+# Version 2: maps are of the decoder's size.
+_VERSION = 2
 _MARK = "declip_pipe_predictions"
 _WAYS_OUT = "pass `overwrite=True` to replace them, or name another folder with `out`"
 
@@ -55,7 +59,9 @@ class PredictionFolder:
         self.path = path
         self.images = dict(images)
         self.done: dict[str, Prediction] = {}
-        self._header = {_MARK: 1, "made_with": dict(made_with)}
+        # Names of images with results, by what all disks tell apart.
+        self._written: dict[str, str] = {}
+        self._header = {_MARK: _VERSION, "made_with": dict(made_with)}
         self._to_remove: set[str] = set()
         self._kept: list[dict[str, Any]] = []
         # Taken first: an image that changes while it is decoded is predicted again next time.
@@ -84,15 +90,47 @@ class PredictionFolder:
         write_text(self.path / LEDGER, "".join(lines))
 
     def add(
-        self, name: str, image: np.ndarray, heat_map: np.ndarray, score: float, threshold: float
+        self,
+        name: str,
+        image: np.ndarray,
+        small_map: np.ndarray,
+        heat_map: np.ndarray,
+        score: float,
+        threshold: float,
+        smallest_region: str = "",
     ) -> Prediction:
-        """Write an image's files, as `write_prediction` does, and note that it is done."""
+        """Write an image's files, as `write_prediction` does, and note that it is done.
+
+        Raises:
+            ImageError: The files cannot be written, or the disk does not tell their names from
+                another image's; none of them is left.
+        """
         file = self.images[name]
         about = {"name": name, "image": str(file.absolute())}
+        self._refuse_taken_name(name)
         self._note(about)
-        row = write_prediction(self.path, name, str(file), image, heat_map, score, threshold)
+        try:
+            row = write_prediction(
+                self.path, name, str(file), image, small_map, heat_map, score, threshold
+            )
+        except OSError as error:
+            for written in files_of(name).values():
+                with suppress(OSError):
+                    (self.path / written).unlink(missing_ok=True)
+            raise ImageError(f"its results cannot be written: {error.strerror}") from error
+        row = replace(row, smallest_region=smallest_region)
+        self._written[_folded(name)] = name
         self._note({**about, "stamp": self._stamps[name], "row": asdict(row)})
         return row
+
+    def _refuse_taken_name(self, name: str) -> None:
+        """Raise `ImageError` where writing would replace the results of another image."""
+        other = self._written.get(_folded(name), name)
+        if other != name and any(_is_there(self.path / file) for file in files_of(name).values()):
+            raise ImageError(
+                f"its results would replace those of {self.images[other]}, the disk does not tell "
+                "their names apart; rename it"
+            )
 
     def finish(self, rows: list[Prediction]) -> None:
         """Write the table."""
@@ -106,7 +144,8 @@ class PredictionFolder:
     def _go_on(self, lines: list[dict[str, Any]]) -> None:
         if lines[0] != self._header:
             raise OutputExistsError(
-                f"{self.path} holds predictions of another decoder or threshold; {_WAYS_OUT}"
+                f"{self.path} holds predictions of another decoder, threshold or version; "
+                f"{_WAYS_OUT}"
             )
         for line in lines[1:]:
             name = line["name"]
@@ -122,12 +161,14 @@ class PredictionFolder:
             self.done.pop(name, None)
             if unchanged and all(file.is_file() for file in files):
                 self.done[name] = replace(Prediction(**line["row"]), image=str(image))
+                self._written[_folded(name)] = name
         self._kept = lines[1:]
 
     def _refuse_foreign_files(self, listed: set[str]) -> None:
+        known = {_folded(name) for name in listed}
         for name in self.images.keys() - listed:
             for file in files_of(name).values():
-                if (self.path / file).exists():
+                if _folded(name) not in known and _is_there(self.path / file):
                     raise OutputExistsError(
                         f"{self.path / file} is in the way and no earlier prediction; "
                         "move it, or name another folder with `out`"
@@ -147,7 +188,9 @@ class PredictionFolder:
         texts = path.read_bytes().split(b"\n")[:-1]
         try:
             lines = [json.loads(text) for text in texts]
-            whole = lines[0][_MARK] == 1 and all(_is_inside(line["name"]) for line in lines[1:])
+            whole = lines[0][_MARK] in range(1, _VERSION + 1) and all(
+                _is_inside(line["name"]) for line in lines[1:]
+            )
         except (ValueError, LookupError, TypeError):
             whole = False
         if not whole:
@@ -155,6 +198,19 @@ class PredictionFolder:
                 f"{path} is damaged or of another program; name another folder with `out`"
             )
         return lines
+
+
+def _folded(name: str) -> str:
+    """Return what is the same for names that some disk does not tell apart."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _is_there(path: Path) -> bool:
+    """Return whether a file is there; a name that is too long is not."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 def _is_inside(name: str) -> bool:

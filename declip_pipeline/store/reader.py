@@ -320,3 +320,22 @@ StoreLike = Store | str | Path
 def as_store(store: StoreLike) -> Store:
     """Open a store that is given by its location."""
     return store if isinstance(store, Store) else Store(store)
+
+
+def distinct_stores(stores: Sequence[Store]) -> tuple[list[Store], list[str]]:
+    """Return each store once, and the locations of those that were given again.
+
+    Copies of a store are the same store.
+    """
+    found: dict[str, Store] = {}
+    repeated = []
+    for store in stores:
+        if store.identity.sha256 in found:
+            repeated.append(store.location)
+        found.setdefault(store.identity.sha256, store)
+    return list(found.values()), repeated
+
+
+def repeated_text(place: object) -> str:
+    """Return the line that says of a run or store that it was given again."""
+    return f"given more than once, taken once: {place}"

@@ -114,11 +114,11 @@ def write_scores(path: Path, scores: Sequence[LayerScore]) -> None:
     """Write a CSV file of the scores, whole or not at all."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    names = "mean_iou", "standard_deviation", "seeds", "mean_low", "mean_high"
+    names = "mean_iou", "standard_deviation", "seeds", "mean_low", "mean_high", "mark"
     writer.writerow(["layer", "generator", "domain", *names])
     for score in scores:
         one = score.estimate
-        values = one.value, one.spread, len(one.by_seed), *one.interval
+        values = one.value, one.spread, len(one.by_seed), *one.interval, one.mark
         writer.writerow([score.layer, score.generator, score.domain, *values])
     write_text(path, content.getvalue())
 
@@ -127,7 +127,7 @@ def _cell(one: Estimate) -> str:
     if not one.cells:
         return MISSING
     spread = f" ± {one.spread:.2f}" if len(one.by_seed) > 1 else ""
-    return f"{one.value:.2f}{spread}{interval_text(*one.interval, 1)}"
+    return f"{one.value:.2f}{one.mark}{spread}{interval_text(*one.interval, 1)}"
 
 
 def _best(means: Mapping[str, Estimate]) -> str:
@@ -137,4 +137,4 @@ def _best(means: Mapping[str, Estimate]) -> str:
     # Of too few images there is no interval (NaN), and nothing is clear.
     near = [n for n, one in means.items() if n != best and not one.interval.high < low]
     doubt = f", not clearly better than {', '.join(near)}" if near else ""
-    return f"{best} ({means[best].value:.1f}{doubt})"
+    return f"{best} ({means[best].value:.1f}{means[best].mark}{doubt})"

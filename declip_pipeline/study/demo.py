@@ -136,6 +136,7 @@ class Demo:
         evaluations = self._cross_test(store, best_decoder, best_layer)
         (found,) = matrices(evaluations)
         matrix, rows, columns = found.table.values, found.table.rows, found.table.columns
+        marked, domain = found.table.marked_columns, found.in_domain
         pictures = {
             "Rows: tested on; columns: trained on.": self.out / "matrix.png",
             "IoU by layer.": self.out / "layers.png",
@@ -143,7 +144,8 @@ class Demo:
         }
         learned = self.ablation_generator
         with self._timed("draw"):
-            draw_matrix(matrix, rows, columns, self.out / "matrix.png", f"IoU in %, {pairing}")
+            title = f"IoU in %, {pairing}"
+            draw_matrix(matrix, rows, marked, self.out / "matrix.png", title, domain)
             draw_layer_curve(
                 list(store.layers),
                 curves,
@@ -175,7 +177,7 @@ class Demo:
             timings=self._seconds,
             commands=[f"declip-pipe demo --seed {self.seed} -o {self.out}"],
         )
-        text = format_matrix_text(matrix, rows, columns, intervals=found.intervals)
+        text = format_matrix_text(matrix, rows, marked, intervals=found.intervals, domain=domain)
         return DemoResult(report, text, dict(self._seconds))
 
     def _build_set(self) -> None:

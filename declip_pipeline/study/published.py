@@ -84,14 +84,18 @@ def beside_csv(tables: Sequence[tuple[Table, Figures]]) -> str:
     """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(["row", "column", "ours", "low", "high", "published", "difference"])
+    writer.writerow(["row", "column", "ours", "low", "high", "published", "difference", "mark"])
     for table, published in tables:
         for row in table.rows:
             for column in table.columns:
                 ours, theirs = table.cell(row, column), _published(published, row, column)
                 values = (ours.value, *ours.interval, theirs, ours.value - theirs)
                 writer.writerow(
-                    [row, column, *("" if np.isnan(value) else value for value in values)]
+                    [
+                        *(row, column),
+                        *("" if np.isnan(value) else value for value in values),
+                        ours.mark,
+                    ]
                 )
     return content.getvalue()
 
@@ -118,7 +122,7 @@ def _lines(
 
 
 def _cell(ours: Estimate, theirs: float, decimals: int, with_interval: bool) -> str:
-    text = MISSING if np.isnan(ours.value) else f"{ours.value:.{decimals}f}"
+    text = MISSING if np.isnan(ours.value) else f"{ours.value:.{decimals}f}{ours.mark}"
     if with_interval:
         text += interval_text(*ours.interval, decimals)
     if np.isnan(theirs):

@@ -20,6 +20,7 @@ from declip_pipeline.study.published import (
 )
 from declip_pipeline.study.study import Study
 from declip_pipeline.study.tables import StudyTable
+from declip_pipeline.training.learning import MARK_MEANING
 
 METRIC_NAMES = {
     **{name: metric.meaning for name, metric in METRICS.items()},
@@ -73,6 +74,8 @@ def write_report(
         about[0] += f" (published, difference); published: {published.source}"
     if changes:
         about.append(f"changed, so not the published setting: {', '.join(changes)}")
+    if any(one.table.is_marked for one in tables):
+        about.append(MARK_MEANING)
     compared = beside_published(tables, published)
     texts = []
     for one, parts in zip(tables, compared, strict=True):
@@ -106,4 +109,4 @@ def _draw(one: StudyTable, path: Path, title: str, unit: str, *, connected: bool
     if one.in_domain is None:
         draw_domains(table, path, title, unit, connected=connected)
     else:
-        draw_matrix(table.values, table.rows, table.columns, path, title, one.in_domain)
+        draw_matrix(table.values, table.rows, table.marked_columns, path, title, one.in_domain)

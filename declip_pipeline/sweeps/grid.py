@@ -33,8 +33,8 @@ State = Literal["waiting", "running", "elsewhere", "finished", "failed"]
 class CellResult:
     """Row of a grid's table: what is known of a cell.
 
-    `best_valid_iou` (of detection `best_valid_ap`) is in percent. `reason` says why it failed. What
-    is not known yet is None.
+    `best_valid_iou` (of detection `best_valid_ap`) is in percent. `reason` says why it failed,
+    `problem` what is wrong with how it learned. What is not known yet is None.
     """
 
     layer: str
@@ -50,6 +50,7 @@ class CellResult:
     seconds: float | None = None
     reason: str | None = None
     best_valid_ap: float | None = None
+    problem: str | None = None
 
     @property
     def best_score(self) -> float | None:
@@ -212,7 +213,7 @@ def _result(cell: Cell, outcome: Run | Exception) -> CellResult:
         except DeclipError as error:
             return _result(cell, error)
         score = score_name(summary, "best_valid_")
-        names = (f"best_valid_{score}", "best_epoch", "epochs", "seconds")
+        names = (f"best_valid_{score}", "best_epoch", "epochs", "seconds", "problem")
         figures = {name: summary.get(name) for name in names}
         return _row(cell, "finished", run=str(outcome.path), **figures)
     kind = "" if isinstance(outcome, DeclipError) else f"{type(outcome).__name__}: "
@@ -261,6 +262,7 @@ def write_table(folder: Path, results: Sequence[CellResult]) -> None:
             ("seconds", pa.float64()),
             ("reason", pa.string()),
             ("best_valid_ap", pa.float64()),
+            ("problem", pa.string()),
         ]
     )
     table = pa.Table.from_pylist([asdict(result) for result in results], schema=schema)

@@ -11,7 +11,7 @@ from declip_pipeline.backbones.registry import select_layers
 from declip_pipeline.decoders.names import read_decoder_type
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.inputs import JOIN
-from declip_pipeline.store.reader import Store
+from declip_pipeline.store.reader import Store, as_store, distinct_stores, repeated_text
 from declip_pipeline.sweeps.grid import (
     CellResult,
     Grid,
@@ -62,7 +62,9 @@ class GridTraining:
         self._workers = {"dask": dask, "scheduler": scheduler}
         self._notice = notice
         self._device = str(options.get("device", "auto"))
-        opened = [one if isinstance(one, Store) else Store(one) for one in stores]
+        opened, repeated = distinct_stores([as_store(one) for one in stores])
+        for place in repeated:
+            notice(repeated_text(place))
         job, self.cells = _plan(opened, options, with_workers=self.has_workers)
         if job.recipe.widths and not any(
             read_decoder_type(cell.decoder_type).takes_widths for cell in self.cells

@@ -13,7 +13,7 @@ from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_by
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs, FeatureSource, joined_inputs
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.options import FusionMode
-from declip_pipeline.store.reader import Store
+from declip_pipeline.store.reader import Store, distinct_stores, repeated_text
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
 # Targets of one read.
@@ -48,8 +48,8 @@ class TrainingData:
     """Stores that hold the same features, and the sources `beside` that every decoder gets, too.
 
     The last feeds are kept, so that trainings that read the same, one after another, share one read
-    of it. `notice` is told, in a line, where layers are kept. `uncached` stores only say which
-    images and whose features: these are computed again for every batch.
+    of it. `notice` is called with lines, such as where layers are kept. `uncached` stores only say
+    which images and whose features: these are computed again for every batch.
     """
 
     def __init__(
@@ -63,22 +63,25 @@ class TrainingData:
         uncached: bool = False,
         notice: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Raises `InputError` for no store, one that is given twice, and one without masks."""
+        """Raises `InputError` for no store, and for one without masks.
+
+        A store that is given twice is taken once, and `notice` is called with a line about it.
+        """
         if not stores:
             raise InputError("no store was given; expected at least one that `extract` printed")
-        if len({store.identity.sha256 for store in stores}) < len(stores):
-            raise InputError("a store was given twice; give each once, or its images count double")
+        self.stores, repeated = distinct_stores(stores)
+        for place in repeated:
+            notice(repeated_text(place))
         for store in stores:
             store.require_masks(
                 "training needs fakes with masks: extract a dataset that says which images are fake"
             )
-        self.stores = list(stores)
         self.device = device
         self.uncached = uncached
         self._beside = tuple(beside)
         self._fusion = fusion
         self._tier = tier
-        self._notice = notice
+        self.notice = notice
         self._sources: dict[str, FeatureSource] = {}
         self._rows: dict[_RowsKey, list[tuple[Store, np.ndarray]]] = {}
         self._kept: _KeptFeeds | None = None
@@ -120,14 +123,14 @@ class TrainingData:
         )
         is_resident = all(isinstance(f, Feed) and f.tier != "stream" for f in (train, valid))
         self._kept = _KeptFeeds(sources, tuple(generators), targets, is_resident, train, valid)
-        self._notice(train.description)
+        self.notice(train.description)
         if targets == "labels":
             counts = {split: self.counts(split, generators) for split in ("train", "valid")}
             said = [
                 f"{split} {count['fake']} fake and {count['real']} real"
                 for split, count in counts.items()
             ]
-            self._notice(f"images, each counted the same: {', '.join(said)}")
+            self.notice(f"images, each counted the same: {', '.join(said)}")
         return train, valid
 
     def _feed(
@@ -208,6 +211,25 @@ class TrainingData:
                 f"{', '.join(store.location for store in self.stores)}; expected at least one"
             )
         return parts
+
+    def constant_score(self, generators: Sequence[str], targets: TargetKind) -> float:
+        """Return the best validation score, in percent, of a map that is the same everywhere.
+
+        For masks, the mean IoU of calling all pixels fake, or none; for labels, the average
+        precision of equal scores.
+        """
+        parts = self.rows("valid", generators, targets)
+        if targets == "labels":
+            counts = self.counts("valid", generators)
+            return 100 * counts["fake"] / sum(counts.values())
+        shares = np.concatenate(
+            [
+                (store.read_targets(rows[first : first + ROWS_AT_ONCE]) > 127).mean(axis=(1, 2))
+                for store, rows in parts
+                for first in range(0, len(rows), ROWS_AT_ONCE)
+            ]
+        )
+        return 100 * max(float(shares.mean()), float((shares == 0).mean()))
 
     def at_once(
         self,

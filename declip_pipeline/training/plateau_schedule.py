@@ -1,7 +1,6 @@
 """The paper's learning rate schedule: a tenth at each plateau, down to a minimum."""
 
-import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any
 
 FIRST_DELTA = 0.001
@@ -24,14 +23,14 @@ class PlateauSchedule:
     learning_rate: float = 1e-3
     patience: int = 5
     minimum_learning_rate: float = 1e-6
-    best_of_count: float = field(default=-math.inf)
+    best_of_count: float | None = None
     epochs_without_gain: int = 0
     delta: float = FIRST_DELTA
     stopped: bool = False
 
     def after_epoch(self, score: float) -> None:
         """Update the schedule by an epoch's validation score, IoU or AP in percent."""
-        if score > self.best_of_count + self.delta:
+        if self.best_of_count is None or score > self.best_of_count + self.delta:
             self.best_of_count = score
             self.epochs_without_gain = 0
             return
@@ -44,7 +43,7 @@ class PlateauSchedule:
             self.stopped = True
             return
         self.learning_rate = lower
-        self.best_of_count = -math.inf
+        self.best_of_count = None
         self.epochs_without_gain = 0
         self.delta = LATER_DELTA
 

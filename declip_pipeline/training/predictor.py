@@ -1,6 +1,7 @@
 """Predictor: backbones and a decoder, from an image to a probability map."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from PIL import Image
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import exact_float32
-from declip_pipeline.decoders.decoder import Decoder, probability_maps
+from declip_pipeline.decoders.decoder import Decoder, resized_maps
 from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.features import rounded_features
 from declip_pipeline.images.decode import SMALLEST_SIDE, decode_image, decode_opened
@@ -23,6 +24,26 @@ from declip_pipeline.store.identity import (
 
 ImageLike = str | Path | Image.Image | np.ndarray
 """Path of an image file, PIL image, or HWC uint8 RGB array."""
+
+
+SHRUNK = 2.0
+"""Factor from which on an image loses what is small when it is shrunk to the backbone's input."""
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedMap:
+    """Probabilities of "manipulated" of one image, float32 in [0, 1].
+
+    Attributes:
+        small: (h, w), as the decoder gives them.
+        full: (height, width), `small` resized bilinearly to the image's size.
+        score: Score of the whole image in [0, 1], higher = more likely fake: the mean of `full`; of
+            a decoder that was trained for detection, the sigmoid of its pooled logit.
+    """
+
+    small: np.ndarray
+    full: np.ndarray
+    score: float
 
 
 class Predictor:
@@ -90,14 +111,28 @@ class Predictor:
 
     def map(self, image: np.ndarray) -> np.ndarray:
         """Return the map (height, width) float32 in [0, 1] of an image, HWC uint8 RGB."""
-        return self.map_and_score(image)[0]
+        return self.predict(image).full
 
-    def map_and_score(self, image: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return `map`, and a score of the whole image in [0, 1], higher = more likely fake.
+    def smallest_region(self, height: int, width: int) -> tuple[int, int] | None:
+        """Return the size of what the backbone sees of an image as one position, in pixels.
 
-        The score is the mean of the map; of a decoder that was trained for detection, the sigmoid
-        of its pooled logit.
+        Args:
+            height: Height of the image.
+            width: Width of the image.
+
+        Returns:
+            (height, width) of the finest grid's positions, rounded up, for an image that is shrunk
+            by more than `SHRUNK` before the backbone sees it; None for others.
         """
+        sizes = [backbone.preprocessing for backbone, _, _ in self._inputs]
+        if all(height <= SHRUNK * one.height and width <= SHRUNK * one.width for one in sizes):
+            return None
+        shapes = self._decoder.input_shapes
+        rows, columns = (max(getattr(s, side) for s in shapes) for side in ("height", "width"))
+        return -(-height // rows), -(-width // columns)
+
+    def predict(self, image: np.ndarray) -> "PredictedMap":
+        """Return the map of an image, HWC uint8 RGB, in two sizes, and a score of the image."""
         computed: dict[Backbone, dict[str, torch.Tensor]] = {}
         for backbone, _, _ in self._inputs:
             if backbone not in computed:
@@ -112,11 +147,13 @@ class Predictor:
                 for backbone, layer, dtype in self._inputs
             ]
             logits = self._decoder(*inputs)
-            found = probability_maps(logits, *image.shape[:2])[0].cpu().numpy()
+            small = torch.sigmoid(logits.float())
+            full = resized_maps(small, *image.shape[:2])[0].cpu().numpy()
             if self._decoder.pooling is None:
-                return found, float(found.mean(dtype=np.float64))
-            pooled = self._decoder.pooling(logits.float()).double()
-            return found, float(pooled.sigmoid()[0])
+                score = float(full.mean(dtype=np.float64))
+            else:
+                score = float(self._decoder.pooling(logits.float()).double().sigmoid()[0])
+            return PredictedMap(small[0].cpu().numpy(), full, score)
 
 
 def as_rgb(image: ImageLike) -> np.ndarray:

@@ -17,9 +17,11 @@ import yaml
 from declip_pipeline import __version__
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory
-from declip_pipeline.errors import DecoderError, InputError, OutputExistsError, RunBusyError
-from declip_pipeline.files import folder_name, write_bytes, write_json, write_text
+from declip_pipeline.errors import DeclipError, InputError, OutputExistsError, RunBusyError
+from declip_pipeline.files import folder_name, write_json
 from declip_pipeline.store.local import LocalStorage
+from declip_pipeline.training.run_files import commit, read_committed, settle
+from declip_pipeline.training.run_records import CONFIG, EPOCH, STATE, SUMMARY, checked, sealed
 from declip_pipeline.training.validation_score import score_name
 
 if TYPE_CHECKING:
@@ -28,25 +30,24 @@ if TYPE_CHECKING:
 
 _LIBRARIES = ("torch", "numpy", "zarr", "open_clip_torch", "timm")
 
-# What others read out of a run's files, with its type.
-_CONFIG = {"train_on": list, "inputs": list, "run_sha256": str}
-# An imported run does not know how its training went.
-_SUMMARY = {"best_epoch": int | None, "epochs": int | None}
-_RECORD = {"epoch": int, "train_loss": float, "seconds": float}
-_STATE = {
-    "learner": dict,
-    "schedule": dict,
-    "best_score": float,
-    "best_epoch": int,
-    "epoch": int,
-}
+CONFIG_FILE, STATE_FILE, SUMMARY_FILE = "config.yaml", "state.json", "summary.json"
+BEST_FILE, LAST_FILE, EPOCHS_FILE = (
+    "checkpoint_best.safetensors",
+    "checkpoint_last.pt",
+    "metrics.jsonl",
+)
+
+# Of a file that a process at work replaces.
+ATTEMPTS = 3
 
 
 class Run:
     """One training: a folder with its configuration, its history, and the trained decoder.
 
-    `train` returns it, `open_run` opens it again. `summary.json` is written last: with it, the run
-    is finished.
+    `train` returns it, `open_run` opens it again. After each epoch the weights and the history
+    appear together with `state.json`, which has their SHA-256. `summary.json` is written last, with
+    those of the best weights and the history: with it, the run is finished. What is read is
+    compared with these hashes.
 
     Example:
         >>> run = open_run("runs/conv-4_layer3_all_seed0_0123456789ab")
@@ -78,12 +79,18 @@ class Run:
     @property
     def best_checkpoint(self) -> Path:
         """The decoder with the best validation score, as safetensors."""
-        return self.path / "checkpoint_best.safetensors"
+        return self.path / BEST_FILE
+
+    @property
+    def best_sha256(self) -> str:
+        """Recorded SHA-256 of the best weights' file. Raises as `summary`."""
+        sha256: str = self.summary()["files"][BEST_FILE]
+        return sha256
 
     @property
     def is_finished(self) -> bool:
         """Return whether the training came to its end."""
-        return (self.path / "summary.json").is_file()
+        return (self.path / SUMMARY_FILE).is_file()
 
     @property
     def best_score(self) -> float | None:
@@ -95,36 +102,45 @@ class Run:
         score: float | None = summary[f"best_valid_{score_name(summary, 'best_valid_')}"]
         return score
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong with how it learned, and what to change; None if nothing is.
+
+        Raises as `summary`.
+        """
+        problem: str | None = self.summary().get("problem")
+        return problem
+
     def begin(self, config: Mapping[str, Any], sha256: str) -> None:
         """Record what the run is.
 
         `sha256` is the run's identity: the same one may go on in the folder, another is refused
         with `OutputExistsError`.
         """
-        if not (self.path / "config.yaml").is_file():
+        if not (self.path / CONFIG_FILE).is_file():
             if self.path.exists() and any(f for f in self.path.iterdir() if f.name[0] != "."):
                 raise OutputExistsError(
                     f"{self.path} holds other files; name another output folder"
                 )
-            text = yaml.safe_dump({**config, "run_sha256": sha256}, sort_keys=False)
+            text = yaml.safe_dump(sealed({**config, "run_sha256": sha256}), sort_keys=False)
             # Of processes that begin at once, the first one's file stays: it is what they lock.
-            LocalStorage(self.path).create("config.yaml", text.encode())
+            LocalStorage(self.path).create(CONFIG_FILE, text.encode())
         self.require(sha256)
 
     def require(self, sha256: str) -> None:
         """Raise `OutputExistsError` when the folder holds a run of another identity."""
-        if (self.path / "config.yaml").is_file() and self.config()["run_sha256"] != sha256:
+        if (self.path / CONFIG_FILE).is_file() and self.config()["run_sha256"] != sha256:
             raise OutputExistsError(f"{self.path} holds another run; name another output folder")
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
         """Be the only process that trains in the folder: the kernel lets go of what dies.
 
-        Who is so first leaves its environment.json.
+        Cleans up after a process that was killed. The first one leaves its environment.json.
 
         Raises `RunBusyError` at once when another one does.
         """
-        with (self.path / "config.yaml").open("rb+") as file:
+        with (self.path / CONFIG_FILE).open("rb+") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -140,6 +156,7 @@ class Run:
                 for left in self.path.glob(".*.partial*"):
                     if not left.name.startswith(".config"):
                         left.unlink(missing_ok=True)
+                settle(self.path, self._hashes())
             if not (self.path / "environment.json").is_file():
                 write_json(self.path / "environment.json", _environment())
             yield
@@ -149,27 +166,27 @@ class Run:
 
         Raises `InputError` when the folder is not a run's, or damaged.
         """
-        path = self.path / "config.yaml"
-        if not path.is_file():
+        if not (self.path / CONFIG_FILE).is_file():
             raise InputError(
                 f"{self.path} is not a run; expected a folder that `declip-pipe train` printed"
             )
-        with self._reading(path.name, self.path):
-            return _checked(yaml.safe_load(path.read_bytes().decode()), _CONFIG)
+        with self._reading(CONFIG_FILE, self.path) as path:
+            return checked(yaml.safe_load(path.read_bytes().decode()), CONFIG)
 
     def summary(self) -> dict[str, Any]:
         """Return the content of `summary.json`: scores, epochs, images, parameters, seconds.
 
         Raises `InputError` when the run is not finished, or damaged.
         """
+        config = self.config()
         if not self.is_finished:
-            self.config()
             raise InputError(
                 f"{self.path} is not finished; run the same `declip-pipe train` command again"
             )
-        path = self.path / "summary.json"
-        with self._reading(path.name, path):
-            return _checked(json.loads(path.read_bytes()), _SUMMARY, {"best_valid_": float | None})
+        with self._reading(SUMMARY_FILE, self.path / SUMMARY_FILE) as path:
+            summary = checked(json.loads(path.read_bytes()), SUMMARY, score="best_valid_")
+            _require_same_run(summary, config)
+            return summary
 
     def decoder(self) -> Decoder:
         """Return the decoder with the best validation score, on the CPU, in evaluation mode.
@@ -233,46 +250,72 @@ class Run:
 
         Raises as `decoder`.
         """
-        from declip_pipeline.decoders.file import load_decoder
+        from declip_pipeline.decoders.file import decode_decoder
 
-        with self._reading(self.best_checkpoint.name, self.path):
-            return load_decoder(self.best_checkpoint, self._decoder)
+        hashes = self._hashes()
+        with self._reading(BEST_FILE, self.path):
+            data = read_committed(self.path, BEST_FILE, hashes[BEST_FILE])
+            return decode_decoder(data, str(self.best_checkpoint), self._decoder)
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Declare the run finished."""
-        write_json(self.path / "summary.json", dict(summary))
+    def finish(self, summary: Mapping[str, Any], files: Mapping[str, bytes] | None = None) -> None:
+        """Declare the run finished, with the last saved state's best weights and history.
 
-    def save_state(self, state: dict[str, Any]) -> None:
-        """Keep what is needed to go on after this epoch."""
+        `files` are others by name, for a run that was not trained here.
+        """
+        kept = {name: sha for name, sha in self._hashes().items() if name != LAST_FILE}
+        content = {**summary, "run_sha256": self.config()["run_sha256"]}
+        commit(self.path, SUMMARY_FILE, content, files or {}, kept)
+
+    def save_state(
+        self,
+        learner: Mapping[str, Any],
+        state: Mapping[str, Any],
+        records: Sequence[Mapping[str, Any]],
+        best: bytes | None,
+    ) -> None:
+        """Keep what is needed to go on after an epoch, all of it or nothing.
+
+        Args:
+            learner: Tensors and plain values to go on from.
+            state: `epoch`, `best_epoch`, `best_score` and the `schedule`, as plain JSON.
+            records: The history, a record for each epoch.
+            best: File of the decoder, if the epoch is the best so far.
+        """
         import torch
 
         content = io.BytesIO()
         # Through memory: on a full disk torch.save ends in an error of its own.
-        torch.save(state, content)
-        write_bytes(self.path / "checkpoint_last.pt", content.getvalue())
+        torch.save(dict(learner), content)
+        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
+        files = {LAST_FILE: content.getvalue(), EPOCHS_FILE: "".join(lines).encode()}
+        kept = {}
+        if best is None:
+            kept = {BEST_FILE: self._hashes()[BEST_FILE]}
+        else:
+            files[BEST_FILE] = best
+        record = {**state, "run_sha256": self.config()["run_sha256"]}
+        commit(self.path, STATE_FILE, record, files, kept)
 
     def load_state(self) -> dict[str, Any] | None:
-        """Return the state that `save_state` kept, or None before the first epoch's end.
+        """Return the state that `save_state` kept, with the `learner`; None before the first epoch.
 
         Raises `InputError` when it is damaged, or when what belongs to it is missing or damaged:
         the best weights so far, and the records of its epochs.
         """
         import torch
 
-        path = self.path / "checkpoint_last.pt"
-        if not path.is_file():
+        if not (self.path / STATE_FILE).is_file():
+            if any((self.path / name).is_file() for name in (LAST_FILE, EPOCHS_FILE, BEST_FILE)):
+                with self._reading(STATE_FILE, self.path):
+                    raise FileNotFoundError(STATE_FILE)
             return None
-        with self._reading(path.name, self.path):
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            if isinstance(state, dict) and "best_iou" in state:
-                # What was trained before there was another score.
-                state["best_score"] = state.pop("best_iou")
-            state = _checked(state, _STATE)
+        state = self._state()
+        with self._reading(LAST_FILE, self.path):
+            data = read_committed(self.path, LAST_FILE, state["files"][LAST_FILE])
+            learner = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
         self.best_decoder()
-        if len(self.epochs()) < state["epoch"]:
-            with self._reading("metrics.jsonl", self.path):
-                raise ValueError(f"it lacks epochs before {state['epoch'] + 1}")
-        return state
+        self.epochs()
+        return {**state, "learner": learner}
 
     def epochs(self) -> list[dict[str, Any]]:
         """Return the history, the records of `metrics.jsonl`, one an epoch.
@@ -280,55 +323,69 @@ class Run:
         Keys: `epoch`, `train_loss`, `valid_iou` (percent; for detection `valid_ap`),
         `learning_rate`, `seconds`. Raises `InputError` when the file is damaged.
         """
-        path = self.path / "metrics.jsonl"
-        if not path.is_file():
-            return []
-        with self._reading(path.name, self.path):
-            lines = path.read_bytes().decode().splitlines()
-            return [_checked(json.loads(line), _RECORD, {"valid_": float}) for line in lines]
+        with self._reading(EPOCHS_FILE, self.path):
+            lines = self._read_epochs().decode().splitlines()
+            return [
+                checked(json.loads(line), EPOCH, score="valid_", is_sealed=False) for line in lines
+            ]
 
-    def record_epochs(self, records: list[dict[str, Any]]) -> None:
-        """Write `metrics.jsonl` again, whole or not at all."""
-        lines = [json.dumps(record, allow_nan=False) + "\n" for record in records]
-        write_text(self.path / "metrics.jsonl", "".join(lines))
+    def _read_epochs(self) -> bytes:
+        for attempt in range(ATTEMPTS):
+            hashes = self._hashes()
+            if EPOCHS_FILE not in hashes:
+                break
+            try:
+                return read_committed(self.path, EPOCHS_FILE, hashes[EPOCHS_FILE])
+            except ValueError:
+                # A process that trains here may have kept another epoch since the hash was read.
+                if attempt == ATTEMPTS - 1:
+                    raise
+        return b""
+
+    def _state(self) -> dict[str, Any]:
+        config = self.config()
+        with self._reading(STATE_FILE, self.path) as path:
+            state = checked(json.loads(path.read_bytes()), STATE)
+            _require_same_run(state, config)
+            return state
+
+    def _hashes(self) -> dict[str, str]:
+        """Return the recorded SHA-256 of files by name: those of the summary, or of the state."""
+        if self.is_finished:
+            hashes: dict[str, str] = self.summary()["files"]
+        elif (self.path / STATE_FILE).is_file():
+            hashes = self._state()["files"]
+        else:
+            hashes = {}
+        return hashes
 
     @contextmanager
-    def _reading(self, name: str, remedy: Path) -> Iterator[None]:
-        """Turn any error of reading one of the folder's files into what is wrong, and the remedy.
+    def _reading(self, name: str, remedy: Path) -> Iterator[Path]:
+        """Yield the path of one of the folder's files; errors of parsing name it and the remedy.
 
         The readers raise a dozen unrelated classes on damaged files. Removing `remedy`, the file or
         the whole run, lets the training be done again.
         """
+        path = self.path / name
         try:
-            yield
-        except (PermissionError, DecoderError):
+            yield path
+        except (DeclipError, MemoryError):
             raise
         except Exception as error:
+            if isinstance(error, OSError) and path.exists():
+                raise  # the disk or its rights, not the content
             reason = textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
-            found = f"damaged ({reason})" if (self.path / name).is_file() else "missing"
+            found = f"damaged ({reason})" if path.is_file() else "missing"
             raise InputError(
                 f"{self.path}: its {name} is {found}; "
-                f"remove {'that file' if remedy != self.path else 'the folder'} and run the same "
-                "`declip-pipe train` command again"
+                f"restore it, or remove {'the folder' if remedy == self.path else 'it'} and run "
+                "the same `declip-pipe train` command again"
             ) from error
 
 
-def _checked(
-    found: Any, expected: Mapping[str, Any], score: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
-    """`found` if it is a mapping with the expected keys, each of its type; else a `ValueError`.
-
-    `score` is the type of a score, whose key, but for its name, is given.
-    """
-    if not isinstance(found, dict):
-        raise ValueError(f"keys and values expected, found {type(found).__name__}")
-    scores = {f"{key}{score_name(found, key)}": kind for key, kind in (score or {}).items()}
-    for key, kind in {**scores, **expected}.items():
-        if key not in found:
-            raise ValueError(f"{key} is missing")
-        if not isinstance(found[key], kind):
-            raise ValueError(f"{key} is of type {type(found[key]).__name__}")
-    return found
+def _require_same_run(record: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    if record["run_sha256"] != config["run_sha256"]:
+        raise ValueError(f"it is of another run than {CONFIG_FILE}")
 
 
 def _environment() -> dict[str, Any]:

@@ -39,6 +39,7 @@ class ListedRun:
         score: The name of its validation score, "iou" or "ap"; None before the first epoch.
         best_score: The best validation score in percent.
         configured: Its configured values by name.
+        problem: Why it is unreadable, or what is wrong with how it learned.
     """
 
     name: str
@@ -73,7 +74,7 @@ def list_runs(folder: Path) -> list[ListedRun]:
 
 def differing(runs: Sequence[ListedRun]) -> list[str]:
     """Return the names of the configured values that are not the same in all readable runs."""
-    readable = [run.configured for run in runs if run.problem is None]
+    readable = [run.configured for run in runs if run.state != "unreadable"]
     names = dict.fromkeys(name for values in readable for name in values)
     return [
         name for name in names if any(one.get(name) != readable[0].get(name) for one in readable)
@@ -111,6 +112,7 @@ def _listed(folder: Path, run: Run) -> ListedRun:
             epochs=summary["epochs"],
             configured=configured,
             evaluations=_evaluations(run),
+            problem=run.problem,
         )
     except (DeclipError, OSError) as error:
         return ListedRun(**about, state="unreadable", problem=" ".join(str(error).split()))

@@ -7,16 +7,16 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from declip_pipeline.compute import choose_device
+from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.options import FusionMode, PrecisionName
-from declip_pipeline.store.reader import Store, StoreLike, as_store
+from declip_pipeline.store.reader import StoreLike, as_store
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
@@ -180,8 +180,6 @@ def plan_run(
     stores = {
         source: [source.store_of(store) for store in data.stores] for source in inputs.sources
     }
-    # Two stores of one identity may lack other images: a limit of their size, a moment's memory.
-    failed = [[_failed_images(store) for store in stores[source]] for source in inputs.sources]
     identity = {
         "layer": layer,
         "train_on": list(generators),
@@ -189,7 +187,7 @@ def plan_run(
         "features": inputs.features,
         "stores": [[store.identity.sha256 for store in stores[s]] for s in inputs.sources],
         **({"uncached": True} if data.uncached else {}),
-        **({"failed_sha256": sha256_of_json(failed)} if any(map(any, failed)) else {}),
+        **_failures(data, generators, recipe),
     }
     sha256 = sha256_of_json(identity)
     learned = "all" if train_on is None else folder_name("+".join(generators))
@@ -220,10 +218,31 @@ def plan_run(
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
 
 
-def _failed_images(store: Store) -> list[str]:
-    """Return the ids of the images that a store lacks of those that a training would use."""
-    seen = store.samples.rows(splits=("train", "valid"))
-    return sorted(store.samples.take(np.intersect1d(seen, list(store.failures))).ids)
+def _failures(
+    data: TrainingData, generators: Sequence[str], recipe: Recipe
+) -> dict[str, list[dict[str, list[str]]]]:
+    """Return the images of both splits that each store could not extract, if there are any.
+
+    The same store may have been extracted with other failures; a run then learns from other
+    images.
+    """
+    found = []
+    for store in data.stores:
+        failed = [store.samples[row] for row in sorted(store.failures)]
+        learned = [
+            sample
+            for sample in failed
+            if (sample.label == FAKE and sample.generator in generators)
+            or (sample.label == REAL and recipe.targets == "labels")
+        ]
+        found.append(
+            {
+                split: ids
+                for split in ("train", "valid")
+                if (ids := sorted(sample.id for sample in learned if sample.split == split))
+            }
+        )
+    return {"failures": found} if any(found) else {}
 
 
 def _learned_of(
@@ -260,7 +279,7 @@ def train_runs(
                 locks.enter_context(run.folder.exclusively())
                 # Another process may have come to the end of it meanwhile.
                 if not run.folder.is_finished:
-                    trainings[number] = _begin(run, data.device, _of_run(on_epoch, number))
+                    trainings[number] = _begin(run, data, _of_run(on_epoch, number))
             except DeclipError as error:
                 outcomes[number] = error
         if not trainings:
@@ -297,9 +316,19 @@ def train_run(
     return run.folder
 
 
-def _begin(run: PlannedRun, device: torch.device, on_epoch: Callable[[Epoch], None]) -> Training:
-    learner = learner_of(run.recipe, run.inputs.shapes, run.inputs.fusion, device)
-    return Training(run.folder, run.inputs, run.recipe, learner, on_epoch)
+def _begin(run: PlannedRun, data: TrainingData, on_epoch: Callable[[Epoch], None]) -> Training:
+    learner = learner_of(run.recipe, run.inputs.shapes, run.inputs.fusion, data.device)
+    targets = run.recipe.targets
+    return Training(
+        run.folder,
+        run.inputs,
+        run.recipe,
+        learner,
+        on_epoch,
+        constant_score=data.constant_score(run.generators, targets),
+        train_images=sum(len(rows) for _, rows in data.rows("train", run.generators, targets)),
+        notice=data.notice,
+    )
 
 
 def _of_run(on_epoch: Callable[[int, Epoch], None], number: int) -> Callable[[Epoch], None]:

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, permutation
-from declip_pipeline.decoders.file import save_decoder
+from declip_pipeline.decoders.file import encode_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import DecoderInputs
 from declip_pipeline.training.learner import Learner, LookingLearner
+from declip_pipeline.training.learning import WATCHED_FROM, learning_problem
 from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
@@ -71,7 +72,23 @@ class Training:
         recipe: Recipe,
         learner: Learner,
         on_epoch: Callable[[Epoch], None] = lambda epoch: None,
+        *,
+        constant_score: float = 0.0,
+        train_images: int = 1,
+        notice: Callable[[str], None] = lambda line: None,
     ) -> None:
+        """Begin a run, or go on with it.
+
+        Args:
+            run: Its folder.
+            inputs: What the decoder takes.
+            recipe: How it is trained.
+            learner: What is trained.
+            on_epoch: Called after each epoch.
+            constant_score: Validation score of a constant map, in percent.
+            train_images: Number of images of an epoch.
+            notice: Called once with a line where the run learns nothing.
+        """
         self.run = run
         self.inputs = inputs
         self.recipe = recipe
@@ -79,6 +96,10 @@ class Training:
         self.error: DeclipError | None = None
         self.epoch = 0
         self._on_epoch = on_epoch
+        self._constant_score = constant_score
+        self._train_images = train_images
+        self._notice = notice
+        self._has_warned = False
         self._schedule = PlateauSchedule(recipe.learning_rate, recipe.patience)
         self._best_score, self._best_epoch = -1.0, 0
         state = run.load_state()
@@ -87,7 +108,7 @@ class Training:
             self._schedule = PlateauSchedule(**state["schedule"])
             self._best_score, self._best_epoch = state["best_score"], state["best_epoch"]
             self.epoch = state["epoch"]
-        self._records = run.epochs()[: self.epoch]
+        self._records = run.epochs()
         # Of each step, of each of its pieces.
         self._losses: list[list[torch.Tensor]] = []
 
@@ -149,21 +170,27 @@ class Training:
         rate = self._schedule.learning_rate
         ended = Epoch(self.epoch, loss, score, rate, seconds, self.recipe.score)
         self._schedule.after_epoch(score)
+        best = None
         if score > self._best_score:
             self._best_score, self._best_epoch = score, self.epoch
-            save_decoder(self.run.best_checkpoint, self.learner.decoder, self.inputs.features)
+            best = encode_decoder(self.learner.decoder, self.inputs.features)
         self._records.append(ended.to_json())
-        self.run.record_epochs(self._records)
-        self.run.save_state(
-            {
-                "learner": self.learner.state(),
-                "schedule": self._schedule.to_state(),
-                "best_score": self._best_score,
-                "best_epoch": self._best_epoch,
-                "epoch": self.epoch,
-            }
-        )
+        state = {
+            "epoch": self.epoch,
+            "best_epoch": self._best_epoch,
+            "best_score": self._best_score,
+            "schedule": self._schedule.to_state(),
+        }
+        self.run.save_state(self.learner.state(), state, self._records, best)
         self._on_epoch(ended)
+        if self.epoch >= WATCHED_FROM and not self._has_warned and (problem := self._problem()):
+            self._has_warned = True
+            self._notice(f"{self.run.path.name}: after {self.epoch} epochs, {problem}")
+
+    def _problem(self) -> str | None:
+        return learning_problem(
+            self._records, self._constant_score, self.recipe, self._train_images
+        )
 
     def finish(self, train_images: int, valid_images: int) -> None:
         """Write the summary: the run is finished."""
@@ -177,6 +204,8 @@ class Training:
             "valid_images": valid_images,
             "parameters": sum(value.numel() for value in best.parameters()),
             "seconds": sum(record["seconds"] for record in self._records),
+            "constant_score": self._constant_score,
+            "problem": self._problem(),
         }
         if best.fusion is not None and best.fusion.weights is not None:
             summary["layer_weights"] = dict(
@@ -222,7 +251,7 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             candidates = [training.candidate() for training in good]
             validate = VALIDATIONS[recipe.score]
             scores = validate(candidates, valid_feed, recipe.batch_size, map_pieces)
-    except RuntimeError as error:
+    except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
         raise TrainingError(

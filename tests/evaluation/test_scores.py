@@ -6,6 +6,7 @@ import torch
 
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.decoders.decoder import probability_maps
+from declip_pipeline.evaluation import scores
 from declip_pipeline.evaluation.scores import localize
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import has_fake, localization_metrics
@@ -42,6 +43,30 @@ def test_values_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
         assert found["score"][place] == pytest.approx(maps.mean().item(), abs=1e-6)
         share = (maps > 0.5).double().mean().item()
         assert found["fake_share"][place] == pytest.approx(share, abs=1e-6)
+
+
+def test_large_images_of_a_batch_are_evaluated_a_few_at_a_time(
+    tiny_store, decoder, cpu, monkeypatch
+):
+    rows = tiny_store.fake_rows("train")
+    options = {"device": cpu, "batch_size": 8}
+    at_once = localize(decoder, tiny_store, [FeatureSource("layer2")], rows, **options)
+    # Two images of 40x56, one of the larger sizes.
+    monkeypatch.setattr(scores, "PIXELS_AT_ONCE", 2 * 40 * 56)
+    read = tiny_store.read_masks
+    counts = []
+
+    def read_and_count(rows):
+        masks = read(rows)
+        counts.append((masks.size, len(rows)))
+        return masks
+
+    monkeypatch.setattr(tiny_store, "read_masks", read_and_count)
+    parts = localize(decoder, tiny_store, [FeatureSource("layer2")], rows, **options)
+    assert max(count for _, count in counts) == 2
+    assert all(pixels <= 2 * 40 * 56 or count == 1 for pixels, count in counts)
+    for name, values in at_once.items():
+        np.testing.assert_allclose(parts[name], values, atol=1e-12)
 
 
 def test_maps_are_sigmoid_then_resize():

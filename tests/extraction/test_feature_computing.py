@@ -34,6 +34,12 @@ def pictures(seed, count=3):
     return [random.integers(0, 256, (224, 224, 3), np.uint8) for _ in range(count)]
 
 
+def test_a_cpu_says_that_it_is_out_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**60, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", FEATURE_DTYPES)
 def test_batches_that_overlap_are_what_each_gives_alone(backbone, dtype):
@@ -102,6 +108,8 @@ def test_a_compiled_backbone_sees_batches_of_one_size(device):
         (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), True),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate"), True),
+        (MemoryError("Unable to allocate 9.31 TiB for an array"), True),
         (ValueError("out of memory"), False),
     ],
 )

@@ -1,9 +1,13 @@
 """`declip-pipe compare`, and evaluations over seeds, as the user sees them."""
 
+import errno
+import os
 import re
 from pathlib import Path
 
 import pytest
+
+from declip_pipeline.evaluation.evaluation import Evaluation
 
 TRAINING = ("--decoder-type", "linear", "--epochs", 2, "--batch-size", 4)
 
@@ -37,7 +41,7 @@ def test_evaluate_takes_seeds_together(program, runs, tiny_store):
     text = outcome.out[outcome.out.index("over 3 seeds") :]
     title, line = text.splitlines()[:2]
     assert title == "over 3 seeds (0, 1, 2)"
-    assert "linear_layer1_all on noisy, test, over 3 seeds" in outcome.out
+    assert "linear_layer1_all! on noisy, test, over 3 seeds" in outcome.out
     found = re.search(r"noisy: IoU ([\d.]+) ± ([\d.]+) \[([\d.]+), ([\d.]+)\], F1 best", line)
     assert found is not None, line
     mean, spread, low, high = map(float, found.groups())
@@ -56,6 +60,9 @@ def test_a_run_or_store_given_twice_is_taken_once(program, runs, tiny_store):
     assert twice.out == once.out
     assert twice.err.count("given more than once, taken once: ") == 2
     assert f"given more than once, taken once: {runs[0]}" in twice.err
+    compared = program("compare", runs[0], runs[1], *on, *on)
+    assert f"given more than once, taken once: {tiny_store.location}" in compared.err
+    assert compared.out == program("compare", runs[0], runs[1], *on).out
 
 
 def test_aliases_are_checked_before_anything_is_evaluated(program, refused, runs, tiny_store):
@@ -110,3 +117,43 @@ def test_compare_refuses_in_a_line(refused, runs, tiny_store, tmp_path):
     line = refused("compare", runs[0], runs[1], *on, "--split", "tset")
     assert "unknown split in" in line and "did you mean 'test'" in line
     assert not list(Path(runs[0]).glob("evaluations/*tset*"))
+
+
+@pytest.mark.slow
+def test_evaluations_go_where_they_are_told(
+    program, refused, runs, tiny_store, tmp_path, monkeypatch
+):
+    before = sorted(Path(runs[0]).rglob("*"))
+    command = ("evaluate", *runs[:2], "--on", tiny_store.location)
+    outcome = program(*command, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    names = [Path(run).name for run in runs[:2]]
+    assert sorted(folder.name for folder in (tmp_path / "out").iterdir()) == sorted(names)
+    assert len(list((tmp_path / "out").rglob("per_image.csv"))) == 2
+    assert sorted(Path(runs[0]).rglob("*")) == before
+    # Somebody else's run is refused before anything is computed.
+    access = os.access
+
+    def can(path, mode, **options):
+        wants_to_write = bool(mode & os.W_OK) and str(runs[0]) in str(path)
+        return not wants_to_write and access(path, mode, **options)
+
+    monkeypatch.setattr(os, "access", can)
+    monkeypatch.setattr("declip_pipeline.evaluation.evaluate.evaluate", None)
+    line = refused(*command, code=1)
+    assert line.endswith("cannot be written into; name another folder with -o")
+    assert line.startswith(str(runs[0]))
+
+
+@pytest.mark.slow
+def test_a_comparison_of_runs_that_are_only_to_be_read_is_printed(
+    program, runs, tiny_store, tmp_path, monkeypatch
+):
+    def refuse(self, folder):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Evaluation, "save", refuse)
+    outcome = program("compare", *runs[:2], "--on", tiny_store.location)
+    assert outcome.code == 0, outcome.err
+    assert outcome.err.count("not kept for the next command: ") == 2
+    assert "p is not corrected" in outcome.out

@@ -6,9 +6,14 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
+from declip_pipeline.reports import prediction_folder
 from declip_pipeline.training.predictor import Predictor
+from declip_pipeline.training.run_records import sealed
 
 
 @pytest.fixture
@@ -27,13 +32,13 @@ def pictures(shared_dataset, tmp_path) -> Path:
 def counted(monkeypatch) -> list[int]:
     """Grows by one with each image that is predicted."""
     calls: list[int] = []
-    real = Predictor.map_and_score
+    real = Predictor.predict
 
     def map_and_count(self, image):
         calls.append(1)
         return real(self, image)
 
-    monkeypatch.setattr(Predictor, "map_and_score", map_and_count)
+    monkeypatch.setattr(Predictor, "predict", map_and_count)
     return calls
 
 
@@ -53,7 +58,7 @@ class TestGoingOn:
     ):
         command = ("predict", tiny_run, "-i", pictures, "-o")
         assert program(*command, tmp_path / "one").code == 0
-        counting = Predictor.map_and_score
+        counting = Predictor.predict
 
         def interrupted(self, image):
             if len(counted) == 5:
@@ -61,7 +66,7 @@ class TestGoingOn:
             return counting(self, image)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Predictor, "map_and_score", interrupted)
+            patch.setattr(Predictor, "predict", interrupted)
             assert program(*command, tmp_path / "two").code == 1
         ledger = tmp_path / "two" / "predictions.jsonl"
         ledger.write_bytes(ledger.read_bytes() + b'{"name": "to')
@@ -104,7 +109,9 @@ class TestGoingOn:
         assert program(*command).code == 0
         before = content(tmp_path / "out")
         line = refused(*command, "--threshold", 0.4, code=1)
-        assert "holds predictions of another decoder or threshold; pass --overwrite" in line
+        assert (
+            "holds predictions of another decoder, threshold or version; pass --overwrite" in line
+        )
         (pictures / "a.png").unlink()
         line = refused(*command, code=1)
         assert f"predictions of other images, such as {pictures / 'a.png'}; pass" in line
@@ -231,14 +238,98 @@ class TestWeights:
 
     def test_a_file_that_moved_is_named(self, refused, tiny_run, golden, pictures, tmp_path):
         run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-        config = (run / "config.yaml").read_text()
-        (run / "config.yaml").write_text(config.replace(str(golden), "/elsewhere"))
+        config = yaml.safe_load(
+            (run / "config.yaml").read_text().replace(str(golden), "/elsewhere")
+        )
+        del config["record_sha256"]
+        (run / "config.yaml").write_text(yaml.safe_dump(sealed(config)))
         line = refused("predict", run, "-i", pictures, "-o", tmp_path / "out", code=1)
         assert line == (
             "the run was trained with /elsewhere/tiny_vit_openai.pt, which is not there; "
             "pass --weights"
         )
         assert not (tmp_path / "out").exists()
+
+
+class TestOneBadImage:
+    """It is a row with its reason; the others are predicted."""
+
+    def predicted(self, program, run, pictures, out, code=1):
+        outcome = program("predict", run, "-i", pictures, "-o", out)
+        assert outcome.code == code, outcome.err
+        with (out / "predictions.csv").open(newline="") as file:
+            return outcome, {Path(row["image"]).name: row for row in csv.DictReader(file)}
+
+    def test_a_long_name_is_predicted_as_long_as_a_result_can_have_it(
+        self, program, tiny_run, pictures, tmp_path
+    ):
+        # NAME_overlay.png is the longest of them; a name has 255 bytes at most.
+        longest, longer = "l" * 243 + ".png", "m" * 244 + ".png"
+        for name in (longest, longer):
+            shutil.copy(pictures / "a.png", pictures / name)
+        for _ in range(2):
+            outcome, rows = self.predicted(program, tiny_run, pictures, tmp_path / "out")
+            assert rows[longest]["status"] == rows["c.png"]["status"] == "ok"
+            assert rows[longer]["reason"] == "its results cannot be written: File name too long"
+            assert "1 of 5 images could not be used" in outcome.err
+        assert not [name for name in content(tmp_path / "out") if name.startswith(("m", "."))]
+
+    def test_a_named_pipe_is_not_waited_for(self, program, tiny_run, pictures, tmp_path):
+        os.mkfifo(pictures / "d.png")
+        _, rows = self.predicted(program, tiny_run, pictures, tmp_path / "out")
+        assert rows["d.png"]["reason"] == "not a regular file"
+        assert [row["status"] for row in rows.values()] == ["ok", "ok", "ok", "failed"]
+        _, rows = self.predicted(program, tiny_run, pictures / "d.png", tmp_path / "alone")
+        assert rows["d.png"]["reason"] == "not a regular file"
+
+    def test_names_that_a_disk_does_not_tell_apart_are_not_replaced(
+        self, program, tiny_run, pictures, tmp_path, monkeypatch
+    ):
+        shutil.copy(pictures / "a.png", pictures / "A.png")
+        there = prediction_folder._is_there
+
+        def in_any_case(path):
+            return there(path) or (
+                path.parent.is_dir()
+                and any(file.name.lower() == path.name.lower() for file in path.parent.iterdir())
+            )
+
+        # Where the disk tells them apart, both are predicted.
+        _, rows = self.predicted(program, tiny_run, pictures, tmp_path / "other", code=0)
+        assert rows["A.png"]["status"] == rows["a.png"]["status"] == "ok"
+        monkeypatch.setattr(prediction_folder, "_is_there", in_any_case)
+        for _ in range(2):
+            _, rows = self.predicted(program, tiny_run, pictures, tmp_path / "out")
+            assert rows["A.png"]["status"] == "ok"
+            assert rows["a.png"]["reason"] == (
+                f"its results would replace those of {pictures / 'A.png'}, the disk does not tell "
+                "their names apart; rename it"
+            )
+
+
+class TestWhatCannotBeFound:
+    def test_small_regions_of_large_images_are_named(
+        self, program, tiny_run, pictures, tmp_path, tiny_backbone
+    ):
+        wanted = tiny_backbone.preprocessing
+        shape = tiny_backbone.layers["layer1"]
+        sides = {"twice.png": (2 * wanted.width, 2 * wanted.height)}
+        sides["large.png"] = (10 * wanted.width, 5 * wanted.height)
+        for name, size in sides.items():
+            Image.fromarray(np.full((*size[::-1], 3), 90, np.uint8)).save(pictures / name)
+        outcome = program("predict", tiny_run, "-i", pictures, "-o", tmp_path / "out")
+        region = f"{-(-sides['large.png'][0] // shape.width)}x"
+        region += str(-(-sides["large.png"][1] // shape.height))
+        (line,) = [line for line in outcome.err.splitlines() if "cannot be found" in line]
+        assert line == (
+            "1 of 5 images are much larger than the backbone's input: regions smaller than "
+            f"`smallest_region` of predictions.csv, {region} pixels in {pictures / 'large.png'}, "
+            "cannot be found; predict parts of such images"
+        )
+        with Path(outcome.last_line).open(newline="") as file:
+            rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
+        assert rows["large.png"]["smallest_region"] == region
+        assert {rows[name]["smallest_region"] for name in ("twice.png", "a.png")} == {""}
 
 
 def test_the_ledger_says_how_predictions_were_made(program, tiny_run, pictures, tmp_path):

@@ -38,7 +38,7 @@ def test_a_grid_trains_all_and_says_so_again(program, tiny_store, tmp_path):
         for seed in ("0", "1")
     ]
     assert {row["state"] for row in rows} == {"finished"}
-    assert outcome.err.count("best validation IoU") == 8
+    assert outcome.err.count(": best validation IoU") == 8
     assert "8 of 8 runs done" in outcome.err and "held in memory" in outcome.err
     again = program(*command)
     assert again.last_line == outcome.last_line

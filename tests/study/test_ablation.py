@@ -79,6 +79,7 @@ def test_scores_are_means_by_generator_and_domain_and_spreads_by_seed(scores, tm
         "seeds": "2",
         "mean_low": "nan",
         "mean_high": "nan",
+        "mark": "",
     }
     assert len(rows) == len(scores)
 

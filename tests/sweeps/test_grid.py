@@ -190,9 +190,10 @@ def test_what_another_process_is_at_comes_last(tiny_store, tmp_path, monkeypatch
     assert [result.state for result in results] == ["finished"] * 2
 
 
-def test_a_run_is_trained_by_one_process_at_a_time(tiny_store, tmp_path):
+def test_a_run_is_trained_by_one_process_at_a_time(tiny_run, tmp_path):
     run = Run(tmp_path)
-    run.begin({"train_on": [], "inputs": []}, "0" * 64)
+    config = Run(tiny_run).config()
+    run.begin(config, config["run_sha256"])
     with (
         run.exclusively(),
         pytest.raises(

@@ -81,7 +81,8 @@ def content(rows):
             (run.path / name).read_bytes()
             for name in ("config.yaml", "checkpoint_best.safetensors")
         )
-        summary = run.summary() | {"seconds": 0}
+        # The history has the seconds of each epoch.
+        summary = run.summary() | {"seconds": 0, "files": {}}
         found.append((run.path.name, row.state, figures, summary, config, weights))
     return found
 
@@ -144,7 +145,7 @@ def _what(row):
 
 
 def _checkpointed(records: Path) -> str:
-    """The epochs that a run need not train again: its records are written before its state."""
+    """The epochs that a run need not train again."""
     state = Run(records.parent).load_state()
     lines = records.read_text().splitlines(keepends=True)
     return "".join(lines[: 0 if state is None else state["epoch"]])

@@ -16,7 +16,6 @@ from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.learner import training_loss
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run import Run
 from declip_pipeline.training.runs import plan_run, train_run
 from declip_pipeline.training.train import Epoch
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
@@ -144,21 +143,6 @@ def test_epochs_are_read_as_they_were_written():
         record = json.loads(json.dumps(epoch.to_json()))
         assert record[f"valid_{name}"] == 71.0 and len(record) == 5
         assert Epoch.from_json(record) == epoch
-
-
-def test_a_state_of_before_is_gone_on_with(tiny_store, tmp_path):
-    def trained(runs, **changes):
-        options = {"initialization": "pytorch", "epochs": 2, "batch_size": 4} | changes
-        data = TrainingData([tiny_store], device=CPU)
-        return train_run(data, runs, layer="layer1", recipe=Recipe("linear", **options))
-
-    folder = trained(tmp_path)
-    state = folder.load_state()
-    state["best_iou"] = state.pop("best_score")
-    folder.save_state(state)
-    (folder.path / "summary.json").unlink()
-    assert trained(tmp_path).summary()["best_valid_iou"] == state["best_iou"]
-    assert isinstance(folder, Run)
 
 
 def test_what_detection_cannot_learn_from_is_refused(tiny_store, mixed_store, tmp_path):

@@ -1,6 +1,10 @@
 """A training learns, keeps its best weights, and resumed it ends as an undisturbed one does."""
 
 import json
+import re
+import shutil
+from datetime import date
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,11 +24,12 @@ from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training import learner
+from declip_pipeline.training import learner, run_files
 from declip_pipeline.training import train as training
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
+from declip_pipeline.training.run_records import sealed
 from declip_pipeline.training.runs import train_run
 from declip_pipeline.training.validation import Candidate, validation_ious
 
@@ -137,15 +142,17 @@ def test_stores_of_different_features_do_not_mix(tiny_store):
         TrainingData([tiny_store, other], device=CPU).inputs("layer0")
 
 
-def test_a_store_given_twice_is_refused(tiny_store, cpu):
-    with pytest.raises(InputError, match="a store was given twice; give each once"):
-        TrainingData([tiny_store, Store(tiny_store.location)], device=cpu)
+def test_a_store_given_twice_is_taken_once(tiny_store, cpu):
+    said = []
+    data = TrainingData([tiny_store, Store(tiny_store.location)], device=cpu, notice=said.append)
+    assert data.stores == [tiny_store]
+    assert said == [f"given more than once, taken once: {tiny_store.location}"]
 
 
 def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
     folder = run(tiny_store, tmp_path, epochs=1)
     (folder.path / "summary.json").write_text("{")
-    with pytest.raises(InputError, match=r"summary.json is damaged .*; remove that file and run"):
+    with pytest.raises(InputError, match=r"summary.json is damaged .*, or remove it and run"):
         folder.summary()
     # Which is true: the training goes on after its last epoch, and sums up again.
     (folder.path / "summary.json").unlink()
@@ -157,12 +164,14 @@ def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
     ("name", "content", "found"),
     [
         ("config.yaml", b"", "damaged (keys and values expected, found NoneType)"),
-        ("config.yaml", b"seed: 0\n", "damaged (train_on is missing)"),
+        ("config.yaml", b"seed: 0\n", "damaged (layer is missing)"),
         ("config.yaml", b"caf\xe9: 1\n", "damaged ('utf-8' codec"),
+        ("config.yaml", b"[" * 9999, "damaged (maximum recursion depth"),
         ("summary.json", b"[]", "damaged (keys and values expected, found list)"),
-        ("summary.json", b'{"best_valid_iou": "x"}', "damaged (best_valid_iou is of type str)"),
-        ("checkpoint_best.safetensors", None, "missing; remove the folder and run the same"),
-        ("checkpoint_best.safetensors", b"{}", "damaged ("),
+        ("summary.json", b'{"best_valid_iou": "x"}', "damaged (best_epoch is missing)"),
+        ("summary.json", b"[" * 99999, "damaged (maximum recursion depth"),
+        ("checkpoint_best.safetensors", None, "missing; restore it, or remove the folder and"),
+        ("checkpoint_best.safetensors", b"{}", "damaged (its SHA-256 is 44136fa355b3..., record"),
     ],
 )
 def test_a_damaged_run_says_what_to_do(tiny_store, tmp_path, cpu, name, content, found):
@@ -176,13 +185,118 @@ def test_a_damaged_run_says_what_to_do(tiny_store, tmp_path, cpu, name, content,
     assert "run the same `declip-pipe train` command again" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "edit", "found"),
+    [
+        ("config.yaml", {"train_on": ["lama"]}, "it was edited, its content is not that of its"),
+        ("config.yaml", {"learning_rate": float("nan")}, "learning_rate is 'nan', expected a fin"),
+        ("config.yaml", {"train_on": date(2024, 1, 1)}, "train_on is '2024-01-01', expected a li"),
+        ("config.yaml", {"inputs": [{"dtype": 16}]}, "expected a list, each a dtype and a prov"),
+        ("config.yaml", {"note": date(2024, 1, 1)}, "Object of type date is not JSON serial"),
+        ("config.yaml", {"record_sha256": None}, "it was edited"),
+        ("summary.json", {"best_valid_iou": 99.0}, "it was edited"),
+        ("summary.json", {"best_valid_iou": float("nan")}, "best_valid_iou is 'nan', expected a"),
+        ("summary.json", {"best_epoch": True}, "best_epoch is 'True', expected a whole number"),
+        ("summary.json", {"files": {"checkpoint_best.safetensors": 1}}, "files is "),
+    ],
+)
+def test_an_edited_record_is_refused(tiny_run, tmp_path, name, edit, found):
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    read, write = (
+        (yaml.safe_load, yaml.safe_dump) if name == "config.yaml" else (json.loads, json.dumps)
+    )
+    (copy / name).write_text(write({**read((copy / name).read_text()), **edit}))
+    with pytest.raises(InputError, match=f"its {name} is damaged .*{re.escape(found)}"):
+        Run(copy).summary()
+
+
+def test_a_record_without_its_hash_is_refused(tiny_run, tmp_path):
+    copy = Path(shutil.copytree(tiny_run, tmp_path / "copy"))
+    summary = json.loads((copy / "summary.json").read_text())
+    del summary["record_sha256"]
+    (copy / "summary.json").write_text(json.dumps(summary))
+    with pytest.raises(InputError, match="record_sha256 is missing: it was written by an earlier"):
+        Run(copy).summary()
+
+
+def test_the_record_of_another_run_is_refused(tiny_store, tmp_path):
+    one, other = (run(tiny_store, tmp_path, epochs=1, seed=seed) for seed in (0, 1))
+    shutil.copy(other.path / "summary.json", one.path / "summary.json")
+    with pytest.raises(InputError, match="summary.json is damaged .it is of another run than conf"):
+        one.summary()
+
+
+@pytest.mark.parametrize("name", ["checkpoint_best.safetensors", "metrics.jsonl"])
+def test_a_flipped_bit_is_found_in_a_finished_run(tiny_run, tmp_path, name):
+    copy = Run(shutil.copytree(tiny_run, tmp_path / "copy"))
+    flip_a_bit(copy.path / name)
+    with pytest.raises(InputError, match=f"its {name} is damaged .its SHA-256 is "):
+        copy.decoder() if name.endswith("safetensors") else copy.epochs()
+
+
+@pytest.mark.parametrize("name", ["checkpoint_best.safetensors", "checkpoint_last.pt"])
+def test_a_flipped_bit_is_found_before_a_run_goes_on(tiny_store, tmp_path, name):
+    folder = run(tiny_store, tmp_path, epochs=1)
+    (folder.path / "summary.json").unlink()
+    flip_a_bit(folder.path / name)
+    with pytest.raises(InputError, match=f"its {name} is damaged .its SHA-256 is "):
+        run(tiny_store, tmp_path, epochs=1)
+
+
+def flip_a_bit(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(8))
+def test_killed_while_an_epoch_is_kept_it_ends_the_same(tiny_store, tmp_path, monkeypatch, step):
+    undisturbed = run(tiny_store, tmp_path / "one", epochs=3)
+    # Of the second epoch: three files beside their places, the record, three renames.
+    steps = []
+
+    def stop_at(name, function):
+        def counted(*arguments):
+            in_second = name != "begin" and any(tmp_path.glob("two/*/state.json"))
+            if in_second:
+                steps.append(name)
+                if len(steps) == step + 1:
+                    raise KeyboardInterrupt
+            return function(*arguments)
+
+        return counted
+
+    with monkeypatch.context() as patch:
+        for name in ("write_bytes", "write_json"):
+            patch.setattr(run_files, name, stop_at(name, getattr(run_files, name)))
+        patch.setattr(Path, "replace", stop_at("replace", Path.replace))
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny_store, tmp_path / "two", epochs=3)
+    (folder,) = (tmp_path / "two").iterdir()
+    # An epoch that is done again may come out otherwise on a GPU: what is kept is of one epoch.
+    state = Run(folder).load_state()
+    assert state is not None and len(Run(folder).epochs()) == state["epoch"]
+    best, _ = Run(folder).best_decoder()
+    if state["best_epoch"] == state["epoch"]:
+        for name, value in best.state_dict().items():
+            assert torch.equal(value, state["learner"]["decoder"][name])
+    resumed = run(tiny_store, tmp_path / "two", epochs=3)
+    assert without_seconds(resumed) == without_seconds(undisturbed)
+    assert resumed.best_checkpoint.read_bytes() == undisturbed.best_checkpoint.read_bytes()
+    assert not [path for path in folder.iterdir() if path.name.startswith(".")]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "content", "found"),
     [
         ("checkpoint_last.pt", b"torn", "checkpoint_last.pt is damaged"),
         ("metrics.jsonl", b"{", "metrics.jsonl is damaged"),
-        ("metrics.jsonl", b"", "metrics.jsonl is damaged .it lacks epochs before 2"),
+        ("metrics.jsonl", b"", "metrics.jsonl is damaged .its SHA-256 is"),
+        ("state.json", None, "state.json is missing"),
+        ("state.json", b"{}", "state.json is damaged .epoch is missing"),
+        ("state.json", b'{"epoch": NaN}', "state.json is damaged .epoch is 'nan', expected a wh"),
         ("checkpoint_best.safetensors", None, "checkpoint_best.safetensors is missing"),
     ],
 )
@@ -192,7 +306,7 @@ def test_a_damaged_state_is_not_gone_on_with(tiny_store, tmp_path, name, content
     (folder.path / name).unlink()
     if content is not None:
         (folder.path / name).write_bytes(content)
-    with pytest.raises(InputError, match=f"{found}.*; remove the folder and run the same"):
+    with pytest.raises(InputError, match=f"{found}.*, or remove the folder and run the same"):
         run(tiny_store, tmp_path, epochs=1)
 
 
@@ -212,6 +326,20 @@ def test_the_names_of_many_generators_fit_a_folder(tiny_store, tmp_path, monkeyp
     assert folder.config()["train_on"] == tiny_store.generators
 
 
+def test_a_store_that_lost_other_images_gives_another_run(tiny_store, tmp_path, monkeypatch):
+    # The store's name says what it should hold, not what could be read.
+    whole = run(tiny_store, tmp_path, epochs=1)
+    lost = {"train": int(tiny_store.fake_rows("train")[0]), "test": tiny_store.fake_rows("test")[0]}
+    monkeypatch.setattr(tiny_store, "failures", {lost["train"]: "truncated"})
+    fewer = run(tiny_store, tmp_path, epochs=1)
+    assert fewer.path != whole.path
+    assert (whole.summary()["train_images"], fewer.summary()["train_images"]) == (8, 7)
+    assert fewer.config()["failures"] == [{"train": [tiny_store.samples[lost["train"]].id]}]
+    # Of images that no training sees, nothing changes.
+    monkeypatch.setattr(tiny_store, "failures", {int(lost["test"]): "truncated"})
+    assert run(tiny_store, tmp_path, epochs=1).path == whole.path
+
+
 def test_stores_without_the_two_splits_are_refused(tiny_store, tmp_path, monkeypatch):
     samples = tiny_store.samples.replace(split=["all"] * len(tiny_store.samples))
     monkeypatch.setattr(tiny_store, "samples", samples)
@@ -227,8 +355,8 @@ def test_stores_without_the_two_splits_are_refused(tiny_store, tmp_path, monkeyp
 def test_another_run_in_the_folder_is_refused(tiny_store, tmp_path):
     folder = run(tiny_store, tmp_path, epochs=1)
     (folder.path / "summary.json").unlink()
-    config = yaml.safe_load((folder.path / "config.yaml").read_text())
-    (folder.path / "config.yaml").write_text(yaml.safe_dump(config | {"run_sha256": "0"}))
+    other = sealed(folder.config() | {"run_sha256": "0" * 64})
+    (folder.path / "config.yaml").write_text(yaml.safe_dump(other))
     with pytest.raises(OutputExistsError, match="holds another run; name another output folder"):
         run(tiny_store, tmp_path, epochs=1)
 
@@ -265,10 +393,11 @@ def test_what_is_not_a_run_is_refused(tmp_path):
         Run(tmp_path).summary()
 
 
-def test_all_but_the_config_is_written_under_the_lock(tmp_path):
+def test_all_but_the_config_is_written_under_the_lock(tmp_path, tiny_run):
     # Who has the lock clears away what looks left over; it must be nobody's who is at work.
     folder = Run(tmp_path / "run")
-    folder.begin({"train_on": [], "inputs": []}, "0")
+    config = Run(tiny_run).config()
+    folder.begin(config, config["run_sha256"])
     assert [path.name for path in folder.path.iterdir()] == ["config.yaml"]
     left = folder.path / ".metrics.0123.partial.jsonl"
     left.write_text("killed while writing")

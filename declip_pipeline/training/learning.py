@@ -1,0 +1,60 @@
+"""Whether a training learns: its scores against that of a constant map, and against its loss."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.validation_score import SCORES
+
+WATCHED_FROM = 5
+"""Epoch from which on a training that has learned nothing says so while it runs."""
+
+FALLEN = 0.9
+"""The loss has fallen when it is below this share of the first epoch's."""
+
+FEW_STEPS = 20
+"""Steps an epoch below which a smaller batch is advised: the paper's trainings have 140."""
+
+MARK = "!"
+"""Stands behind figures of runs that learned nothing or too little; see `learning_problem`."""
+
+MARK_MEANING = f"{MARK} of a run that learned nothing: `declip-pipe runs ls` says why"
+
+
+def learning_problem(
+    records: Sequence[Mapping[str, Any]], constant: float, recipe: Recipe, train_images: int
+) -> str | None:
+    """Return what is wrong with how a run learned so far and what to change, None if nothing is.
+
+    Args:
+        records: Records of its epochs, at least one.
+        constant: Validation score in percent of the best constant map.
+        recipe: Its recipe.
+        train_images: Number of images of an epoch.
+    """
+    name = SCORES[recipe.score]
+    scores = [float(record[f"valid_{recipe.score}"]) for record in records]
+    first, last = (float(records[place]["train_loss"]) for place in (0, -1))
+    falls = last < FALLEN * first
+    loss = f"the loss {'fell' if falls else 'went'} from {first:.3g} to {last:.3g}"
+    best = max(scores)
+    if best <= constant:
+        what = (
+            f"its best validation {name}, {best:.2f}, is not above that of a constant map, "
+            f"{constant:.2f}, while {loss}"
+        )
+    elif falls and len(scores) > WATCHED_FROM and scores.index(best) == 0:
+        what = (
+            f"its validation {name} was best in the first of {len(scores)} epochs, {best:.2f}, "
+            f"while {loss}"
+        )
+    else:
+        return None
+    steps = -(-train_images // recipe.batch_size)
+    ways = ["another `learning_rate`", "a larger `patience`"]
+    if steps < FEW_STEPS:
+        one = "1 step" if steps == 1 else f"{steps} steps"
+        ways.insert(0, f"a smaller `batch_size` (an epoch has {one})")
+    if recipe.initialization == "paper":
+        ways.append('`initialization="pytorch"`')
+    return f"it learned nothing: {what}; try {', '.join(ways[:-1])} or {ways[-1]}"
