@@ -1,7 +1,7 @@
 """Damaged inputs and kills: how often a wrong result is accepted, or an error is no clear one.
 
 python benchmarks/robustness.py [--part mutations|kills|all] [--cases 10000] [--kills 1000]
-    [--minutes M] [--seed 0] [--only KIND] [--processes 2] [--folder DIR]
+    [--minutes M] [--seed 0] [--only KIND,KIND] [--processes 2] [--folder DIR]
 
 Mutations: a file, a folder or a command line is damaged by a seeded change, and the commands that
 read it are run on it, each case in a forked child. A case is right where the result is the one
@@ -16,11 +16,12 @@ seed goes on. `--only KIND --case N` plays one case again, keeps its folder and 
 import argparse
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -30,6 +31,7 @@ from reporting import report
 from robustness_children import GOOD, OUTCOMES, Case, play_all
 from robustness_inputs import damaged_image, damaged_list, damaged_mask, damaged_tree
 from robustness_records import SCENARIOS, damaged_hdf5, damaged_run, damaged_store, undamaged
+from robustness_results import digest
 from robustness_settings import (
     damaged_checkpoint,
     damaged_settings,
@@ -38,6 +40,7 @@ from robustness_settings import (
     random_command,
 )
 from robustness_world import ROWS_PER_SHARD, WEIGHTS, World, make_stores, write_files
+from support.forked_extraction import prepare  # robustness_world has put tests/ on the path
 
 Kind = Callable[[World, Case], None]
 KINDS: dict[str, tuple[Kind, int]] = {
@@ -70,7 +73,11 @@ def main() -> None:
     arguments.add_argument("--kills", type=int, default=1000)
     arguments.add_argument("--minutes", type=float, default=None, help="of each part, at most")
     arguments.add_argument("--seed", type=int, default=0)
-    arguments.add_argument("--only", default=None, help="kinds that this text is a part of")
+    arguments.add_argument(
+        "--only",
+        default=None,
+        help="kinds or commands that have one of these texts in their names, comma-separated",
+    )
     arguments.add_argument("--case", type=int, default=None, help="with --only: its number")
     arguments.add_argument("--processes", type=int, default=2)
     arguments.add_argument("--folder", type=Path, default=None, help="default: a temporary one")
@@ -90,11 +97,9 @@ def main() -> None:
 
 def mutations(folder: Path, options: argparse.Namespace) -> None:
     """Play the cases that are not in the log yet, and report all that are."""
-    from support.forked_extraction import prepare
-
     prepare(str(WEIGHTS), ROWS_PER_SHARD)
-    world = made_world(folder)
-    kinds = [name for name in KINDS if options.only is None or options.only in name]
+    world = made_world(folder, is_prepared=True)
+    kinds = chosen(options.only, KINDS)
     if options.case is not None:
         _play_one(world, kinds[0], options, folder)
         return
@@ -127,6 +132,12 @@ def mutations(folder: Path, options: argparse.Namespace) -> None:
             print(f"{one['outcome']}: --only {one['kind']!r} --case {one['case']}: {one['change']}")
 
 
+def chosen(only: str | None, names: Iterable[str]) -> list[str]:
+    """Return the names that hold one of the texts in `only`, comma-separated; all without."""
+    texts = [""] if only is None else only.split(",")
+    return [name for name in names if any(text in name for text in texts)]
+
+
 def _row(kind: str, cases: list[dict[str, Any]]) -> dict[str, Any]:
     counts = Counter(one["outcome"] for one in cases)
     return {
@@ -154,11 +165,21 @@ def _case(job: tuple[str, int], folder: Path, seed: int) -> Case:
     return Case(folder, Random(f"{seed} {job[0]} {job[1]}"))
 
 
-def made_world(folder: Path) -> World:
-    """Return the undamaged inputs and their results, which are made where they are not there."""
+def made_world(folder: Path, is_prepared: bool = False) -> World:
+    """Return the undamaged inputs and their results, which are made where they are not there.
+
+    Raises `SystemExit` where they were made by other code: the log would be that of two programs.
+    """
     world = World(folder / "world")
+    stamp = folder / "code"
+    if stamp.exists() and stamp.read_text() != _code():
+        raise SystemExit(f"{folder} was made with other code; name a new folder")
     if (world.root / "baselines.json").exists():
         return world
+    if not is_prepared:
+        prepare(str(WEIGHTS), ROWS_PER_SHARD)
+    stamp.write_text(_code())
+    shutil.rmtree(world.root, ignore_errors=True)
     write_files(world)
     work: dict[str, Callable[[Case], Any]] = {"stores": partial(make_stores, world)}
     _play_whole(work, folder / "making")
@@ -174,6 +195,17 @@ def made_world(folder: Path) -> World:
     }
     (world.root / "baselines.json").write_text(json.dumps(found))
     return world
+
+
+def _code() -> str:
+    """Return a digest of the program's sources and of these."""
+    import declip_pipeline
+    import stages
+
+    packages = [Path(str(package.__file__)).parent for package in (declip_pipeline, stages)]
+    files = [file for package in packages for file in package.rglob("*.py")]
+    files += Path(__file__).parent.glob("robustness*.py")
+    return digest(b"".join(file.read_bytes() for file in sorted(files)))
 
 
 def _play_whole(work: dict[str, Callable[[Case], Any]], folder: Path) -> None:

@@ -70,6 +70,7 @@ class Case:
     commands: list[str] = field(default_factory=list)
     details: list[str] = field(default_factory=list)
     outcome: str = "right"
+    stderr: str = ""
     _traceback: str = ""
 
     def note(self, change: str) -> None:
@@ -92,6 +93,7 @@ class Case:
             for name, place in zip((".out", ".err"), places, strict=True)
         )
         ended = Ended(code, out, err)
+        self.stderr = err[-1000:]
         self._judge(ended, failure, reports)
         return ended
 
@@ -159,7 +161,7 @@ class Case:
         self.details.append(f"{outcome}: {detail}")
 
     def _save(self) -> None:
-        kept = ("change", "commands", "details", "outcome")
+        kept = ("change", "commands", "details", "outcome", "stderr")
         text = json.dumps({name: getattr(self, name) for name in kept})
         (self.folder / ".case").write_text(text)
 
@@ -221,8 +223,12 @@ def _be_a_child(
     case_of: Callable[[Any, Path], Case],
     folder: Path,
 ) -> None:
+    import torch
+
     code = 1
     try:
+        # Torch makes its pool again after a fork, which two threads at once do not survive.
+        torch.set_num_threads(1)
         for place, name in ((1, ".out"), (2, ".err")):
             os.dup2(os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_APPEND), place)
         # What a child leaves is removed with its folder: nobody has to wait for the disk.

@@ -177,7 +177,7 @@ def _other_mask(data: bytes, case: Case) -> tuple[bytes, str]:
     elif way == "turned":
         mask = mask.transpose(Image.Transpose.ROTATE_90)
     elif way == "mode":
-        mask = mask.convert(random.choice(("1", "P", "RGB", "RGBA", "LA", "I", "I;16", "CMYK")))
+        mask = mask.convert(random.choice(("1", "P", "RGB", "RGBA", "LA", "I;16", "CMYK")))
         way += f" {mask.mode}"
         if mask.mode == "CMYK":
             mask = mask.convert("RGB")
@@ -385,8 +385,8 @@ def _disturbed(root: Path, case: Case) -> str:  # noqa: PLR0911, PLR0912
         return f"a name that is not UTF-8 in {folder.relative_to(root)}"
     if way == 8:
         twin = file.with_suffix(random.choice((".jpg", ".bmp")))
-        with Image.open(file) as image:
-            image.convert("RGB").save(twin)
+        if file.read_bytes()[1:4] == b"PNG":
+            Image.new("RGB", (56, 40), (9, 99, 199)).save(twin)
         return f"{twin.name} beside {shown}"
     if way == 9:
         deep = folder / "more" / "and more"

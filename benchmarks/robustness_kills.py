@@ -3,7 +3,7 @@
 Each command works in a folder of its own, alone or as two processes at once, of which one is killed
 or both. Then the same command runs to its end, and every file of the folder is compared with what
 an undisturbed run leaves: names, and bytes without the seconds that something took
-(`robustness_results.without_times`). A file that a killed writer left is a difference, too.
+(`robustness_results.without_times`). Files that a killed writer left are counted apart.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from robustness_mutations import copied
 from robustness_results import Result, differences, folder_result
 from robustness_world import ARCH, ROWS_PER_SHARD, TRAINING, WEIGHTS, World
 
+PARTIAL = ".partial"
 Command = Callable[[Path], tuple[object, ...]]
 
 
@@ -78,14 +79,14 @@ def works(world: World) -> Mapping[str, Work]:
 
 def kills(folder: Path, options: argparse.Namespace) -> None:
     """Kill as often as asked for, less what the log has, and report all that was."""
-    from robustness import made_world
+    from robustness import chosen, made_world
     from support.forked_extraction import ForkedExtractions
 
     world = made_world(folder)
     log = folder / f"kills-{options.seed}.jsonl"
     done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     limit = None if options.minutes is None else time.monotonic() + 60 * options.minutes
-    names = [name for name in works(world) if options.only is None or options.only in name]
+    names = chosen(options.only, works(world))
     program = ForkedExtractions(WEIGHTS, ROWS_PER_SHARD)
     started = time.monotonic()
     expected: dict[str, tuple[Result, float]] = {}
@@ -115,7 +116,7 @@ def kills(folder: Path, options: argparse.Namespace) -> None:
     rows = [row for row in rows if row["runs"]] + [_row("all", "", done)]
     report("robustness_kills", rows, {"seed": options.seed, "kills": rows[-1]["kills"]})
     for one in done:
-        if one["differs"] or one["code"]:
+        if one["differs"] or one["left"] or one["code"]:
             print(f"{one['command']} {one['number']}: {json.dumps(one)}")
 
 
@@ -127,6 +128,7 @@ def _row(name: str, way: str, found: list[dict[str, Any]]) -> dict[str, Any]:
         "kills": sum(one["kills"] for one in found),
         "ended otherwise": sum(bool(one["code"]) for one in found),
         "different": sum(bool(one["differs"]) for one in found),
+        "left over": sum(bool(one["left"]) for one in found),
         "seconds": round(sum(one["seconds"] for one in found), 1),
     }
 
@@ -151,7 +153,7 @@ def _undisturbed(program: Any, world: World, name: str, place: Path) -> tuple[Re
         [ending] = program.run(Run(arguments))
         if ending.code != 0:
             raise SystemExit(f"{name} undisturbed: {ending.err}")
-        results.append(folder_result(place, with_partial=True))
+        results.append(folder_result(place))
         seconds.append(ending.seconds)
     unequal = differences(results[0], results[1]) or differences(results[0], results[2])
     if unequal:
@@ -180,13 +182,13 @@ def _killed(
         other = random.uniform(0, duration) if both else None
         runs.append(Run(arguments, moment=other, delay=random.uniform(0, duration / 2)))
     endings = program.run(*runs)
-    between = folder_result(place, with_partial=True)
+    was_done = not differences(folder_result(place), result)
     [last] = program.run(Run(arguments))
-    names = differences(folder_result(place, with_partial=True), result)
-    # What had been done already may be refused in a line, as a store that was pruned before.
-    code = last.code
-    if code in (1, 2) and not differences(between, result) and not names:
-        code = 0
+    found = folder_result(place, with_partial=True)
+    left = sorted(name for name in found if name.endswith(PARTIAL) or PARTIAL + "." in name)
+    names = differences({n: each for n, each in found.items() if n not in left}, result)
+    # What is done may be refused in a line: a store that was pruned, a file that is there.
+    code = 0 if last.code in (1, 2) and was_done and not names else last.code
     return {
         "way": "two at once" if two else "alone",
         "moment": round(moment / duration, 3),
@@ -194,6 +196,7 @@ def _killed(
         "codes": [one.code for one in endings],
         "code": code,
         "differs": names,
+        "left": left,
         "error": "" if last.code == 0 else last.err[-1500:],
         "errors": [one.err[-600:] for one in endings if one.code not in (0, -9)],
         "seconds": round(time.monotonic() - started, 2),

@@ -1,5 +1,6 @@
 """Seeded damage: to bytes, to JSON and YAML, and to the files of a folder."""
 
+import io
 import json
 import os
 import shutil
@@ -144,6 +145,104 @@ def damaged_yaml(data: bytes, random: Random) -> tuple[bytes, str]:
     text = random.choice(YAML_VALUES)
     found = yaml.safe_dump(_with(value, place, marker), sort_keys=False)
     return found.replace(marker, text).encode(), f"{_shown(place)} is {text[:40]}"
+
+
+def damaged_lines(data: bytes, random: Random) -> tuple[bytes, str]:
+    """Return lines of JSON with one of them changed, removed or repeated, and what was done."""
+    lines = data.splitlines(keepends=True)
+    place = random.randrange(len(lines))
+    way = random.choice(("changed", "changed", "removed", "repeated"))
+    if way == "changed":
+        line, change = damaged_json(lines[place], random)
+        lines[place] = line + b"\n"
+        return b"".join(lines), f"line {place}: {change}"
+    lines[place : place + 1] = [] if way == "removed" else [lines[place]] * 2
+    return b"".join(lines), f"line {place} {way}"
+
+
+def damaged_table(data: bytes, random: Random) -> tuple[bytes, str]:
+    """Return a Parquet table with a column, cell or row changed, and what was done."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(data))
+    place, row = random.randrange(table.num_columns), random.randrange(table.num_rows)
+    name, column = table.column_names[place], table.column(place)
+    way = random.choice(("cell", "cell", "removed", "nulls", "text", "rows", "name", "numbers"))
+    if way == "cell":
+        strange: list[Any] = [None, "", "x", "../x", "\0", -1, 3, 1000, 2**31, b"", b"y" * 32]
+        cells = column.to_pylist()
+        cells[row] = random.choice([*strange, random.choice(cells)])
+        try:
+            changed = pa.array(cells)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            changed = pa.array([str(cell) for cell in cells])
+        try:
+            changed = changed.cast(column.type)
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            way += " of another type"
+        table = table.set_column(place, name, changed)
+        way += f" {cells[row]!r}"
+    elif way == "removed":
+        table = table.drop_columns([name])
+    elif way in ("nulls", "text", "numbers"):
+        count = table.num_rows
+        new = {"nulls": [None] * count, "text": ["x"] * count, "numbers": list(range(count))}[way]
+        table = table.set_column(place, name, pa.array(new))
+    elif way == "name":
+        table = table.rename_columns([one + "x" * (one == name) for one in table.column_names])
+    else:
+        kept = random.choice((0, 1, row))
+        table = random.choice(
+            (table.slice(kept), table.slice(0, kept), pa.concat_tables([table] * 2))
+        )
+        way = f"{table.num_rows} rows"
+    target = io.BytesIO()
+    pq.write_table(table, target)
+    return target.getvalue(), f"{name}: {way}"
+
+
+def damaged_tensors(data: bytes, random: Random) -> tuple[bytes, str]:
+    """Return a safetensors file with its header changed, and what was done."""
+    length = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + length]
+    if random.random() < 0.4:
+        inside = json.loads(header)
+        about, change = damaged_json(inside["__metadata__"]["declip_pipe"].encode(), random)
+        inside["__metadata__"]["declip_pipe"] = about.decode(errors="replace")
+        header = json.dumps(inside).encode("utf-8", "surrogatepass")
+    else:
+        header, change = damaged_json(header, random)
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[8 + length :], f"header: {change}"
+
+
+def damaged_state(data: bytes, random: Random) -> tuple[bytes, str]:
+    """Return a file of `torch.save` with a value in it changed, and what was done."""
+    import torch
+
+    state = torch.load(io.BytesIO(data), weights_only=True)
+    place = random.choice([place for place in _places(state, ()) if place])
+    holder, key = _at(state, place[:-1]), place[-1]
+    found = holder[key]
+    new = random.choice(
+        (None, -1, 0, 2**70, "x", [], {}, float("nan"), float("inf"), torch.zeros(3), True)
+    )
+    if isinstance(found, torch.Tensor) and random.random() < 0.6:
+        new = random.choice(
+            (found.half(), found[None], found.reshape(-1)[:1], found * float("nan"), found + 1)
+        )
+    shown = f"{type(new).__name__} {list(new.shape) if isinstance(new, torch.Tensor) else new}"
+    if isinstance(holder, dict) and random.random() < 0.2:
+        del holder[key]
+        shown = "removed"
+    elif isinstance(holder, tuple):
+        return _flipped(data, random)
+    else:
+        holder[key] = new
+    target = io.BytesIO()
+    torch.save(state, target)
+    return target.getvalue(), f"{_shown(place)} is {shown}"
 
 
 def _places(value: Any, above: tuple[Any, ...]) -> list[tuple[Any, ...]]:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+KINDS = "images,lists,weights,checkpoints,command lines,HDF5"
+COMMANDS = "extract,train,grid,evaluate,import,prune"
 BAD = ("unclear refusal", "internal error", "wrong result", "hang", "over 2 GB")
 
 
@@ -41,7 +43,7 @@ def robustness(tmp_path_factory):
 
 @pytest.mark.slow
 def test_damaged_inputs_give_the_right_result_or_a_clear_refusal(robustness):
-    rows, shown = robustness("--part", "mutations", "--cases", "100", "--seed", "1")
+    rows, shown = robustness("--part", "mutations", "--cases", "100", "--only", KINDS)
     whole = rows[-1]
     assert (whole["kind"], whole["cases"]) == ("all", 100)
     assert [whole[outcome] for outcome in BAD] == [0] * len(BAD), shown
@@ -50,7 +52,7 @@ def test_damaged_inputs_give_the_right_result_or_a_clear_refusal(robustness):
 
 @pytest.mark.slow
 def test_killed_commands_given_again_leave_what_undisturbed_ones_leave(robustness):
-    rows, shown = robustness("--part", "kills", "--kills", "18", "--seed", "1")
+    rows, shown = robustness("--part", "kills", "--kills", "14", "--only", COMMANDS)
     whole = rows[-1]
-    assert whole["kills"] >= 9, shown
-    assert (whole["different"], whole["ended otherwise"]) == (0, 0), shown
+    assert whole["kills"] >= 7, shown
+    assert [whole[name] for name in ("different", "left over", "ended otherwise")] == [0] * 3, shown

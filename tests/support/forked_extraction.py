@@ -187,8 +187,12 @@ def _ending(pid: int, folder: Path, number: int) -> dict[str, Any]:
 
 
 def _be_the_program(run: Run, folder: Path, number: int) -> None:
+    import torch
+
     code: object = 1
     try:
+        # Torch makes its pool again after a fork, which two threads at once do not survive.
+        torch.set_num_threads(1)
         for place, kind in ((1, "out"), (2, "err")):
             descriptor = os.open(folder / f"{kind}{number}", os.O_WRONLY | os.O_CREAT)
             os.dup2(descriptor, place)
