@@ -99,6 +99,19 @@ MEASUREMENTS = {
         "python benchmarks/light_decoders.py",
         "Operations that a linear decoder's step is made of.",
     ),
+    "robustness_mutations": Measurement(
+        "Damaged inputs",
+        "python benchmarks/robustness.py --part mutations",
+        "Cases by kind of input and by outcome; nothing should stand right of the refusals that "
+        "are clear. Bytes, values, files, folders and command lines are changed at random; what is "
+        "a right result is said in the functions of the kinds.",
+    ),
+    "robustness_kills": Measurement(
+        "Killed commands",
+        "python benchmarks/robustness.py --part kills",
+        "Each run is killed at a random instant, then the same command runs to its end: how many "
+        "ended otherwise than with exit code 0, and left other files than an undisturbed run.",
+    ),
     "metrics": Measurement(
         "Localization metrics",
         "python benchmarks/metrics.py",

@@ -10,6 +10,7 @@ import errno
 import gc
 import json
 import os
+import pkgutil
 import random
 import signal
 import subprocess
@@ -18,7 +19,6 @@ import tempfile
 import threading
 import time
 import traceback
-from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import import_module
@@ -94,6 +94,19 @@ def forked_extractions(weights: Path, rows_per_shard: int) -> ForkedExtractions:
 
 
 def serve(weights: str, rows_per_shard: int) -> None:
+    prepare(weights, rows_per_shard)
+    for line in sys.stdin:
+        print(json.dumps(_answer([Run(**run) for run in json.loads(line)])), flush=True)
+    # What is frozen would be said to leak.
+    os._exit(0)
+
+
+def prepare(weights: str, rows_per_shard: int) -> None:
+    """Make this process one whose children are the program from its arguments on.
+
+    It has imported what the commands need, stores have `rows_per_shard` rows a shard, and the
+    backbone of `weights`, under the name CLIP:from-file, is loaded.
+    """
     import torch
 
     from declip_pipeline.backbones import registry
@@ -102,35 +115,34 @@ def serve(weights: str, rows_per_shard: int) -> None:
     # A pool of threads would not come along into a child.
     torch.set_num_threads(1)
     fmt.ROWS_PER_SHARD = rows_per_shard
-    backbone = registry.open_backbone("CLIP:from-file", weights=[weights], device="cpu")
-    registry.open_backbone = lambda *arguments, **options: backbone
+    open_backbone = registry.open_backbone
+    loaded = open_backbone("CLIP:from-file", weights=[weights], device="cpu")
+
+    def open_loaded(arch: Any, *arguments: Any, **options: Any) -> Any:
+        given = options.get("weights")
+        of_file = isinstance(given, list | tuple) and list(map(str, given)) == [weights]
+        as_loaded = options.get("precision", "auto") in ("auto", "float32")
+        if arch == "CLIP:from-file" and of_file and as_loaded and not arguments:
+            return loaded
+        return open_backbone(arch, *arguments, **options)
+
+    registry.open_backbone = open_loaded
     _import_the_rest()
     # Else each child's first collection would copy every page of the parent.
     gc.collect()
     gc.freeze()
-    # Else each child's first collection would copy every page of the parent.
-    gc.collect()
-    gc.freeze()
-    for line in sys.stdin:
-        print(json.dumps(_answer([Run(**run) for run in json.loads(line)])), flush=True)
-    # What is frozen would be said to leak.
-    os._exit(0)
 
 
 def _import_the_rest() -> None:
-    """Let the program fail once, so that no child has to import what a command needs."""
-    import_module("zarr")
-    import_module("zarr")
-    from stages.app import main
+    """Import what a command imports only when it runs."""
+    import declip_pipeline
+    import stages
 
-    sys.argv = ["declip-pipe", "extract", "/no/such/folder", "--arch", "CLIP:from-file"]
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere):
-        try:
-            main()
-        except SystemExit as ending:
-            assert ending.code == 2
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    for package in (declip_pipeline, stages):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            import_module(module.name)
+    for name in ("h5py", "matplotlib.pyplot", "pandas", "sklearn.decomposition", "zarr"):
+        import_module(name)
 
 
 def _answer(runs: list[Run]) -> list[dict[str, Any]]:
@@ -175,8 +187,12 @@ def _ending(pid: int, folder: Path, number: int) -> dict[str, Any]:
 
 
 def _be_the_program(run: Run, folder: Path, number: int) -> None:
+    import torch
+
     code: object = 1
     try:
+        # Torch makes its pool again after a fork, which two threads at once do not survive.
+        torch.set_num_threads(1)
         for place, kind in ((1, "out"), (2, "err")):
             descriptor = os.open(folder / f"{kind}{number}", os.O_WRONLY | os.O_CREAT)
             os.dup2(descriptor, place)
