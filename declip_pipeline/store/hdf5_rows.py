@@ -141,6 +141,15 @@ class Hdf5Rows(RowSource):
         return dataset
 
 
+def _open_file(path: Path) -> h5py.File:
+    try:
+        return h5py.File(path, "r")
+    except OSError:
+        # Some disks have no locks, and of their errors HDF5 passes over but one. An export appears
+        # whole and never changes, so a lock adds nothing.
+        return h5py.File(path, "r", locking=False)
+
+
 def _open(path: Path) -> h5py.File:
     try:
         with path.open("rb"):
@@ -152,9 +161,7 @@ def _open(path: Path) -> h5py.File:
     if not h5py.is_hdf5(path):
         raise StoreError(f"{path} is not an HDF5 file; expected a store's folder, or {EXPECTED}")
     try:
-        # An export appears whole and never changes, so a lock would add nothing; some disks have
-        # none, and of their errors HDF5 passes over but one.
-        file = h5py.File(path, "r", locking=False)
+        file = _open_file(path)
         version = file.attrs.get(MARK)
     except _HDF5_ERRORS as error:
         raise StoreError(

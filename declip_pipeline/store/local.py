@@ -366,7 +366,8 @@ class _OpenFiles:
         with self._lock:
             self._files[storage, key] = file
             # Closed outside of the lock, when the name goes.
-            oldest = self._files.popitem(last=False) if len(self._files) > self._most else None
+            beyond = range(len(self._files) - self._most)
+            oldest = [self._files.popitem(last=False) for _ in beyond]
         del oldest
 
     def close(self, storage: int) -> None:

@@ -63,8 +63,8 @@ def test_predict_says_what_it_does_not_take(program, tiny_run, untidy, tmp_path)
 
 def test_a_pipe_is_no_input(refused, tiny_run, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    line = refused("predict", tiny_run, "-i", tmp_path / "pipe.png", "-o", tmp_path / "out")
-    assert line.endswith("names no image; expected a file, a folder or a pattern")
+    command = ("predict", tiny_run, "-i", tmp_path / "pipe.png", "-o", tmp_path / "out")
+    assert refused(*command, code=1) == "1 of 1 images could not be used"
     os.mkfifo(tmp_path / "list.csv")
     line = refused("data", "check", tmp_path / "list.csv")
     assert line == f"{tmp_path / 'list.csv'} is no regular file; expected a list in a file"
