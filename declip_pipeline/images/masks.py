@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageChops
 
 from declip_pipeline.errors import ImageError
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, loaded_upright, opened_image
@@ -17,12 +17,10 @@ _LOSSY = ("JPEG", "MPO", "JPEG2000", "WEBP", "AVIF")
 _NOISE = 32
 # Difference of a pixel's channels from which it has a colour; compression of greys stays below.
 _COLOURED_FROM = 48
-# Share of the pixels that may be coloured, or of one middle grey, without a meaning of their own.
+# Share of the pixels that may be coloured, or of flat middle grey, without a meaning of their own.
 _FEW = 0.001
-# A soft edge spreads over all middle greys. Its share at any one of them (and at those nearest,
-# which compression mixes) stays below these: of all pixels, and of the rarer of black and white.
-_MOST_OF_ALL, _MOST_OF_RARER = 0.02, 0.25
-_NEAREST = 9
+# An area of one grey holds blocks of pixels of nearly one value; a soft edge crosses its blocks.
+_BLOCK, _FLAT = 4, 4
 
 
 class Mask(NamedTuple):
@@ -93,9 +91,11 @@ def _of_colours(image: Image.Image) -> tuple[np.ndarray, Image.Image | None]:
         for other in others:
             if other.min() != other.max():
                 return other, None
-    array = np.asarray(rgb)
-    chroma = array.max(axis=2) - array.min(axis=2)
-    is_coloured = np.count_nonzero(chroma >= _COLOURED_FROM) > _FEW * chroma.size
+    red, green, blue = rgb.split()
+    highest = ImageChops.lighter(ImageChops.lighter(red, green), blue)
+    lowest = ImageChops.darker(ImageChops.darker(red, green), blue)
+    chroma = ImageChops.difference(highest, lowest).histogram()
+    is_coloured = sum(chroma[_COLOURED_FROM:]) > _FEW * sum(chroma)
     return np.asarray(rgb.convert("L")), rgb if is_coloured else None
 
 
@@ -121,8 +121,7 @@ def _read(numbers: np.ndarray, is_lossy: bool) -> tuple[np.ndarray, str, bool]:
         grey = np.rint(numbers.astype(np.float64) * (255 / white)).astype(np.uint8)
     if lowest == highest == 1 and not is_lossy:
         return np.ones(grey.shape, bool), "one value, 1, read as white", True
-    counts = np.bincount(grey.reshape(-1), minlength=256)
-    return grey >= WHITE_FROM, *_said_of_greys(counts, is_lossy)
+    return grey >= WHITE_FROM, *_said_of_greys(grey, is_lossy)
 
 
 def _white_of(numbers: np.ndarray, highest: float) -> int:
@@ -132,25 +131,33 @@ def _white_of(numbers: np.ndarray, highest: float) -> int:
     return 255 if highest <= 255 else 65535
 
 
-def _said_of_greys(counts: np.ndarray, is_lossy: bool) -> tuple[str, bool]:
+def _said_of_greys(grey: np.ndarray, is_lossy: bool) -> tuple[str, bool]:
     """Return the unusual greys of a mask of not two values, and whether they are clear."""
-    greys, pixels = np.flatnonzero(counts), counts.sum()
-    low, high = int(greys[0]), int(greys[-1])
+    low, high = int(grey.min()), int(grey.max())
     if is_lossy and (high < _NOISE or low >= 256 - _NOISE):
         return "", True
     if low == high:
         return ("", True) if low in (0, 255) else (f"one value, {low}", False)
-    black, white = counts[: 256 // 4].sum(), counts[-256 // 4 :].sum()
-    if not black or not white:
+    if high < WHITE_FROM or low >= WHITE_FROM:
         return f"grey values from {low} to {high} alone", False
-    middle = counts.copy()
-    middle[:_NOISE] = middle[-_NOISE:] = 0
-    peak = np.convolve(middle, np.ones(_NEAREST, np.int64), "same").max()
-    most = max(_FEW * pixels, min(_MOST_OF_ALL * pixels, _MOST_OF_RARER * min(black, white)))
-    if peak <= most:
+    highest, lowest = _of_blocks(grey, np.maximum), _of_blocks(grey, np.minimum)
+    is_middle = (lowest >= _NOISE) & (highest < 256 - _NOISE)
+    flat = lowest[is_middle & (highest - lowest <= _FLAT)]
+    if flat.size <= _FEW * lowest.size:
         return "", True
-    grey = int(middle.argmax())
-    return f"middle greys, most of them {grey} ({middle.sum() / pixels:.1%} of the pixels)", False
+    most = int(np.bincount(flat).argmax())
+    share = flat.size / lowest.size
+    return f"areas of middle greys, most of them {most} ({share:.1%} of the pixels)", False
+
+
+def _of_blocks(grey: np.ndarray, extreme: np.ufunc) -> np.ndarray:
+    """Return the extreme of each block of pixels; what is left at the lower and right edge is not
+    in a block.
+    """
+    height, width = (side // _BLOCK * _BLOCK for side in grey.shape)
+    rows = extreme.reduce([grey[start:height:_BLOCK, :width] for start in range(_BLOCK)])
+    found: np.ndarray = extreme.reduce([rows[:, start::_BLOCK] for start in range(_BLOCK)])
+    return found
 
 
 def _said_of_colours(colours: Image.Image) -> tuple[str, bool]:

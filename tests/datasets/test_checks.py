@@ -174,9 +174,9 @@ def test_unclear_masks_are_refused_unless_the_polarity_is_given(tmp_path: Path) 
     three = np.zeros((20, 30), np.uint8)
     three[:5], three[5:7] = 128, 255
     said = (
-        "own two train: {} of 3 masks that were read hold middle greys, most of them 128 (25.0% of "
-        "the pixels), such as {}; grey values from 128 of 255 (colours by their luma) are read as "
-        "white"
+        "own two train: {} of 3 masks that were read hold areas of middle greys, most of them 128 "
+        "(20.0% of the pixels), such as {}; grey values from 128 of 255 (colours by their luma) "
+        "are read as white"
     )
     way_out = "; save the masks with two values, or pass `fake_is_white=True` if this reading is "
     way_out += "right"

@@ -128,9 +128,13 @@ def classes(*values: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("array", "form", "values"),
     [
-        (classes(128, 255), "PNG", "middle greys, most of them 128 (12.5% of the pixels)"),
+        (classes(128, 255), "PNG", "areas of middle greys, most of them 128 (12.5% of the pixels)"),
         (classes(1, 2), "PNG", "grey values from 0 to 2 alone"),
-        (classes(200, 100, 255), "PNG", "middle greys, most of them 100 (25.0% of the pixels)"),
+        (
+            classes(200, 100, 255),
+            "PNG",
+            "areas of middle greys, most of them 100 (25.0% of the pixels)",
+        ),
         (part(50, 50), "PNG", "one value, 50"),
         (
             part((200, 0, 0), (0, 255, 0)),
@@ -152,7 +156,7 @@ def test_values_that_do_not_say_what_is_fake_are_told(
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])
-@pytest.mark.parametrize("blur", [0, 1, 3, 6])
+@pytest.mark.parametrize("blur", [0, 1, 3, 6, 10])
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP"])
 def test_soft_edges_and_compression_are_no_values_of_their_own(
     form: str, blur: int, quality: int
@@ -164,7 +168,7 @@ def test_soft_edges_and_compression_are_no_values_of_their_own(
     soft.save(buffer, form, quality=quality)
     mask = read_mask(buffer.getvalue(), fake_is_white=True)
     assert (mask.values, mask.is_clear) == ("", True)
-    assert abs(mask.fake.mean() - (grey > 0).mean()) < 0.01
+    assert abs(mask.fake.mean() - (grey > 0).mean()) < 0.02
 
 
 def test_an_almost_black_jpeg_is_black() -> None:
