@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.errors import ImageError, OutputExistsError
-from declip_pipeline.files import full_disk_as_error, write_text
+from declip_pipeline.files import full_disk_as_error, is_partial, write_text
 from declip_pipeline.reports.prediction_files import (
     Prediction,
     files_of,
@@ -80,7 +80,13 @@ class PredictionFolder:
         return self.path / TABLE
 
     def start(self) -> None:
-        """Prepare the folder for writing: remove the predictions that are to be replaced."""
+        """Prepare the folder for writing: remove the predictions that are to be replaced.
+
+        What a killed process was writing goes as well.
+        """
+        for left in self.path.rglob(".*.partial*"):
+            if is_partial(left):
+                left.unlink(missing_ok=True)
         for name in sorted(self._to_remove):
             for file in files_of(name).values():
                 (self.path / file).unlink(missing_ok=True)
@@ -176,7 +182,7 @@ class PredictionFolder:
 
     def _ledger(self) -> list[dict[str, Any]]:
         """Return the ledger's lines; none where the folder is empty or absent."""
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or all(is_partial(file) for file in self.path.iterdir()):
             return []
         path = self.path / LEDGER
         if not path.is_file():
