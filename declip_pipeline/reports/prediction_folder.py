@@ -4,7 +4,7 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -194,10 +194,8 @@ class PredictionFolder:
         texts = path.read_bytes().split(b"\n")[:-1]
         try:
             lines = [json.loads(text) for text in texts]
-            whole = lines[0][_MARK] in range(1, _VERSION + 1) and all(
-                _is_inside(line["name"]) for line in lines[1:]
-            )
-        except (ValueError, LookupError, TypeError):
+            whole = lines[0][_MARK] in range(1, _VERSION + 1) and all(map(_is_entry, lines[1:]))
+        except (ValueError, LookupError, TypeError, RecursionError):
             whole = False
         if not whole:
             raise OutputExistsError(
@@ -217,6 +215,21 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def _is_entry(line: Any) -> bool:
+    """Return whether a line of the ledger is one of an image: its name and path, a stamp, a row."""
+    if not isinstance(line, dict):
+        return False
+    known = {field.name for field in fields(Prediction)}
+    row = line.get("row", {"image": "", "status": ""})
+    return (
+        isinstance(line.get("name"), str)
+        and isinstance(line.get("image"), str)
+        and isinstance(row, dict)
+        and {"image", "status"} <= row.keys() <= known
+        and _is_inside(line["name"])
+    )
 
 
 def _is_inside(name: str) -> bool:

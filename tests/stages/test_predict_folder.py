@@ -182,7 +182,17 @@ class TestOverwriting:
 
     @pytest.mark.parametrize(
         "ledger",
-        ["", "[]\n", "{\n", '{"other": 1}\n', '{"declip_pipe_predictions": 1}\n{"name": "../x"}\n'],
+        [
+            *("", "[]\n", "{\n", '{"other": 1}\n'),
+            pytest.param("[" * 99999 + "\n", id="deep"),
+            *(
+                f'{{"declip_pipe_predictions": 2}}\n{line}\n'
+                for line in (
+                    *('{"name": "../x", "image": "x"}', '{"name": "x"}', "[]"),
+                    '{"name": "x", "image": "x", "row": {"image": "x", "status": "ok", "odd": 1}}',
+                )
+            ),
+        ],
     )
     def test_a_ledger_that_is_not_ours_is_not_believed(
         self, refused, tiny_run, pictures, tmp_path, ledger
