@@ -82,6 +82,11 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def is_partial(path: Path) -> bool:
+    """Return whether a file is one that `write_with` was writing when it was killed."""
+    return re.fullmatch(r"\.[0-9a-f]{12}\.partial(\..*)?", path.name) is not None
+
+
 def write_bytes(path: Path, data: bytes) -> None:
     """Write `data` to `path` as `write_with` does."""
 

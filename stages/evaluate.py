@@ -102,8 +102,8 @@ def evaluate(
     images, at 0.5 and at the threshold that is best for it on the split valid; in detection.csv
     and detection.json. Then means over seeds, ID and OOD, as above.
     """
-    if detection and views is not None:
-        raise InputError("--views evaluates maps, --detection whole images; leave one out")
+    if views is not None:
+        _refuse_beside_views(detection, alias)
     from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.cells import seed_groups
     from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
@@ -175,6 +175,17 @@ def evaluate(
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases)
+
+
+def _refuse_beside_views(detection: bool, alias: list[str] | None) -> None:
+    """Raise `InputError` for options that mean nothing with --views."""
+    if detection:
+        raise InputError("--views evaluates maps, --detection whole images; leave one out")
+    if alias:
+        raise InputError(
+            "--alias is for the means in domain and out of domain, which --views does not print; "
+            "leave one out"
+        )
 
 
 def _folders(runs: "Sequence[Run]", out: Path | None) -> dict[Path, Path]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import ImageError, InputError, OutputExistsError
-from stages.options import DATA, OverwriteOption, WeightsOption
+from stages.options import DATA, OverwriteOption, WeightsOption, refuse_given
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,6 +39,8 @@ def export(
     ] = None,
     weights: WeightsOption = None,
     overwrite: OverwriteOption = False,
+    *,
+    context: typer.Context,
 ) -> None:
     """Write a run's decoder into files that other programs read.
 
@@ -55,6 +57,8 @@ def export(
     """
     if checkpoint is None and onnx is None:
         raise InputError("nothing to export to; give --checkpoint FILE.pth or --onnx FILE.onnx")
+    if onnx is None:
+        refuse_given(context, ("check_on", "weights"), "is for --onnx; leave it out, or add that")
     for file in (checkpoint, onnx):
         if file is not None:
             _require_free(file, overwrite)

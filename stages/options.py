@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -134,6 +135,25 @@ def require_folder(path: Path, option: str) -> None:
         raise OutputExistsError(
             f"{nearest} cannot be written into; name another folder with {option}"
         )
+
+
+def refuse_given(context: typer.Context, names: Sequence[str], reason: str) -> None:
+    """Refuse options that were typed where they mean nothing.
+
+    Args:
+        context: The command's context.
+        names: Its parameters.
+        reason: Why the first one that was typed means nothing, and what to do.
+
+    Raises:
+        InputError: One of them was typed, with its default or another value.
+    """
+    from stages.texts import flag_of
+
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise InputError(f"{flag_of(name)} {reason}")
 
 
 def comma_separated(text: str | None) -> list[str] | None:

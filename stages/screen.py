@@ -30,8 +30,15 @@ def remark(text: str) -> None:
 
 
 def result(text: str) -> None:
-    """Write one result to stdout."""
-    print(text, flush=True)
+    """Write one result to stdout; characters that its encoding lacks are escaped, with a remark."""
+    try:
+        print(text, flush=True)
+    except UnicodeEncodeError as error:
+        print(text.encode(error.encoding, "backslashreplace").decode(error.encoding), flush=True)
+        remark(
+            f"the line above is escaped: stdout is {error.encoding}, which lacks "
+            f"{text[error.start]!a}; set PYTHONIOENCODING=utf-8"
+        )
 
 
 def json_result(value: Any) -> None:

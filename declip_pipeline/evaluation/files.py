@@ -114,7 +114,7 @@ def read_values(
                 for name in (*METRICS, "score", "fake_share")
             },
         }
-    except (OSError, ValueError, AttributeError, KeyError, TypeError):
+    except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -4,14 +4,14 @@ import json
 import unicodedata
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
 from declip_pipeline.errors import ImageError, OutputExistsError
-from declip_pipeline.files import full_disk_as_error, write_text
+from declip_pipeline.files import full_disk_as_error, is_partial, write_text
 from declip_pipeline.reports.prediction_files import (
     Prediction,
     files_of,
@@ -80,7 +80,13 @@ class PredictionFolder:
         return self.path / TABLE
 
     def start(self) -> None:
-        """Prepare the folder for writing: remove the predictions that are to be replaced."""
+        """Prepare the folder for writing: remove the predictions that are to be replaced.
+
+        What a killed process was writing goes as well.
+        """
+        for left in self.path.rglob(".*.partial*"):
+            if is_partial(left):
+                left.unlink(missing_ok=True)
         for name in sorted(self._to_remove):
             for file in files_of(name).values():
                 (self.path / file).unlink(missing_ok=True)
@@ -176,7 +182,7 @@ class PredictionFolder:
 
     def _ledger(self) -> list[dict[str, Any]]:
         """Return the ledger's lines; none where the folder is empty or absent."""
-        if not self.path.is_dir() or not any(self.path.iterdir()):
+        if not self.path.is_dir() or all(is_partial(file) for file in self.path.iterdir()):
             return []
         path = self.path / LEDGER
         if not path.is_file():
@@ -188,10 +194,8 @@ class PredictionFolder:
         texts = path.read_bytes().split(b"\n")[:-1]
         try:
             lines = [json.loads(text) for text in texts]
-            whole = lines[0][_MARK] in range(1, _VERSION + 1) and all(
-                _is_inside(line["name"]) for line in lines[1:]
-            )
-        except (ValueError, LookupError, TypeError):
+            whole = lines[0][_MARK] in range(1, _VERSION + 1) and all(map(_is_entry, lines[1:]))
+        except (ValueError, LookupError, TypeError, RecursionError):
             whole = False
         if not whole:
             raise OutputExistsError(
@@ -211,6 +215,21 @@ def _is_there(path: Path) -> bool:
         return path.exists()
     except OSError:
         return False
+
+
+def _is_entry(line: Any) -> bool:
+    """Return whether a line of the ledger is one of an image: its name and path, a stamp, a row."""
+    if not isinstance(line, dict):
+        return False
+    known = {field.name for field in fields(Prediction)}
+    row = line.get("row", {"image": "", "status": ""})
+    return (
+        isinstance(line.get("name"), str)
+        and isinstance(line.get("image"), str)
+        and isinstance(row, dict)
+        and {"image", "status"} <= row.keys() <= known
+        and _is_inside(line["name"])
+    )
 
 
 def _is_inside(name: str) -> bool:

@@ -235,7 +235,7 @@ def claim_folder(folder: Path, name: str) -> None:
     if marker.is_file():
         try:
             found = json.loads(marker.read_bytes())["grid"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             found = None
         if found != name:
             raise OutputExistsError(f"{folder} holds another grid; choose another `name`")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.backbones.registry import select_layers
-from declip_pipeline.decoders.names import read_decoder_type
+from declip_pipeline.decoders.names import is_probe, read_decoder_type
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.inputs import JOIN
 from declip_pipeline.store.reader import Store, as_store, distinct_stores, repeated_text
@@ -74,6 +74,8 @@ class GridTraining:
                 f"there is only {self.cells[0].decoder_type}; leave them out or choose a conv "
                 "decoder"
             )
+        if all(is_probe(cell.decoder_type) for cell in self.cells):
+            _refuse_for_probes(job)
         self.trainer = GridTrainer(job, notice, opened)
         for cell in self.cells:
             self.trainer.plan(cell)
@@ -135,6 +137,21 @@ class GridTraining:
             training = WorkerTraining(client, job, self.cells, notice=self._notice)
             yield training, training.split(groups)
             training.release()
+
+
+def _refuse_for_probes(job: GridJob) -> None:
+    """Raise `InputError` for options that no probe takes."""
+    recipe = job.recipe
+    for option, given in (
+        (f'precision="{job.precision}"', job.precision not in ("auto", "float32")),
+        ("compile", recipe.compile),
+        (f'initialization="{recipe.initialization}"', recipe.initialization != "paper"),
+    ):
+        if given:
+            raise InputError(
+                f"`{option}` means nothing to a probe, which scikit-learn fits; leave it out or "
+                "choose another decoder"
+            )
 
 
 def _plan(

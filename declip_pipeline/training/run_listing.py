@@ -141,7 +141,7 @@ def _evaluations(run: Run) -> tuple[EvaluationScore, ...]:
             found.append(
                 EvaluationScore(summary["dataset"], summary["split"], means["iou"], means["ap"])
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             continue  # one that was not finished, or of another version: evaluate writes it again
     return tuple(found)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from stages.options import DeviceOption, JsonOption
+from stages.options import DeviceOption, JsonOption, refuse_given
 
 
 def compare(
@@ -28,20 +28,26 @@ def compare(
     ] = 256,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
+    *,
+    context: typer.Context,
 ) -> None:
     """Compare two stores layer by layer: size, reading speed, and the error of STORE_B.
 
     The error is relative: the length of the difference over the length of the features. With --run,
     also the run's IoU (percent) on either store.
     """
+    if not run:
+        refuse_given(context, ("device",), "says where to evaluate; add --run, or leave it out")
     from dataclasses import asdict
 
     from declip_pipeline.store.comparison import compare_layers
     from declip_pipeline.store.reader import Store
-    from stages.screen import json_result, progress, result
+    from stages.screen import json_result, progress, remark, result
     from stages.table import format_table
 
     stores = Store(first), Store(second)
+    if stores[0].identity == stores[1].identity:
+        remark(f"{second} is the same store as {first}: nothing differs but the time to read them")
     layers = []
     with progress("comparing", "layers") as tell:
         total = len(stores[0].layers)

@@ -35,6 +35,8 @@ def prune(
         raise InputError(
             "say what to remove: --layers, --generators or --split, or --all for the whole store"
         )
+    if everything and keep:
+        raise InputError("--keep keeps the whole store, which --all removes; leave one out")
 
     from declip_pipeline.backbones.registry import select_layers
     from declip_pipeline.extraction.maintenance import prune_store

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
     DeviceOption,
     WeightsOption,
+    refuse_given,
 )
 from stages.texts import spelled
 
@@ -49,14 +49,17 @@ def verify(
     ] = None,
     weights: WeightsOption = None,
     device: DeviceOption = "auto",
+    *,
+    context: typer.Context,
 ) -> None:
     """Verify that a store is what was written, and name the layers and images that are not.
 
     Prints one line a problem, then ok or their number. Without --deep, sizes and records alone are
     held against each other. Exit codes: 0 all is well, 1 problems remain.
     """
-    if not repair and (data is not None or weights):
-        raise InputError("--data and --weights say how to repair; pass --repair too")
+    if not repair:
+        names = ("data", "weights", "device")
+        refuse_given(context, names, "says how to repair; pass --repair too, or leave it out")
 
     from declip_pipeline.store.verify import verify_store
     from stages.screen import progress, remark, result

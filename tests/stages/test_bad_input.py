@@ -487,3 +487,47 @@ class TestSettings:
         config = tmp_path / "demo.yaml"
         config.write_text(text)
         assert f"config {config}" in refused("demo", "--config", config, "-o", tmp_path / "out")
+
+
+class TestOptionsThatMeanNothing:
+    """They are refused, as they would otherwise be passed over in silence."""
+
+    @pytest.mark.parametrize(
+        ("command", "options", "said"),
+        [
+            (
+                "export",
+                ("--checkpoint", "x.pth", "--weights", "nowhere"),
+                "--weights is for --onnx",
+            ),
+            (
+                "export",
+                ("--checkpoint", "x.pth", "--check-on", "nowhere"),
+                "--check-on is for --on",
+            ),
+            ("verify", ("--device", "cpu"), "--device says how to repair; pass --repair too"),
+            ("verify", ("--data", "nowhere"), "--data says how to repair; pass --repair too, or"),
+            ("verify", ("--weights", "nowhere"), "--weights says how to repair; pass --repair too"),
+            ("prune", ("--all", "--keep"), "--keep keeps the whole store, which --all removes"),
+            ("compare", ("--device", "cpu"), "--device says where to evaluate; add --run, or lea"),
+            ("evaluate", ("--views", "all", "--alias", "a=b"), "--alias is for the means in domai"),
+            ("train", ("--precision", "bfloat16"), "--precision bfloat16 means nothing to a probe"),
+            ("train", ("--compile",), "--compile means nothing to a probe, which scikit-learn fit"),
+            ("train", ("--initialization", "pytorch"), "--initialization pytorch means nothing to"),
+        ],
+    )
+    def test_they_are_refused(
+        self, refused, tiny_store, tiny_run, tmp_path, monkeypatch, command, options, said
+    ):
+        monkeypatch.chdir(tmp_path)
+        store = tiny_store.location
+        before = {
+            "export": ("export", tiny_run),
+            "verify": ("cache", "verify", store),
+            "prune": ("cache", "prune", store),
+            "compare": ("cache", "compare", store, store),
+            "evaluate": ("evaluate", tiny_run, "--on", store),
+            "train": ("train", store, "--layers", "layer1", "--decoders", "probe"),
+        }
+        assert refused(*before[command], *options).startswith(said)
+        assert list(tmp_path.iterdir()) == []

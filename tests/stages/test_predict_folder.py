@@ -42,6 +42,10 @@ def counted(monkeypatch) -> list[int]:
     return calls
 
 
+class Killed(BaseException):
+    """What nothing handles."""
+
+
 def content(folder: Path) -> dict[str, bytes]:
     files = [file for file in folder.rglob("*") if file.is_file()]
     return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
@@ -75,6 +79,36 @@ class TestGoingOn:
         one, two = content(tmp_path / "one"), content(tmp_path / "two")
         assert one.keys() == two.keys()
         assert {name for name in one if one[name] != two[name]} <= {"predictions.jsonl"}
+
+    def test_killed_at_any_write_it_ends_as_an_undisturbed_one(
+        self, program, tiny_run, pictures, tmp_path, monkeypatch
+    ):
+        command = ("predict", tiny_run, "-i", pictures, "-o")
+        assert program(*command, tmp_path / "one").code == 0
+        one = content(tmp_path / "one")
+        replace, unlink = Path.replace, Path.unlink
+        # The ledger, three files of each of three images, the table.
+        for step in range(11):
+            out = tmp_path / f"killed{step}"
+            count = [0]
+
+            def kill(self, target, step=step, count=count):
+                count[0] += 1
+                if count[0] == step + 1:
+                    raise Killed
+                return replace(self, target)
+
+            with monkeypatch.context() as patch:
+                patch.setattr(Path, "replace", kill)
+                # Nothing is cleaned up after a kill.
+                patch.setattr(Path, "unlink", lambda self, missing_ok=False: None)
+                with pytest.raises(Killed):
+                    program(*command, out)
+            assert Path.unlink is unlink
+            assert program(*command, out).code == 0
+            two = content(out)
+            assert one.keys() == two.keys(), step
+            assert {name for name in one if one[name] != two[name]} <= {"predictions.jsonl"}
 
     @pytest.mark.slow
     def test_a_finished_one_has_nothing_to_do_until_pictures_come_or_change(
@@ -148,7 +182,17 @@ class TestOverwriting:
 
     @pytest.mark.parametrize(
         "ledger",
-        ["", "[]\n", "{\n", '{"other": 1}\n', '{"declip_pipe_predictions": 1}\n{"name": "../x"}\n'],
+        [
+            *("", "[]\n", "{\n", '{"other": 1}\n'),
+            pytest.param("[" * 99999 + "\n", id="deep"),
+            *(
+                f'{{"declip_pipe_predictions": 2}}\n{line}\n'
+                for line in (
+                    *('{"name": "../x", "image": "x"}', '{"name": "x"}', "[]"),
+                    '{"name": "x", "image": "x", "row": {"image": "x", "status": "ok", "odd": 1}}',
+                )
+            ),
+        ],
     )
     def test_a_ledger_that_is_not_ours_is_not_believed(
         self, refused, tiny_run, pictures, tmp_path, ledger

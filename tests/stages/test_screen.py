@@ -1,8 +1,11 @@
 """Names are shown to the letter, whatever they look like."""
 
+import io
+import sys
+
 import pytest
 
-from stages.screen import console, progress, remark
+from stages.screen import console, progress, remark, result
 
 ODD = "runs/[bold]x[/] :smile: [/x] {task}"
 
@@ -10,6 +13,20 @@ ODD = "runs/[bold]x[/] :smile: [/x] {task}"
 def test_a_remark_is_shown_to_the_letter(capsys):
     remark(ODD)
     assert capsys.readouterr().err == f"{ODD}\n"
+
+
+def test_a_path_that_stdout_cannot_hold_is_escaped_and_said(capsys, monkeypatch):
+    # The encoding of a terminal or log file ended an extraction that was finished.
+    stdout = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    result("runs/caf\xe9")
+    result("runs/\u65e5")
+    assert stdout.buffer.getvalue() == b"runs/caf\xe9\nruns/\\u65e5\n"
+    said = capsys.readouterr().err
+    assert said == (
+        "the line above is escaped: stdout is latin-1, which lacks '\\u65e5'; set "
+        "PYTHONIOENCODING=utf-8\n"
+    )
 
 
 def test_a_bar_is_named_to_the_letter(capsys):
