@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,13 @@ OPENAI_NAMES = (
 # (name, file or "random:SEED" or None) to the backbone on the CPU.
 Opener = Callable[[str, str | None], "Backbone"]
 
+# Names that stand for themselves: the module and the function that open them.
+_OPENERS = {
+    "efficientnet-lite0": ("from_timm", "open_efficientnet_lite0"),
+    "dinov2-vit-s14": ("dinov2", "open_dinov2"),
+    "CLIP:from-file": ("from_open_clip", "open_from_file"),
+}
+
 
 def open_backbone(
     name: "str | Backbone",
@@ -51,11 +59,11 @@ def open_backbone(
         (257, 1024)
 
     Args:
-        name: The paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", open_clip's
-            "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file", or an entry
-            point of the group `declip_pipeline.backbones`; or several of these separated by commas,
-            which are fused. A backbone's own `name` opens it again. A `Backbone` is returned
-            unchanged, whatever the other arguments say.
+        name: The paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", "dinov2-vit-s14",
+            open_clip's "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file",
+            or an entry point of the group `declip_pipeline.backbones`; or several of these
+            separated by commas, which are fused. A backbone's own `name` opens it again. A
+            `Backbone` is returned unchanged, whatever the other arguments say.
         weights: File, or "random:SEED"; of a fusion, one for each part, in order. None or an empty
             list: downloaded from the hub, or embedded.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
@@ -102,6 +110,7 @@ def known_backbones() -> list[str]:
     """Return the paper's names, the embedded network, other packages' and the kinds of names."""
     return [
         "efficientnet-lite0",
+        "dinov2-vit-s14",
         *(f"CLIP:{name}" for name in OPENAI_NAMES),
         *entry_point_names(ENTRY_POINTS),
         "ViT-L/14,RN50 (a fusion)",
@@ -173,21 +182,21 @@ def require_backbone(name: str) -> None:
 
 
 def _built_in(name: str) -> Opener | None:
-    # Imports are made here so that each kind costs only its own library's start.
+    # Modules are imported here so that each kind costs only its own library's start.
+    if name in _OPENERS:
+        module, function = _OPENERS[name]
+        opener: Opener = getattr(import_module(f"declip_pipeline.backbones.{module}"), function)
+        return opener
     if name.startswith("pixels:") or name == "pixels":
         from declip_pipeline.backbones.pixels import open_pixels
 
         return open_pixels
-    if name == "efficientnet-lite0" or name.startswith("timm:"):
+    if name.startswith("timm:"):
         from declip_pipeline.backbones import from_timm
 
-        if name == "efficientnet-lite0":
-            return from_timm.open_efficientnet_lite0
         return from_timm.open_timm if from_timm.is_known(name) else None
     from declip_pipeline.backbones import from_open_clip
 
-    if name == "CLIP:from-file":
-        return from_open_clip.open_from_file
     if name.removeprefix("CLIP:") in OPENAI_NAMES:
         return from_open_clip.open_openai
     return from_open_clip.open_any if from_open_clip.is_known(name) else None
@@ -227,8 +236,7 @@ def _unknown_backbone(name: str) -> UnknownNameError:
     import timm
 
     names = [
-        "efficientnet-lite0",
-        "CLIP:from-file",
+        *_OPENERS,
         *OPENAI_NAMES,
         *(f"CLIP:{name}" for name in OPENAI_NAMES),
         *entry_point_names(ENTRY_POINTS),
