@@ -26,8 +26,8 @@ def canvas_and_region(
 
     The canvas is cut into pieces until each fits into half of the photographs, of which one gives
     its pixels as they are, flipped left to right half of the time. Seams between photographs are on
-    real and on forged canvases alike. The region is one irregular patch of 0.05% to 1% of the area, where the image
-    has detail; the best of ten draws where none has enough.
+    real and on forged canvases alike. The region is one irregular patch of 0.05% to 1% of the area,
+    where the image has detail; the best of ten draws where none has enough.
     """
     area = 1e6 * np.exp(random.uniform(*np.log(MEGAPIXELS)))
     aspect = float(random.choice(ASPECTS))
