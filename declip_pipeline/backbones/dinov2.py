@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from declip_pipeline.backbones.backbone import Preprocessing
+from declip_pipeline.backbones.backbone import Preprocessing, Size, require_multiple
 from declip_pipeline.backbones.from_timm import timm_tower
 from declip_pipeline.backbones.hugging_face import in_timm_names
 from declip_pipeline.backbones.network import NetworkBackbone
@@ -46,15 +46,16 @@ _POSITION_NODES = ("Concat_6", "Reshape_1")  # of the class token, of the patche
 _WAY_OUT = "install it with: pip install 'declip-pipe[dinov2]'"
 
 
-def open_dinov2(name: str, weights: str | None) -> NetworkBackbone:
+def open_dinov2(name: str, weights: str | None, size: Size | None = None) -> NetworkBackbone:
     """Open the ViT: `layer0` to `layer11`, 224x224 bilinear, 16x16 patches behind a class token.
 
     `weights` is `random:SEED`, a file in timm's names, or None for the package's. Raises
     `WeightsError` where the package is not installed, its file is another one, or a file does not
-    fit.
+    fit; `InputError` for a size that is no multiple of 14.
     """
     seed = random_seed(weights)
-    height = width = 224
+    height, width = size or (224, 224)
+    require_multiple(name, (height, width), PATCH)
     with initialized_from(seed):
         network = timm.create_model(TIMM_NAME, num_classes=0, img_size=(height, width))
     if seed is None:
@@ -81,7 +82,7 @@ def packaged_file() -> Path:
             f"{_WAY_OUT}, or give `weights=FILE`"
         ) from error
     if not path.is_file():
-        raise WeightsError(f"{path} is missing; {_WAY_OUT} --force-reinstall")
+        raise WeightsError(f"{path} is missing; uninstall {PACKAGE}, then {_WAY_OUT}")
     found = sha256_of_file(path)
     if found != FILE_SHA256:
         raise WeightsError(
