@@ -18,6 +18,7 @@ from stages.options import (
     AssignSplitsOption,
     CacheOption,
     DeviceOption,
+    ImageSizeOption,
     LayoutOption,
     MegapixelsOption,
     OverwriteOption,
@@ -29,6 +30,7 @@ from stages.options import (
     percents,
     require_folder,
 )
+from stages.options import image_size as read_image_size
 
 # Options of `extract` that say nothing about what is extracted.
 NOT_OF_A_STEP = ("profile", "dry_run")
@@ -85,6 +87,7 @@ def extract(
         ),
     ] = None,
     weights: WeightsOption = None,
+    image_size: ImageSizeOption = None,
     cache: CacheOption = "cache",
     split: Annotated[
         str | None,
@@ -198,6 +201,7 @@ def extract(
         views=views,
         augment=augment,
         weights=weights,
+        image_size=image_size,
         cache=cache,
         split=split,
         generators=generators,
@@ -255,6 +259,7 @@ def extraction_step(data: Path, **options: Any) -> "ExtractionStep":
         "weights": tuple(asked.pop("weights") or ()),
         "fake_is_white": fake_is_white(asked.pop("polarity")),
         "assign_splits": percents(asked.pop("assign_splits")),
+        "image_size": read_image_size(asked.pop("image_size")),
         "compile": asked.pop("compile_backbone"),
     }
     return ExtractionStep(**read, **asked)

@@ -8,10 +8,12 @@ import typer
 from stages.options import (
     DATA,
     DeviceOption,
+    ImageSizeOption,
     WeightsOption,
     comma_separated,
     require_folder,
 )
+from stages.options import image_size as read_image_size
 from stages.training_options import RunsOption
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ def import_checkpoint(
         ),
     ] = None,
     weights: WeightsOption = None,
+    image_size: ImageSizeOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Make a run of a published checkpoint, for `evaluate` and `predict`.
@@ -66,8 +69,10 @@ def import_checkpoint(
     from declip_pipeline.exchange.published_run import UNKNOWN, import_published
     from stages.screen import remark, result
 
+    size = read_image_size(image_size)
+
     def opened(name: str) -> "Backbone":
-        return open_backbone(name, weights=weights, device=device)
+        return open_backbone(name, weights=weights, image_size=size, device=device)
 
     run = import_published(
         file,

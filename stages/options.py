@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,6 +78,15 @@ WeightsOption = Annotated[
         help="Backbone weights from a file: OpenAI .pt (TorchScript or state dict), open_clip "
         ".safetensors or .bin. Once for each part of a fusion, in order. random:SEED gives "
         "untrained weights, for measuring speed. Default: downloaded from the hub, or embedded.",
+    ),
+]
+ImageSizeOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="N|HxW",
+        rich_help_panel=DATA,
+        help="Size in pixels that the backbone sees, multiples of its patch or stride: 448, or "
+        "448x672 (height x width). Default: the backbone's own; 224 for CLIP and DINOv2.",
     ),
 ]
 LayoutOption = Annotated[
@@ -172,6 +182,16 @@ def comma_separated(text: str | None) -> list[str] | None:
 def fake_is_white(polarity: Polarity | None) -> bool | None:
     """Return `fake_is_white` of `open_dataset`; None leaves it to the layout."""
     return None if polarity is None else polarity == "white-is-fake"
+
+
+def image_size(text: str | None) -> tuple[int, int] | None:
+    """Return height and width of `--image-size`. Raises `InputError` for anything else."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", text)
+    if match is None:
+        raise InputError(f"--image-size {text!r}; expected pixels such as 448 or 448x672")
+    return int(match[1]), int(match[2] or match[1])
 
 
 def percents(text: str | None) -> tuple[int, int, int] | None:

@@ -149,6 +149,20 @@ class Backbone(ABC):
             raise InputError(f"images of type {images.dtype}; expected uint8 0..255 or float 0..1")
 
 
+Size = tuple[int, int]
+"""Height and width in pixels."""
+
+
+def require_multiple(name: str, size: Size, step: int) -> None:
+    """Raise `InputError` unless height and width are multiples of a backbone's patch or stride."""
+    if any(side < step or side % step for side in size):
+        near = [max(1, round(side / step)) * step for side in size]
+        raise InputError(
+            f"`image_size` is {size[0]}x{size[1]}; {name} takes multiples of {step}, such as "
+            f"{near[0]}x{near[1]}"
+        )
+
+
 def choose_precision(precision: str, device_type: str) -> str:
     """Return `precision`, or for "auto" bfloat16 on "cuda" and float32 elsewhere."""
     if precision != "auto":

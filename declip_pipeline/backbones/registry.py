@@ -3,7 +3,9 @@
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import EntryPoint
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,14 +34,22 @@ OPENAI_NAMES = (
     "ViT-L/14@336px",
 )
 
-# (name, file or "random:SEED" or None) to the backbone on the CPU.
-Opener = Callable[[str, str | None], "Backbone"]
+# (name, file or "random:SEED" or None, height and width or None) to the backbone on the CPU.
+Opener = Callable[[str, str | None, tuple[int, int] | None], "Backbone"]
+
+# Names that stand for themselves: the module and the function that open them.
+_OPENERS = {
+    "efficientnet-lite0": ("from_timm", "open_efficientnet_lite0"),
+    "dinov2-vit-s14": ("dinov2", "open_dinov2"),
+    "CLIP:from-file": ("from_open_clip", "open_from_file"),
+}
 
 
 def open_backbone(
     name: "str | Backbone",
     *,
     weights: str | Path | Sequence[str | Path] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     device: str = "auto",
     precision: str = "float32",
 ) -> "Backbone":
@@ -51,13 +61,17 @@ def open_backbone(
         (257, 1024)
 
     Args:
-        name: The paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", open_clip's
-            "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file", or an entry
-            point of the group `declip_pipeline.backbones`; or several of these separated by commas,
-            which are fused. A backbone's own `name` opens it again. A `Backbone` is returned
-            unchanged, whatever the other arguments say.
+        name: The paper's name ("CLIP:ViT-L/14", "RN50"), "efficientnet-lite0", "dinov2-vit-s14",
+            open_clip's "ARCH/TAG", "timm:NAME" or "timm:NAME.TAG", "pixels:SIDE", "CLIP:from-file",
+            or an entry point of the group `declip_pipeline.backbones`; or several of these
+            separated by commas, which are fused. A backbone's own `name` opens it again. A
+            `Backbone` is returned unchanged, whatever the other arguments say.
         weights: File, or "random:SEED"; of a fusion, one for each part, in order. None or an empty
             list: downloaded from the hub, or embedded.
+        image_size: Side, or height and width in pixels, that images are resized to: multiples of
+            the patch of a ViT or the stride of a CNN. Embeddings of positions are interpolated as
+            the network's library does. None is the network's own size, 224x224 for DINOv2 and
+            DINOv3.
         device: "auto" (CUDA where there is one), "cpu", "cuda" or "cuda:N".
         precision: "float32", "bfloat16", "float16", or "auto" (bfloat16 on CUDA, else float32).
 
@@ -78,6 +92,7 @@ def open_backbone(
             "`declip_pipeline.backbones.network.NetworkBackbone` makes one of a PyTorch network"
         )
     chosen = choose_device(device)
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
     names = [part.strip() for part in name.split(",")]
     given: Sequence[str | Path | None] = (
         [weights] if isinstance(weights, str | Path) else weights or [None] * len(names)
@@ -88,7 +103,7 @@ def open_backbone(
             "give one for each part, in the same order, or none"
         )
     parts = [
-        _open_part(part, None if file is None else str(file), str(chosen))
+        _open_part(part, None if file is None else str(file), size, str(chosen))
         for part, file in zip(names, given, strict=True)
     ]
     if len(parts) > 1:
@@ -102,6 +117,7 @@ def known_backbones() -> list[str]:
     """Return the paper's names, the embedded network, other packages' and the kinds of names."""
     return [
         "efficientnet-lite0",
+        "dinov2-vit-s14",
         *(f"CLIP:{name}" for name in OPENAI_NAMES),
         *entry_point_names(ENTRY_POINTS),
         "ViT-L/14,RN50 (a fusion)",
@@ -156,12 +172,14 @@ def _layers_of_item(item: str, known: Sequence[str]) -> list[str]:
     return layers
 
 
-def _open_part(text: str, weights: str | None, device: str) -> "Backbone":
+def _open_part(
+    text: str, weights: str | None, size: tuple[int, int] | None, device: str
+) -> "Backbone":
     name, weights = _without_seed(text, weights)
     opener = _built_in(name)
     if opener is not None:
-        return opener(name, weights)
-    return _open_entry_point(name, weights, device)
+        return opener(name, weights, size)
+    return _open_entry_point(name, weights, size, device)
 
 
 def require_backbone(name: str) -> None:
@@ -173,21 +191,21 @@ def require_backbone(name: str) -> None:
 
 
 def _built_in(name: str) -> Opener | None:
-    # Imports are made here so that each kind costs only its own library's start.
+    # Modules are imported here so that each kind costs only its own library's start.
+    if name in _OPENERS:
+        module, function = _OPENERS[name]
+        opener: Opener = getattr(import_module(f"declip_pipeline.backbones.{module}"), function)
+        return opener
     if name.startswith("pixels:") or name == "pixels":
         from declip_pipeline.backbones.pixels import open_pixels
 
         return open_pixels
-    if name == "efficientnet-lite0" or name.startswith("timm:"):
+    if name.startswith("timm:"):
         from declip_pipeline.backbones import from_timm
 
-        if name == "efficientnet-lite0":
-            return from_timm.open_efficientnet_lite0
         return from_timm.open_timm if from_timm.is_known(name) else None
     from declip_pipeline.backbones import from_open_clip
 
-    if name == "CLIP:from-file":
-        return from_open_clip.open_from_file
     if name.removeprefix("CLIP:") in OPENAI_NAMES:
         return from_open_clip.open_openai
     return from_open_clip.open_any if from_open_clip.is_known(name) else None
@@ -200,20 +218,32 @@ def _find_entry_point(name: str) -> tuple[EntryPoint, Any]:
     return entry, load_entry_point(entry)
 
 
-def _open_entry_point(name: str, weights: str | None, device: str) -> "Backbone":
+def _open_entry_point(
+    name: str, weights: str | None, size: tuple[int, int] | None, device: str
+) -> "Backbone":
     from declip_pipeline.backbones.backbone import Backbone
 
     entry, opener = _find_entry_point(name)
     if weights is not None and weights.startswith("random:"):
         raise InputError(f"weights {weights!r} for {described(entry)}, which takes only a file")
     try:
-        backbone = opener(weights=None if weights is None else Path(weights), device=device)
+        takes_size = size is not None and "image_size" in signature(opener).parameters
+        backbone = opener(
+            weights=None if weights is None else Path(weights),
+            device=device,
+            **({"image_size": size} if takes_size else {}),
+        )
     except DeclipError:
         raise
     except Exception as error:  # another package's code can raise anything
         raise DeclipError(f"{described(entry)} failed to open ({one_line(error)})") from error
     if not isinstance(backbone, Backbone):
         found = f"a {type(backbone).__name__}, expected a `Backbone`"
+    elif size not in (None, (backbone.preprocessing.height, backbone.preprocessing.width)):
+        own = backbone.preprocessing
+        raise InputError(
+            f"`image_size` is {size[0]}x{size[1]}; {name} takes images of {own.height}x{own.width}"
+        )
     elif backbone.name != name:
         found = f"a backbone named {backbone.name!r}, expected {name!r}: by it a run opens it again"
     else:
@@ -227,8 +257,7 @@ def _unknown_backbone(name: str) -> UnknownNameError:
     import timm
 
     names = [
-        "efficientnet-lite0",
-        "CLIP:from-file",
+        *_OPENERS,
         *OPENAI_NAMES,
         *(f"CLIP:{name}" for name in OPENAI_NAMES),
         *entry_point_names(ENTRY_POINTS),

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from declip_pipeline.backbones.hugging_face import in_timm_names, is_hugging_face_vit
 from declip_pipeline.errors import WeightsError
 
 # OpenAI's files hold these numbers beside the tensors, and no other file of CLIP does.
@@ -83,11 +84,13 @@ def clip_tensors(tensors: Mapping[str, Tensor], *, source: str) -> dict[str, Ten
 
 
 def timm_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors by timm's names; those of DINOv2's own files are converted, others kept.
+    """Return tensors by timm's names; of DINOv2's files and of transformers they are converted.
 
     DINOv2's files hold a `mask_token` that no feature depends on. Those with registers hold a
     position of the class token, which timm adds to the token itself.
     """
+    if is_hugging_face_vit(tensors):
+        tensors = in_timm_names(tensors)
     if "mask_token" not in tensors:
         return dict(tensors)
     found = {

@@ -262,10 +262,12 @@ def _beside(store: Store, view: View) -> Store:
 def _missing(store: Store, layers: Collection[str], views: Sequence[View]) -> InputError:
     texts = [view_text(view) for view in views]
     made, identity = store.provenance, store.identity
+    seen = identity.preprocessing
     weights = [word for file in made.get("weights") or () for word in ("--weights", str(file))]
     command = [
         *("declip-pipe", "extract", str(made.get("root", "DATA"))),
         *("--arch", str(made.get("arch", identity.backbone)), *weights),
+        *("--image-size", f"{seen['height']}x{seen['width']}"),
         *("--layers", ",".join(name for name in store.layers if name in layers)),
         # Other splits would be another set of images.
         *("--split", ",".join(store.splits)),

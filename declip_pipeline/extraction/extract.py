@@ -64,6 +64,7 @@ def extract(
     view: View | str = CLEAN_VIEW,
     dtype: str = "float16",
     weights: str | Path | Sequence[str | Path] | None = None,
+    image_size: int | tuple[int, int] | None = None,
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 32,
@@ -93,6 +94,8 @@ def extract(
         dtype: Dtype of the stored features: "float16", "bfloat16", "float32", "int8" or
             "int8-per-channel".
         weights: Files of the weights, for a backbone that is given by name.
+        image_size: Side, or height and width, that images are resized to, for a backbone that is
+            given by name; see `open_backbone`.
         device: "auto", "cpu", "cuda" or "cuda:N"; an opened backbone is moved there, or with "auto"
             stays where it is.
         precision: Precision of the forward pass, for a backbone that is given by name. "auto" is
@@ -123,10 +126,13 @@ def extract(
     given = [str(one) for one in files]
     if not isinstance(backbone, Backbone):
         arch = backbone
-        backbone = open_backbone(arch, weights=given, device=device, precision=precision)
+        backbone = open_backbone(
+            arch, weights=given, image_size=image_size, device=device, precision=precision
+        )
     else:
-        if given:
-            raise InputError("`weights` are for a backbone that is given by name; leave them out")
+        if given or image_size is not None:
+            what = "`weights` are" if given else "`image_size` is"
+            raise InputError(f"{what} for a backbone that is given by name; leave it out")
         arch = backbone.name
         if device != "auto":
             backbone = backbone.to(choose_device(device))

@@ -27,7 +27,9 @@ def open_store_backbone(
     Raises `IdentityMismatchError` naming the field that differs from the store's identity.
     """
     identity = header.identity
-    backbone = open_backbone(arch, weights=weights, device=device).in_precision(identity.precision)
+    backbone = open_backbone(
+        arch, weights=weights, image_size=size_of(identity.preprocessing), device=device
+    ).in_precision(identity.precision)
     for field, expected, opened in (
         ("backbone", identity.backbone, backbone.name),
         ("weights_sha256", identity.weights_sha256, backbone.weights_sha256),
@@ -59,32 +61,45 @@ def open_run_backbones(
         weights: Those of all backbones in order, one for each part of a fusion. Empty: the
             recorded ones.
         device: Device of all backbones, as for `open_backbone`.
-        backbones: Opened ones, moved to `device` and used for the parts that have their names.
+        backbones: Opened ones, moved to `device` and used for the parts that have their names and
+            sizes.
 
     Raises:
         WeightsError: A recorded file is missing; otherwise raises as `open_backbone` does.
     """
-    given = {backbone.name: backbone for backbone in backbones}
+    given = {
+        (backbone.name, size_of(backbone.preprocessing.to_json())): backbone
+        for backbone in backbones
+    }
     left = list(weights)
     several = len({_key(part) for part in parts}) > 1
-    opened: dict[tuple[str, str], Backbone] = {}
+    opened: dict[tuple[str, str, tuple[int, int]], Backbone] = {}
     for part, recorded in zip(parts, inputs, strict=True):
         name = str(part["backbone"])
         if _key(part) in opened:
             continue
-        if name in given:
-            opened[_key(part)] = given[name].to(choose_device(device))
+        size = size_of(part["preprocessing"])
+        if (name, size) in given:
+            opened[_key(part)] = given[name, size].to(choose_device(device))
             continue
         count = len(name.split(",")) if several else len(left)
         used, left = left[:count], left[count:]
         opened[_key(part)] = open_backbone(
-            name, weights=used or _recorded_weights(recorded["provenance"]), device=device
+            name,
+            weights=used or _recorded_weights(recorded["provenance"]),
+            image_size=size,
+            device=device,
         )
     return [opened[_key(part)] for part in parts]
 
 
-def _key(part: Mapping[str, Any]) -> tuple[str, str]:
-    return str(part["backbone"]), str(part["weights_sha256"])
+def size_of(preprocessing: Mapping[str, Any]) -> tuple[int, int]:
+    """Return height and width in pixels from a recorded preprocessing."""
+    return int(preprocessing["height"]), int(preprocessing["width"])
+
+
+def _key(part: Mapping[str, Any]) -> tuple[str, str, tuple[int, int]]:
+    return str(part["backbone"]), str(part["weights_sha256"]), size_of(part["preprocessing"])
 
 
 def _recorded_weights(provenance: Mapping[str, Any]) -> list[str]:

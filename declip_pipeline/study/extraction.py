@@ -33,7 +33,8 @@ class ExtractionStep:
     Attributes:
         data: The dataset, see `open_dataset`; so are `splits`, `generators`, `name`, `layout`,
             `fake_is_white`, `allow_unpaired` and `assign_splits`.
-        arch: Name of the backbone, see `open_backbone`; so are `weights` and `precision`.
+        arch: Name of the backbone, see `open_backbone`; so are `weights`, `image_size` and
+            `precision`.
         layers: Layers to store, see `select_layers`.
         dtype: Type of the stored features.
         views: Renderings of each image, see `parse_view`.
@@ -57,6 +58,7 @@ class ExtractionStep:
     views: tuple[str, ...] = ("clean",)
     augment: str | None = None
     weights: tuple[str, ...] = ()
+    image_size: tuple[int, int] | None = None
     cache: str = "cache"
     splits: tuple[str, ...] | None = None
     generators: tuple[str, ...] | None = None
@@ -152,6 +154,7 @@ class ExtractionStep:
             backbone = open_backbone(
                 self.arch,
                 weights=self.weights,
+                image_size=self.image_size,
                 device=str(device),
                 precision=choose_precision(self.precision, kind),
             )

@@ -46,7 +46,7 @@ def test_known_backbones_are_few_and_cover_every_kind() -> None:
         ("timm:resnt18", "did you mean 'timm:resnet18'?"),
         ("efficientnet_lite0", "did you mean 'efficientnet-lite0'?"),
         ("ViT-B-23/laion2b_s34b_b79k", "did you mean 'ViT-B-32/laion2b_s34b_b79k'?"),
-        ("", "known: efficientnet-lite0, CLIP:RN50, "),
+        ("", "known: efficientnet-lite0, dinov2-vit-s14, CLIP:RN50, "),
     ],
 )
 def test_an_unknown_architecture_gets_the_nearest_names(arch: str, hint: str) -> None:

@@ -15,11 +15,10 @@ def test_class_and_register_tokens_stand_first() -> None:
     )
     assert list(backbone.layers) == [f"layer{block}" for block in range(12)]
     shape = backbone.layers["layer0"]
-    assert (shape.prefix_tokens, shape.height, shape.width) == (5, 37, 37)
-    assert shape.array_shape == (5 + 37 * 37, 384)
-    assert (backbone.preprocessing.height, backbone.preprocessing.width) == (518, 518)
-    features = backbone.features(torch.rand(1, 3, 518, 518), ["layer0"])
-    assert features["layer0"].shape == (1, 1374, 384)
+    assert (shape.prefix_tokens, shape.height, shape.width) == (5, 16, 16)
+    assert shape.array_shape == (5 + 16 * 16, 384)
+    features = backbone.features(torch.rand(1, 3, 224, 224), ["layer0"])
+    assert features["layer0"].shape == (1, 261, 384)
 
 
 def test_tokens_are_the_outputs_of_the_blocks() -> None:

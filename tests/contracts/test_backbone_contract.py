@@ -22,6 +22,7 @@ TINY_RN = str(GOLDEN / "tiny_rn_openai.pt")
 
 BACKBONES: dict[str, tuple[str, list[str]]] = {
     "efficientnet-lite0": ("efficientnet-lite0", []),
+    "DINOv2": ("dinov2-vit-s14", []),
     "tiny ViT": ("CLIP:from-file", [TINY_VIT]),
     "tiny ResNet": ("CLIP:from-file", [TINY_RN]),
     "fusion": ("CLIP:from-file,CLIP:from-file", [TINY_VIT, TINY_RN]),

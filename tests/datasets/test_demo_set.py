@@ -151,6 +151,47 @@ def test_progress_counts_up_to_all_crops(tmp_path: Path) -> None:
     assert calls == [(1, 4), (2, 4), (3, 4), (4, 4)]
 
 
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set") / "large"
+    build_demo_set(folder, size="large", train_count=1, valid_count=1, test_count=1)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_large_images_have_small_forgeries_at_their_own_scale(large: Path, generator: str) -> None:
+    found = samples(large, generator)
+    assert len(found) == 3
+    for real, forged, region in found:
+        assert 1.9e6 < region.size < 12.1e6
+        assert 0.0004 < region.mean() < 0.0101
+        changed = (real != forged).any(axis=2)
+        assert changed[region].mean() > 0.5
+        assert changed[~region].any() == (generator == "latent")
+
+
+@pytest.mark.slow
+def test_a_large_image_is_made_of_unscaled_photographs(large: Path) -> None:
+    """Most patches along the canvas's edge are found in a photograph; some lie across a seam."""
+    sources = [
+        photographs.read(path)
+        for photograph, path in photographs.locate().items()
+        if photograph.split == "test"
+    ]
+    canvas = pixels(large / "demo/real/test/test_0000.png")
+    tops = range(0, canvas.shape[0] - 12, canvas.shape[0] // 10)
+    found = 0
+    for top in tops:
+        patch = canvas[top : top + 12, :12]
+        found += any(
+            cv2.matchTemplate(source, side.copy(), cv2.TM_SQDIFF).min() < 100
+            for source in sources
+            for side in (patch, patch[:, ::-1])
+        )
+    assert found > len(tops) / 2
+
+
 def test_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with pytest.raises(OutputExistsError) as caught:
@@ -160,7 +201,7 @@ def test_existing_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_count_below_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^valid_count is 0; a split needs at least 1 crop$"):
+    with pytest.raises(InputError, match=r"^valid_count is 0; a split needs at least 1 image$"):
         build_demo_set(tmp_path / "out", train_count=1, valid_count=0, test_count=1)
 
 

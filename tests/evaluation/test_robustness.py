@@ -51,8 +51,8 @@ def test_views_that_are_not_there_are_named_with_their_command(tiny_store, tiny_
     assert str(refusal.value) == (
         f"no complete store of the view jpeg:70 or blur:1+noise:4 beside {tiny_store.location}; "
         f"make it as that one was made, with `declip-pipe extract {root} --arch CLIP:from-file "
-        f"--weights {weights[0]} --layers layer1 --split test,train,valid --dtype float16 "
-        f"--precision float32 --cache {cache} --views jpeg:70,blur:1+noise:4`"
+        f"--weights {weights[0]} --image-size 224x224 --layers layer1 --split test,train,valid "
+        f"--dtype float16 --precision float32 --cache {cache} --views jpeg:70,blur:1+noise:4`"
     )
     with pytest.raises(InputError, match="no complete store of the view jpeg:70 or blur:1 beside"):
         open_views(tiny_store, None, [], [])

@@ -26,7 +26,7 @@ def crop_and_region(photograph: np.ndarray, random: Generator) -> tuple[np.ndarr
     for _ in range(TRIES):
         crop = _crop(photograph, random)
         region = irregular_mask(random, SIZE)
-        share = float(_has_detail(crop)[region].mean())
+        share = float(detail_of(crop)[region].mean())
         if share > best_share:
             best_share, best = share, (crop, region)
         if share >= DETAIL_SHARE:
@@ -47,8 +47,8 @@ def _crop(photograph: np.ndarray, random: Generator) -> np.ndarray:
     return cv2.resize(np.ascontiguousarray(crop), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
 
 
-def _has_detail(image: np.ndarray) -> np.ndarray:
-    """HW bool, True where the grey values of the neighbourhood spread."""
+def detail_of(image: np.ndarray) -> np.ndarray:
+    """Return where the grey values of the neighbourhood spread: HWC uint8 RGB to HW bool."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)
     mean = cv2.blur(grey, (9, 9))
     variance = cv2.blur(grey * grey, (9, 9)) - mean * mean
