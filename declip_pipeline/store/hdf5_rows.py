@@ -141,15 +141,6 @@ class Hdf5Rows(RowSource):
         return dataset
 
 
-def _open_file(path: Path) -> h5py.File:
-    try:
-        return h5py.File(path, "r")
-    except OSError:
-        # Some disks have no locks, and of their errors HDF5 passes over but one. An export appears
-        # whole and never changes, so a lock adds nothing.
-        return h5py.File(path, "r", locking=False)
-
-
 def _open(path: Path) -> h5py.File:
     try:
         with path.open("rb"):
@@ -161,7 +152,7 @@ def _open(path: Path) -> h5py.File:
     if not h5py.is_hdf5(path):
         raise StoreError(f"{path} is not an HDF5 file; expected a store's folder, or {EXPECTED}")
     try:
-        file = _open_file(path)
+        file = _unlocked(path)
         version = file.attrs.get(MARK)
     except _HDF5_ERRORS as error:
         raise StoreError(
@@ -177,6 +168,21 @@ def _open(path: Path) -> h5py.File:
             f"{fmt.FORMAT_VERSION}; {remedy}"
         )
     return file
+
+
+def _unlocked(path: Path) -> h5py.File:
+    """The file, with a lock where it can be had.
+
+    An export appears whole and never changes: a lock adds nothing. But HDF5 opens a file twice in
+    one process only with the same setting, and others leave it as it is.
+    """
+    try:
+        return h5py.File(path, "r", locking="best-effort")
+    except OSError as error:
+        # Of the errors of disks without locks, HDF5 passes over but one.
+        if "lock" not in str(error):
+            raise
+        return h5py.File(path, "r", locking=False)
 
 
 _CHECKSUM = Fletcher32()

@@ -100,7 +100,7 @@ class Store:
         self.source: RowSource = (
             file
             if is_single_file(location)
-            else ZarrRows(storage, self.header, self.samples, self.failures)
+            else ZarrRows(storage, self.header, self.samples, self.failures, blob)
         )
 
     @contextmanager

@@ -24,7 +24,7 @@ from declip_pipeline.store.shards import (
     differs,
     tail_bytes,
 )
-from declip_pipeline.store.storage import Storage
+from declip_pipeline.store.storage import Storage, replaced
 
 
 class RowSource(ABC):
@@ -59,13 +59,23 @@ class ZarrRows(RowSource):
         header: StoreHeader,
         samples: Samples,
         failures: Collection[int],
+        completion: bytes,
     ) -> None:
-        """Read nothing yet; `failures` are the rows that no array has."""
+        """Read nothing yet.
+
+        Args:
+            storage: Where the store lies.
+            header: The store's.
+            samples: The store's.
+            failures: Rows that no array has.
+            completion: Content of `complete.json` when the store was opened.
+        """
         self.location = storage.location
         self._storage = storage
         self._header = header
         self._samples = samples
         self._failures = failures
+        self._completion = completion
         self._rows_per_shard = header.rows_per_shard
         self._indexes: dict[tuple[str, int], np.ndarray] = {}
         self._lock = Lock()
@@ -185,6 +195,8 @@ class ZarrRows(RowSource):
                 raise self._error(array, row, what)
 
     def _error(self, array: RowArray, row: int, reason: str) -> StoreError:
+        if self._storage.read(COMPLETE) != self._completion:
+            return replaced(self.location)
         return StoreError(
             f"{self.location}: row {row} of {array.name} cannot be read, {reason}; "
             f"run `declip-pipe cache verify {self.location} --deep --repair`"

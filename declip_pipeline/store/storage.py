@@ -213,10 +213,10 @@ def absolute_location(location: str) -> str:
 
 
 def replaced(place: str) -> StoreError:
-    """The error for a key that is another than when it was first read."""
+    """The error for a store or a file of one that is another than when it was first read."""
     return StoreError(
-        f"{place} was replaced since its store was opened, as `overwrite=True` does; open the "
-        "store again"
+        f"{place} was replaced or removed since its store was opened, as `overwrite=True` does; "
+        "open the store again"
     )
 
 

@@ -131,7 +131,7 @@ class StorageContract(ABC):
         at("store").write("key", [b"abcdefghij"])
         for read in (lambda: part(reader, "key", 0, 2), lambda: reader.read_tail("key", 2)):
             with pytest.raises(
-                StoreError, match=r"key was replaced since .*; open the store again"
+                StoreError, match=r"key was replaced or removed since .*; open the store again"
             ):
                 read()
         assert part(at("store"), "key", 0, 2) == [b"ab"]
