@@ -145,7 +145,6 @@ def _refuse_for_probes(job: GridJob) -> None:
     for option, given in (
         (f'precision="{job.precision}"', job.precision not in ("auto", "float32")),
         ("compile", recipe.compile),
-        (f'initialization="{recipe.initialization}"', recipe.initialization != "paper"),
     ):
         if given:
             raise InputError(

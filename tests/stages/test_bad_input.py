@@ -513,7 +513,6 @@ class TestOptionsThatMeanNothing:
             ("evaluate", ("--views", "all", "--alias", "a=b"), "--alias is for the means in domai"),
             ("train", ("--precision", "bfloat16"), "--precision bfloat16 means nothing to a probe"),
             ("train", ("--compile",), "--compile means nothing to a probe, which scikit-learn fit"),
-            ("train", ("--initialization", "pytorch"), "--initialization pytorch means nothing to"),
         ],
     )
     def test_they_are_refused(

@@ -120,7 +120,9 @@ def test_two_workers_train_what_one_process_does(
     assert all(not Path(row.run).is_absolute() for row in rows)
     # Which of the two layers a worker came to read, and whether together, is chance.
     assert said and all(line.startswith("the worker on ") for line in said)
-    assert all(": 8 images, " in line for line in said)
+    # A training may also say that it learns nothing.
+    assert all(": 8 images, " in line or "learned nothing" in line for line in said)
+    assert any(": 8 images, " in line for line in said)
     # What is shown while it runs are the epochs of the runs' own metrics.
     running = [row for rows in shown for row in rows if row.state == "running" and row.epochs]
     assert {row.layer for row in running} == {"layer1", "layer2"}
