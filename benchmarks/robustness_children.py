@@ -102,6 +102,10 @@ class Case:
         if not holds:
             self._worse("wrong result", otherwise)
 
+    def unclear(self, why: str) -> None:
+        """Count the case as an unclear refusal."""
+        self._worse("unclear refusal", why)
+
     def call(self, function: Callable[[], Any]) -> Any:
         """Call a function of the library: its own errors are refusals; returns None then."""
         from declip_pipeline.errors import DeclipError

@@ -313,7 +313,9 @@ def _damage_hdf5(path: Path, case: Case) -> str:
         file.visititems(lambda name, one: names.append(name) if hasattr(one, "dtype") else None)
         name = random.choice(sorted(names))
         dataset = file[name]
-        way = random.choice(("remove", "attribute", "type", "shape", "exchange", "bomb"))
+        way = random.choice(
+            ("remove", "attribute", "type", "shape", "exchange", "exchange", "bomb")
+        )
         if way == "remove":
             del file[name]
         elif way == "attribute":
@@ -321,10 +323,10 @@ def _damage_hdf5(path: Path, case: Case) -> str:
             file.attrs["declip_pipe_store"] = value
             return f"its version is {value!r}"
         elif way == "exchange":
-            other = random.choice([one for one in sorted(names) if file[one].shape])
+            others = [one for one in sorted(names) if one != name]
+            like = [one for one in others if file[one].shape == dataset.shape]
+            other = random.choice(like or others)
             file.move(name, "for a moment")
-            if other == name:
-                return f"{name} is gone"
             file.move(other, name)
             file.move("for a moment", other)
             name += f" and {other}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-KINDS = "images,lists,weights,checkpoints,command lines,HDF5"
+KINDS = "PNG,JPEG,WebP,BMP,GIF,lists,weights,checkpoints,command lines,HDF5"
 COMMANDS = "extract,train,grid,evaluate,import,prune"
 BAD = ("unclear refusal", "internal error", "wrong result", "hang", "over 2 GB")
 
