@@ -29,7 +29,8 @@ from typing import Any
 
 from reporting import report
 from robustness_children import GOOD, OUTCOMES, Case, play_all
-from robustness_inputs import damaged_image, damaged_list, damaged_mask, damaged_tree
+from robustness_datasets import damaged_list, damaged_tree
+from robustness_images import damaged_image, damaged_mask
 from robustness_records import SCENARIOS, damaged_hdf5, damaged_run, damaged_store, undamaged
 from robustness_results import digest
 from robustness_settings import (
