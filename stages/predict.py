@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from declip_pipeline.datasets.left_out import left_out_of
 from declip_pipeline.datasets.listing import IMAGE_SUFFIXES, list_images
 from declip_pipeline.errors import ImageError, InputError
 from stages.options import (
@@ -172,6 +171,8 @@ def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
 
 def left_out_of_inputs(inputs: list[str], out: Path) -> list[str]:
     """Return a line for each kind of files in the folders of the inputs that are no images."""
+    from declip_pipeline.datasets.left_out import left_out_of
+
     lines = []
     for folder in [Path(text) for text in inputs if Path(text).is_dir()]:
         place, base = out.resolve(), folder.resolve()

@@ -7,8 +7,9 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.errors import InputError, WeightsError
 from declip_pipeline.extraction.recorded_backbones import open_run_backbones
 
-VIT = {"backbone": "CLIP:from-file", "weights_sha256": "0"}
-RESNET = {"backbone": "CLIP:from-file", "weights_sha256": "1"}
+SIZE = {"preprocessing": {"height": 224, "width": 224}}
+VIT = {"backbone": "CLIP:from-file", "weights_sha256": "0", **SIZE}
+RESNET = {"backbone": "CLIP:from-file", "weights_sha256": "1", **SIZE}
 
 
 def recorded(*weights: object) -> dict[str, object]:
@@ -24,7 +25,7 @@ def test_the_recorded_weights_are_opened_once_for_all_layers():
 
 
 def test_given_weights_are_taken_in_order():
-    parts = [VIT, {"backbone": "CLIP:from-file,CLIP:from-file", "weights_sha256": "2"}]
+    parts = [VIT, {"backbone": "CLIP:from-file,CLIP:from-file", "weights_sha256": "2", **SIZE}]
     weights = [str(TINY_RESNET), str(TINY_VIT), str(TINY_RESNET)]
     one, fusion = open_run_backbones(parts, [recorded()] * 2, weights=weights, device="cpu")
     assert list(one.layers) == [f"layer{stage}" for stage in range(1, 5)]

@@ -36,8 +36,9 @@ def opened_backbones(monkeypatch, tiny_backbone) -> list[str]:
     """The backbones that repair opens: the one that is open already, for speed."""
     opened = []
 
-    def opening(arch, *, weights, device):
-        assert (weights, device) == ([str(by_hand.WEIGHTS)], "cpu")
+    def opening(arch, *, weights, image_size, device):
+        size = tiny_backbone.preprocessing.height, tiny_backbone.preprocessing.width
+        assert (weights, image_size, device) == ([str(by_hand.WEIGHTS)], size, "cpu")
         opened.append(arch)
         return tiny_backbone
 
