@@ -25,12 +25,17 @@ JSON_VALUES = (
     '{"a":' * DEEP + "1" + "}" * DEEP,
     '"' + "y" * 100_000 + '"',
 )
+# Aliases of aliases: a list of 400 million texts.
+_ALIASES = ", ".join(
+    f"&s{level} [{', '.join([f'*s{level - 1}' if level else 'x'] * 9)}]" for level in range(9)
+)
 YAML_VALUES = (
     *("null", "~", "true", "on", "0", "-1", "1_000", "0x10", "010", "1e3", ".nan", ".inf", "1e999"),
     *("2020-01-01", "12:30:45", "''", "'0'", "[]", "{}", "[1, 2]", "{a: b}", "!!binary aGk="),
     *("!!python/object/apply:os.getcwd []", "!!set {a, b}", "*unknown", "&a [*a]", "'\\0'"),
     *("9223372036854775808", "1" + "0" * 400, "layer1,,layer2", "- x", "@x", "`x`", "%x", "|\n  x"),
     "[" * 3000 + "]" * 3000,
+    f"[{_ALIASES}]",
 )
 
 

@@ -1,5 +1,6 @@
 """Settings of a study, read from YAML; an unknown key is refused, naming the nearest known one."""
 
+import reprlib
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
@@ -61,13 +62,26 @@ def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:
     return settings_of(path, yaml_of(path), kind)
 
 
+# A few aliases of aliases in a YAML file are a list of a billion items.
+_SHOWN = reprlib.Repr()
+_SHOWN.maxlevel = 2
+_SHOWN.maxlist = _SHOWN.maxdict = 10
+_SHOWN.maxstring = _SHOWN.maxother = 200
+
+
 def yaml_of(path: Path) -> dict[str, Any]:
     """Return the keys and values of a YAML file. Raises `InputError`."""
     try:
+        if (
+            path.exists() and not path.is_file()
+        ):  # a named pipe would be waited for, a device endless
+            raise InputError(f"config {path} is no regular file; expected a YAML file")
         values: Any = yaml.safe_load(path.read_text())
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"config {path} cannot be read; expected a YAML file") from error
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise InputError(f"config {path} is nested too deeply; expected keys and values") from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date of month 13
         raise InputError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise InputError(f"config {path} holds no settings; expected keys and values")
@@ -94,7 +108,9 @@ def settings_of(path: Path, values: dict[str, Any], kind: type[SettingsType]) ->
         where, found = _value_at(values, first)
         wrong = [one["msg"] for one in errors if _value_at(values, one)[0] == where]
         expected = ", or: ".join(dict.fromkeys(wrong))
-        raise InputError(f"config {path}: {where}: found {found!r}; {expected}") from error
+        raise InputError(
+            f"config {path}: {where}: found {_SHOWN.repr(found)}; {expected}"
+        ) from error
 
 
 def grid_settings() -> dict[str, described.Field]:
