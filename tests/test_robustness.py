@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 KINDS = "PNG,JPEG,WebP,BMP,GIF,lists,weights,checkpoints,command lines,HDF5"
-COMMANDS = "extract,train,grid,evaluate,import,prune"
+COMMANDS = "extract,train,grid,evaluate,import"
 BAD = ("unclear refusal", "internal error", "wrong result", "hang", "over 2 GB")
 
 
