@@ -88,7 +88,15 @@ def without_times(file: Path) -> bytes:
 
 
 def _untimed(record: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in record.items() if name != "seconds"}
+    """Return a record without seconds, and without hashes of what has seconds in it."""
+    plain = {
+        name: value for name, value in record.items() if name not in ("seconds", "record_sha256")
+    }
+    if isinstance(plain.get("files"), dict):
+        plain["files"] = {
+            name: sha for name, sha in plain["files"].items() if name != "metrics.jsonl"
+        }
+    return plain
 
 
 def _table(data: bytes) -> list[dict[str, Any]]:

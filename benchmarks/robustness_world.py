@@ -205,7 +205,7 @@ def _write_weights(folder: Path) -> None:
     import safetensors.torch
     import torch
 
-    from declip_pipeline.backbones.weights import read_tensors
+    from declip_pipeline.backbones.weights_file import read_tensors
 
     folder.mkdir()
     tensors = {name: value.contiguous().clone() for name, value in read_tensors(WEIGHTS).items()}
@@ -260,8 +260,8 @@ def _half_trained(case: Case, command: tuple[object, ...]) -> Path:
     class StoppedError(BaseException):
         pass
 
-    def stop(self: Run, state: dict[str, Any]) -> None:
-        save(self, state)
+    def stop(self: Run, *given: Any) -> None:
+        save(self, *given)
         folders.append(self.path)
         raise StoppedError
 

@@ -196,6 +196,10 @@ class Samples(Sequence[Sample]):
         try:
             # Unlike `read_table`, this does not import pyarrow.dataset.
             table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(_NAMES)).read()
+        except KeyError as error:
+            lacking = error.args[0]
+            name = lacking.decode() if isinstance(lacking, bytes) else lacking
+            raise InputError(f"the table of samples lacks the column {name}") from error
         except (pa.ArrowException, OSError, ValueError) as error:
             raise InputError(
                 f"the table of samples is not Parquet ({str(error).partition(chr(10))[0]})"

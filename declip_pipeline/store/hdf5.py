@@ -17,7 +17,7 @@ from declip_pipeline.errors import (
 )
 from declip_pipeline.files import sha256_of_bytes, sha256_of_json, write_with
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.hdf5_rows import EXPECTED, MARK, RECORDS
+from declip_pipeline.store.hdf5_rows import ARRAY, EXPECTED, MARK, RECORDS
 from declip_pipeline.store.identity import store_location
 from declip_pipeline.store.local import LocalStorage
 from declip_pipeline.store.reader import Store, is_single_file
@@ -141,7 +141,7 @@ def _fill(
         _put(file, fmt.LABELS, store.labels)
         _put(file, fmt.SIZES, store.sizes)
         for array in store.arrays.values():
-            file.create_dataset(
+            dataset = file.create_dataset(
                 array.name,
                 shape=(store.header.rows, *array.row_shape),
                 dtype=np.dtype(array.dtype).newbyteorder("<"),
@@ -149,6 +149,8 @@ def _fill(
                 fletcher32=True,
                 compression=GZIP_LEVEL if array.is_compressed else None,
             )
+            # So that arrays whose names were exchanged are not taken for one another.
+            dataset.attrs[ARRAY] = array.name
         for shard in range(store.header.shards):
             rows = usable_rows(store, shard)
             for name in store.arrays:

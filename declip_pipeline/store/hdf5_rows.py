@@ -20,6 +20,8 @@ from declip_pipeline.store.shards import DamagedChunkError
 
 # The root's attribute whose value is the store's format version.
 MARK = "declip_pipe_store"
+# An array's attribute whose value is the array's name.
+ARRAY = "declip_pipe_array"
 RECORDS = "records/"
 EXPECTED = "a file that `declip-pipe cache export` wrote"
 
@@ -137,6 +139,8 @@ class Hdf5Rows(RowSource):
             found = (dataset.dtype, dataset.shape[1:], dataset.chunks, filters)
             if found != (little_endian, row_shape, chunks, _FILTERS[is_compressed]):
                 raise DamagedChunkError("it was not written by `declip-pipe cache export`")
+            if tile is not None and dataset.attrs.get(ARRAY) != name:
+                raise DamagedChunkError(f"it holds the array {dataset.attrs.get(ARRAY)!r}")
             self._datasets[name] = dataset
         return dataset
 

@@ -257,6 +257,12 @@ class Run:
             data = read_committed(self.path, BEST_FILE, hashes[BEST_FILE])
             return decode_decoder(data, str(self.best_checkpoint), self._decoder)
 
+    def require_whole(self) -> None:
+        """Raise `InputError` unless a finished run's files are those that it recorded."""
+        for name, sha256 in self._hashes().items():
+            with self._reading(name, self.path):
+                read_committed(self.path, name, sha256)
+
     def finish(self, summary: Mapping[str, Any], files: Mapping[str, bytes] | None = None) -> None:
         """Declare the run finished, with the last saved state's best weights and history.
 
@@ -372,7 +378,7 @@ class Run:
         except (DeclipError, MemoryError):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and path.exists():
+            if isinstance(error, OSError) and path.is_file():
                 raise  # the disk or its rights, not the content
             reason = textwrap.shorten(str(error) or type(error).__name__, 160, placeholder=" ...")
             found = f"damaged ({reason})" if path.is_file() else "missing"

@@ -268,6 +268,11 @@ def train_runs(
     """
     outcomes: list[DeclipError | None] = [None] * len(runs)
     unfinished = [number for number, run in enumerate(runs) if not run.folder.is_finished]
+    for number in set(range(len(runs))) - set(unfinished):
+        try:
+            runs[number].folder.require_whole()
+        except DeclipError as error:
+            outcomes[number] = error
     if not unfinished:
         return outcomes
     with ExitStack() as locks:

@@ -1,11 +1,13 @@
 """The table of samples: rows, columns, selection, and its hash."""
 
 import hashlib
+import io
 import struct
 from dataclasses import asdict, replace
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from declip_pipeline.datasets.samples import (
@@ -143,6 +145,10 @@ def test_parquet_gives_the_samples_back_in_the_same_bytes(samples: Samples) -> N
     assert Samples.from_parquet(content) == samples
     assert Samples.from_parquet(content).to_parquet() == content
     assert Samples.from_rows([*ROWS, ROWS[0]]).take([0, 1, 2, 3]).to_parquet() == content
+    lacking = io.BytesIO()
+    pq.write_table(samples.table.drop_columns("split"), lacking)
+    with pytest.raises(InputError, match="^the table of samples lacks the column split$"):
+        Samples.from_parquet(lacking.getvalue())
     with pytest.raises(InputError, match="^the table of samples is not Parquet"):
         Samples.from_parquet(b"words")
 

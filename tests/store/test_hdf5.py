@@ -206,6 +206,23 @@ def test_a_failed_row_cannot_be_read(exported, array):
         Store(exported("int8")).read_array(array, np.asarray([67, 68]))
 
 
+@pytest.mark.parametrize("names", [("layers/layer0", "layers/layer1"), ("targets", "thumbnails")])
+def test_arrays_whose_names_were_exchanged_are_refused(changed, names):
+    one, other = names
+    with h5py.File(changed, "r+") as file:
+        for old, new in ((one, "aside"), (other, one), ("aside", other)):
+            file.move(old, new)
+    with pytest.raises(StoreError, match=f"row 0 of {one} cannot be read"):
+        Store(changed).read_array(one, np.asarray([0]))
+
+
+def test_an_array_of_the_same_shape_under_another_s_name_is_refused(changed):
+    with h5py.File(changed, "r+") as file:
+        file["targets"].attrs["declip_pipe_array"] = "masks"
+    with pytest.raises(StoreError, match="row 0 of targets cannot be read, it holds the array 'ma"):
+        Store(changed).read_targets(np.asarray([0]))
+
+
 def test_a_stranger_finds_the_same_arrays(original, exported):
     """With h5py alone: names, types, chunks, filters, records."""
     store = original("int8")

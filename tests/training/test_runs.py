@@ -1,6 +1,7 @@
 """A training learns, keeps its best weights, and resumed it ends as an undisturbed one does."""
 
 import json
+import os
 import re
 import shutil
 from datetime import date
@@ -241,6 +242,25 @@ def test_a_flipped_bit_is_found_before_a_run_goes_on(tiny_store, tmp_path, name)
     flip_a_bit(folder.path / name)
     with pytest.raises(InputError, match=f"its {name} is damaged .its SHA-256 is "):
         run(tiny_store, tmp_path, epochs=1)
+
+
+@pytest.mark.parametrize("damage", ["flip", "pipe", "remove"])
+def test_a_finished_run_whose_weights_are_damaged_is_not_taken_for_finished(
+    tiny_store, tmp_path, damage
+):
+    folder = run(tiny_store, tmp_path, epochs=1)
+    weights = folder.best_checkpoint
+    if damage == "flip":
+        flip_a_bit(weights)
+    else:
+        weights.unlink()
+        if damage == "pipe":
+            os.mkfifo(weights)
+    found = "damaged" if damage == "flip" else "missing"
+    with pytest.raises(InputError, match=f"its checkpoint_best.safetensors is {found}"):
+        run(tiny_store, tmp_path, epochs=1)
+    with pytest.raises(InputError, match=f"its checkpoint_best.safetensors is {found}"):
+        folder.decoder()
 
 
 def flip_a_bit(path: Path) -> None:
