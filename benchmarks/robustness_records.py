@@ -53,6 +53,23 @@ def _printed(play: Play, *arguments: object, reports: bool = False) -> Result | 
     return None if ended is None else {"stdout": shown_text(ended.out, play.case.folder)}
 
 
+def _listed(play: Play) -> Result | None:
+    """Return what `cache ls` prints of the stores that it can read, and what it says of others."""
+    ended = play.run("cache", "ls", play.case.folder / "cache")
+    if ended is None:
+        return None
+    found = {"stdout": shown_text(ended.out, play.case.folder)}
+    return found | ({"stderr": ended.err} if ended.err else {})
+
+
+def _without_sizes(found: Result) -> Result:
+    """Leave out the lines that tell what is on the disk."""
+    kept = [
+        line for line in found["stdout"].splitlines() if not line.startswith(("size", "records"))
+    ]
+    return {**found, "stdout": "\n".join(kept)}
+
+
 def _read(play: Play, name: str) -> Result | None:
     found: Result | None = play.case.call(lambda: read_store(play.place(name)))
     return found
@@ -142,7 +159,7 @@ def _compared(play: Play) -> Result | None:
 
 STORES: Mapping[str, Scenario] = {
     "info": lambda play: _printed(play, "cache", "info", play.place("store")),
-    "ls": lambda play: _printed(play, "cache", "ls", play.case.folder / "cache"),
+    "ls": _listed,
     "verify": lambda play: (
         _printed(play, "cache", "verify", play.place("store"), reports=True) and {"stdout": "ok"}
     ),
@@ -248,6 +265,10 @@ def damaged_store(world: World, case: Case) -> None:
         return
     if name in ("info", "ls") and file in shards:
         return  # they tell of records, and of sizes
+    if name == "ls" and str(store) in found.get("stderr", ""):
+        return  # the damaged store is named, the others are listed
+    if name == "info":
+        expected, found = _without_sizes(expected), _without_sizes(found)
     _compare(case, found, expected)
 
 

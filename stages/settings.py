@@ -2,10 +2,19 @@
 
 import reprlib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictInt,
+    ValidationError,
+    create_model,
+)
 
 from declip_pipeline import options as described
 from declip_pipeline.errors import InputError, UnknownNameError
@@ -14,6 +23,18 @@ from stages.training_options import option_fields
 
 PACKAGED = Path(__file__).parent / "configs"
 IN_CHECKOUT = Path(__file__).parents[1] / "configs"
+
+
+def _no_truth(value: Any) -> Any:
+    """Refuse true and false where a number is expected: Python takes them for 1 and 0."""
+    if isinstance(value, bool):
+        raise ValueError(f"found {str(value).lower()}; expected a number")
+    return value
+
+
+Whole = Annotated[int, BeforeValidator(_no_truth)]
+Real = Annotated[float, BeforeValidator(_no_truth)]
+_NUMBERS: dict[Any, Any] = {int: Whole, float: Real}
 
 
 class Settings(BaseModel):
@@ -26,23 +47,23 @@ class DecoderSettings(Settings):
     """One decoder and how long it is trained."""
 
     decoder_type: str
-    widths: list[int] | None = None
-    epochs: int = Field(ge=1)
+    widths: list[Whole] | None = None
+    epochs: Whole = Field(ge=1)
 
 
 class DemoSettings(Settings):
     """The demo: how large its set is, what is ablated, how decoders are trained."""
 
     arch: str
-    train_count: int = Field(ge=1)
-    valid_count: int = Field(ge=1)
-    test_count: int = Field(ge=1)
+    train_count: Whole = Field(ge=1)
+    valid_count: Whole = Field(ge=1)
+    test_count: Whole = Field(ge=1)
     ablation_generator: str
     decoders: list[DecoderSettings] = Field(min_length=1)
     initialization: Literal["paper", "pytorch"]
-    batch_size: int = Field(ge=1)
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
-    patience: int = Field(ge=1)
+    batch_size: Whole = Field(ge=1)
+    learning_rate: Real = Field(gt=0, allow_inf_nan=False)
+    patience: Whole = Field(ge=1)
 
 
 # What a training gives, or whether it can be, may depend on these.
@@ -143,11 +164,13 @@ def _kind_in_file(field: described.Field) -> Any:
     if kind == tuple[tuple[str, str], ...]:
         return list[str]
     if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
+        item = _NUMBERS.get(get_args(kind)[0], get_args(kind)[0])
         return list[item | list[item]] if several else list[item]  # type: ignore[valid-type]
     if not several:
-        return kind
-    one: Any = {int: StrictInt, str: StrictInt | str}.get(kind, kind)
+        if get_origin(kind) in (Union, UnionType):
+            return Union[tuple(_NUMBERS.get(one, one) for one in get_args(kind))]  # noqa: UP007
+        return _NUMBERS.get(kind, kind)
+    one: Any = {int: StrictInt, str: StrictInt | str, float: Real}.get(kind, kind)
     return one | list[one]
 
 

@@ -95,6 +95,8 @@ def read_values(
         neither of them was changed.
     """
     table_file, summary_file = FILES[task]
+    if not all((folder / name).is_file() for name in (summary_file, table_file)):
+        return None
     try:
         summary = json.loads((folder / summary_file).read_bytes())
         content = (folder / table_file).read_bytes()

@@ -133,6 +133,12 @@ def describe_store(location: str | Path) -> StoreDetails:
     storage = storage_at(location)
     header = parse_header(storage.read(fmt.GROUP), str(location))
     summary = _summary(storage, "", storage.sizes())
+    if summary.is_complete and summary.shards_written < header.shards:
+        raise StoreError(
+            f"{location} is declared complete, and only {summary.shards_written} of the ledger's "
+            f"{header.shards} entries are there; `declip-pipe cache verify {location} --repair` "
+            "makes it whole"
+        )
     samples = read_samples(storage.read(fmt.MANIFEST), str(location))
     failed = _failures(storage, header, samples)
     broken = list(failed)

@@ -174,6 +174,8 @@ def checked(
     Raises:
         ValueError: It is not a record, lacks an entry, has one of another kind, or was edited.
     """
+    if _size(found, {}) > _MOST_VALUES:
+        raise ValueError("it holds aliases of aliases, and is too large without them")
     if isinstance(found, dict) and score is not None:
         name = next((name for name in SCORES if f"{score}{name}" in found), "iou")
         kind = NUMBER.or_none() if score.startswith("best") else NUMBER
@@ -188,6 +190,21 @@ def checked(
         if seal != sha256_of_json(record):
             raise ValueError(f"it was edited, its content is not that of its {SEAL}")
     return record
+
+
+# A run's records hold some hundreds; a few aliases of aliases in YAML make a billion.
+_MOST_VALUES = 1_000_000
+
+
+def _size(value: Any, known: dict[int, int]) -> int:
+    """Return the number of values within a value, what is in several places counted in each."""
+    if not isinstance(value, dict | list):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = _MOST_VALUES  # until it is counted: it may hold itself
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(one, known) for one in inside)
+    return known[id(value)]
 
 
 def faults(found: Any, schema: Mapping[str, Kind]) -> str:

@@ -51,3 +51,19 @@ def test_a_value_of_aliases_of_aliases_is_shown_in_part(refused, tmp_path):
     assert line.startswith(f"config {file}: layers: found [")
     assert line.endswith("Input should be a valid string")
     assert len(line) < 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("learning_rate: [true, 1.0e-3]", "learning_rate"),
+        ("epochs: true", "epochs"),
+        ("patience: false", "patience"),
+    ],
+)
+def test_true_and_false_are_no_numbers(refused, tiny_store, tmp_path, text, place):
+    file = tmp_path / "grid.yaml"
+    file.write_text(f"{text}\n")
+    line = refused("train", tiny_store.location, "--config", file, "-o", tmp_path / "runs")
+    assert line.startswith(f"config {file}: {place}: found ")
+    assert line.endswith("expected a number")

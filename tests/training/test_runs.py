@@ -263,6 +263,17 @@ def test_a_finished_run_whose_weights_are_damaged_is_not_taken_for_finished(
         folder.decoder()
 
 
+def test_a_record_of_aliases_of_aliases_is_refused_at_once(tiny_run, tmp_path):
+    copy = Run(shutil.copytree(tiny_run, tmp_path / "copy"))
+    levels = ["&s0 [x, x, x, x, x, x, x, x, x]"]
+    levels += [f"&s{n} [{', '.join([f'*s{n - 1}'] * 9)}]" for n in range(1, 12)]
+    text = (copy.path / "config.yaml").read_text()
+    bomb = "\n".join(f"- {level}" for level in levels)
+    (copy.path / "config.yaml").write_text(f"{text}extra:\n{bomb}\n")
+    with pytest.raises(InputError, match="config.yaml is damaged .it holds aliases of aliases"):
+        copy.config()
+
+
 def flip_a_bit(path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-9] ^= 1
