@@ -54,8 +54,8 @@ def extract(
         typer.Option(
             help="Backbone: CLIP:ViT-L/14, RN50, their fusion ViT-L/14,RN50; open_clip's "
             "ARCH/TAG (ViT-B-32/laion2b_s34b_b79k); timm:NAME; efficientnet-lite0 (built in); "
-            "CLIP:from-file (read off --weights); pixels:299 (the image itself, for "
-            "patch-forensics); or a name that an installed package adds."
+            "dinov2-vit-s14 (extra dinov2); CLIP:from-file (read off --weights); pixels:299 (the "
+            "image itself, for patch-forensics); or a name that an installed package adds."
         ),
     ],
     layers: Annotated[
