@@ -64,4 +64,4 @@ class TrainingError(DeclipError):
 
 
 class RunBusyError(TrainingError):
-    """Another process is at the same training."""
+    """Another process is at the same training, or at the same folder of predictions."""

@@ -1,7 +1,10 @@
 """Folder of predictions: resumed where it stopped, replaced without touching other files."""
 
+import fcntl
 import json
+import os
 import unicodedata
+import weakref
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
@@ -10,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from declip_pipeline.errors import ImageError, OutputExistsError
+from declip_pipeline.errors import ImageError, OutputExistsError, RunBusyError
 from declip_pipeline.files import full_disk_as_error, is_partial, write_text
 from declip_pipeline.reports.prediction_files import (
     Prediction,
@@ -55,8 +58,10 @@ class PredictionFolder:
         Raises:
             OutputExistsError: The folder holds other files than predictions, or, unless
                 `overwrite`, predictions made with other values or of other images.
+            RunBusyError: Another process writes into the folder.
         """
         self.path = path
+        self._lock = self._locked() if path.is_dir() else None
         self.images = dict(images)
         self.done: dict[str, Prediction] = {}
         # Names of images with results, by what all disks tell apart.
@@ -82,8 +87,14 @@ class PredictionFolder:
     def start(self) -> None:
         """Prepare the folder for writing: remove the predictions that are to be replaced.
 
-        What a killed process was writing goes as well.
+        What a killed process was writing goes as well. Raises `RunBusyError` where another process
+        began with the folder meanwhile.
         """
+        if self._lock is None:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+            if (self.path / LEDGER).exists():
+                raise self._busy()
         for left in self.path.rglob(".*.partial*"):
             if is_partial(left):
                 left.unlink(missing_ok=True)
@@ -94,6 +105,24 @@ class PredictionFolder:
             self.table.unlink(missing_ok=True)
         lines = [json.dumps(line) + "\n" for line in (self._header, *self._kept)]
         write_text(self.path / LEDGER, "".join(lines))
+
+    def _locked(self) -> int:
+        """Hold the folder for this process alone: the kernel lets go of what dies."""
+        descriptor = os.open(self.path, os.O_RDONLY)
+        weakref.finalize(self, os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise self._busy() from error
+        except OSError:
+            pass  # some network file systems have no locks
+        return descriptor
+
+    def _busy(self) -> RunBusyError:
+        return RunBusyError(
+            f"another process predicts into {self.path}; wait for it, or name another folder with "
+            "`out`"
+        )
 
     def add(
         self,

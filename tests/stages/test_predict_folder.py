@@ -11,7 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
+from declip_pipeline.errors import RunBusyError
 from declip_pipeline.reports import prediction_folder
+from declip_pipeline.reports.prediction_folder import PredictionFolder
 from declip_pipeline.training.predictor import Predictor
 from declip_pipeline.training.run_records import sealed
 
@@ -293,6 +295,23 @@ class TestWeights:
             "pass --weights"
         )
         assert not (tmp_path / "out").exists()
+
+
+def test_two_processes_do_not_share_a_folder(program, refused, tiny_run, pictures, tmp_path):
+    out = tmp_path / "out"
+    other = PredictionFolder(out, {"decoder": "1"}, {})
+    other.start()
+    line = refused("predict", tiny_run, "-i", pictures, "-o", out, code=1)
+    assert line == (
+        f"another process predicts into {out}; wait for it, or name another folder with -o"
+    )
+    late = [PredictionFolder(tmp_path / "late", {"decoder": "1"}, {}) for _ in range(2)]
+    late[0].start()
+    with pytest.raises(RunBusyError, match="another process predicts into"):
+        late[1].start()
+    del other, late
+    shutil.rmtree(out)
+    assert program("predict", tiny_run, "-i", pictures, "-o", out).code == 0
 
 
 class TestOneBadImage:
