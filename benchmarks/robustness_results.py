@@ -108,6 +108,7 @@ def _table(data: bytes) -> list[dict[str, Any]]:
 _READERS: Mapping[str, Callable[[bytes], Any]] = {
     "config.yaml": yaml.safe_load,
     "summary.json": lambda data: _untimed(json.loads(data)),
+    "state.json": lambda data: _untimed(json.loads(data)),
     "metrics.jsonl": lambda data: [_untimed(json.loads(line)) for line in data.splitlines()],
     "results.csv": lambda data: [
         _untimed(row) for row in csv.DictReader(io.StringIO(data.decode()))
