@@ -193,6 +193,12 @@ def find_view_stores(store: Store, layers: Collection[str]) -> dict[str, str]:
     return {view: location for view, (_, location) in found.items()}
 
 
+def is_half_removed(location: str | Path) -> bool:
+    """Return whether a removal of a store was interrupted: its group goes before its manifest."""
+    storage = storage_at(location)
+    return storage.exists(fmt.MANIFEST) and not storage.exists(fmt.GROUP)
+
+
 def remove_store(location: str | Path) -> int:
     """Remove a whole store, finished or not, of this format version or another.
 

@@ -40,7 +40,7 @@ def prune(
 
     from declip_pipeline.backbones.registry import select_layers
     from declip_pipeline.extraction.maintenance import prune_store
-    from declip_pipeline.store.catalog import describe_store, remove_store
+    from declip_pipeline.store.catalog import describe_store, is_half_removed, remove_store
     from declip_pipeline.store.reader import Store
     from declip_pipeline.store.storage import URL_MARK
     from stages.screen import progress, remark, result
@@ -52,6 +52,10 @@ def prune(
             raise InputError(f"{store} is a file; import it first, or remove it as any file")
     if everything:
         remark(f"removed {store}, {remove_store(store) / 1e6:.1f} MB")
+        return
+    if is_half_removed(store):
+        # By a prune that was killed, whose smaller store was complete by then.
+        remark(f"removed what was left of {store}, {remove_store(store) / 1e6:.1f} MB")
         return
     before = describe_store(store).summary
     opened = Store(store)

@@ -74,6 +74,14 @@ class TestLs:
         assert not half.exists()
         assert store.exists()
 
+    def test_a_prune_that_was_killed_while_it_removed_is_finished(self, program, store):
+        (store / fmt.COMPLETE).unlink()
+        (store / fmt.GROUP).unlink()
+        outcome = program("cache", "prune", store, "--layers", "0")
+        assert outcome.code == 0, outcome.err
+        assert "removed what was left of" in outcome.err
+        assert not store.exists()
+
     def test_none(self, program, tmp_path):
         outcome = program("cache", "ls", tmp_path / "nowhere")
         assert (outcome.code, outcome.out) == (2, "")
