@@ -1,5 +1,6 @@
 """A store and its one-file copy hold the same, to the byte; what is damaged is never read."""
 
+import fcntl
 import json
 import os
 import signal
@@ -204,6 +205,18 @@ def test_a_failed_row_cannot_be_read(exported, array):
         match=rf"out\.h5: row 68 of {array} cannot be read, it is missing; export it again",
     ):
         Store(exported("int8")).read_array(array, np.asarray([67, 68]))
+
+
+def test_what_a_killed_export_left_goes_and_what_another_writes_stays(original, tmp_path):
+    left, written = (tmp_path / f".{digit * 12}.partial.h5" for digit in "ab")
+    other = tmp_path / ".notes.partial.h5"
+    for file in (left, written, other):
+        file.write_bytes(b"half")
+    with written.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        export_store(original("float16"), tmp_path / "out.h5")
+    found = {file.name for file in tmp_path.iterdir()}
+    assert found == {written.name, other.name, "out.h5"}
 
 
 @pytest.mark.parametrize("names", [("layers/layer0", "layers/layer1"), ("targets", "thumbnails")])
