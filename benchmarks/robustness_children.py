@@ -26,7 +26,7 @@ OUTCOMES = (
     "hang",
     "over 2 GB",
 )
-"""What a case can end as, the worst last but for the two that the parent sees."""
+"""Outcomes of a case, the worst last but for the two that the parent sees."""
 
 GOOD = OUTCOMES[:2]
 SECONDS = 30
@@ -37,7 +37,7 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Ended:
-    """How the program ended: exit code, what it printed, and whether that is an outcome."""
+    """End of the program: exit code, what it printed, and whether that is an outcome."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""What commands leave behind, as values that can be compared: digests of stores, runs and files."""
+"""Digests of what commands leave behind: stores, runs and files, to be compared."""
 
 import csv
 import hashlib

@@ -1,7 +1,8 @@
-"""Extensions that other installed packages register as entry points."""
+"""Installed packages: their versions, and the extensions that they register as entry points."""
 
 import textwrap
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Iterable
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
 
 from declip_pipeline.errors import InputError
@@ -44,3 +45,14 @@ def one_line(error: BaseException) -> str:
     """Return the type and the first line of an error that another package raised."""
     first_line = (str(error).strip() or "no message").splitlines()[0]
     return f"{type(error).__name__}: {textwrap.shorten(first_line, 200, placeholder=' ...')}"
+
+
+def installed_versions(names: Iterable[str]) -> dict[str, str]:
+    """Return the versions of installed packages by name; others are left out."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

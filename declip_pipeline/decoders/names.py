@@ -20,7 +20,7 @@ DESCRIBED_TYPES = (
     f'{", ".join(DECODER_TYPES)} (on a store of `arch="pixels:299"`), probe (scikit-learn on '
     "patches), probe-pca-64, or one of your own (MODULE:FACTORY, or as a package names it)"
 )
-"""What `decoder_type` takes, in a line of help."""
+"""Values of `decoder_type`, in a line of help."""
 
 
 @dataclass(frozen=True)

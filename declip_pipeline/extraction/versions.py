@@ -1,8 +1,9 @@
 """Versions of the libraries that a store's bytes come from: recorded, and compared later."""
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
+
+from declip_pipeline.entry_points import installed_versions
 
 # They decode, resize and compute; each release may change a last bit, or how a damaged file ends.
 _LIBRARIES = ("numpy", "opencv-python-headless", "open_clip_torch", "pillow", "timm", "torch")
@@ -10,13 +11,7 @@ _LIBRARIES = ("numpy", "opencv-python-headless", "open_clip_torch", "pillow", "t
 
 def versions() -> dict[str, str]:
     """Return the versions of the libraries here, by name; without those that are not installed."""
-    found = {}
-    for name in _LIBRARIES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return installed_versions(_LIBRARIES)
 
 
 def different_versions(provenance: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ class StoreSummary:
 
     @property
     def leftover(self) -> str | None:
-        """What it is and what to do, where it was to replace a store, or was replaced by one."""
+        """Its kind and remedy, where it was to replace a store, or was replaced by one."""
         return leftover(self.location)
 
     @property

@@ -81,7 +81,7 @@ class EncodedShard:
     def blake3(self) -> str:
         """BLAKE3 of the pieces so far.
 
-        The shards' files alone are hashed with it: SHA-256 takes 4 to 5 times the time
+        The shards' files alone are hashed with it: SHA-256 takes several times as long
         (`python benchmarks/store.py --breakdown`), and every record is small.
         """
         return self._digest.hexdigest()

@@ -1,4 +1,4 @@
-"""Whether a training learns: its scores against that of a constant map, and against its loss."""
+"""Check that a training learns: scores against a constant map's, and against its loss."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

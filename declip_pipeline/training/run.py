@@ -8,7 +8,6 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ import yaml
 from declip_pipeline import __version__
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory
+from declip_pipeline.entry_points import installed_versions
 from declip_pipeline.errors import DeclipError, InputError, OutputExistsError, RunBusyError
 from declip_pipeline.files import folder_name, write_json
 from declip_pipeline.store.local import LocalStorage
@@ -397,19 +397,13 @@ def _require_same_run(record: Mapping[str, Any], config: Mapping[str, Any]) -> N
 def _environment() -> dict[str, Any]:
     import torch
 
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "not installed"
     return {
         "declip_pipe": __version__,
         "python": sys.version.split()[0],
         "machine": platform.machine(),
         "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "threads": torch.get_num_threads(),
-        "libraries": versions,
+        "libraries": installed_versions(_LIBRARIES),
     }
 
 
