@@ -54,11 +54,11 @@ def export_store(
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a file, name one such as {path}.h5")
+    _remove_abandoned(path)
     if path.exists() and not overwrite:
         raise OutputExistsError(
             f"{path} exists; pass `overwrite=True` to replace it, or name another"
         )
-    _remove_abandoned(path)
     _require_space(store, path)
     records = read_records(store)
     try:
