@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import ImageError, InputError, OutputExistsError
+from declip_pipeline.files import remove_abandoned
 from stages.options import DATA, OverwriteOption, WeightsOption, refuse_given
 
 if TYPE_CHECKING:
@@ -131,5 +132,6 @@ def _images(paths: list[Path] | None) -> "list[np.ndarray]":
 def _require_free(file: Path, overwrite: bool) -> None:
     if file.is_dir():
         raise OutputExistsError(f"{file} is a folder; name a file to write")
+    remove_abandoned(file.parent)
     if file.exists() and not overwrite:
         raise OutputExistsError(f"{file} is there already; --overwrite replaces it")
