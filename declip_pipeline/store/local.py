@@ -236,7 +236,7 @@ class LocalStorage(Storage):
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{below}{entry.name}/")
-                    elif entry.is_file():
+                    elif _is_file(entry):
                         yield below + entry.name, entry
 
     def _open(self, key: str) -> "_OpenFile | None":
@@ -323,6 +323,15 @@ class _OpenFile:
         descriptor = getattr(self, "descriptor", None)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link that leads to itself is no file
+            raise
+        return False
 
 
 def _opened(path: Path) -> _OpenFile | None:
