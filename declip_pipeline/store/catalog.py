@@ -111,7 +111,7 @@ def list_stores(root: str | Path) -> list[StoreSummary]:
         InputError: There is no such folder.
     """
     if URL_MARK not in str(root) and not Path(root).is_dir():
-        what = "is a file" if Path(root).is_file() else "does not exist"
+        what = "is no folder" if Path(root).exists() else "does not exist"
         raise InputError(f"{root} {what}; expected a folder that holds stores")
     storage = storage_at(root)
     sizes = storage.sizes()
