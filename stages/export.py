@@ -60,6 +60,8 @@ def export(
         raise InputError("nothing to export to; give --checkpoint FILE.pth or --onnx FILE.onnx")
     if onnx is None:
         refuse_given(context, ("check_on", "weights"), "is for --onnx; leave it out, or add that")
+    if checkpoint is not None and onnx is not None and checkpoint.resolve() == onnx.resolve():
+        raise InputError(f"--checkpoint and --onnx are both {onnx}; name two files")
     for file in (checkpoint, onnx):
         if file is not None:
             _require_free(file, overwrite)
