@@ -25,6 +25,8 @@ STRAY = (
     *(".DS_Store", "Thumbs.db", "._p0001.png", "notes.txt", "p0001.npz", "x.png", "x.tif"),
     *("p0001_mask.png", "desktop.ini", ".hidden.png", "a" * 251 + ".png", "x.png~"),
 )
+NO_DATA = {"__MACOSX", "@eaDir"}
+"""Folders among these that systems leave behind: documented as no data, and left out unsaid."""
 SUFFIXES = (".PNG", ".jpg", ".txt", ".npz", "", ".png.png", ".tiff", ".JPEG", ".gif")
 
 
@@ -144,7 +146,8 @@ def damaged_tree(world: World, case: Case) -> None:
     """Remove, add, rename or replace files and folders of a dataset, and check or extract it.
 
     Right is a store in which each row's mask is the file of its image's stem, and of which every
-    image that is not a row is named on stderr, by its path, its name, its folder or its suffix.
+    image that is not a row is named on stderr, by its path, its name, its folder or its suffix;
+    hidden files and `NO_DATA` are left out by rule.
     """
     is_pairs = case.random.random() < 0.6
     root = copied(world.pairs if is_pairs else world.data, case.folder / "data")
@@ -250,8 +253,8 @@ def _check_tree(case: Case, root: Path, ended: Ended) -> None:
     said = " ".join(ended.err.split())
     for file in sorted(root.rglob("*")):
         place = file.relative_to(root)
-        hidden = any(part.startswith(".") for part in place.parts)
-        if hidden or not file.is_file() or file.resolve() in used:
+        by_rule = any(part.startswith(".") or part in NO_DATA for part in place.parts)
+        if by_rule or not file.is_file() or file.resolve() in used:
             continue
         if file.suffix.lower() not in IMAGE_SUFFIXES and file.suffix != ".npz":
             continue

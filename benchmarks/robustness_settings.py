@@ -188,6 +188,9 @@ VALUES = {
     "learning_rates": ("1e-3", "1e9", "0.1,0.2", "-1", "1e-400"),
     "alias": ("lama=ldm", "lama", "=", "a=b=c"),
     "beside": ("x:layer1", ":", "layer1"),
+    "set": ("train.epochs=2", "train.layers=layer9", "extract.dtype=int8", "made.generators=[ldm]",
+            "x=1", "train", "=", "train.epochs=[1"),
+    "data": ("made=/nowhere", "made=", "other=/", "made"),
 }  # fmt: skip
 """Values of options that are not numbers or choices."""
 ANYTHING = (
@@ -196,7 +199,7 @@ ANYTHING = (
 )
 """Values for any option."""
 LEFT_OUT = {"--help", "--version", "--scheduler", "--dask", "--compile", "--onnx", "--check-on"}
-"""Options that start other processes, wait for machines, or compile."""
+"""Options that start other processes, wait for machines, compile, or trace a graph for 10 s."""
 
 
 def random_command(world: World, case: Case) -> None:
@@ -206,7 +209,7 @@ def random_command(world: World, case: Case) -> None:
     """
     from support.commands import NAMES, command_of
 
-    names = [name for name in NAMES if name not in ("demo", "reproduce")]
+    names = [name for name in NAMES if name != "demo"]
     name = case.random.choice(names)
     arguments = _arguments(world, case)[name]
     options = [
@@ -278,6 +281,9 @@ def _arguments(world: World, case: Case) -> dict[str, list[Any]]:
         "cache export": lambda: [store, folder / "x.h5"],
         "cache import": lambda: [world.root / "store.h5", "--cache", folder / "cache"],
         "data check": lambda: [world.data],
+        "reproduce": lambda: [world.root / "study.yaml", "--data", f"made={world.data}",
+                              "--weights", ARCH[3], "--cache", folder / "cache",
+                              "--runs", folder / "runs", "--out", folder / "table"],
         "runs ls": lambda: [world.root / "runs"],
     }  # fmt: skip
 

@@ -284,7 +284,7 @@ def measure_writing(root: Path, rows: np.ndarray, images: int) -> tuple[float, d
 
     def flushed_at_the_end() -> None:
         """Leave it to the flush of each file to begin with its bytes."""
-        with patch("declip_pipeline.store.local.begin_write_back", lambda *part: None):
+        with patch("declip_pipeline.store.write_back.begin_write_back", lambda *part: None):
             through_the_writer()
 
     def four_files_at_once() -> None:

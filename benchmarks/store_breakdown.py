@@ -22,8 +22,8 @@ from crc32c import crc32c as crc32c_package
 from reporting import report
 
 from declip_pipeline.store.format import RowArray
-from declip_pipeline.store.local import write_pieces
 from declip_pipeline.store.shards import MARK_BYTES, EncodedShard, is_finite
+from declip_pipeline.store.write_back import write_pieces
 
 ROWS = 64
 REPEATS = 25

@@ -1,13 +1,14 @@
 """Files: content hashes, atomic writes and folder names."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +70,9 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
     Raises:
         StorageFullError: The disk is full.
     """
-    # Not the file's own name with more to it: that may be as long as a name can be.
-    temporary = path.with_name(f".{secrets.token_hex(6)}.partial{path.suffix}")
     with full_disk_as_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        temporary, descriptor = _locked_temporary(path)
         try:
             write(temporary)
             with temporary.open("rb") as file:
@@ -80,11 +80,43 @@ def write_with(path: Path, write: Callable[[Path], None]) -> None:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+            os.close(descriptor)
+
+
+def _locked_temporary(path: Path) -> tuple[Path, int]:
+    """Create an empty file beside `path`, locked for as long as its descriptor is open.
+
+    The lock tells `remove_abandoned` that its writer lives; the kernel lets go of what dies.
+    """
+    while True:
+        # Not the file's own name with more to it: that may be as long as a name can be.
+        temporary = path.with_name(f".{secrets.token_hex(6)}.partial{path.suffix}")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if os.fstat(descriptor).st_nlink:
+            return temporary, descriptor
+        os.close(descriptor)  # taken for abandoned before it was locked
 
 
 def is_partial(path: Path) -> bool:
     """Return whether a file is one that `write_with` was writing when it was killed."""
     return re.fullmatch(r"\.[0-9a-f]{12}\.partial(\..*)?", path.name) is not None
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes were writing into a folder with `write_with`.
+
+    What a process that lives is writing stays: its lock is held. On a disk without locks nothing
+    is removed.
+    """
+    if not folder.is_dir():
+        return
+    for left in folder.glob(".*.partial*"):
+        if is_partial(left) and left.is_file() and not left.is_symlink():
+            with suppress(OSError), left.open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink()
 
 
 def write_bytes(path: Path, data: bytes) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import ImageError, InputError, OutputExistsError
+from declip_pipeline.files import remove_abandoned
 from stages.options import DATA, OverwriteOption, WeightsOption, refuse_given
 
 if TYPE_CHECKING:
@@ -59,6 +60,8 @@ def export(
         raise InputError("nothing to export to; give --checkpoint FILE.pth or --onnx FILE.onnx")
     if onnx is None:
         refuse_given(context, ("check_on", "weights"), "is for --onnx; leave it out, or add that")
+    if checkpoint is not None and onnx is not None and checkpoint.resolve() == onnx.resolve():
+        raise InputError(f"--checkpoint and --onnx are both {onnx}; name two files")
     for file in (checkpoint, onnx):
         if file is not None:
             _require_free(file, overwrite)
@@ -131,5 +134,6 @@ def _images(paths: list[Path] | None) -> "list[np.ndarray]":
 def _require_free(file: Path, overwrite: bool) -> None:
     if file.is_dir():
         raise OutputExistsError(f"{file} is a folder; name a file to write")
+    remove_abandoned(file.parent)
     if file.exists() and not overwrite:
         raise OutputExistsError(f"{file} is there already; --overwrite replaces it")

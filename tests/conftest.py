@@ -11,7 +11,10 @@ from types import ModuleType
 
 import pytest
 import torch
+from support import handmade_store
 from support.made_dataset import write_dataset, write_mixed_dataset
+
+from declip_pipeline.store import format as fmt
 
 # Networks this small gain nothing from threads, and lose much where cores are shared: the tests'
 # own processes are as many as there are cores.
@@ -35,6 +38,12 @@ def device(request) -> torch.device:
     # Decoders' convolutions would round their inputs to 10 bits on CUDA.
     torch.backends.cudnn.allow_tf32 = False
     return torch.device(request.config.getoption("--device"))
+
+
+@pytest.fixture
+def small_shards(monkeypatch) -> None:
+    """Shards of which the store made by hand fills several."""
+    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", handmade_store.ROWS_PER_SHARD)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parents[1]
 LIBRARY = "declip_pipeline"
 FLOORS = [
     {
+        "arguments",
         "errors",
         "files",
         "features",

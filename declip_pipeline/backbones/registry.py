@@ -93,6 +93,10 @@ def open_backbone(
         )
     chosen = choose_device(device)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size is not None and not (
+        isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)
+    ):
+        raise InputError(f"`image_size` is {image_size!r}; expected a side, or height and width")
     names = [part.strip() for part in name.split(",")]
     given: Sequence[str | Path | None] = (
         [weights] if isinstance(weights, str | Path) else weights or [None] * len(names)

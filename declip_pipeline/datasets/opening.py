@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from declip_pipeline.arguments import require_path, require_positive
 from declip_pipeline.datasets.checks import (
     MASKS_PER_GROUP,
     GroupMasks,
@@ -77,6 +78,8 @@ def open_dataset(
             masks without a partner, a file that cannot be opened, a generator and split without a
             mask that can be used, masks of the opposite polarity or of unclear values.
     """
+    require_path(path, "a dataset", "the path of a folder or list")
+    require_positive("max_megapixels", max_megapixels)
     whole = list_dataset(
         path,
         layout=layout,

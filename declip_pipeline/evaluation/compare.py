@@ -17,7 +17,7 @@ from declip_pipeline.evaluation.selection import Selection, distinct_runs
 from declip_pipeline.feeding.inputs import inputs_like
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of
-from declip_pipeline.store.reader import Store, StoreLike, as_store, distinct_stores
+from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
 from declip_pipeline.training.run import Run, RunLike
 
 
@@ -118,9 +118,7 @@ def compare(
         runs, again = distinct_runs([side] if isinstance(side, RunLike) else list(side))
         sides.append(runs)
         repeated += again
-    opened, stores_again = distinct_stores(
-        [as_store(one) for one in ([stores] if isinstance(stores, StoreLike) else stores)]
-    )
+    opened, stores_again = distinct_stores(as_stores(stores))
     plan = plan_comparison(
         sides[0],
         sides[1],

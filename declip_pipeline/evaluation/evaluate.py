@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from declip_pipeline.arguments import require_whole
 from declip_pipeline.compute import choose_device, is_out_of_memory
 from declip_pipeline.errors import DeclipError
 from declip_pipeline.evaluation.evaluation import (
@@ -31,7 +32,7 @@ def evaluate(
     stores: StoreLike | Sequence[StoreLike],
     *,
     split: str = "test",
-    generators: Sequence[str] | None = None,
+    generators: str | Sequence[str] | None = None,
     beside: Sequence[StoreLike] = (),
     task: Task = "localization",
     batch_size: int = 64,
@@ -69,6 +70,7 @@ def evaluate(
         IdentityMismatchError: For features that are not those of the run, naming the field.
         DeclipError: A batch does not fit into memory.
     """
+    require_whole("batch_size", batch_size, 1)
     selection = Selection(stores, split=split, generators=generators, beside=beside, task=task)
     run = as_run(run)
     decoder, features = selection.check(run)

@@ -13,6 +13,7 @@ import pyarrow as pa
 from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, METRICS, Task
 from declip_pipeline.files import (
     folder_name,
+    remove_abandoned,
     sha256_of_bytes,
     sha256_of_json,
     write_json,
@@ -73,6 +74,7 @@ def write_files(
     writer = csv.writer(text, lineterminator=_LINE_END[task])
     writer.writerow(names)
     writer.writerows(zip(*(images.column(name).to_pylist() for name in names), strict=True))
+    remove_abandoned(folder)
     write_text(folder / table_file, text.getvalue())
     digest = sha256_of_bytes(text.getvalue().encode())
     write_json(folder / summary_file, {**made_from, _digest_key(table_file): digest, **summary})

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
+from declip_pipeline.arguments import names_in
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.scores import Task
 from declip_pipeline.feeding.inputs import DecoderInputs, inputs_like
-from declip_pipeline.store.reader import Store, StoreLike, as_store, distinct_stores
+from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
 from declip_pipeline.training.run import Run, RunLike, as_run
 
 CALIBRATION = "valid"
@@ -49,7 +50,7 @@ class Selection:
         stores: StoreLike | Sequence[StoreLike],
         *,
         split: str = "test",
-        generators: Sequence[str] | None = None,
+        generators: str | Sequence[str] | None = None,
         beside: Sequence[StoreLike] = (),
         task: Task = "localization",
     ) -> None:
@@ -69,15 +70,16 @@ class Selection:
                 image, or without either in the split `valid`.
         """
         self.split, self.task = split, task
-        self.generators = None if generators is None else tuple(generators)
+        if task not in get_args(Task):
+            raise UnknownNameError("task", task, get_args(Task))
+        self.generators = None if generators is None else names_in(generators, "generators")
         self.beside = [as_store(one) for one in beside]
         if task == "detection" and split == CALIBRATION:
             raise InputError(
                 f"thresholds are chosen on {CALIBRATION} and cannot be evaluated there; expected "
                 "another split, such as test"
             )
-        given = [stores] if isinstance(stores, StoreLike) else list(stores)
-        distinct, self.repeated = distinct_stores([as_store(one) for one in given])
+        distinct, self.repeated = distinct_stores(as_stores(stores))
         known = sorted({name for store in distinct for name in store.generators})
         for name in self.generators or ():
             if name not in known:

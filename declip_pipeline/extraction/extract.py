@@ -8,6 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from declip_pipeline.arguments import require_path, require_positive, require_whole
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.backbones.registry import open_backbone, select_layers
 from declip_pipeline.backbones.weights import absolute_weights
@@ -118,11 +119,18 @@ def extract(
         StoreError: For a store that cannot be written, or a file that changed meanwhile.
         StorageFullError: For a full disk; the same call goes on from there.
     """
-    if batch_size < 1:
-        raise InputError(f"`batch_size` is {batch_size}; expected at least 1")
+    require_whole("batch_size", batch_size, 1)
+    require_whole("max_failures", max_failures, 0)
+    require_positive("max_megapixels", max_megapixels)
+    require_path(cache, "a cache", "a folder or an s3:// URL")
     if isinstance(view, str):
         view = parse_view(view)
+    if not isinstance(view, View):
+        raise InputError(f"found {type(view).__name__} for a view; expected its name or a `View`")
+    wanted = layers if isinstance(layers, str) else ",".join(map(str, _listed("layers", layers)))
     files = [weights] if isinstance(weights, str | Path) else weights or ()
+    for file in _listed("weights", files):
+        require_path(file, "weights", 'a file or "random:SEED"')
     given = [str(one) for one in files]
     if not isinstance(backbone, Backbone):
         arch = backbone
@@ -136,9 +144,7 @@ def extract(
         arch = backbone.name
         if device != "auto":
             backbone = backbone.to(choose_device(device))
-    names = select_layers(
-        layers if isinstance(layers, str) else ",".join(map(str, layers)), list(backbone.layers)
-    )
+    names = select_layers(wanted, list(backbone.layers))
     if not isinstance(dataset, Dataset):
         dataset = open_dataset(dataset, max_megapixels=max_megapixels, notice=notice)
     extraction = extract_store(
@@ -163,6 +169,13 @@ def extract(
             f"holds the others, take it with `max_failures={len(extraction.failures)}`"
         )
     return Store(extraction.location)
+
+
+def _listed(name: str, values: Any) -> Sequence[Any]:
+    """Return the values of a parameter; raises `InputError` for what is no list of them."""
+    if not isinstance(values, Sequence):
+        raise InputError(f"`{name}` is {values!r}; expected one text, or a list")
+    return values
 
 
 def extract_store(

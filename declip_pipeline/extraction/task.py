@@ -21,8 +21,8 @@ from declip_pipeline.jobs import worker
 from declip_pipeline.jobs.tasks import run_tasks
 from declip_pipeline.jobs.workers import Workers
 from declip_pipeline.store.header import StoreHeader
-from declip_pipeline.store.local import require_token, token_at
 from declip_pipeline.store.reader import Store
+from declip_pipeline.store.tokens import require_token, token_at
 from declip_pipeline.store.writer import StoreWriter
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from declip_pipeline.files import write_with
+from declip_pipeline.files import remove_abandoned, write_with
 
 INK = "#222222"
 QUIET_INK = "#666666"
@@ -32,4 +32,5 @@ def save_figure(figure: Figure, path: Path) -> None:
             metadata={"Software": None},
         )
 
+    remove_abandoned(path.parent)
     write_with(path, write)

@@ -34,9 +34,10 @@ class StoreSummary:
     Args:
         location: A folder or a URL.
         header: None where it cannot be read.
-        problem: Why it cannot be read.
+        problem: Why the store cannot be used, None if nothing is known to be wrong with it.
         shards_written: Number of shards in the ledger.
-        is_complete: Whether every shard was written and the store was closed.
+        is_complete: Whether every shard was written and the store was closed, and `problem` is
+            None.
         bytes_of: Bytes by array, and "records" for everything else. Files that are shared with
             other stores count in each of them.
     """
@@ -70,6 +71,8 @@ class StoreSummary:
         if self.header is None:
             return found | {"problem": self.problem}
         identity = self.header.identity
+        if self.problem is not None:
+            found["problem"] = self.problem
         return found | {
             "dataset": self.header.dataset,
             "backbone": identity.backbone,
@@ -101,19 +104,20 @@ class StoreDetails:
 def list_stores(root: str | Path) -> list[StoreSummary]:
     """List the stores under `root`, a folder or an s3:// URL, sorted by location.
 
-    A store that cannot be read (damaged, of another format version) is listed with its problem.
+    A store that cannot be used (damaged, of another format version) is listed with its problem.
+    Shards and the rows of its manifest are not read; `verify_store` does.
 
     Raises:
         InputError: There is no such folder.
     """
     if URL_MARK not in str(root) and not Path(root).is_dir():
-        what = "is a file" if Path(root).is_file() else "does not exist"
+        what = "is no folder" if Path(root).exists() else "does not exist"
         raise InputError(f"{root} {what}; expected a folder that holds stores")
     storage = storage_at(root)
     sizes = storage.sizes()
     keys = list(sizes)
     found = []
-    for folder in sorted({f for f, _, name in _parted(keys) if _is_mark(f, name, sizes)}):
+    for folder in sorted({folder for key in keys if (folder := _marked(key, sizes)) is not None}):
         # What a killed estimate left, which the next one removes: no store of anyone's.
         if any(part.startswith(".") for part in folder.split("/")):
             continue
@@ -133,12 +137,8 @@ def describe_store(location: str | Path) -> StoreDetails:
     storage = storage_at(location)
     header = parse_header(storage.read(fmt.GROUP), str(location))
     summary = _summary(storage, "", storage.sizes())
-    if summary.is_complete and summary.shards_written < header.shards:
-        raise StoreError(
-            f"{location} is declared complete, and only {summary.shards_written} of the ledger's "
-            f"{header.shards} entries are there; `declip-pipe cache verify {location} --repair` "
-            "makes it whole"
-        )
+    if summary.problem is not None:
+        raise StoreError(summary.problem)
     samples = read_samples(storage.read(fmt.MANIFEST), str(location))
     failed = _failures(storage, header, samples)
     broken = list(failed)
@@ -224,14 +224,17 @@ def _has_same_images_and_features(one: StoreIdentity, other: StoreIdentity) -> b
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 
-def _parted(keys: Collection[str]) -> list[tuple[str, str, str]]:
-    return [key.rpartition("/") for key in keys]
+def _marked(key: str, sizes: Mapping[str, int]) -> str | None:
+    """Return the folder that a file marks as a store's; arrays have metadata alone.
 
-
-def _is_mark(folder: str, name: str, sizes: Mapping[str, int]) -> bool:
-    """Return whether a file marks its folder as a store; arrays have metadata alone."""
-    below = f"{folder}/" if folder else ""
-    return name == fmt.MANIFEST or (name == fmt.FORMER_MANIFEST and f"{below}{fmt.GROUP}" in sizes)
+    A store without its manifest or its completion is one, with a problem.
+    """
+    folder, slash, name = key.rpartition("/")
+    if name == fmt.MANIFEST:
+        return folder
+    if name in (fmt.FORMER_MANIFEST, fmt.COMPLETE) and f"{folder}{slash}{fmt.GROUP}" in sizes:
+        return folder
+    return None
 
 
 def _failures(storage: Storage, header: StoreHeader, samples: Samples) -> dict[int, str]:
@@ -258,9 +261,20 @@ def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSu
     below = f"{folder}/" if folder else ""
     own = {key.removeprefix(below): size for key, size in sizes.items()}
     location = join_location(storage.location, folder) if folder else storage.location
-    header, problem = None, None
+    shards = sum(key.startswith(fmt.LEDGER) for key in own)
+    header, completion, problem = None, None, None
     try:
         header = parse_header(storage.read(f"{below}{fmt.GROUP}"), location)
+        completion = storage.read(f"{below}{fmt.COMPLETE}")
+        if fmt.MANIFEST not in own and storage.read(f"{below}{fmt.MANIFEST}") is None:
+            raise StoreError(
+                f"{location}: its {fmt.MANIFEST} is missing; extract the dataset again with "
+                "--overwrite"
+            )
+        if completion is not None:
+            _require_whole(completion, header, shards, location)
+        elif fmt.COMPLETE in storage_at(location).folders():
+            raise StoreError(f"{location}: its {fmt.COMPLETE} is a folder, not a file; remove it")
     except StoreError as error:
         problem = str(error)
     bytes_of: Counter[str] = Counter()
@@ -271,7 +285,21 @@ def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSu
         location=location,
         header=header,
         problem=problem,
-        shards_written=sum(key.startswith(fmt.LEDGER) for key in own),
-        is_complete=header is not None and fmt.COMPLETE in own,
+        shards_written=shards,
+        is_complete=completion is not None and problem is None,
         bytes_of=dict(bytes_of),
     )
+
+
+def _require_whole(completion: bytes, header: StoreHeader, shards: int, location: str) -> None:
+    """Raise `StoreError` unless a completion is well-formed and the ledger has every entry."""
+    try:
+        parse_completion(completion, header)
+    except DamagedRecordError as error:
+        raise damaged_record(location, fmt.COMPLETE, error) from error
+    if shards < header.shards:
+        raise StoreError(
+            f"{location} is declared complete, and only {shards} of the ledger's "
+            f"{header.shards} entries are there; `declip-pipe cache verify {location} --repair` "
+            "makes it whole"
+        )

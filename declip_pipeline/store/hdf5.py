@@ -1,9 +1,7 @@
 """A whole store as one HDF5 file: export and import."""
 
-import fcntl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -17,7 +15,7 @@ from declip_pipeline.errors import (
     StorageFullError,
     StoreError,
 )
-from declip_pipeline.files import is_partial, sha256_of_bytes, sha256_of_json, write_with
+from declip_pipeline.files import remove_abandoned, sha256_of_bytes, sha256_of_json, write_with
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5_rows import ARRAY, EXPECTED, MARK, RECORDS
 from declip_pipeline.store.identity import store_location
@@ -54,7 +52,7 @@ def export_store(
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a file, name one such as {path}.h5")
-    _remove_abandoned(path)
+    remove_abandoned(path.parent)
     if path.exists() and not overwrite:
         raise OutputExistsError(
             f"{path} exists; pass `overwrite=True` to replace it, or name another"
@@ -67,17 +65,6 @@ def export_store(
         raise StoreError(
             f"cannot write {path}: {error.strerror or error}; check its folder, or name another"
         ) from error
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Remove what exports that were killed left beside a file; running ones hold a lock."""
-    if not path.parent.is_dir():
-        return
-    for left in path.parent.glob(f".*.partial{path.suffix}"):
-        if is_partial(left) and left.is_file():
-            with suppress(OSError), left.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                left.unlink()
 
 
 def _require_space(store: Store, path: Path) -> None:
@@ -133,8 +120,6 @@ def _write_file(
     # In a thread of its own: Ctrl-C is answered in the main one, and must not come in between
     # HDF5 and its file either.
     with _Sink(path, "w+") as sink, ThreadPoolExecutor(1, "hdf5") as thread:
-        with suppress(OSError):  # some network file systems have no locks
-            fcntl.flock(sink, fcntl.LOCK_EX)
         writing = thread.submit(_fill, sink, store, records, progress)
         try:
             writing.result()

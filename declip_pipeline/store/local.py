@@ -1,44 +1,31 @@
-"""Storage in a folder of a file system, and a test whether other processes see the same place."""
+"""Storage in a folder of a file system."""
 
-import ctypes
 import errno
 import fcntl
 import os
-import resource
 import secrets
 import shutil
-import socket
-import stat
 import weakref
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
-from threading import RLock
 
 import numpy as np
 
-from declip_pipeline.errors import DeclipError, InputError, StorageFullError, StoreError
-from declip_pipeline.store.storage import (
-    Prepared,
-    Storage,
-    absolute_location,
-    lacking,
-    replaced,
-    storage_at,
+from declip_pipeline.errors import StorageFullError, StoreError
+from declip_pipeline.store.open_files import (
+    OPEN_FILES,
+    OpenFile,
+    opened,
+    read_from,
+    read_into,
+    read_whole,
+    version_of,
 )
+from declip_pipeline.store.storage import Prepared, Storage, lacking, replaced
+from declip_pipeline.store.write_back import write_pieces
 
-OPEN_FILES = 256
-_MOST_PIECES = 512  # the kernel takes 1024
-_WRITTEN_AT_ONCE = 4 * 2**20
 PARTIAL = ".partial"
-
-# Linux alone has it, and Python has no function for it.
-_sync_file_range = getattr(ctypes.CDLL(None), "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
-_SYNC_FILE_RANGE_WRITE = 2
 
 
 class LocalStorage(Storage):
@@ -54,13 +41,13 @@ class LocalStorage(Storage):
         self.parallel_reads = min(os.cpu_count() or 1, 8)
         # Of each key that was read in part: which file it was.
         self._versions: dict[str, str] = {}
-        self._files = _OPEN_FILES.of_storage()
-        weakref.finalize(self, _OPEN_FILES.close, self._files)
+        self._files = OPEN_FILES.of_storage()
+        weakref.finalize(self, OPEN_FILES.close, self._files)
 
     def read(self, key: str) -> bytes | None:
         with self.errors("read", key):
-            file = _opened(self.folder / key)
-            return None if file is None else _read_whole(file.descriptor)
+            file = opened(self.folder / key)
+            return None if file is None else read_whole(file.descriptor)
 
     def read_tail(self, key: str, length: int) -> bytes | None:
         with self.errors("read", key):
@@ -68,13 +55,13 @@ class LocalStorage(Storage):
             if file is None:
                 return None
             size = os.fstat(file.descriptor).st_size
-            return _read_from(file.descriptor, max(0, size - length), min(length, size))
+            return read_from(file.descriptor, max(0, size - length), min(length, size))
 
     def read_part(self, key: str, offset: int, buffers: Sequence[np.ndarray]) -> bool:
         # The one hot path: a context manager would cost as much here as it guards.
         try:
             file = self._open(key)
-            return file is not None and _read_into(file.descriptor, offset, buffers)
+            return file is not None and read_into(file.descriptor, offset, buffers)
         except OSError as error:
             raise self._error(error, "read", key) from error
 
@@ -150,7 +137,7 @@ class LocalStorage(Storage):
     def version(self, key: str) -> str | None:
         with self.errors("read", key):
             try:
-                return _version((self.folder / key).stat())
+                return version_of((self.folder / key).stat())
             except (FileNotFoundError, NotADirectoryError):
                 return None
 
@@ -236,19 +223,19 @@ class LocalStorage(Storage):
                 for entry in entries:
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(f"{below}{entry.name}/")
-                    elif entry.is_file():
+                    elif _is_file(entry):
                         yield below + entry.name, entry
 
-    def _open(self, key: str) -> "_OpenFile | None":
-        file = _OPEN_FILES.get(self._files, key)
+    def _open(self, key: str) -> "OpenFile | None":
+        file = OPEN_FILES.get(self._files, key)
         if file is None:
-            file = _opened(self.folder / key)
+            file = opened(self.folder / key)
             if file is None:
                 return None
             # Files are closed and opened again; a reader knows where the rows of the first one lie.
             if self._versions.setdefault(key, file.version) != file.version:
                 raise replaced(str(self.folder / key))
-            _OPEN_FILES.put(self._files, key, file)
+            OPEN_FILES.put(self._files, key, file)
         return file
 
     @contextmanager
@@ -303,157 +290,6 @@ class _Partial(Prepared):
             self.path.unlink(missing_ok=True)
 
 
-class _OpenFile:
-    """A file that is closed when the last thread that reads from it lets go of it."""
-
-    def __init__(self, path: Path) -> None:
-        # A named pipe would be waited for without end.
-        self.descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        found = os.fstat(self.descriptor)
-        if stat.S_ISDIR(found.st_mode):
-            raise IsADirectoryError
-        if not stat.S_ISREG(found.st_mode):
-            raise StoreError(
-                f"{path} is no regular file, but a pipe or a device; expected a file of a store, "
-                "remove it"
-            )
-        self.version = _version(found)
-
-    def __del__(self) -> None:
-        descriptor = getattr(self, "descriptor", None)
-        if descriptor is not None:
-            os.close(descriptor)
-
-
-def _opened(path: Path) -> _OpenFile | None:
-    """A regular file, None where there is none."""
-    try:
-        return _OpenFile(path)
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-
-
-def _version(found: os.stat_result) -> str:
-    return f"{found.st_dev}-{found.st_ino}-{found.st_size}-{found.st_mtime_ns}"
-
-
-class _OpenFiles:
-    """The files that are kept open by all storages of the process together, at most `most`."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._files: OrderedDict[tuple[int, str], _OpenFile] = OrderedDict()
-        self._storages = count()
-        self._lock = RLock()
-        os.register_at_fork(after_in_child=self._after_fork)
-
-    def _after_fork(self) -> None:
-        # Another thread may have held it.
-        self._lock = RLock()
-
-    def of_storage(self) -> int:
-        """A number for a storage: its files are its own, or another's might be replaced ones."""
-        return next(self._storages)
-
-    def get(self, storage: int, key: str) -> _OpenFile | None:
-        with self._lock:
-            file = self._files.get((storage, key))
-            if file is not None:
-                self._files.move_to_end((storage, key))
-            return file
-
-    def put(self, storage: int, key: str, file: _OpenFile) -> None:
-        with self._lock:
-            self._files[storage, key] = file
-            # Closed outside of the lock, when the name goes.
-            beyond = range(len(self._files) - self._most)
-            oldest = [self._files.popitem(last=False) for _ in beyond]
-        del oldest
-
-    def close(self, storage: int) -> None:
-        """Let go of a storage's files."""
-        with self._lock:
-            own = [self._files.pop(key) for key in list(self._files) if key[0] == storage]
-        del own
-
-
-def _most_open_files() -> int:
-    """A quarter of what the system allows a process: others need files too."""
-    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    return OPEN_FILES if allowed == resource.RLIM_INFINITY else min(OPEN_FILES, allowed // 4)
-
-
-_OPEN_FILES = _OpenFiles(_most_open_files())
-
-
-def _read_whole(descriptor: int) -> bytes:
-    return _read_from(descriptor, 0, os.fstat(descriptor).st_size)
-
-
-def _read_from(descriptor: int, offset: int, length: int) -> bytes:
-    """The bytes from `offset` on, fewer where the file ends before."""
-    pieces = []
-    while length:
-        # The kernel may give fewer than asked for, at most 2 GB.
-        piece = os.pread(descriptor, length, offset)
-        if not piece:
-            break
-        pieces.append(piece)
-        offset, length = offset + len(piece), length - len(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _read_into(descriptor: int, offset: int, buffers: Sequence[np.ndarray]) -> bool:
-    """Fill the buffers from `offset` on; False when the file ends before."""
-    waiting = [buffer.data for buffer in buffers]
-    while waiting:
-        count = os.preadv(descriptor, waiting, offset)
-        if count == 0:
-            return False
-        offset += count
-        # The kernel may stop early, at most 2 GB on.
-        while waiting and count >= len(waiting[0]):
-            count -= len(waiting.pop(0))
-        if count:
-            waiting[0] = waiting[0][count:]
-    return True
-
-
-def write_pieces(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
-    """Write all pieces to a file that is open at its beginning, a few megabytes a call.
-
-    The disk is told to begin with each part at once, while the next is made: what the flush at the
-    end waits for is the last part.
-    """
-    waiting: list[bytes | memoryview] = []
-    start = size = 0
-    for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= _WRITTEN_AT_ONCE or len(waiting) == _MOST_PIECES:
-            _write_all(descriptor, waiting)
-            begin_write_back(descriptor, start, size)
-            waiting, start, size = [], start + size, 0
-    _write_all(descriptor, waiting)
-
-
-def begin_write_back(descriptor: int, start: int, size: int) -> None:
-    """Have the disk begin to write a part of a file, where the system has a call for it."""
-    if _sync_file_range is not None:
-        # It only saves time: what fails here fails again in fsync, whose word counts.
-        _sync_file_range(descriptor, start, size, _SYNC_FILE_RANGE_WRITE)
-
-
-def _write_all(descriptor: int, pieces: Sequence[bytes | memoryview]) -> None:
-    waiting = [memoryview(piece) for piece in pieces]
-    while waiting:
-        count = os.writev(descriptor, waiting)
-        while waiting and count >= len(waiting[0]):
-            count -= len(waiting.pop(0))
-        if count:
-            waiting[0] = waiting[0][count:]
-
-
 def _make_folder(folder: Path) -> None:
     """Make a folder and those above it, each on the disk before anything is put into it."""
     if folder.is_dir():
@@ -477,30 +313,10 @@ def _flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-@contextmanager
-def token_at(location: str) -> Iterator[tuple[str, str]]:
-    """Leaves a token at a folder or URL for as long as it is looked for; yields place and token.
-
-    Raises what the place's storage does when nothing can be written there.
-    """
-    storage = storage_at(absolute_location(location))
-    token = f".seen-by-workers-{secrets.token_hex(8)}"
-    storage.write(token, [token.encode()])
+def _is_file(entry: os.DirEntry[str]) -> bool:
     try:
-        yield storage.location, token
-    finally:
-        storage.delete(token)
-
-
-def require_token(place: str, token: str, option: str, expected: str) -> None:
-    """In a worker: raise `InputError` unless it sees the token. `option` named the place.
-
-    `expected` says which places all workers see.
-    """
-    host = socket.gethostname()
-    try:
-        is_seen = storage_at(place).read(token) == token.encode()
-    except DeclipError as error:
-        raise InputError(f"the worker on {host} cannot use {option} {place}: {error}") from error
-    if not is_seen:
-        raise InputError(f"the worker on {host} sees another {option} {place}; expected {expected}")
+        return entry.is_file()
+    except OSError as error:
+        if error.errno != errno.ELOOP:  # a link that leads to itself is no file
+            raise
+        return False

@@ -1,12 +1,13 @@
 """Reading a store: complete ones only, by row, from shards or from an HDF5 file."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from declip_pipeline.arguments import require_path
 from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.features import FeatureShape, StoredFeatures
@@ -54,6 +55,7 @@ class Store:
 
         Raises `StoreError` when it is not a store, incomplete, or of another format version.
         """
+        require_path(location, "a store", "its location, or an open `Store`")
         self.location = str(location)
         self.read_record: Callable[[str], bytes | None]
         if is_single_file(location):
@@ -320,6 +322,15 @@ StoreLike = Store | str | Path
 def as_store(store: StoreLike) -> Store:
     """Open a store that is given by its location."""
     return store if isinstance(store, Store) else Store(store)
+
+
+def as_stores(stores: StoreLike | Sequence[StoreLike]) -> list[Store]:
+    """Open stores that are given by their locations, one or several."""
+    if isinstance(stores, StoreLike):
+        return [as_store(stores)]
+    if not isinstance(stores, Iterable):
+        raise InputError(f"found {type(stores).__name__} for stores; expected one or a list")
+    return [as_store(one) for one in stores]
 
 
 def distinct_stores(stores: Sequence[Store]) -> tuple[list[Store], list[str]]:

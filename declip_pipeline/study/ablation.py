@@ -10,7 +10,7 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.table import domain_estimates, two_way_tables
-from declip_pipeline.files import write_text
+from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.matrix import MISSING, interval_text
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
@@ -120,6 +120,7 @@ def write_scores(path: Path, scores: Sequence[LayerScore]) -> None:
         one = score.estimate
         values = one.value, one.spread, len(one.by_seed), *one.interval, one.mark
         writer.writerow([score.layer, score.generator, score.domain, *values])
+    remove_abandoned(path.parent)
     write_text(path, content.getvalue())
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.scores import METRICS
-from declip_pipeline.files import write_text
+from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.domain_figure import draw_domains
 from declip_pipeline.reports.matrix_figure import draw_matrix
 from declip_pipeline.study.published import (
@@ -97,6 +97,7 @@ def write_report(
         sections += [f"## {one.table.title}\n"] if len(tables) > 1 else []
         sections += [beside_markdown(table, theirs, DECIMALS) for table, theirs in parts]
         sections.append(f"![]({figure.name})\n")
+    remove_abandoned(out)
     write_text(out / "table.csv", beside_csv([part for parts in compared for part in parts]))
     done = "```sh\n" + "\n".join(commands) + "\n```\n"
     head = [f"# {title}: {unit}\n", *(f"{line}\n" for line in about)]

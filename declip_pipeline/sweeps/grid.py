@@ -14,7 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from declip_pipeline.errors import DeclipError, OutputExistsError, RunBusyError
-from declip_pipeline.files import sha256_of_json, write_bytes, write_json
+from declip_pipeline.files import remove_abandoned, sha256_of_json, write_bytes, write_json
 from declip_pipeline.sweeps.grid_job import Cell
 from declip_pipeline.training.run import Run
 from declip_pipeline.training.train import Epoch
@@ -148,6 +148,7 @@ class Grid:
 
     def run(self) -> list[CellResult]:
         """Train all cells; returns their rows, each `finished` or `failed`."""
+        remove_abandoned(self.folder)
         self._tell({})
         left = [list(group) for group in self._groups]
         while left:

@@ -11,9 +11,9 @@ from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.jobs import worker
 from declip_pipeline.jobs.tasks import run_tasks
 from declip_pipeline.jobs.workers import Workers
-from declip_pipeline.store.local import require_token, token_at
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import absolute_location
+from declip_pipeline.store.tokens import require_token, token_at
 from declip_pipeline.sweeps.grid import EpochScore, Outcomes
 from declip_pipeline.sweeps.grid_job import Cell, GridJob
 from declip_pipeline.sweeps.grid_trainer import GridTrainer

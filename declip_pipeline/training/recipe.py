@@ -72,7 +72,10 @@ class Recipe:
     seed: Annotated[
         int,
         Option(
-            "Seed of the weights and of the order; several are a grid.", "training", several=True
+            "Seed of the weights and of the order; several are a grid.",
+            "training",
+            least=0,
+            several=True,
         ),
     ] = 0
     epochs: Annotated[
@@ -210,7 +213,7 @@ def _flags(cpuinfo: Path) -> set[str]:
 
 def _require_number(described: Field, value: Any) -> None:
     """Raise `InputError` for a value of a number's field that is none, or too small."""
-    if described.kind not in (int, float) or value is None:
+    if described.kind not in (int, float) or (value is None and described.default is None):
         return
     kind = Integral if described.kind is int else Real
     least = described.option.least

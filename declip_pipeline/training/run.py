@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from declip_pipeline import __version__
+from declip_pipeline.arguments import require_path
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory
 from declip_pipeline.entry_points import installed_versions
@@ -65,6 +66,7 @@ class Run:
             path: The folder.
             decoder: Builds the decoder, where it is one of one's own that cannot be imported.
         """
+        require_path(path, "a run", "its folder")
         self.path = Path(path)
         self._decoder = decoder
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from declip_pipeline.arguments import require_path
 from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.decoders.factories import DecoderFactory, name_factory
@@ -16,7 +17,7 @@ from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.options import FusionMode, PrecisionName
-from declip_pipeline.store.reader import StoreLike, as_store
+from declip_pipeline.store.reader import StoreLike, as_store, as_stores
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
@@ -103,11 +104,12 @@ def train(
     layers = [layer] if isinstance(layer, str) else layer
     if not isinstance(layers, list | tuple) or not all(isinstance(one, str) for one in layers):
         raise InputError(f"`layer` is {layer!r}; expected the name of a layer, or several to join")
+    require_path(runs, "the folder of runs")
     chosen = choose_device(device)
     if uncached and precision == "auto":
         precision = "float32"  # as published
     data = TrainingData(
-        [as_store(one) for one in ([store] if isinstance(store, StoreLike) else store)],
+        as_stores(store),
         beside=sources_beside((as_store(one), of) for one, of in beside),
         fusion=fusion,
         device=chosen,

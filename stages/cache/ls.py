@@ -29,15 +29,18 @@ def ls(
     rows: list[list[object]] = []
     for store in stores:
         size = f"{store.total_bytes / 1e9:.3f}"
+        if store.problem is not None:
+            remark(store.problem)
         if store.header is None:
             rows.append(["?", "?", "?", "?", "-", "-", size, "unreadable", store.location])
-            remark(store.problem or "")
             continue
         if store.leftover is not None:
             remark(f"{store.location}: {store.leftover}")
         identity = store.header.identity
         state = (
-            "complete"
+            "damaged"
+            if store.problem is not None
+            else "complete"
             if store.is_complete
             else f"{store.shards_written} of {store.header.shards} shards"
         )

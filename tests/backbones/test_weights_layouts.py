@@ -35,6 +35,12 @@ def activations(name: str, file: Path) -> tuple[str, set[str]]:
     return backbone.name, {kind for kind in kinds if "GELU" in kind}
 
 
+def refusal(name: str, file: Path) -> str:
+    with pytest.raises(WeightsError) as caught:
+        open_backbone(name, weights=[str(file)], device="cpu")
+    return str(caught.value)
+
+
 @pytest.mark.slow
 def test_openais_file_is_computed_with_quick_gelu_under_every_name(tmp_path: Path) -> None:
     torch.save(visual_tensors("ViT-B-32") | MARKS, tmp_path / "openai.pt")
@@ -42,9 +48,7 @@ def test_openais_file_is_computed_with_quick_gelu_under_every_name(tmp_path: Pat
     assert activations("ViT-B-32", file) == ("open_clip:ViT-B-32-quickgelu", {"QuickGELU"})
     assert activations("CLIP:ViT-B/32", file) == ("CLIP:ViT-B/32", {"QuickGELU"})
     assert activations("CLIP:from-file", file) == ("CLIP:from-file", {"QuickGELU"})
-    with pytest.raises(WeightsError) as caught:
-        open_backbone("ViT-B-32/laion2b_s34b_b79k", weights=[str(file)], device="cpu")
-    assert str(caught.value) == (
+    assert refusal("ViT-B-32/laion2b_s34b_b79k", file) == (
         f"weights {file} is OpenAI's, whose networks compute with QuickGELU, and "
         "open_clip:ViT-B-32/laion2b_s34b_b79k computes with GELU; take "
         '`arch="ViT-B-32-quickgelu"`'
@@ -55,9 +59,7 @@ def test_openais_file_is_computed_with_quick_gelu_under_every_name(tmp_path: Pat
 def test_a_file_that_does_not_say_its_activation_needs_its_architecture(tmp_path: Path) -> None:
     file = tmp_path / "laion.bin"
     torch.save(visual_tensors("ViT-B-32"), file)
-    with pytest.raises(WeightsError) as caught:
-        open_backbone("CLIP:from-file", weights=[str(file)], device="cpu")
-    assert str(caught.value) == (
+    assert refusal("CLIP:from-file", file) == (
         f"weights {file} is not one of OpenAI's own files, and does not say whether the network "
         "computes with QuickGELU (as OpenAI's) or GELU (as most others); name its architecture "
         'with `arch="ViT-B-32"` or `arch="ViT-B-32-quickgelu"`'

@@ -111,11 +111,6 @@ def require_ledger_true(path: Path, shards: int) -> None:
     assert Store(path).failures == {}
 
 
-@pytest.fixture
-def small_shards(monkeypatch):
-    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", ROWS_PER_SHARD)
-
-
 @contextmanager
 def at_call(number: int, happens: Any) -> Iterator[list[str]]:
     """Within, `happens` before call number `number` to a storage that no lock guards.

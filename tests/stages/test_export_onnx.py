@@ -44,3 +44,10 @@ def test_missing_packages_and_bad_pictures_are_named(refused, tiny_run, tmp_path
     text = refused("export", tiny_run, "--onnx", file)
     assert "needs onnx, onnxscript, onnxruntime, which are not installed" in text
     assert not file.exists()
+
+
+def test_two_exports_into_one_file_are_refused(refused, tiny_run, tmp_path):
+    file = tmp_path / "decoder.onnx"
+    line = refused("export", tiny_run, "--onnx", file, "--checkpoint", tmp_path / "." / file.name)
+    assert line.endswith(f"--checkpoint and --onnx are both {file}; name two files")
+    assert not file.exists()

@@ -1,6 +1,7 @@
 """Views of a store's images are found beside it, and nothing else is."""
 
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store.catalog import find_view_stores
+from declip_pipeline.store.catalog import find_view_stores, list_stores
 from declip_pipeline.store.hdf5 import export_store
 from declip_pipeline.store.identity import store_folder
 from declip_pipeline.store.reader import Store
@@ -79,3 +80,36 @@ def test_folders_of_paths_and_urls(tmp_path, monkeypatch):
     assert folder_of("a/b/c", 3) == str(Path(tmp_path))
     assert folder_of("s3://bucket/root/set/backbone/view", 3) == "s3://bucket/root"
     assert folder_of("s3://bucket/root/set/") == "s3://bucket/root"
+
+
+WAYS = {
+    "missing": lambda file: None,
+    "folder": lambda file: file.mkdir(),
+    "pipe": os.mkfifo,
+    "device": lambda file: file.symlink_to("/dev/zero"),
+    "loop": lambda file: file.symlink_to(file),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", [fmt.GROUP, fmt.MANIFEST, fmt.COMPLETE, fmt.ledger_key(0)])
+def test_a_record_that_is_no_file_is_said_and_other_stores_are_listed(folder, add, name, way):
+    (store,) = map(str, folder.iterdir())
+    other = add(complete=False, view="blur-1")
+    (folder / store / name).unlink()
+    WAYS[way](folder / store / name)
+    found = {one.location: one for one in list_stores(folder)}
+    assert set(found) == {store, other} and found[other].problem is None
+    assert not found[store].is_complete
+    if (name, way) == (fmt.COMPLETE, "missing"):
+        assert found[store].problem is None  # an extraction that goes on
+    else:
+        assert store in found[store].problem and "\n" not in found[store].problem
+        assert found[store].to_json()["problem"] == found[store].problem
+
+
+def test_a_damaged_completion_is_said(folder):
+    (store,) = folder.iterdir()
+    (store / fmt.COMPLETE).write_text("{")
+    (found,) = list_stores(folder)
+    assert "complete.json" in found.problem and not found.is_complete

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from support.handmade_store import (
     ARRAYS,
-    ROWS_PER_SHARD,
     SAMPLES,
     VALUES,
     begin_store,
@@ -27,9 +26,7 @@ from declip_pipeline.store.writer import StoreWriter
 OTHER_ORDER = SAMPLES.take(np.arange(len(SAMPLES))[::-1])
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", ROWS_PER_SHARD)
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture(params=["folder", "bucket"])

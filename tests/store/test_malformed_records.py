@@ -73,9 +73,7 @@ FIELDS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", ROWS_PER_SHARD)
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture

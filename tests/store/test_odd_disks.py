@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support.handmade_store import (
-    IDENTITY,
     LAYER,
-    ROWS_PER_SHARD,
     SAMPLES,
     VALUES,
     begin_store,
@@ -22,17 +20,13 @@ from support.handmade_store import (
 
 from declip_pipeline.errors import StoreError
 from declip_pipeline.store import format as fmt
-from declip_pipeline.store import local
+from declip_pipeline.store import open_files
 from declip_pipeline.store.generations import OVERWRITE, beside, settle
 from declip_pipeline.store.hdf5 import export_store
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.verify import verify_store
-from declip_pipeline.store.writer import StoreWriter
 
-
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(fmt, "ROWS_PER_SHARD", ROWS_PER_SHARD)
+pytestmark = pytest.mark.usefixtures("small_shards")
 
 
 @pytest.fixture
@@ -124,15 +118,7 @@ def test_a_locked_file_is_read(tmp_path):
 def test_layers_that_differ_in_capitals_alone_are_refused(tmp_path):
     layers = {**LAYER, "LAYER0": LAYER["layer0"]}
     with pytest.raises(StoreError, match="layer0, LAYER0 two differ in capitals alone"):
-        StoreWriter(
-            str(tmp_path / "store"),
-            identity=IDENTITY,
-            layers=layers,
-            dataset="made",
-            provenance={},
-            samples=SAMPLES,
-            fake_is_white=True,
-        )
+        begin_store(tmp_path / "store", layers=layers)
     assert not (tmp_path / "store").exists()
 
 
@@ -149,7 +135,7 @@ def test_a_named_pipe_is_not_waited_for(tmp_path, key):
 def test_open_files_are_few_over_all_stores_together(tmp_path, monkeypatch):
     monkeypatch.setattr(fmt, "ROWS_PER_SHARD", 1)
     write_pending(begin_store(tmp_path / "store"))
-    monkeypatch.setattr(local._OPEN_FILES, "_most", 10)
+    monkeypatch.setattr(open_files.OPEN_FILES, "_most", 10)
     folder = Path("/proc/self/fd")
     stores = [Store(tmp_path / "store") for _ in range(8)]
     stores[0].read_targets(np.arange(3))  # its threads
@@ -160,16 +146,16 @@ def test_open_files_are_few_over_all_stores_together(tmp_path, monkeypatch):
                 found = store.read_array(name, np.arange(len(SAMPLES)))
                 np.testing.assert_array_equal(found, list(expected.values()))
     assert len(list(folder.iterdir())) - before <= 10
-    opened = len(local._OPEN_FILES._files)
+    opened = len(open_files.OPEN_FILES._files)
     assert 0 < opened <= 10
     del store, stores
-    assert len(local._OPEN_FILES._files) < opened, "a store that has gone holds none"
+    assert len(open_files.OPEN_FILES._files) < opened, "a store that has gone holds none"
 
 
 def test_the_limit_is_a_part_of_the_systems(monkeypatch):
     limits = {"small": (64, 4096), "usual": (1024, 4096), "none": (-1, -1)}
     found = {}
     for name, limit in limits.items():
-        monkeypatch.setattr(local.resource, "getrlimit", lambda which, limit=limit: limit)
-        found[name] = local._most_open_files()
+        monkeypatch.setattr(open_files.resource, "getrlimit", lambda which, limit=limit: limit)
+        found[name] = open_files.most_open_files()
     assert found == {"small": 16, "usual": 256, "none": 256}

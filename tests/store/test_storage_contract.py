@@ -9,7 +9,7 @@ import pytest
 from support.s3_server import running_s3_server
 
 from declip_pipeline.errors import StoreError
-from declip_pipeline.store.local import OPEN_FILES
+from declip_pipeline.store.open_files import MOST_OPEN_FILES
 from declip_pipeline.store.storage import Storage, storage_at
 
 Places = Callable[[str], Storage]
@@ -122,11 +122,11 @@ class StorageContract(ABC):
         """Also once its file was closed meanwhile."""
         reader = at("store")
         at("store").write("key", [b"0123456789"])
-        for number in range(OPEN_FILES + 1):
+        for number in range(MOST_OPEN_FILES + 1):
             at("others").write(f"other{number}", [b"other"])
         assert reader.read_tail("key", 2) == b"89"
         others = at("others")
-        for number in range(OPEN_FILES + 1):
+        for number in range(MOST_OPEN_FILES + 1):
             assert part(others, f"other{number}", 0, 5) == [b"other"]
         at("store").write("key", [b"abcdefghij"])
         for read in (lambda: part(reader, "key", 0, 2), lambda: reader.read_tail("key", 2)):

@@ -53,12 +53,14 @@ VALUES: Mapping[str, Mapping[str, np.ndarray]] = {
 }
 
 
-def begin_store(path: Path, samples: Samples = SAMPLES) -> StoreWriter:
+def begin_store(
+    path: Path, samples: Samples = SAMPLES, layers: Mapping[str, FeatureShape] = LAYER
+) -> StoreWriter:
     """A writer for the store at `path`; a new store has the samples in the given order."""
     return StoreWriter(
         str(path),
         identity=IDENTITY,
-        layers=LAYER,
+        layers=layers,
         dataset="made",
         provenance={},
         samples=samples,

@@ -87,6 +87,14 @@ def test_a_run_of_a_grid_is_the_run_alone(tiny_store, tmp_path):
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
+def test_what_a_killed_grid_left_beside_its_table_is_removed(tiny_store, tmp_path):
+    grid = make_grid(tiny_store, tmp_path, CELLS[:1])
+    grid.folder.mkdir()
+    (grid.folder / ".0123456789ab.partial.parquet").write_bytes(b"half")
+    grid.run()
+    assert sorted(file.name for file in grid.folder.iterdir()) == ["results.csv", "results.parquet"]
+
+
 @pytest.mark.slow
 def test_one_that_fails_is_a_row_with_its_reason(tiny_store, tmp_path, monkeypatch):
     step = learner.training_loss
