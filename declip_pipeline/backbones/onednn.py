@@ -49,7 +49,8 @@ class _MultiheadAttention(nn.MultiheadAttention):
         if not (is_plain and query is key is value and query.ndim == 3 and _is_for_onednn(query)):
             return super().forward(query, key, value, *arguments, **keywords)
         joined = linear_by_onednn(query, self.in_proj_weight, self.in_proj_bias)
-        heads = joined.unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        heads = joined.reshape(*joined.shape[:2], 3, self.num_heads, self.head_dim)
+        heads = heads.permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         return linear_by_onednn(mixed, self.out_proj.weight, self.out_proj.bias), None
 
