@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from declip_pipeline.backbones.backbone import PRECISIONS, Backbone, Preprocessing
+from declip_pipeline.backbones.onednn import use_onednn
 from declip_pipeline.backbones.weights import sha256_of_tensors
 from declip_pipeline.compute import exact_float32
 from declip_pipeline.errors import DeclipError, UnknownNameError
@@ -46,6 +47,7 @@ class NetworkBackbone(Backbone):
     ) -> None:
         self.name = name
         self.network = network.eval().requires_grad_(False)
+        use_onednn(self.network)
         self.layers = dict(layers)
         self.preprocessing = preprocessing
         self._compute = compute
