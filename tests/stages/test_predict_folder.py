@@ -12,9 +12,8 @@ import yaml
 from PIL import Image
 
 from declip_pipeline.errors import RunBusyError
-from declip_pipeline.reports import prediction_folder
-from declip_pipeline.reports.prediction_folder import PredictionFolder
-from declip_pipeline.training.predictor import Predictor
+from declip_pipeline.prediction import folder as prediction_folder
+from declip_pipeline.prediction.folder import PredictionFolder
 from declip_pipeline.training.run_records import sealed
 
 
@@ -31,16 +30,16 @@ def pictures(shared_dataset, tmp_path) -> Path:
 
 
 @pytest.fixture
-def counted(monkeypatch) -> list[int]:
-    """Grows by one with each image that is predicted."""
-    calls: list[int] = []
-    real = Predictor.predict
+def counted(monkeypatch) -> list[str]:
+    """Names of the images whose files are written."""
+    calls: list[str] = []
+    real = PredictionFolder.add
 
-    def map_and_count(self, image):
-        calls.append(1)
-        return real(self, image)
+    def add_and_count(self, name, files, row):
+        calls.append(name)
+        return real(self, name, files, row)
 
-    monkeypatch.setattr(Predictor, "predict", map_and_count)
+    monkeypatch.setattr(PredictionFolder, "add", add_and_count)
     return calls
 
 
@@ -64,20 +63,23 @@ class TestGoingOn:
     ):
         command = ("predict", tiny_run, "-i", pictures, "-o")
         assert program(*command, tmp_path / "one").code == 0
-        counting = Predictor.predict
+        counting = PredictionFolder.add
 
-        def interrupted(self, image):
-            if len(counted) == 5:
+        def interrupted(self, name, files, row):
+            if name == "b":
                 raise OSError("pulled")
-            return counting(self, image)
+            return counting(self, name, files, row)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Predictor, "predict", interrupted)
+            patch.setattr(PredictionFolder, "add", interrupted)
             assert program(*command, tmp_path / "two").code == 1
+        there = {name for name in "ac" if (tmp_path / "two" / f"{name}_mask.png").exists()}
+        assert "a" in there
+        counted.clear()
         ledger = tmp_path / "two" / "predictions.jsonl"
         ledger.write_bytes(ledger.read_bytes() + b'{"name": "to')
         assert program(*command, tmp_path / "two").code == 0
-        assert len(counted) == 6, "two of three were there"
+        assert set(counted) == set("abc") - there
         one, two = content(tmp_path / "one"), content(tmp_path / "two")
         assert one.keys() == two.keys()
         assert {name for name in one if one[name] != two[name]} <= {"predictions.jsonl"}
@@ -146,7 +148,7 @@ class TestGoingOn:
         before = content(tmp_path / "out")
         line = refused(*command, "--threshold", 0.4, code=1)
         assert (
-            "holds predictions of another decoder, threshold or version; pass --overwrite" in line
+            "holds predictions of another threshold, 0.5 instead of 0.4; pass --overwrite" in line
         )
         (pictures / "a.png").unlink()
         line = refused(*command, code=1)
@@ -164,7 +166,7 @@ class TestOverwriting:
         outcome = program(*command, pictures / "c.png", "--overwrite")
         assert outcome.code == 0, outcome.err
         assert sorted(content(out)) == [
-            *("c_map.npz", "c_mask.png", "c_overlay.png", "mine_mask.png"),
+            *("c_map.npz", "c_mask.png", "c_overlay.jpg", "mine_mask.png"),
             *("predictions.csv", "predictions.jsonl"),
         ]
         assert (out / "mine_mask.png").read_text() == "keep me"
@@ -326,7 +328,7 @@ class TestOneBadImage:
     def test_a_long_name_is_predicted_as_long_as_a_result_can_have_it(
         self, program, tiny_run, pictures, tmp_path
     ):
-        # NAME_overlay.png is the longest of them; a name has 255 bytes at most.
+        # NAME_overlay.jpg is the longest of them; a name has 255 bytes at most.
         longest, longer = "l" * 243 + ".png", "m" * 244 + ".png"
         for name in (longest, longer):
             shutil.copy(pictures / "a.png", pictures / name)
@@ -343,7 +345,7 @@ class TestOneBadImage:
         assert "left out: 1 irregular file, such as d.png" in outcome.err
         assert [row["status"] for row in rows.values()] == ["ok", "ok", "ok"]
         _, rows = self.predicted(program, tiny_run, pictures / "d.png", tmp_path / "alone")
-        assert rows["d.png"]["reason"] == "not a regular file"
+        assert rows["d.png"]["reason"] == "is no regular file; an image was expected"
 
     def test_names_that_a_disk_does_not_tell_apart_are_not_replaced(
         self, program, tiny_run, pictures, tmp_path, monkeypatch
@@ -401,5 +403,9 @@ def test_the_ledger_says_how_predictions_were_made(program, tiny_run, pictures, 
         json.loads, (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     )
     assert header["made_with"]["threshold"] == 0.5
-    assert len(header["made_with"]["decoder"]) == 64
-    assert [line["name"] for line in lines] == ["a", "a", "b", "b", "c", "c"]
+    assert header["made_with"]["save"] == ["mask", "map", "overlay"]
+    (decoder,) = header["made_with"]["decoder"]
+    assert len(decoder) == 64
+    for name in "abc":
+        before, after = (line for line in lines if line["name"] == name)
+        assert "row" not in before and after["row"]["status"] == "ok"
