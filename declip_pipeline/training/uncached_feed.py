@@ -16,7 +16,7 @@ from declip_pipeline.compute import torch_threads
 from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
-from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
+from declip_pipeline.extraction.sample_reading import ReadSample, SampleReader
 from declip_pipeline.features import to_device
 from declip_pipeline.feeding.batch import Batch, Rows
 from declip_pipeline.feeding.feed import TargetKind, in_place, labels_as_targets, read_ahead
@@ -234,7 +234,7 @@ def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
             f"{store.location} {found}; `uncached=True` reads them again: bring them back, or "
             "leave it out"
         )
-    read = sample_reader(
+    read = SampleReader(
         root=root,
         view=view_named(store.identity.view),
         fake_is_white=store.fake_is_white,
