@@ -100,6 +100,17 @@ def _not_a_tiling(text: str) -> InputError:
     )
 
 
+def window_shares(places: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """Return windows as shares of their images' sides, (N, 4) float32.
+
+    Args:
+        places: (N, 4): top, left, height, width in pixels; `Window`s.
+        sizes: (N, 2): height and width of each image in pixels.
+    """
+    shares: np.ndarray = (places / np.tile(sizes, 2)).astype(np.float32)
+    return shares
+
+
 class MapJoiner:
     """Overlapping windows' maps, blended to one map of the image.
 

@@ -9,7 +9,7 @@ import torch
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
-from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_bytes
+from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, images_of, targets_bytes
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs, FeatureSource, joined_inputs
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.options import FusionMode
@@ -156,6 +156,8 @@ class TrainingData:
         for labels, without a real image), and for a training split without a fake pixel,
         `UnknownNameError` for a generator that is not there.
         """
+        if targets == "labels":
+            _refuse_tiles(self.stores)
         key = split, tuple(generators), targets
         if key not in self._rows:
             found = self._find_rows(split, generators)
@@ -222,13 +224,9 @@ class TrainingData:
         if targets == "labels":
             counts = self.counts("valid", generators)
             return 100 * counts["fake"] / sum(counts.values())
-        shares = np.concatenate(
-            [
-                (store.read_targets(rows[first : first + ROWS_AT_ONCE]) > 127).mean(axis=(1, 2))
-                for store, rows in parts
-                for first in range(0, len(rows), ROWS_AT_ONCE)
-            ]
-        )
+        of_rows = np.concatenate([_fake_shares(store, rows) for store, rows in parts])
+        image_of = images_of(parts)
+        shares = np.bincount(image_of, of_rows) / np.bincount(image_of)
         return 100 * max(float(shares.mean()), float((shares == 0).mean()))
 
     def at_once(
@@ -265,10 +263,32 @@ class TrainingData:
 
 def sources_beside(layers: Iterable[tuple[Store, str]]) -> list[FeatureSource]:
     """Return the sources of layers of stores beside the fed ones: one a backbone and layer."""
-    found: dict[tuple[str, str], list[Store]] = {}
+    found: dict[tuple[str, str | None, str], list[Store]] = {}
     for store, layer in layers:
-        found.setdefault((store.identity.weights_sha256, layer), []).append(store)
-    return [FeatureSource(layer, tuple(stores)) for (_, layer), stores in found.items()]
+        key = store.identity.weights_sha256, store.identity.tiles, layer
+        found.setdefault(key, []).append(store)
+    return [FeatureSource(layer, tuple(stores)) for (*_, layer), stores in found.items()]
+
+
+def _fake_shares(store: Store, rows: np.ndarray) -> np.ndarray:
+    """Return the share of fake pixels in each target, (N,) float64."""
+    return np.concatenate(
+        [
+            (store.read_targets(rows[first : first + ROWS_AT_ONCE]) > 127).mean(axis=(1, 2))
+            for first in range(0, len(rows), ROWS_AT_ONCE)
+        ]
+        or [np.zeros(0)]
+    )
+
+
+def _refuse_tiles(stores: Sequence[Store]) -> None:
+    """Raise `InputError` for a store of tiles, whose images' labels are not the tiles'."""
+    for store in stores:
+        if store.tiling is not None:
+            raise InputError(
+                f"{store.location} holds tiles of {store.identity.tiles}; detection learns labels "
+                "of whole images, expected a store of these (`evaluate` scores images of tiles)"
+            )
 
 
 def _require_fake_pixels(parts: Sequence[tuple[Store, np.ndarray]]) -> None:

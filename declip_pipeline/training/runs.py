@@ -16,7 +16,7 @@ from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.options import FusionMode, PrecisionName
-from declip_pipeline.store.reader import StoreLike, as_store
+from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
@@ -203,6 +203,7 @@ def plan_run(
             {
                 "dtype": "float32" if data.uncached else stores[source][0].identity.dtype,
                 "provenance": stores[source][0].provenance,
+                **_tiles_of(stores[source][0]),
             }
             for source in inputs.sources
         ],
@@ -216,6 +217,11 @@ def plan_run(
     if name is not None:
         folder.require(sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
+
+
+def _tiles_of(store: Store) -> dict[str, str]:
+    """Return the tiling of a store's rows, for a prediction; nothing for whole images."""
+    return {} if store.identity.tiles is None else {"tiles": store.identity.tiles}
 
 
 def _failures(
