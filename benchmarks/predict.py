@@ -264,7 +264,7 @@ def peak_of(
     }
     ended = subprocess.run(
         [sys.executable, __file__, "--child", json.dumps(task)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env=os.environ,

@@ -129,5 +129,5 @@ def _remark_small_regions(rows: "list[Prediction]") -> None:
             f"{len(large)} of {len(rows)} images are much larger than the backbone's input: "
             "regions smaller than `smallest_region` of predictions.csv, "
             f"{largest.smallest_region} pixels in {largest.image}, cannot be found; predict parts "
-            "of such images"
+            "of such images, or train on `tiles`"
         )

@@ -14,8 +14,8 @@ from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.files import write_text
 from declip_pipeline.images.png import GreyPng
 from declip_pipeline.options import SavedKind
-from declip_pipeline.prediction.maps import ImageMaps
 from declip_pipeline.reports.overlay import overlaid
+from declip_pipeline.training.image_maps import ImageMaps
 
 DEFAULT_SAVE: tuple[SavedKind, ...] = ("mask", "map", "overlay")
 EACH = "each"
@@ -127,7 +127,7 @@ def predicted_files(
     full = GreyPng(height, width, np.uint16) if "map-full" in kinds else None
     shown = np.empty((height, width, 4), np.uint8) if "overlay" in kinds else None
     top = fakes = 0
-    for strip in maps.strips():
+    for strip in maps.strips(with_each=EACH in kinds):
         fake = strip > threshold
         fakes += int(np.count_nonzero(fake))
         if mask is not None:

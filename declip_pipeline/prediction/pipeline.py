@@ -16,8 +16,8 @@ import numpy as np
 from declip_pipeline.errors import ImageError
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_upright, image_size
 from declip_pipeline.images.tiles import Window
-from declip_pipeline.prediction.maps import ImageMaps
-from declip_pipeline.training.predictor import Predictor, PreparedImage, WindowMaps
+from declip_pipeline.training.image_maps import ImageMaps, WindowMaps
+from declip_pipeline.training.predictor import Predictor, PreparedImage
 
 Result = TypeVar("Result")
 

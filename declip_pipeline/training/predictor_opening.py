@@ -52,6 +52,7 @@ def open_predictor(
                 decoder.to(chosen),
                 features,
                 dtypes=[str(one["dtype"]) for one in config["inputs"]],
+                tiles=next((one["tiles"] for one in config["inputs"] if "tiles" in one), None),
             )
             for own, (decoder, features), config in zip(parts, decoders, configs, strict=True)
         ]

@@ -389,7 +389,7 @@ class TestWhatCannotBeFound:
         assert line == (
             "1 of 5 images are much larger than the backbone's input: regions smaller than "
             f"`smallest_region` of predictions.csv, {region} pixels in {pictures / 'large.png'}, "
-            "cannot be found; predict parts of such images"
+            "cannot be found; predict parts of such images, or train on --tiles"
         )
         with Path(outcome.last_line).open(newline="") as file:
             rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
@@ -409,3 +409,58 @@ def test_the_ledger_says_how_predictions_were_made(program, tiny_run, pictures, 
     for name in "abc":
         before, after = (line for line in lines if line["name"] == name)
         assert "row" not in before and after["row"]["status"] == "ok"
+
+
+class TestWhatIsSaved:
+    def test_named_kinds_are_saved_and_no_others(self, program, tiny_run, pictures, tmp_path):
+        out = tmp_path / "out"
+        command = ("predict", tiny_run, "-i", pictures / "a.png", "-o", out)
+        assert program(*command, "--save", "map-full, mask").code == 0
+        assert content(out).keys() == {
+            *("a_mask.png", "a_map-full.png", "predictions.csv", "predictions.jsonl"),
+        }
+        (row,) = csv.DictReader((out / "predictions.csv").read_text().splitlines())
+        assert (row["mask"], row["map_full"]) == ("a_mask.png", "a_map-full.png")
+        assert row["map"] == row["overlay"] == row["each"] == ""
+
+    def test_another_choice_is_refused_in_one_line(
+        self, program, refused, tiny_run, pictures, tmp_path
+    ):
+        command = ("predict", tiny_run, "-i", pictures / "a.png", "-o", tmp_path / "out")
+        assert program(*command, "--save", "mask").code == 0
+        assert (
+            "holds predictions of another --save, mask instead of mask,map,overlay; pass "
+            "--overwrite to replace them" in refused(*command, code=1)
+        )
+        assert refused(*command, "--save", "masks").startswith(
+            "unknown kind of --save 'masks'; did you mean 'mask'?"
+        )
+        assert refused(*command, "--save", "mask,") == (
+            "'mask,' has an empty item; expected names separated by commas"
+        )
+
+    def test_a_folder_of_an_earlier_version_is_replaced_whole(
+        self, program, refused, tiny_run, pictures, tmp_path
+    ):
+        out = tmp_path / "out"
+        out.mkdir()
+        image = str((pictures / "a.png").absolute())
+        for name in ("a_mask.png", "a_map.npz", "a_overlay.png"):
+            (out / name).write_text("old")
+        lines = [{"declip_pipe_predictions": 2, "made_with": {}}, {"name": "a", "image": image}]
+        (out / "predictions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+        command = ("predict", tiny_run, "-i", pictures / "a.png", "-o", out)
+        assert "holds predictions of another version; pass" in refused(*command, code=1)
+        assert program(*command, "--overwrite").code == 0
+        assert not (out / "a_overlay.png").exists()
+
+
+def test_several_runs_are_named_one_after_the_other(program, tiny_run, pictures, tmp_path):
+    other = Path(shutil.copytree(tiny_run, tmp_path / "other"))
+    out = tmp_path / "out"
+    outcome = program("predict", tiny_run, other, "-i", pictures, "-o", out, "--each")
+    assert outcome.code == 0, outcome.err
+    with np.load(out / "a_each.npz") as each, np.load(out / "a_map.npz") as mean:
+        assert each["runs"].tolist() == [tiny_run.name, "other"]
+        for own in each["maps"]:
+            np.testing.assert_allclose(own, mean["map"], atol=1e-6)
