@@ -1,9 +1,9 @@
 """Prediction against the bare forward pass, and the memory that it takes.
 
-python benchmarks/predict.py [--parts rates memory] [--images 500] [--rounds 5]
+python benchmarks/predict.py [--parts rates tiles memory] [--images 500] [--rounds 5]
     [--batch-size 16] [--models efficientnet-lite0 dinov2-vit-s14] [--few 1000] [--many 10000]
 
-Writes results/predict_rates.json and predict_memory.json, with --name NAME in place of predict.
+Writes results/predict_PART.json for each part, with --name NAME in place of predict.
 
 Rates: the pipeline of `declip-pipe predict`, from JPEG files of 512x512 pixels to results on the
 disk, beside "bare", backbone and decoder alone on batches that are tensors already. Each round
@@ -11,21 +11,25 @@ gives every contestant a turn; ratios are taken within a round, and their median
 decoder is a linear one, the cheapest there is. The machine may be busy with other things; "CPU ms"
 is the processor time of an image, and its ratio is what a quiet machine would come near to.
 
-Memory: peaks of processes of their own (`ru_maxrss`): many small images, and single images of
-several sizes; "bytes a pixel" is what the largest takes more than the smallest.
+Tiles: one image of 12 megapixels in windows of 224 pixels that overlap by a quarter, all kinds of
+files saved, beside the bare forward pass of as many windows.
+
+Memory: peaks (`VmHWM`) of processes of their own: many small images, and single images of several
+sizes, whole and in tiles, with the cheapest backbone; "bytes a pixel" is what an image takes more
+than the smallest.
 """
 
 import argparse
 import json
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -36,11 +40,18 @@ from PIL import Image
 from reporting import report
 
 import declip_pipeline as dp
+from declip_pipeline.images.decode import image_size
+from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.prediction.predict import FolderPrediction
 from declip_pipeline.training.run import Run
 
 SIDE = 512
-LAYERS = {"efficientnet-lite0": "layer3", "dinov2-vit-s14": "layer9", "pixels:32": "pixels"}
+LAYERS = {
+    "efficientnet-lite0": "layer3",
+    "dinov2-vit-s14": "layer9",
+    "pixels:32": "pixels",
+    "pixels:224": "pixels",
+}
 MASKS = ("mask",)
 ALL = ("mask", "map", "overlay")
 GOALS = {
@@ -49,9 +60,12 @@ GOALS = {
     ("dinov2-vit-s14", MASKS): 0.85,
     ("dinov2-vit-s14", ALL): 0.7,
 }
-CHEAPEST = "pixels:32"
+TILES = "224:0.25"
+TILES_GOAL = 0.5
+CHEAPEST, CHEAPEST_OF_TILES = "pixels:32", "pixels:224"
 SMALL_SIDE = 64
 MEGAPIXELS = (1, 25, 100)
+TILED_MEGAPIXELS = 12
 
 
 def main() -> None:
@@ -66,13 +80,16 @@ def main() -> None:
             write_photos(root / "photos", options.images, SIDE)
             rows = [row for model in options.models for row in rates(root, model, options)]
             report(f"{options.name}_rates", rows, settings)
+        if "tiles" in options.parts:
+            rows = [row for model in options.models for row in tiles(root, model, options)]
+            report(f"{options.name}_tiles", rows, settings)
         if "memory" in options.parts:
             report(f"{options.name}_memory", memory(root, options), settings)
 
 
 def _options() -> argparse.Namespace:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--parts", nargs="+", default=["rates", "memory"])
+    arguments.add_argument("--parts", nargs="+", default=["rates", "tiles", "memory"])
     arguments.add_argument("--images", type=int, default=500)
     arguments.add_argument("--rounds", type=int, default=5)
     arguments.add_argument("--batch-size", type=int, default=16)
@@ -80,6 +97,7 @@ def _options() -> argparse.Namespace:
     arguments.add_argument("--few", type=int, default=1_000)
     arguments.add_argument("--many", type=int, default=10_000)
     arguments.add_argument("--megapixels", type=float, nargs="+", default=list(MEGAPIXELS))
+    arguments.add_argument("--tiled-megapixels", type=float, default=TILED_MEGAPIXELS)
     arguments.add_argument("--name", default="predict", help="of the JSON files in results/")
     arguments.add_argument("--child", help=argparse.SUPPRESS)
     return arguments.parse_args()
@@ -101,7 +119,7 @@ def write_photos(folder: Path, count: int, side: int) -> None:
         Image.fromarray(moved).save(folder / f"{number:06d}.jpg", quality=90)
 
 
-def made_run(root: Path, model: str) -> Run:
+def made_run(root: Path, model: str, tiles: str | None = None) -> Run:
     """Train a linear decoder for a moment: its maps cross the threshold, as real ones do."""
     data = root / "data"
     if not data.exists():
@@ -110,14 +128,16 @@ def made_run(root: Path, model: str) -> Run:
             for kind in ("images", "masks"):
                 (data / kind / split).mkdir(parents=True)
             for number in range(4):
-                pixels = random.integers(0, 256, (64, 64, 3), np.uint8)
-                mask = np.zeros((64, 64), np.uint8)
-                mask[8 * number : 8 * number + 24, 8:40] = 255
+                pixels = random.integers(0, 256, (256, 256, 3), np.uint8)
+                mask = np.zeros((256, 256), np.uint8)
+                mask[32 * number : 32 * number + 96, 32:160] = 255
                 name = f"{split}{number}.png"
                 Image.fromarray(pixels).save(data / "images" / split / name)
                 Image.fromarray(mask).save(data / "masks" / split / name)
     layer = LAYERS[model]
-    store = dp.extract(dp.open_dataset(data), model, layers=[layer], cache=root / "cache")
+    store = dp.extract(
+        dp.open_dataset(data), model, layers=[layer], tiles=tiles, cache=root / "cache"
+    )
     return dp.train(
         store,
         layer=layer,
@@ -140,33 +160,77 @@ def rates(root: Path, model: str, options: argparse.Namespace) -> list[dict[str,
     named = {"masks": MASKS, "masks, maps, overlays": ALL}
     for name, save in named.items():
         contestants[name] = prediction_turn(root, run, backbone, save, options.batch_size)
-    contestants["bare"]()  # not counted: memory that comes with the first batches
-    walls: dict[str, list[float]] = {name: [] for name in contestants}
-    works: dict[str, list[float]] = {name: [] for name in contestants}
+    seconds = measured(contestants, options.rounds)
+    return [
+        {
+            "model": model,
+            "contestant": name,
+            "images/s": options.images / median(seconds[name].walls),
+            **seconds[name].beside(seconds["bare"]),
+            "goal": GOALS.get((model, named.get(name, ())), ""),
+            "CPU ms an image": 1e3 * median(seconds[name].works) / options.images,
+        }
+        for name in contestants
+    ]
+
+
+def tiles(root: Path, model: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """The rows of one backbone on a large image in tiles."""
+    run = made_run(root, model, TILES)
+    backbone = dp.open_backbone(model, image_size=Tiling.parse(TILES).size)
+    file = write_large(root / "tiled.jpg", options.tiled_megapixels)
+    count = Tiling.parse(TILES).count(*image_size(file))
+    contestants = {
+        "bare, its windows": bare_forward(run, model, backbone, count, options.batch_size),
+        "masks, maps, overlays": prediction_turn(
+            root, run, backbone, ALL, options.batch_size, images=file
+        ),
+    }
+    seconds = measured(contestants, options.rounds)
+    return [
+        {
+            "model": model,
+            "contestant": name,
+            "megapixels": options.tiled_megapixels,
+            "windows": count,
+            "seconds": median(seconds[name].walls),
+            **seconds[name].beside(seconds["bare, its windows"]),
+            "goal": "" if "bare" in name else TILES_GOAL,
+        }
+        for name in contestants
+    ]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Seconds of a contestant's turns, on the clock and of the processor."""
+
+    walls: list[float] = field(default_factory=list)
+    works: list[float] = field(default_factory=list)
+
+    def beside(self, bare: "Seconds") -> dict[str, str]:
+        """How much slower than the bare forward of the same round."""
+        ratios = sorted(one / own for one, own in zip(bare.walls, self.walls, strict=True))
+        cpu = median(one / own for one, own in zip(bare.works, self.works, strict=True))
+        return {
+            "of bare": f"{median(ratios):.2f}",
+            "range": f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
+            "of bare in CPU time": f"{cpu:.2f}",
+        }
+
+
+def measured(contestants: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Seconds]:
+    """Run rounds in which each contestant has its turn."""
+    next(iter(contestants.values()))()  # not counted: memory that comes with the first batches
+    seconds = {name: Seconds() for name in contestants}
     turns = deque(contestants.items())
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name, turn in turns:
-            seconds, work = turn_of(turn)
-            walls[name].append(seconds)
-            works[name].append(work)
+            wall, work = turn_of(turn)
+            seconds[name].walls.append(wall)
+            seconds[name].works.append(work)
         turns.rotate(1)  # nobody is always the first
-    rows = []
-    for name in contestants:
-        ratios = sorted(bare / own for bare, own in zip(walls["bare"], walls[name], strict=True))
-        cpu = median(bare / own for bare, own in zip(works["bare"], works[name], strict=True))
-        rows.append(
-            {
-                "model": model,
-                "contestant": name,
-                "images/s": options.images / median(walls[name]),
-                "of bare": f"{median(ratios):.2f}",
-                "range": f"{ratios[0]:.2f} to {ratios[-1]:.2f}",
-                "goal": GOALS.get((model, named.get(name, ())), ""),
-                "CPU ms an image": 1e3 * median(works[name]) / options.images,
-                "of bare in CPU time": f"{cpu:.2f}",
-            }
-        )
-    return rows
+    return seconds
 
 
 def turn_of(turn: Callable[[], object]) -> tuple[float, float]:
@@ -197,7 +261,12 @@ def bare_forward(
 
 
 def prediction_turn(
-    root: Path, run: Run, backbone: dp.Backbone, save: Sequence[str], batch_size: int
+    root: Path,
+    run: Run,
+    backbone: dp.Backbone,
+    save: Sequence[str],
+    batch_size: int,
+    images: Path | None = None,
 ) -> Callable[[], object]:
     """What the command does once the backbone is open."""
 
@@ -205,7 +274,12 @@ def prediction_turn(
         out = root / "out"
         shutil.rmtree(out, ignore_errors=True)
         prediction = FolderPrediction(
-            run, root / "photos", out=out, save=save, backbone=backbone, batch_size=batch_size
+            run,
+            images or root / "photos",
+            out=out,
+            save=save,
+            backbone=backbone,
+            batch_size=batch_size,
         )
         return prediction.run
 
@@ -220,12 +294,17 @@ def memory(root: Path, options: argparse.Namespace) -> list[dict[str, Any]]:
     for count in (options.few, options.many):
         peak = peak_of(root, run, [f"{root}/small/{'[0-9]' * 6}.jpg"], ALL, count)
         rows.append(_memory_row(f"{count:,} images of {SMALL_SIDE}x{SMALL_SIDE}", ALL, peak))
-    for save in (MASKS, ALL, (*ALL, "map-full")):
+    tiled = made_run(root, CHEAPEST_OF_TILES, TILES)
+    for how, one, save in (
+        ("whole", run, MASKS),
+        ("whole", run, (*ALL, "map-full")),
+        ("in tiles", tiled, (*ALL, "map-full")),
+    ):
         base: tuple[float, float] | None = None
         for megapixels in options.megapixels:
             file = write_large(root / f"large{megapixels:g}.jpg", megapixels)
-            peak = peak_of(root, run, [str(file)], save)
-            row = _memory_row(f"one image of {megapixels:g} megapixels", save, peak)
+            peak = peak_of(root, one, [str(file)], save)
+            row = _memory_row(f"one image of {megapixels:g} megapixels, {how}", save, peak)
             if base is None:
                 base = megapixels, peak
             else:
@@ -282,7 +361,9 @@ def child(text: str) -> None:
     found = dp.predict(task["run"], images, out=task["out"], save=task["save"])
     if found.failed:
         raise SystemExit(found.failed[0].reason)
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+    status = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (line.split()[1] for line in status if line.startswith("VmHWM"))
+    print(int(peak) * 1024 / 1e6)
 
 
 if __name__ == "__main__":
