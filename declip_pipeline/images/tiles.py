@@ -96,7 +96,8 @@ class Tiling:
 def _not_a_tiling(text: str) -> InputError:
     return InputError(
         f"`tiles` is {text!r}; expected SIZE or SIZE:OVERLAP, a side of at least {SMALLEST_SIDE} "
-        f"pixels and a share from 0 to less than 1, such as 448 or 448:{DEFAULT_OVERLAP}"
+        "pixels and a share from 0 to less than 1, such as 448 or "
+        f"448:{DEFAULT_OVERLAP} (in quotes in YAML)"
     )
 
 

@@ -130,6 +130,10 @@ def train(
     return planned.folder
 
 
+IOU_OF_TILES = "IoU of each image over all of its tiles together"
+"""What `valid_iou` of a run on tiles is; see `validation_ious`."""
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """A training that can be begun, or was: `folder` is named by what it is."""
@@ -208,6 +212,7 @@ def plan_run(
             for source in inputs.sources
         ],
         "datasets": _learned_of(data, generators, recipe),
+        **({} if data.stores[0].tiling is None else {"validation": IOU_OF_TILES}),
     }
     if recipe.pooling is not None:
         config["images"] = {split: data.counts(split, generators) for split in ("train", "valid")}

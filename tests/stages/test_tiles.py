@@ -1,11 +1,16 @@
 """`--tiles` through the commands, and what it does not go together with."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 from support.made_dataset import write_dataset
 
+from declip_pipeline.errors import InputError
+from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.store.reader import Store
+from stages.study_options import read_extraction
 
 BACKBONE = ("--arch", "efficientnet-lite0", "--layers", "layer2")
 
@@ -43,6 +48,18 @@ def test_a_dry_run_counts_tiles(program, large_dataset, tmp_path):
     lines = dict(line.split(maxsplit=1) for line in outcome.out.splitlines())
     assert lines["tiles"] == "60"
     assert lines["view"] == "clean, tiles of 64:0.25"
+
+
+@pytest.mark.parametrize(("value", "overlap"), [(448, 0.25), ("448:0.5", 0.5)])
+def test_a_study_takes_tiles(value, overlap):
+    step = read_extraction(Path("data"), {"arch": "RN50", "tiles": value}, "study.yaml")
+    assert step.tiles == Tiling(448, overlap)
+
+
+def test_what_yaml_makes_of_tiles_without_quotes_is_refused():
+    value = yaml.safe_load("448:0.25")
+    with pytest.raises(InputError, match=r"study.yaml: `tiles` is '26880.25'; .*quotes in YAML"):
+        read_extraction(Path("data"), {"arch": "RN50", "tiles": value}, "study.yaml")
 
 
 @pytest.mark.parametrize(
