@@ -69,8 +69,9 @@ class PredictionFolder:
         self.images = dict(images)
         self.done: dict[str, Prediction] = {}
         self._kinds = list(kinds)
-        # Of names that some disk does not tell apart the last one, and when its files are written.
-        self._claimed: dict[str, tuple[str, Event]] = {}
+        # Of names that some disk does not tell apart, the last one that was claimed.
+        self._claimed: dict[str, str] = {}
+        self._being_written: dict[str, Event] = {}
         self._lock_of_ledger = Lock()
         self._made_with = {**made_with, "save": self._kinds}
         self._header = {_MARK: _VERSION, "made_with": self._made_with}
@@ -145,16 +146,17 @@ class PredictionFolder:
             ImageError: The disk does not tell its files from those of another image.
         """
         key = _folded(name)
-        other, is_written = self._claimed.get(key, (name, None))
+        other = self._claimed.get(key, name)
         if other != name:
-            if is_written is not None:
-                is_written.wait()
+            if writing := self._being_written.get(other):
+                writing.wait()
             if any(_is_there(self.path / file) for file in files_of(name, self._kinds).values()):
                 raise ImageError(
                     f"its results would replace those of {self.images[other]}, the disk does not "
                     "tell their names apart; rename it"
                 )
-        self._claimed[key] = (name, Event())
+        self._claimed[key] = name
+        self._being_written[name] = Event()
         self._note(self._about(name))
 
     def add(self, name: str, files: PredictedFiles, row: Prediction) -> Prediction:
@@ -174,7 +176,7 @@ class PredictionFolder:
                     (self.path / file).unlink(missing_ok=True)
             raise ImageError(f"its results cannot be written: {error.strerror}") from error
         finally:
-            self._claimed[_folded(name)][1].set()
+            self._being_written.pop(name).set()
         self._note({**self._about(name), "stamp": self._stamps[name], "row": asdict(row)})
         return row
 
@@ -209,7 +211,7 @@ class PredictionFolder:
             self.done.pop(name, None)
             if unchanged and all(file.is_file() for file in files):
                 self.done[name] = replace(Prediction(**line["row"]), image=str(image))
-                self._claimed[_folded(name)] = (name, _set_event())
+                self._claimed[_folded(name)] = name
         self._kept = lines[1:]
 
     def _other(self, header: Mapping[str, Any]) -> str:
@@ -270,12 +272,6 @@ def _listed_files(lines: Sequence[Mapping[str, Any]]) -> set[str]:
 
 def _as_text(kinds: Any) -> str:
     return ",".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds)
-
-
-def _set_event() -> Event:
-    event = Event()
-    event.set()
-    return event
 
 
 def _folded(name: str) -> str:

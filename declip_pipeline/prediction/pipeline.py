@@ -23,8 +23,9 @@ Result = TypeVar("Result")
 
 DEFAULT_BATCH_SIZE = 16
 
-# What one pixel takes, from decoding to the last file.
-BYTES_A_PIXEL = 10
+# What one pixel of an image takes at most, from decoding to the last file; of one in tiles, whose
+# pixels are kept, twice as much (benchmarks/predict.py --parts memory).
+BYTES_A_PIXEL = 8
 # Images that are read, computed and finished at one time; a larger one is alone.
 BYTES_IN_FLIGHT = 2**29
 # Of these, one is read while another is computed and a third is finished.
@@ -185,6 +186,8 @@ class Pipeline(Generic[Result]):
             size = 0
             if image.error is None:
                 size = image.size[0] * image.size[1] * BYTES_A_PIXEL
+                if self._predictor.tiling is not None:
+                    size *= 2
                 if group.images and group.bytes + size > GROUP_BYTES:
                     yield group
                     group, windows = _Group(), 0

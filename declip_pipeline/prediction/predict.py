@@ -8,6 +8,7 @@ import numpy as np
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.errors import ImageError, InputError
+from declip_pipeline.evaluation.selection import distinct_runs
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.prediction.files import (
     DEFAULT_SAVE,
@@ -18,8 +19,9 @@ from declip_pipeline.prediction.files import (
 from declip_pipeline.prediction.folder import PredictionFolder
 from declip_pipeline.prediction.inputs import named_images
 from declip_pipeline.prediction.pipeline import DEFAULT_BATCH_SIZE, FoundImage, Pipeline
+from declip_pipeline.store.reader import repeated_text
 from declip_pipeline.training.predictor_opening import open_predictor
-from declip_pipeline.training.run import Run, RunLike, as_run
+from declip_pipeline.training.run import Run, RunLike
 
 DEFAULT_THRESHOLD = 0.5
 
@@ -66,7 +68,7 @@ class FolderPrediction:
             raise InputError(f"`threshold` is {threshold}; expected a probability from 0 to 1")
         if batch_size < 1:
             raise InputError(f"`batch_size` is {batch_size}; expected at least 1")
-        self.runs = _opened(runs)
+        self.runs, self.repeated = _opened(runs)
         self._kinds = chosen_kinds(save, each=each)
         if not self._kinds:
             raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
@@ -106,6 +108,8 @@ class FolderPrediction:
     ) -> Predictions:
         folder = self._folder
         folder.start()
+        for place in self.repeated:
+            notice(repeated_text(place))
         rows = dict(folder.done)
         pipeline = Pipeline(
             self._predictor,
@@ -187,7 +191,7 @@ def predict(
         max_megapixels: Largest image that is decoded.
         overwrite: Remove the predictions that `out` holds, and nothing else.
         progress: `progress(done, total)` is called after each image.
-        notice: Called with a line for each image that fails.
+        notice: Called with a line for each image that fails, and each run that is given again.
 
     Returns:
         The table and its rows.
@@ -274,7 +278,7 @@ def predict_maps(
         >>> for found in predict_maps(run, ["a.jpg", "b.jpg"]):
         ...     print(found.path, found.reason or found.score)
     """
-    predictor = open_predictor(_opened(runs), backbone, weights=weights, device=device)
+    predictor = open_predictor(_opened(runs)[0], backbone, weights=weights, device=device)
     paths = {str(number): Path(path) for number, path in enumerate(images)}
     pipeline = Pipeline(
         predictor, paths, _whole_map, batch_size=batch_size, max_megapixels=max_megapixels
@@ -295,9 +299,9 @@ def _whole_map(found: FoundImage) -> PredictedImage:
     return PredictedImage(found.path, whole, found.maps.small, found.maps.score)
 
 
-def _opened(runs: RunLike | Sequence[RunLike]) -> list[Run]:
-    given = [runs] if isinstance(runs, Run | str | Path) else runs
-    opened = [as_run(one) for one in given]
+def _opened(runs: RunLike | Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
+    """Return each run once, and the folders of those that were given again."""
+    opened, repeated = distinct_runs([runs] if isinstance(runs, Run | str | Path) else runs)
     if not opened:
         raise InputError("no run to predict with; expected one or several")
-    return opened
+    return opened, repeated
