@@ -94,7 +94,12 @@ def evaluate(
             values = read_values(folder, task, about.made_from, samples.ids, scores)
         if values is None:
             with _too_little_memory(chosen, batch_size):
-                values = _COMPUTE[task, store.tiling is not None](
+                compute = (
+                    (localize if store.tiling is None else localize_joined)
+                    if task == "localization"
+                    else (detect if store.tiling is None else detect_joined)
+                )
+                values = compute(
                     decoder.to(chosen),
                     store,
                     inputs.sources,
@@ -112,15 +117,6 @@ def evaluate(
     return Evaluation(
         run.path, run.config(), task, split, tuple(found), table, calibration, run.problem
     )
-
-
-_COMPUTE = {
-    ("localization", False): localize,
-    ("localization", True): localize_joined,
-    ("detection", False): detect,
-    ("detection", True): detect_joined,
-}
-"""Computes the values of images, by the task and whether they are stored in tiles."""
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.run import Run, require_name
+from declip_pipeline.training.tile_choice import LEARNED_TILES
 from declip_pipeline.training.train import Epoch, Training, train_side_by_side
 
 
@@ -212,7 +213,11 @@ def plan_run(
             for source in inputs.sources
         ],
         "datasets": _learned_of(data, generators, recipe),
-        **({} if data.stores[0].tiling is None else {"validation": IOU_OF_TILES}),
+        **(
+            {}
+            if data.stores[0].tiling is None
+            else {"learned": LEARNED_TILES, "validation": IOU_OF_TILES}
+        ),
     }
     if recipe.pooling is not None:
         config["images"] = {split: data.counts(split, generators) for split in ("train", "valid")}

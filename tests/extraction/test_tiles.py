@@ -1,5 +1,6 @@
 """Extraction in tiles: a row is a crop of its image, which is decoded once."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +16,14 @@ from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.extraction import sample_reading
 from declip_pipeline.extraction.extract import extract, extract_store
+from declip_pipeline.extraction.maintenance import prune_store, repair_store
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.masks import decode_mask
 from declip_pipeline.images.resize import resize_mask, thumbnail
 from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.images.views import parse_view
 from declip_pipeline.store import format as fmt
+from declip_pipeline.store.hdf5 import export_store, import_store
 from declip_pipeline.store.header import StoreHeader
 from declip_pipeline.store.reader import Store
 from declip_pipeline.store.verify import verify_store
@@ -253,3 +256,42 @@ def test_a_file_that_changes_meanwhile_is_refused(dataset, tile_backbone, tmp_pa
         extract_store(
             replace(opened), tile_backbone, layers=["layer0"], root=tmp_path / "c", tiles=TILES
         )
+
+
+@pytest.fixture
+def copied(tiled_store, tmp_path):
+    """A copy of the store of tiles, to be changed."""
+    path = tmp_path / "copy" / Path(tiled_store.location).name
+    shutil.copytree(tiled_store.location, path)
+    return path
+
+
+def test_a_damaged_shard_of_tiles_is_repaired_byte_for_byte(copied):
+    before = files_of(copied)
+    for name in ("layers/layer1/c.0.0.0", "masks/c.0.0.0"):
+        shard = copied / name
+        shard.write_bytes(shard.read_bytes()[:-40])
+    problems = verify_store(copied, deep=True).problems
+    assert len(problems) == 2
+    repair_store(copied, problems)
+    assert files_of(copied) == before
+
+
+def test_a_store_of_tiles_goes_into_one_file_and_comes_back(tiled_store, tmp_path):
+    export_store(tiled_store, tmp_path / "tiles.h5")
+    exported = Store(tmp_path / "tiles.h5")
+    assert exported.samples == tiled_store.samples
+    rows = exported.fake_rows("train")[:1]
+    np.testing.assert_array_equal(exported.read_masks(rows), tiled_store.read_masks(rows))
+    imported = import_store(tmp_path / "tiles.h5", tmp_path / "cache")
+    assert files_of(Path(imported.location)) == files_of(Path(tiled_store.location))
+
+
+def test_a_split_is_pruned_from_a_store_of_tiles(copied, shared_dataset, tile_backbone, tmp_path):
+    smaller = Store(prune_store(Store(copied), splits=["train"], layers=["layer2"]))
+    assert set(smaller.splits) == {"valid", "test"}
+    opened = open_dataset(shared_dataset, splits=("valid", "test"))
+    afresh = extract_store(
+        opened, tile_backbone, layers=["layer1"], root=tmp_path, tiles=TILES, dtype="float32"
+    )
+    assert smaller.identity == Store(afresh.location).identity

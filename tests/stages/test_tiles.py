@@ -91,3 +91,28 @@ def test_tiles_that_cannot_be_cut_are_refused(refused, large_dataset, tmp_path, 
     line = refused("extract", large_dataset, *BACKBONE, "--cache", tmp_path / "cache", *options)
     assert line.startswith(message)
     assert not (tmp_path / "cache").exists() or not any((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.slow
+def test_tiles_with_whole_views_beside_from_extraction_to_evaluation(
+    program, refused, large_dataset, tmp_path
+):
+    cache, runs = tmp_path / "cache", tmp_path / "runs"
+    tiles = extracted(program, large_dataset, cache, "--tiles", "64")
+    whole = extracted(program, large_dataset, cache, "--image-size", "64")
+    options = ("--layers", "layer2", "--decoder-type", "linear", "--epochs", 1, "--batch-size", 4)
+    trained = program(
+        "train", tiles, *options, "--beside", f"{whole}:layer2", "-o", runs, "--name", "both"
+    )
+    assert trained.code == 0, trained.err
+    assert "tiles of 8 images" in trained.err
+    run = trained.last_line
+    evaluated = program("evaluate", run, "--on", tiles, "--beside", whole)
+    assert evaluated.code == 0, evaluated.err
+    assert json.loads(next((runs / "both").rglob("evaluations/*/summary.json")).read_text())
+    line = refused("evaluate", run, "--on", tiles)
+    assert "seeing whole images, as well, which" in line and line.endswith("with --beside")
+    alone = program("train", tiles, *options, "-o", runs)
+    assert alone.code == 0, alone.err
+    line = refused("evaluate", alone.last_line, "--on", whole, code=1)
+    assert "tiles differs: the run" in line and "was trained on 64" in line

@@ -8,7 +8,8 @@ import torch
 from conftest import TILES, TINY_VIT
 
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.datasets.tiles import image_ids, whole_images
+from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.tiles import image_ids, tiled, whole_images
 from declip_pipeline.decoders.at_windows import features_at_windows
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.evaluate import evaluate
@@ -18,9 +19,11 @@ from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.tiles import Tiling, window_shares
 from declip_pipeline.metrics.localization import iou_from_counts
 from declip_pipeline.store.reader import Store
+from declip_pipeline.training import tile_choice
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.runs import train_run
+from declip_pipeline.training.tile_choice import learned_tiles
 from declip_pipeline.training.validation import Candidate, validation_ious
 
 RECIPE = Recipe("linear", epochs=2, batch_size=4, learning_rate=0.01)
@@ -77,6 +80,54 @@ def test_the_validation_iou_is_that_of_images_over_all_their_tiles(tiled_store, 
     feeds = data.feeds([data.inputs("layer1")], data.generators)
     candidate = Candidate(decoder, lambda inputs: decoder(*inputs), data.inputs("layer1").sources)
     assert validation_ious([candidate], feeds[1], 2)[0] == pytest.approx(np.mean(expected))
+
+
+class _Targets:
+    """What `learned_tiles` asks of a store: samples, and targets of which some have fake pixels."""
+
+    def __init__(self, samples, is_forged):
+        self.samples = samples
+        self._is_forged = np.asarray(is_forged)
+
+    def read_targets(self, rows):
+        targets = np.zeros((len(rows), 256, 256), np.uint8)
+        targets[self._is_forged[rows], 10, 10] = 255
+        targets[:, 20, 20] = 127
+        return targets
+
+
+def test_as_many_empty_tiles_as_forged_ones_are_learned_of_each_image():
+    images = [
+        Sample(name, f"{name}.png", "m.png", "train", "lama", 1, "set", "", 160, 160)
+        for name in ("a", "b", "c")
+    ]
+    samples = tiled(Samples.from_rows(images), Tiling(64, 0.5))
+    is_forged = np.zeros(len(samples), bool)
+    is_forged[[0, 1, 5]] = True  # of a
+    is_forged[16:30] = True  # of b, nearly all
+    rows = np.arange(len(samples))
+    chosen = learned_tiles(_Targets(samples, is_forged), rows)
+    names = np.array(image_ids(samples))[chosen]
+    assert [int((names == one).sum()) for one in "abc"] == [6, 16, 0]
+    assert set(np.flatnonzero(is_forged)) <= set(chosen.tolist())
+    assert (np.diff(chosen) > 0).all()
+    # The same ones, whatever else the store has.
+    alone = learned_tiles(_Targets(samples, is_forged), np.arange(16))
+    assert set(alone.tolist()) == {row for row in chosen.tolist() if row < 16}
+
+
+def test_what_is_learned_from_tiles_is_said_and_recorded(tiled_store, tmp_path, monkeypatch):
+    monkeypatch.setattr(tile_choice, "fake_shares", lambda store, rows: np.arange(len(rows)) % 4)
+    monkeypatch.setattr(tile_choice, "EMPTY_PER_FORGED", 0)
+    said = []
+    run = trained(data_of(tiled_store, notice=said.append), tmp_path)
+    rows = tiled_store.fake_rows("train")
+    learned = learned_tiles(tiled_store, rows)
+    assert 0 < len(learned) < len(rows)
+    text = "tiles with a fake pixel, and as many without one of each image"
+    assert f"learning from {len(learned)} of {len(rows)} tiles: {text}" in said
+    assert run.config()["learned"] == text
+    assert run.summary()["train_images"] == len(learned)
 
 
 def test_a_constant_map_is_scored_by_image_too(tiled_store):
