@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from declip_pipeline.extraction.extract import extract
     from declip_pipeline.features import FeatureShape
     from declip_pipeline.feeding.torch_dataset import StoreDataset
+    from declip_pipeline.prediction.predict import Predictions, predict, predict_maps
     from declip_pipeline.store.reader import Store, open_store
     from declip_pipeline.training.predictor import Predictor
     from declip_pipeline.training.recipe import Recipe
@@ -43,6 +44,7 @@ __all__ = [
     "DeclipError",
     "Evaluation",
     "FeatureShape",
+    "Predictions",
     "Predictor",
     "Recipe",
     "Run",
@@ -56,6 +58,8 @@ __all__ = [
     "open_dataset",
     "open_run",
     "open_store",
+    "predict",
+    "predict_maps",
     "train",
 ]
 
@@ -66,6 +70,7 @@ _MODULES = {
     "DeclipError": "errors",
     "Evaluation": "evaluation.evaluation",
     "FeatureShape": "features",
+    "Predictions": "prediction.predict",
     "Predictor": "training.predictor",
     "Recipe": "training.recipe",
     "Run": "training.run",
@@ -78,6 +83,8 @@ _MODULES = {
     "open_dataset": "datasets.opening",
     "open_run": "training.run",
     "open_store": "store.reader",
+    "predict": "prediction.predict",
+    "predict_maps": "prediction.predict",
     "train": "training.runs",
 }
 

@@ -42,6 +42,9 @@ LayoutName = Literal[
 DtypeName = Literal["float16", "bfloat16", "float32", "int8", "int8-per-channel"]
 """Type of stored features."""
 
+SavedKind = Literal["mask", "map", "map-full", "overlay"]
+"""Kinds of files that a prediction saves."""
+
 Group = Literal["main", "data", "decoder", "training", "machine", "output"]
 
 

@@ -79,6 +79,25 @@ MEASUREMENTS = {
         "python benchmarks/extract.py --model ViT-L-14 --images 64",
         "One layer, random weights; seconds of each stage overlap.",
     ),
+    "predict_rates": Measurement(
+        "Prediction beside the bare forward pass",
+        "python benchmarks/predict.py",
+        "JPEG files of 512x512 pixels, a linear decoder; bare: backbone and decoder on batches "
+        "that are tensors already. Medians of ratios within a round, and their range; the ratio of "
+        "processor time is what a machine that does nothing else would come near to.",
+    ),
+    "predict_tiles": Measurement(
+        "Prediction of a large image in tiles",
+        "python benchmarks/predict.py",
+        "One image in windows of 224 pixels that overlap by a quarter; bare: backbone and decoder "
+        "on as many windows.",
+    ),
+    "predict_memory": Measurement(
+        "Memory of prediction",
+        "python benchmarks/predict.py",
+        "Peaks of processes of their own, with the image itself as backbone; bytes a pixel above "
+        "the smallest image.",
+    ),
     "train_cache": Measurement(
         "An epoch with and without a cache",
         "python benchmarks/train.py --images 32 --batch-size 8",
@@ -243,6 +262,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "train_ablation": whole("train_ablation"),
     "light_decoders": whole("light_decoders"),
     "metrics": whole("metrics"),
+    "predict_rates": whole("predict_rates"),
+    "predict_tiles": whole("predict_tiles"),
+    "predict_memory": whole("predict_memory"),
     "extract_vit_b": whole("extract_ViT-B-32"),
     "extract_vit_l": whole("extract_ViT-L-14"),
 }

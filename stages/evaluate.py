@@ -33,7 +33,7 @@ def evaluate(
         typer.Option(
             metavar="STORE",
             help="For decoders of several backbones: a store of another one, of the same images "
-            "as a store to evaluate on; repeatable.",
+            "as a store to evaluate on, or of whole views beside tiles; repeatable.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -85,6 +85,9 @@ def evaluate(
     device: DeviceOption = "auto",
 ) -> None:
     """Evaluate runs on the fakes of stores, at each mask's own size.
+
+    Of stores of tiles, the maps of overlapping tiles are joined to one of the image. Memory: one
+    such image at a time, 5 bytes a pixel, and about 35 more for its metrics.
 
     Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over images
     with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix

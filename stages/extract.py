@@ -88,6 +88,16 @@ def extract(
     ] = None,
     weights: WeightsOption = None,
     image_size: ImageSizeOption = None,
+    tiles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE[:OVERLAP]",
+            help="Windows of SIZE pixels at native resolution in place of whole images, a row "
+            "each: 448, or 448:0.25, where neighbours share a quarter (the default). SIZE is what "
+            "the backbone sees, in place of --image-size.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
     cache: CacheOption = "cache",
     split: Annotated[
         str | None,
@@ -185,7 +195,8 @@ def extract(
 
     Memory: at most four shards of 64 images are under way (decoded, computed, waiting for the
     disk, written), with a byte a pixel of each image's mask: of ViT-L/14 in float16 3.2 GB for
-    24 layers, 0.2 GB for one; --dry-run says it for yours.
+    24 layers, 0.2 GB for one; --dry-run says it for yours. Of --tiles, each image is decoded once
+    for tiles that follow one another, and at most 256 MB of decoded images are kept, or one.
     """
     from declip_pipeline.extraction.stage_times import StageTimes
     from stages.screen import remark, result
@@ -202,6 +213,7 @@ def extract(
         augment=augment,
         weights=weights,
         image_size=image_size,
+        tiles=tiles,
         cache=cache,
         split=split,
         generators=generators,
@@ -242,12 +254,14 @@ def extraction_step(data: Path, **options: Any) -> "ExtractionStep":
     Options that are left out have the command's defaults. Raises `InputError` for texts that
     cannot be read, `OutputExistsError` for a cache that is a file.
     """
+    from declip_pipeline.images.tiles import Tiling
     from declip_pipeline.store.storage import URL_MARK
     from declip_pipeline.study.extraction import ExtractionStep
 
     parameters = signature(extract).parameters
     asked = {name: one.default for name, one in parameters.items() if name not in NOT_OF_A_STEP}
     asked |= {"data": data, **options}
+    tiles = asked.pop("tiles")
     if URL_MARK not in asked["cache"]:
         require_folder(Path(asked["cache"]), "--cache")
     lists = {name: comma_separated(asked.pop(name)) for name in ("views", "split", "generators")}
@@ -260,6 +274,7 @@ def extraction_step(data: Path, **options: Any) -> "ExtractionStep":
         "fake_is_white": fake_is_white(asked.pop("polarity")),
         "assign_splits": percents(asked.pop("assign_splits")),
         "image_size": read_image_size(asked.pop("image_size")),
+        "tiles": None if tiles is None else Tiling.parse(tiles),
         "compile": asked.pop("compile_backbone"),
     }
     return ExtractionStep(**read, **asked)

@@ -18,11 +18,12 @@ def price_text(plan: "StorePlan", estimate: "Estimate") -> str:
     needed = estimate.store_bytes * (1 - estimate.done_images / estimate.images)
     short = estimate.free_bytes is not None and needed > estimate.free_bytes
     seconds = estimate.seconds
+    tiled = "" if identity.tiles is None else f", tiles of {identity.tiles}"
     lines = {
         "store": plan.location,
-        "images": f"{estimate.images}{done}{reused}",
+        "images" if identity.tiles is None else "tiles": f"{estimate.images}{done}{reused}",
         "layers": f"{', '.join(identity.layers)} of {identity.backbone}",
-        "view": identity.view,
+        "view": f"{identity.view}{tiled}",
         "dtype": identity.dtype,
         "size": f"{estimate.store_bytes / 1e9:.3f} GB",
         "free": free + (", too little" if short else ""),

@@ -1,30 +1,32 @@
 """`declip-pipe predict`: masks for images."""
 
-import glob
-import os
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from declip_pipeline.datasets.listing import IMAGE_SUFFIXES, list_images
-from declip_pipeline.errors import ImageError, InputError
 from stages.options import (
+    MACHINE,
     DeviceOption,
     MegapixelsOption,
     OverwriteOption,
     WeightsOption,
+    comma_separated,
     finite,
     require_folder,
 )
 
 if TYPE_CHECKING:
-    from declip_pipeline.reports.prediction_files import Prediction
+    from declip_pipeline.prediction.files import Prediction
 
 
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run that `train` printed.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN", help="Runs that `train` printed; of several, the mean of their logits."
+        ),
+    ],
     images: Annotated[
         list[str],
         typer.Option(
@@ -43,79 +45,76 @@ def predict(
             min=0, max=1, callback=finite, help="A pixel is called fake above this probability."
         ),
     ] = 0.5,
+    save: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND,...",
+            help="Files of each image: mask, map, map-full, overlay.",
+        ),
+    ] = "mask,map,overlay",
+    each: Annotated[
+        bool, typer.Option("--each", help="Of several runs, save each one's map, too.")
+    ] = False,
     weights: WeightsOption = None,
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            rich_help_panel=MACHINE,
+            help="Images that are computed at once.",
+        ),
+    ] = 16,
     max_megapixels: MegapixelsOption = 178.0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Find the manipulated pixels of images of any size and mode.
 
-    For each image, in OUT and in the input's subfolders: NAME_mask.png (255 = fake, the
-    image's own size), NAME_map.npz (probabilities at the decoder's size), NAME_overlay.png; and
-    one predictions.csv, whose path is the last line of stdout. An image that cannot be read, or
-    whose results cannot be written, is a row of it with the reason, and the exit code is 1. One
-    image at a time is in memory, with about 15 bytes a pixel: --max-megapixels bounds them. After
-    an interruption the same command goes on where it stopped; images that came to a folder since
-    are added. --overwrite removes the predictions that OUT holds, and nothing else.
+    For each image, in OUT and in the input's subfolders, what --save names: NAME_mask.png (255 =
+    fake, the image's own size), NAME_map.npz (probabilities at the decoder's size),
+    NAME_map-full.png (at the image's size, 16 bits), NAME_overlay.jpg; with --each NAME_each.npz;
+    and one predictions.csv, whose path is the last line of stdout. An image that cannot be read,
+    or whose results cannot be written, is a row of it with the reason, and the exit code is 1.
+    Memory does not grow with the number of images: those that are read, computed and written at
+    one time take 0.5 GB at most, or one larger image, of 8 bytes a pixel, 16 with a run on tiles.
+    After an interruption the same command goes on where it stopped; images that came to a folder
+    since are added. --overwrite removes the predictions that OUT holds, and nothing else.
     """
     require_folder(out, "-o")
-    pictures = named_pictures(images, out)
 
-    from declip_pipeline.images.decode import decode_image
-    from declip_pipeline.reports.prediction_files import Prediction
-    from declip_pipeline.reports.prediction_folder import PredictionFolder
-    from declip_pipeline.training.run import Run
+    from declip_pipeline.prediction.inputs import left_out_of_inputs
+    from declip_pipeline.prediction.predict import FolderPrediction
     from stages.figures_texts import remark_problems, remark_weak_maps
     from stages.screen import progress, remark, result
 
-    folder = Run(run)
-    folder.summary()
-    folder.config()
-    folder.decoder()
-    made_with = {"decoder": folder.best_sha256, "threshold": threshold}
-    results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
-    predictor = folder.predictor(weights=weights, device=device)
+    prediction = FolderPrediction(
+        runs,
+        images,
+        out=out,
+        threshold=threshold,
+        save=comma_separated(save) or [],
+        each=each,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        max_megapixels=max_megapixels,
+        overwrite=overwrite,
+    )
     for line in left_out_of_inputs(images, out):
         remark(line)
-    results.start()
-    remark_weak_maps([folder])
-    remark_problems([folder])
-    rows = dict(results.done)
-    if len(rows) == len(pictures):
+    remark_weak_maps(prediction.runs)
+    remark_problems(prediction.runs)
+    total = len(prediction.images)
+    if prediction.done == total:
         remark("all images are predicted already, nothing to do (--overwrite does it again)")
-    elif rows:
-        remark(f"{len(rows)} of {len(pictures)} images are predicted already")
+    elif prediction.done:
+        remark(f"{prediction.done} of {total} images are predicted already")
     with progress("predicting") as tell:
-        tell(len(rows), len(pictures))
-        for name, path in pictures.items():
-            if name in results.done:
-                continue
-            try:
-                if path.exists() and not path.is_file():
-                    # A named pipe would be waited for.
-                    raise ImageError("not a regular file")
-                picture = decode_image(path, max_megapixels=max_megapixels)
-                found = predictor.predict(picture)
-                region = predictor.smallest_region(*picture.shape[:2])
-                rows[name] = results.add(
-                    name,
-                    picture,
-                    found.small,
-                    found.full,
-                    found.score,
-                    threshold,
-                    "" if region is None else f"{region[1]}x{region[0]}",
-                )
-            except ImageError as error:
-                remark(f"failed: {path}: {error}")
-                rows[name] = Prediction(str(path), "failed", reason=str(error))
-            tell(len(rows), len(pictures))
-    results.finish([rows[name] for name in pictures])
-    _remark_small_regions(list(rows.values()))
-    failed = sum(row.status != "ok" for row in rows.values())
-    result(str(results.table))
-    if failed:
-        remark(f"declip-pipe: {failed} of {len(pictures)} images could not be used")
+        found = prediction.run(progress=tell, notice=remark)
+    _remark_small_regions(found.rows)
+    result(str(found.table))
+    if found.failed:
+        remark(f"declip-pipe: {len(found.failed)} of {total} images could not be used")
         raise typer.Exit(1)
 
 
@@ -130,102 +129,5 @@ def _remark_small_regions(rows: "list[Prediction]") -> None:
             f"{len(large)} of {len(rows)} images are much larger than the backbone's input: "
             "regions smaller than `smallest_region` of predictions.csv, "
             f"{largest.smallest_region} pixels in {largest.image}, cannot be found; predict parts "
-            "of such images"
+            "of such images, or train on `tiles`"
         )
-
-
-def named_pictures(inputs: list[str], out: Path) -> dict[str, Path]:
-    """Return the images by the names of their results: paths below the input, without suffix.
-
-    Where two images would get the same name, they keep their suffixes; an image that is given
-    twice counts once. Files in `out`, a folder inside an input, are results and left out.
-
-    Raises `InputError` for an input without images, one that `out` is or holds, names that are
-    not UTF-8, and images that cannot be told apart by name.
-    """
-    found: dict[str, tuple[Path, Path]] = {}
-    for text in inputs:
-        base, pictures = _pictures_of(text)
-        _refuse_results_among_inputs(out, base)
-        own = [pair for pair in pictures if out.resolve() not in pair[0].resolve().parents]
-        if not own:
-            raise InputError(
-                f"no images found under {text}; "
-                f"expected files ending in {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        for path, place in own:
-            _refuse_unwritable_name(path)
-            found.setdefault(os.path.abspath(path), (path, place))  # noqa: PTH100
-    times = Counter(place.with_suffix("") for _, place in found.values())
-    named: dict[str, Path] = {}
-    for path, place in found.values():
-        short = place.with_suffix("")
-        name = (place if times[short] > 1 else short).as_posix()
-        if name in named:
-            raise InputError(
-                f"two inputs hold an image named {name}, one is {path}; predict them apart"
-            )
-        named[name] = path
-    return named
-
-
-def left_out_of_inputs(inputs: list[str], out: Path) -> list[str]:
-    """Return a line for each kind of files in the folders of the inputs that are no images."""
-    from declip_pipeline.datasets.left_out import left_out_of
-
-    lines = []
-    for folder in [Path(text) for text in inputs if Path(text).is_dir()]:
-        place, base = out.resolve(), folder.resolve()
-        results = [place.relative_to(base).as_posix()] if base in place.parents else []
-        found = left_out_of(folder, list_images(folder), accounted=results)
-        lines += [f"{folder}: {one}" for one in found]
-    return lines
-
-
-def _pictures_of(text: str) -> tuple[Path, list[tuple[Path, Path]]]:
-    """Return the folder that an input is listed from, and its images with their places in it."""
-    if not text:
-        raise InputError("an input is empty; expected a file, a folder or a pattern")
-    path = Path(text)
-    if path.exists() and not path.is_dir():
-        return path.parent, [(path, Path(path.name))]
-    if path.is_dir():
-        return path, [(path / name, Path(name)) for name in list_images(path)]
-    base, pattern = _taken_apart(path)
-    matches = sorted(glob.glob(pattern, root_dir=base, recursive=True))  # noqa: PTH207
-    places = [Path(os.path.normpath(match)) for match in matches if not (base / match).is_dir()]
-    if not places:
-        raise InputError(f"{text} names no image; expected a file, a folder or a pattern")
-    return base, [
-        # A pattern that climbs up must not place results outside the output.
-        (base / place, Path(place.name) if ".." in place.parts else place)
-        for place in places
-    ]
-
-
-def _taken_apart(pattern: Path) -> tuple[Path, str]:
-    """Return the folders that a pattern begins with, and the rest.
-
-    What is there by that name is no wildcard, so that a folder may be called `scans[1]`.
-    """
-    parts = pattern.parts
-    fixed = 0
-    while fixed < len(parts) - 1 and Path(*parts[: fixed + 1]).is_dir():
-        fixed += 1
-    return Path(*parts[:fixed]), str(Path(*parts[fixed:]))
-
-
-def _refuse_results_among_inputs(out: Path, base: Path) -> None:
-    place, pictures = out.resolve(), base.resolve()
-    if place == pictures or place in pictures.parents:
-        raise InputError(
-            f"results in {out} would lie among the images of {base} and may replace them; "
-            "name another folder with -o"
-        )
-
-
-def _refuse_unwritable_name(path: Path) -> None:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{str(path)!a} is a name that is not UTF-8; rename it") from error

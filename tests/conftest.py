@@ -14,6 +14,7 @@ import torch
 from support import handmade_store
 from support.made_dataset import write_dataset, write_mixed_dataset
 
+from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.store import format as fmt
 
 # Networks this small gain nothing from threads, and lose much where cores are shared: the tests'
@@ -24,6 +25,7 @@ torch.set_num_threads(1)
 GOLDEN = Path(__file__).parent / "golden"
 TINY_VIT = GOLDEN / "tiny_vit_openai.pt"
 TINY_RESNET = GOLDEN / "tiny_rn_openai.pt"
+TILES = Tiling(56)
 
 
 def pytest_addoption(parser):
@@ -114,6 +116,35 @@ def store_in(shared_dataset, tiny_backbone, tmp_path_factory):
 def tiny_store(store_in):
     """The one in float16."""
     return store_in("float16")
+
+
+@pytest.fixture(scope="session")
+def tile_backbone():
+    """The tiny ViT with 4x4 patches, for tiles of 56 pixels."""
+    from declip_pipeline.backbones.registry import open_backbone
+
+    return open_backbone(
+        "CLIP:from-file", weights=[str(TINY_VIT)], image_size=TILES.size, device="cpu"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiled_store(shared_dataset, tile_backbone, tmp_path_factory):
+    """A complete store of tiles of the shared dataset, two layers of the tiny ViT in float32."""
+    from declip_pipeline.datasets.opening import open_dataset
+    from declip_pipeline.extraction.extract import extract_store
+    from declip_pipeline.store.reader import Store
+
+    extraction = extract_store(
+        open_dataset(shared_dataset),
+        tile_backbone,
+        layers=["layer1", "layer2"],
+        root=tmp_path_factory.mktemp("cache"),
+        dtype="float32",
+        tiles=TILES,
+        provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
+    )
+    return Store(extraction.location)
 
 
 @pytest.fixture(scope="session")

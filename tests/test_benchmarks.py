@@ -31,6 +31,11 @@ def benchmarks(tmp_path_factory):
             "--name tiny_train",
             "tiny_train_bare",
         ),
+        (
+            "predict.py --images 3 --rounds 1 --models efficientnet-lite0 --few 4 --many 8 "
+            "--megapixels 0.1 0.2 --tiled-megapixels 0.1 --name tiny_predict",
+            "tiny_predict_memory",
+        ),
         ("scale.py --samples 2000 --files 40", "scale"),
         ("light_decoders.py --rounds 1", "light_decoders"),
         ("metrics.py", "metrics"),

@@ -25,7 +25,7 @@ FLOORS = [
     {"training"},
     {"evaluation"},
     {"sweeps", "reports", "exchange"},
-    {"study"},
+    {"study", "prediction"},
     {"testing"},
 ]
 FLOOR_OF = {part: floor for floor, parts in enumerate(FLOORS) for part in parts}

@@ -4,6 +4,7 @@ import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from declip_pipeline.datasets.listing import unique_ids
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.images.tiles import Window
 
 FAKE, REAL, UNKNOWN = 1, 0, -1
 
@@ -39,9 +41,16 @@ SCHEMA = pa.schema(
         pa.field("width", pa.int32(), nullable=False),
         pa.field("image_sha256", pa.binary(32)),
         pa.field("mask_sha256", pa.binary(32)),
+        pa.field("top", pa.int32()),
+        pa.field("left", pa.int32()),
+        pa.field("tile_height", pa.int32()),
+        pa.field("tile_width", pa.int32()),
     ]
 )
 """Columns of a table of samples; see `Sample` for what they hold. Hashes are 32 bytes."""
+
+PLACE = ("top", "left", "tile_height", "tile_width")
+"""Columns of a tile's place, null for a whole image; a table of whole images may lack them."""
 
 _ROWS_AT_ONCE = 16_384
 _NAMES = ("split", "generator", "source")
@@ -49,10 +58,10 @@ _NAMES = ("split", "generator", "source")
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image and what is known of it: a row of `Samples`.
+    """One image, or a tile of it, and what is known of it: a row of `Samples`.
 
     Args:
-        id: Unique and stable: `image` without its suffix.
+        id: Unique and stable: `image` without its suffix; of a tile, followed by "@TOP,LEFT".
         image: Posix path relative to the dataset's root.
         mask: Posix path relative to the dataset's root; None for an image that is not fake.
         split: "train", "valid", "test", or "all" where the dataset has no splits.
@@ -67,6 +76,10 @@ class Sample:
         width: Pixels; 0 where the image is unreadable or was not read yet.
         image_sha256: SHA-256 of the image's file, 64 hex digits; None before it was read.
         mask_sha256: SHA-256 of the mask's file; None without a mask or before it was read.
+        top: First row of a tile in its image, pixels; None for a whole image, as the next three.
+        left: First column of a tile.
+        tile_height: Height of a tile in pixels of the image.
+        tile_width: Width of a tile in pixels of the image.
 
     Raises:
         InputError: For another label, a fake without a mask, or another image with one.
@@ -84,6 +97,10 @@ class Sample:
     width: int = 0
     image_sha256: str | None = None
     mask_sha256: str | None = None
+    top: int | None = None
+    left: int | None = None
+    tile_height: int | None = None
+    tile_width: int | None = None
 
     def __post_init__(self) -> None:
         if self.label not in (FAKE, REAL, UNKNOWN):
@@ -95,9 +112,18 @@ class Sample:
         if not self.scene:
             object.__setattr__(self, "scene", self.id)
 
+    @property
+    def window(self) -> Window | None:
+        """Place of a tile in its image; None for a whole image."""
+        if self.top is None:
+            return None
+        assert self.left is not None and self.tile_height is not None
+        assert self.tile_width is not None
+        return Window(self.top, self.left, self.tile_height, self.tile_width)
+
 
 class Samples(Sequence[Sample]):
-    """A table of samples, one row an image, with typed rows and vectorised selection.
+    """A table of samples, one row an image or a tile, with typed rows and vectorised selection.
 
     `samples[row]` is a `Sample`; `samples.table` the Arrow table with the columns of `SCHEMA`.
     Whatever goes over many rows uses the columns: a million samples take about 300 MB as a table,
@@ -108,11 +134,15 @@ class Samples(Sequence[Sample]):
         """Wrap a table.
 
         Args:
-            table: Columns as in `SCHEMA`, in any order; others are dropped.
+            table: Columns as in `SCHEMA`, in any order; others are dropped. Without those of
+                `PLACE`, the samples are whole images.
 
         Raises:
             InputError: For a missing column, or a column of another type.
         """
+        if not set(PLACE) & set(table.column_names):
+            for name in PLACE:
+                table = table.append_column(SCHEMA.field(name), pa.nulls(len(table), pa.int32()))
         missing = [name for name in SCHEMA.names if name not in table.column_names]
         if missing:
             raise InputError(
@@ -184,7 +214,7 @@ class Samples(Sequence[Sample]):
             "image_sha256": no_hash,
             "mask_sha256": no_hash,
         }
-        return cls(pa.table(columns, SCHEMA))
+        return cls(pa.table(columns, _WHOLE))
 
     @classmethod
     def from_parquet(cls, content: bytes) -> "Samples":
@@ -227,8 +257,11 @@ class Samples(Sequence[Sample]):
         file = io.BytesIO()
         # By order of appearance in the rows, whatever order the dictionaries had in memory.
         plain = self.table.cast(_PLAIN)
+        if not self.are_tiles:
+            plain = plain.drop_columns(list(PLACE))
         # Dictionaries pay for what repeats; of unique ids, paths and hashes they cost time alone.
         repeating = [*_NAMES, "label", "height", "width"]
+        repeating += ["image", "mask", *PLACE] if self.are_tiles else []
         pq.write_table(plain, file, compression="zstd", use_dictionary=repeating)
         return file.getvalue()
 
@@ -283,6 +316,29 @@ class Samples(Sequence[Sample]):
     def sizes(self) -> np.ndarray:
         """Height and width in pixels, (N, 2) int32; 0 where an image is unreadable."""
         return np.stack([_numpy(self.table.column(name)) for name in ("height", "width")], axis=1)
+
+    @property
+    def row_sizes(self) -> np.ndarray:
+        """Height and width of what each row shows, the tile or the image, (N, 2) int32."""
+        if not self.are_tiles:
+            return self.sizes
+        return np.where(self.is_tile[:, None], self.places[:, 2:], self.sizes)
+
+    @cached_property
+    def are_tiles(self) -> bool:
+        """Return whether any row is a tile."""
+        return bool(self.table.column("top").null_count < len(self))
+
+    @property
+    def is_tile(self) -> np.ndarray:
+        """Return of each row whether it is a tile, (N,) bool."""
+        return np.asarray(self.table.column("top").is_valid())
+
+    @property
+    def places(self) -> np.ndarray:
+        """Top, left, height and width of tiles in pixels, (N, 4) int32; -1 for whole images."""
+        columns = (pc.fill_null(self.table.column(name), -1) for name in PLACE)
+        return np.stack([_numpy(column) for column in columns], axis=1)
 
     @property
     def have_masks(self) -> bool:
@@ -396,22 +452,28 @@ class Samples(Sequence[Sample]):
         return Samples(table)
 
     def content(self) -> pa.Array:
-        """Return what each row's files hold, 32 or 64 bytes: the hashes of image and mask."""
-        hashes = (
-            self.table.column(name).cast(pa.binary()) for name in ("image_sha256", "mask_sha256")
-        )
-        joined = pc.binary_join_element_wise(*(pc.fill_null(one, b"") for one in hashes), b"")
-        return joined.combine_chunks()
+        """Return what each row shows: the hashes of image and mask, and of a tile its place.
+
+        32 bytes a hash, 16 a place.
+        """
+        parts = [
+            pc.fill_null(self.table.column(name).cast(pa.binary()), b"")
+            for name in ("image_sha256", "mask_sha256")
+        ]
+        if self.are_tiles:
+            places = [one.tobytes() for one in self.places.astype("<i4")]
+            parts.append(pc.if_else(pa.array(self.is_tile), pa.array(places, pa.binary()), b""))
+        return pc.binary_join_element_wise(*parts, b"").combine_chunks()
 
     def sha256(self) -> str:
-        """Hash of all values but the images' sizes, in row order; 64 hex digits.
+        """Hash of all values but the images' sizes and tiles' places, in row order; 64 hex digits.
 
         SHA-256 over the columns in the order of `SCHEMA`: of a column of text or hashes, the
         lengths in bytes as int32 (-1 for none) and then the bytes of all values; of a column of
         numbers, the values. Little-endian.
         """
         digest = hashlib.sha256()
-        for column in self.table.drop_columns(["height", "width"]).columns:
+        for column in self.table.drop_columns(["height", "width", *PLACE]).columns:
             for part in _bytes_of(column):
                 digest.update(part)
         return digest.hexdigest()
@@ -428,6 +490,7 @@ class Samples(Sequence[Sample]):
 _PLAIN = pa.schema(
     [field.with_type(pa.string()) if field.type == _NAME else field for field in SCHEMA]
 )
+_WHOLE = pa.schema([field for field in SCHEMA if field.name not in PLACE])
 _FIELDS = tuple(field.name for field in fields(Sample))
 
 

@@ -10,6 +10,7 @@ import torch
 
 from declip_pipeline.arguments import require_whole
 from declip_pipeline.compute import choose_device, is_out_of_memory
+from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.errors import DeclipError
 from declip_pipeline.evaluation.evaluation import (
     SHARED_COLUMNS,
@@ -17,6 +18,7 @@ from declip_pipeline.evaluation.evaluation import (
     Evaluation,
 )
 from declip_pipeline.evaluation.files import evaluation_folder, read_values
+from declip_pipeline.evaluation.joined_scores import detect_joined, localize_joined
 from declip_pipeline.evaluation.scores import Progress, Task, detect, localize, score_names
 from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
 from declip_pipeline.feeding.inputs import DecoderInputs
@@ -52,7 +54,8 @@ def evaluate(
         split: Split to evaluate.
         generators: Generators to evaluate; each store gives those it has. None takes all.
         beside: Stores of the same images for a decoder that takes features of several stores.
-        task: "localization" evaluates maps on fakes, at each mask's native size. "detection"
+        task: "localization" evaluates maps on fakes, at each mask's native size, to which maps of
+            overlapping tiles are joined. "detection"
             evaluates scores of whole images on fakes and real images, with thresholds chosen on
             the split `valid`; runs of either kind of training can be evaluated so.
         batch_size: Images a step.
@@ -86,14 +89,19 @@ def evaluate(
         about = _about(run, part, inputs, selection, scores)
         # Thresholds come first, as in the files.
         rows = np.concatenate([part.calibration, part.rows])
-        samples = store.samples.take(rows)
+        samples, image_of = whole_images(store.samples.take(rows))
         values = None
         if reuse:
             folder = run.path / EVALUATIONS / about.folder
             values = read_values(folder, task, about.made_from, samples.ids, scores)
         if values is None:
             with _too_little_memory(chosen, batch_size):
-                values = (localize if task == "localization" else detect)(
+                compute = (
+                    (localize if store.tiling is None else localize_joined)
+                    if task == "localization"
+                    else (detect if store.tiling is None else detect_joined)
+                )
+                values = compute(
                     decoder.to(chosen),
                     store,
                     inputs.sources,
@@ -103,7 +111,7 @@ def evaluate(
                     progress=_from(done, total, progress),
                 )
         images = _image_table(run, about, samples.table, values)
-        count = len(part.calibration)
+        count = len(np.unique(image_of[: len(part.calibration)]))
         found.append(about)
         tables.append((images.slice(count), images.slice(0, count)))
         done += len(rows)

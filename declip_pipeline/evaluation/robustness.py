@@ -267,7 +267,11 @@ def _missing(store: Store, layers: Collection[str], views: Sequence[View]) -> In
     command = [
         *("declip-pipe", "extract", str(made.get("root", "DATA"))),
         *("--arch", str(made.get("arch", identity.backbone)), *weights),
-        *("--image-size", f"{seen['height']}x{seen['width']}"),
+        *(
+            ("--tiles", identity.tiles)
+            if identity.tiles is not None
+            else ("--image-size", f"{seen['height']}x{seen['width']}")
+        ),
         *("--layers", ",".join(name for name in store.layers if name in layers)),
         # Other splits would be another set of images.
         *("--split", ",".join(store.splits)),

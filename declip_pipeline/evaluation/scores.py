@@ -97,7 +97,7 @@ def localize(
     found = {name: np.zeros(len(rows)) for name in LOCALIZATION_COLUMNS}
     found["has_fake"] = np.zeros(len(rows), bool)
     done = 0
-    for positions, logits in _batches(
+    for positions, logits in logits_of(
         decoder, store, sources, by_size, "masks", device, batch_size
     ):
         batch_rows = by_size[positions]
@@ -131,7 +131,7 @@ def detect(
     found = {name: np.zeros(len(rows)) for name in score_names(decoder)}
     in_store_order = np.argsort(rows)
     done = 0
-    for positions, logits in _batches(
+    for positions, logits in logits_of(
         decoder, store, sources, rows, "labels", device, batch_size, in_store_order
     ):
         for name, values in image_scores(decoder, logits).items():
@@ -166,7 +166,7 @@ def image_scores(decoder: Decoder, logits: torch.Tensor) -> dict[str, torch.Tens
     return scores
 
 
-def _batches(
+def logits_of(
     decoder: Decoder,
     store: Store,
     sources: Sequence[FeatureSource],
@@ -176,7 +176,7 @@ def _batches(
     batch_size: int,
     order: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yield positions in `rows` and the decoder's logits of these images."""
+    """Yield positions in `rows` and the decoder's logits of these, by default in their order."""
     feed = Feed([(store, rows)], sources, device=device, tier="stream", targets=targets)
     decoder.eval()
     with torch.inference_mode(), exact_float32(device):
@@ -196,7 +196,11 @@ def _members(sizes: np.ndarray) -> Iterator[np.ndarray]:
 
 def _localized(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[str, torch.Tensor]:
     masks = torch.from_numpy(store.read_masks(rows)).to(logits.device)
-    maps = probability_maps(logits, *masks.shape[1:])
+    return localization_values(probability_maps(logits, *masks.shape[1:]), masks)
+
+
+def localization_values(maps: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return `LOCALIZATION_COLUMNS` of maps (N, H, W) in [0, 1] and masks (N, H, W) bool."""
     return {
         "has_fake": has_fake(masks),
         **localization_metrics(maps, masks),

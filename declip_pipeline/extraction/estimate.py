@@ -83,7 +83,9 @@ def estimate_extraction(plan: StorePlan, backbone: Backbone, *, batch_size: int)
         free_bytes=storage_at(plan.location).free_bytes(),
         seconds=seconds * len(computed),
         peak_bytes=round(
-            peak + row_bytes * min(rows_ahead, len(computed)) + picture_bytes(plan.samples.sizes)
+            peak
+            + row_bytes * min(rows_ahead, len(computed))
+            + picture_bytes(plan.samples.sizes, plan.samples.row_sizes)
         ),
     )
 
@@ -173,15 +175,15 @@ def _trial(
     return seconds / len(rows), used / len(rows)
 
 
-def picture_bytes(sizes: np.ndarray) -> float:
+def picture_bytes(sizes: np.ndarray, row_sizes: np.ndarray) -> float:
     """Bytes that images of these sizes, (N, 2) in pixels, take while they are under way.
 
-    Their masks until they are written, and in each thread that decodes the largest image's
-    colours, twice, and its mask.
+    Their rows' masks, of `row_sizes`, until they are written, and in each thread that decodes the
+    largest image's colours, twice, and its mask.
     """
-    pixels = sizes.astype(np.int64).prod(axis=1)
-    waiting = min(len(pixels), SHARDS_IN_MEMORY * fmt.ROWS_PER_SHARD)
-    return float(pixels.mean() * waiting + 7 * pixels.max() * len(os.sched_getaffinity(0)))
+    pixels, row_pixels = (some.astype(np.int64).prod(axis=1) for some in (sizes, row_sizes))
+    waiting = min(len(row_pixels), SHARDS_IN_MEMORY * fmt.ROWS_PER_SHARD)
+    return float(row_pixels.mean() * waiting + 7 * pixels.max() * len(os.sched_getaffinity(0)))
 
 
 def _seconds_of_slowest(seconds: Mapping[str, float], *, copies_overlap: bool) -> float:

@@ -15,15 +15,16 @@ from declip_pipeline.backbones.weights import absolute_weights
 from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.datasets.samples import FAKE, Samples
+from declip_pipeline.datasets.samples import FAKE, Sample, Samples
 from declip_pipeline.errors import InputError
 from declip_pipeline.extraction.reuse import match_rows, order_after
 from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.extraction.store_plan import StorePlan, plan_store
+from declip_pipeline.extraction.store_plan import StorePlan, input_size, plan_store
 from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.extraction.versions import different_versions, versions
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.images.views import CLEAN_VIEW, View, parse_view
 from declip_pipeline.store.generations import (
     OVERWRITE,
@@ -55,6 +56,11 @@ class Extraction:
     samples: Samples
     reused: list[str]
 
+    @property
+    def failed_images(self) -> dict[str, str]:
+        """Reasons by the paths of images that failed, also where their tiles are rows."""
+        return {self.samples[row].image: reason for row, reason in self.failures.items()}
+
 
 def extract(
     dataset: Dataset | str | Path,
@@ -66,6 +72,7 @@ def extract(
     dtype: str = "float16",
     weights: str | Path | Sequence[str | Path] | None = None,
     image_size: int | tuple[int, int] | None = None,
+    tiles: Tiling | str | int | None = None,
     device: str = "auto",
     precision: str = "auto",
     batch_size: int = 32,
@@ -97,6 +104,9 @@ def extract(
         weights: Files of the weights, for a backbone that is given by name.
         image_size: Side, or height and width, that images are resized to, for a backbone that is
             given by name; see `open_backbone`.
+        tiles: Windows at native resolution that the backbone sees in place of whole images, as
+            SIZE or "SIZE:OVERLAP" (see `Tiling`), such as "448:0.25": a row each, resized only
+            where the image is smaller. SIZE takes the place of `image_size`.
         device: "auto", "cpu", "cuda" or "cuda:N"; an opened backbone is moved there, or with "auto"
             stays where it is.
         precision: Precision of the forward pass, for a backbone that is given by name. "auto" is
@@ -128,6 +138,8 @@ def extract(
     if not isinstance(view, View):
         raise InputError(f"found {type(view).__name__} for a view; expected its name or a `View`")
     wanted = layers if isinstance(layers, str) else ",".join(map(str, _listed("layers", layers)))
+    tiling = None if tiles is None else Tiling.parse(tiles)
+    size = input_size(tiling, image_size)
     files = [weights] if isinstance(weights, str | Path) else weights or ()
     for file in _listed("weights", files):
         require_path(file, "weights", 'a file or "random:SEED"')
@@ -135,7 +147,7 @@ def extract(
     if not isinstance(backbone, Backbone):
         arch = backbone
         backbone = open_backbone(
-            arch, weights=given, image_size=image_size, device=device, precision=precision
+            arch, weights=given, image_size=size, device=device, precision=precision
         )
     else:
         if given or image_size is not None:
@@ -155,18 +167,20 @@ def extract(
         provenance={"arch": arch, "weights": absolute_weights(given)},
         view=view,
         dtype=dtype,
+        tiles=tiling,
         batch_size=batch_size,
         max_megapixels=max_megapixels,
         overwrite=overwrite,
         progress=progress,
         notice=notice,
     )
-    if len(extraction.failures) > max_failures:
-        row, reason = next(iter(extraction.failures.items()))
+    failed = extraction.failed_images
+    if len(failed) > max_failures:
+        image, reason = next(iter(failed.items()))
         raise InputError(
-            f"{len(extraction.failures)} of {len(extraction.samples)} images could not be read, "
-            f"such as {extraction.samples[row].image} ({reason}); the store {extraction.location} "
-            f"holds the others, take it with `max_failures={len(extraction.failures)}`"
+            f"{len(failed)} of {len(dataset)} images could not be read, "
+            f"such as {image} ({reason}); the store {extraction.location} "
+            f"holds the others, take it with `max_failures={len(failed)}`"
         )
     return Store(extraction.location)
 
@@ -187,6 +201,7 @@ def extract_store(
     provenance: Mapping[str, Any] = MappingProxyType({}),
     view: View = CLEAN_VIEW,
     dtype: str = "float16",
+    tiles: Tiling | None = None,
     batch_size: int = 32,
     decode_threads: int | None = None,
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
@@ -211,6 +226,8 @@ def extract_store(
         provenance: Plain JSON that is kept as a record.
         view: Rendering of each image that the backbone sees.
         dtype: Type of the stored features.
+        tiles: Windows over the images that are the rows, of the backbone's input size; None for
+            whole images.
         batch_size: Images in one forward pass.
         decode_threads: Threads that read and decode; None for one a core.
         max_megapixels: Limit of a decoded image or mask.
@@ -237,6 +254,7 @@ def extract_store(
             dtype=dtype,
             max_megapixels=max_megapixels,
             overwrite=overwrite,
+            tiles=tiles,
         )
     for line in plan.remarks:
         notice(line)
@@ -264,13 +282,14 @@ def extract_store(
     writer = begin(location, samples=samples)
     if writer.is_complete:
         former = Store(location)
-        readable = _readable_now(former, plan, decode_threads)
+        failed = _first_rows(former)
+        readable = _readable_now(failed, plan, decode_threads)
         location = beside(location, RETRY)
         if not readable:
             delete_store(storage_at(location))
             return Extraction(plan.location, True, former.failures, former.samples, [])
         notice(
-            f"{readable} of {len(former.failures)} images that failed when the store was made can "
+            f"{readable} of {len(failed)} images that failed when the store was made can "
             "be read now; they are added"
         )
         samples, earlier = order_after(samples, former), [former, *earlier]
@@ -310,12 +329,17 @@ def extract_store(
     return Extraction(plan.location, False, store.failures, store.samples, reuse.locations)
 
 
-def _readable_now(store: Store, plan: StorePlan, threads: int | None) -> int:
-    """The number of a store's failed images that can be read now.
+def _first_rows(store: Store) -> list[Sample]:
+    """One sample of each image that failed, also where several tiles of it did."""
+    failed = (store.samples[row] for row in store.failures)
+    return list({(sample.image, sample.mask): sample for sample in failed}.values())
+
+
+def _readable_now(failed: Sequence[Sample], plan: StorePlan, threads: int | None) -> int:
+    """The number of failed images that can be read now.
 
     Another limit of their size may hold, or memory was lacking for a moment.
     """
-    failed = [store.samples[row] for row in store.failures]
     with ThreadPoolExecutor(threads) as pool:
         return sum(pool.map(lambda sample: not isinstance(plan.read(sample), str), failed))
 

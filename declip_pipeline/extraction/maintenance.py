@@ -12,7 +12,7 @@ from declip_pipeline.datasets.samples import Sample, Samples
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import EarlierStores, match_rows
-from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
+from declip_pipeline.extraction.sample_reading import ReadSample, SampleReader
 from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store
 from declip_pipeline.extraction.versions import different_versions
 from declip_pipeline.files import sha256_of_bytes
@@ -43,8 +43,13 @@ class RecordedPictures:
     def require_unchanged(self, rows: Iterable[int]) -> None:
         """Raise `StoreError` naming an image or a mask that is missing, or is not what it was."""
         # Read here and again for the features: nothing is to be touched before all are known.
+        files = {}
+        for sample in (self._samples[row] for row in rows):
+            files[sample.image] = str(sample.image_sha256)
+            if sample.mask is not None:
+                files[sample.mask] = str(sample.mask_sha256)
         with ThreadPoolExecutor() as threads:
-            for _ in threads.map(self._require_unchanged, rows):
+            for _ in threads.map(self._require_same, files, files.values()):
                 pass
 
     def reader(
@@ -67,7 +72,7 @@ class RecordedPictures:
         ids = self._samples.take(special).ids
         row_of = dict(zip(ids, special.tolist(), strict=True))
         with_limit, without = (
-            sample_reader(
+            SampleReader(
                 root=self._root,
                 view=view,
                 fake_is_white=self._fake_is_white,
@@ -90,15 +95,6 @@ class RecordedPictures:
             return found
 
         return read
-
-    def _require_unchanged(self, row: int) -> None:
-        sample = self._samples[row]
-        for path, expected in (
-            (sample.image, sample.image_sha256),
-            (sample.mask, sample.mask_sha256),
-        ):
-            if path is not None:
-                self._require_same(path, str(expected))
 
     def _require_same(self, relative: str, expected: str) -> None:
         path = self._root / relative

@@ -235,7 +235,8 @@ def find_earlier_stores(
             if not _is_of_same_files_and_backbone(header, identity, fake_is_white):
                 continue
             shared = header.rows
-            if header.identity.manifest_sha256 != identity.manifest_sha256:
+            own_rows = (identity.manifest_sha256, identity.tiles)
+            if (header.identity.manifest_sha256, header.identity.tiles) != own_rows:
                 content = Store(location).samples.content()
                 shared = pc.sum(pc.is_in(content, value_set=wanted)).as_py() or 0
         except StoreError:

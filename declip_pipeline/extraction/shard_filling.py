@@ -24,6 +24,7 @@ from declip_pipeline.extraction.feature_computing import (
 from declip_pipeline.extraction.reuse import EarlierStores
 from declip_pipeline.extraction.sample_reading import ReadSample
 from declip_pipeline.extraction.stage_times import StageTimes
+from declip_pipeline.images.tiles import Window
 from declip_pipeline.store.format import layer_key, scales_key
 from declip_pipeline.store.writer import StoredShard, StoreWriter
 
@@ -217,7 +218,7 @@ class ShardFiller:
         failures = dict(plan.failures)
         places: dict[int, tuple[ComputedBatch, int]] = {}
         batches: dict[tuple[str, ...], list[int]] = {}
-        first_of: dict[tuple[str, tuple[str, ...]], int] = {}
+        first_of: dict[tuple[str, Window | None, tuple[str, ...]], int] = {}
         same_as: dict[int, int] = {}
         for row, reading in readings.items():
             with self._times.measure("wait"):
@@ -229,8 +230,9 @@ class ShardFiller:
             samples[row] = outcome
             layers = plan.computed[row]
             if layers:
-                picture = self.writer.samples[row].image_sha256 or ""
-                same_as[row] = first_of.setdefault((picture, layers), row)
+                sample = self.writer.samples[row]
+                picture = sample.image_sha256 or ""
+                same_as[row] = first_of.setdefault((picture, sample.window, layers), row)
                 if same_as[row] == row:
                     batches.setdefault(layers, []).append(row)
                     if len(batches[layers]) == self._batch_size:

@@ -12,7 +12,7 @@ from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import InputError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import match_rows
-from declip_pipeline.extraction.sample_reading import sample_reader
+from declip_pipeline.extraction.sample_reading import SampleReader
 from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
 from declip_pipeline.files import sha256_of_file
@@ -231,7 +231,7 @@ def _open_filler(job: ShardJob) -> tuple[ShardFiller, StageTimes]:
         writer,
         backbone,
         match_rows(writer.samples, header.identity, [Store(place) for place in job.earlier]),
-        read=sample_reader(
+        read=SampleReader(
             root=Path(job.data_root),
             view=view_named(header.identity.view),
             fake_is_white=header.fake_is_white,

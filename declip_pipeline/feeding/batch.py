@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from declip_pipeline.features import StoredFeatures, to_device
+from declip_pipeline.decoders.at_windows import features_at_windows
+from declip_pipeline.features import FeatureShape, StoredFeatures, to_device
 from declip_pipeline.feeding.inputs import FeatureSource
 
 
@@ -52,6 +53,8 @@ class Batch:
         stored_features: Dtype (see `StoredFeatures`) and rows of each source's features.
         stored_targets: Rows of the targets, uint8, 255 = fake.
         part: Which of the rows are the batch's.
+        at_windows: Of sources whose features are those of whole images: the shape of these, and
+            where each tile lies in its image, as `features_at_windows` takes them.
     """
 
     positions: np.ndarray
@@ -59,6 +62,7 @@ class Batch:
     stored_features: Mapping[FeatureSource, tuple[str, Rows]]
     stored_targets: Rows
     part: slice = field(default_factory=lambda: slice(None))
+    at_windows: Mapping[FeatureSource, tuple[FeatureShape, Tensor]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -77,7 +81,12 @@ class Batch:
             if source not in self._decoded:
                 dtype, rows = self.stored_features[source]
                 stored = StoredFeatures(dtype, *rows[self.part])
-                self._decoded[source] = stored.to(self.device).decoded()
+                decoded = stored.to(self.device).decoded()
+                if source in self.at_windows:
+                    shape, places = self.at_windows[source]
+                    own = places[self.part].to(self.device)
+                    decoded = features_at_windows(decoded, shape, own)
+                self._decoded[source] = decoded
         return [self._decoded[source] for source in sources]
 
     @cached_property
@@ -105,6 +114,7 @@ class Batch:
                 self.stored_features,
                 self.stored_targets,
                 slice(start, min(start + size, len(self))),
+                self.at_windows,
             )
 
     @cached_property
@@ -117,7 +127,7 @@ class Batch:
 
 
 class BatchFeed(Protocol):
-    """Images at the positions 0..len-1, in batches on a device."""
+    """Images, or tiles, at the positions 0..len-1, in batches on a device."""
 
     device: torch.device
 
@@ -126,6 +136,11 @@ class BatchFeed(Protocol):
     @property
     def description(self) -> str:
         """A line on what is fed and from where."""
+        ...
+
+    @property
+    def image_of(self) -> np.ndarray:
+        """Number of the image that each position belongs to, (N,) int64; tiles share one."""
         ...
 
     def sample_ids(self, positions: np.ndarray) -> list[str]:

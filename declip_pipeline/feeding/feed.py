@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.errors import InputError
-from declip_pipeline.features import to_device
+from declip_pipeline.features import FeatureShape, to_device
 from declip_pipeline.feeding.batch import Batch, Rows
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.feeding.tiers import TIERS, Tier, choose_tier
@@ -74,6 +75,11 @@ class Feed:
         self.tier = choose_tier(self.bytes, device, tier)
         self._dtypes = {source: self._dtype_of(source) for source in self.sources}
         self._features = {source: self._column_of(source) for source in self.sources}
+        self._at_windows = {
+            source: self._windows_of(source)
+            for source in self.sources
+            if source.is_at_windows(self.parts[0][0])
+        }
         self._targets = _Column(self.parts, _read_targets if targets == "masks" else _read_labels)
         if self.tier != "stream":
             for column in (*self._features.values(), self._targets):
@@ -85,9 +91,14 @@ class Feed:
     @property
     def description(self) -> str:
         """A line on what is fed and from where."""
-        pictures = f"{len(self)} image{'s' if len(self) > 1 else ''}"
+        pictures = counted_rows(self.parts)
         layers = ", ".join(source.layer for source in self.sources)
         return f"{layers}: {pictures}, {self.bytes / 1e9:.2f} GB, {TIERS[self.tier]}"
+
+    @property
+    def image_of(self) -> np.ndarray:
+        """Number of the image that each position belongs to, (N,) int64; tiles share one."""
+        return images_of(self.parts)
 
     def sample_ids(self, positions: np.ndarray) -> list[str]:
         """Return the ids of the images at these positions."""
@@ -117,7 +128,23 @@ class Feed:
             source: (self._dtypes[source], column.rows(positions))
             for source, column in self._features.items()
         }
-        return Batch(positions, self.device, features, self._targets.rows(positions))
+        at_windows = {
+            source: (shape, places[torch.from_numpy(positions)])
+            for source, (shape, places) in self._at_windows.items()
+        }
+        return Batch(
+            positions,
+            self.device,
+            features,
+            self._targets.rows(positions),
+            at_windows=at_windows,
+        )
+
+    def _windows_of(self, source: FeatureSource) -> tuple[FeatureShape, Tensor]:
+        """The shape of whole images' features, and the place of each tile in its image."""
+        shares = [source.shares_of(store, rows) for store, rows in self.parts]
+        shape = source.store_of(self.parts[0][0]).layers[source.layer]
+        return shape, torch.from_numpy(np.concatenate(shares))
 
     def _dtype_of(self, source: FeatureSource) -> str:
         """The dtype of a source's features; float32 where its stores have several."""
@@ -141,6 +168,15 @@ class _Column:
         parts: Sequence[tuple[Store, np.ndarray]],
         read: Callable[[Store, np.ndarray], tuple[Tensor, ...]],
     ) -> None:
+        # Several tiles of an image take the same row of a store of whole images.
+        distinct = [np.unique(rows, return_inverse=True) for _, rows in parts]
+        self._index: np.ndarray | None = None
+        if any(len(once) < len(rows) for (once, _), (_, rows) in zip(distinct, parts, strict=True)):
+            first = np.cumsum([0, *(len(once) for once, _ in distinct)])
+            self._index = np.concatenate(
+                [place + begin for (_, place), begin in zip(distinct, first, strict=False)]
+            )
+            parts = [(store, once) for (store, _), (once, _) in zip(parts, distinct, strict=True)]
         self._parts = parts
         self._read = read
         self._first = np.cumsum([0, *(len(rows) for _, rows in parts)])
@@ -149,8 +185,13 @@ class _Column:
 
     def rows(self, positions: np.ndarray) -> Rows:
         """Return the rows at these positions (int64), read now unless they are kept."""
+        if self._index is not None:
+            positions = self._index[positions]
         if self._kept is None:
-            return Rows(self._read_rows(positions))
+            if self._index is None:
+                return Rows(self._read_rows(positions))
+            once, place = np.unique(positions, return_inverse=True)
+            return Rows(self._read_rows(once), torch.from_numpy(place))
         chosen = to_device(torch.from_numpy(positions), self._kept[0].device)
         return Rows(self._kept, chosen, self._is_pinned)
 
@@ -215,11 +256,34 @@ def in_place(pieces: Sequence[tuple[np.ndarray, Tensor]]) -> Tensor:
     return whole
 
 
+def counted_rows(parts: Sequence[tuple[Store, np.ndarray]]) -> str:
+    """Return how many images, or tiles of how many images, these rows are, in words."""
+    rows = sum(len(some) for _, some in parts)
+    images = int(images_of(parts).max()) + 1
+    text = f"{images} image{'s' if images > 1 else ''}"
+    return text if rows == images else f"{rows} tiles of {text}"
+
+
 def fed_bytes(parts: Sequence[tuple[Store, np.ndarray]], source: FeatureSource) -> int:
     """Return the bytes that a source's features of these rows take, as they are stored."""
-    return sum(
-        len(rows) * source.store_of(store).bytes_per_row(source.layer) for store, rows in parts
-    )
+    total = 0
+    for store, rows in parts:
+        own = source.store_of(store)
+        count = len(rows)
+        if source.is_at_windows(store):
+            count = len(np.unique(source.rows_of(store, rows)))
+        total += count * own.bytes_per_row(source.layer)
+    return total
+
+
+def images_of(parts: Sequence[tuple[Store, np.ndarray]]) -> np.ndarray:
+    """Return the number of the image that each of these rows belongs to, (N,) int64."""
+    found, count = [], 0
+    for store, rows in parts:
+        images, image_of = whole_images(store.samples.take(rows))
+        found.append(image_of + count)
+        count += len(images)
+    return np.concatenate(found)
 
 
 def targets_bytes(parts: Sequence[tuple[Store, np.ndarray]], targets: TargetKind = "masks") -> int:

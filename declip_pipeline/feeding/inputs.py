@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow.compute as pc
 
 from declip_pipeline.datasets.samples import Samples
+from declip_pipeline.datasets.tiles import image_ids, whole_images
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
+from declip_pipeline.images.tiles import window_shares
 from declip_pipeline.options import FusionMode
 from declip_pipeline.store.identity import joined_identity, parts_of, require_same_features
 from declip_pipeline.store.reader import Store
@@ -23,7 +25,9 @@ JOIN = "+"
 class FeatureSource:
     """One layer of the fed stores; or, where `beside` is given, of those stores instead.
 
-    Each store beside holds the images of a fed one, as another backbone sees them.
+    Each store beside holds the images of a fed one, as another backbone sees them. Where the fed
+    one holds tiles and the other whole images, a tile's features are those of its image at the
+    tile's place (`features_at_windows`).
     """
 
     layer: str
@@ -32,13 +36,16 @@ class FeatureSource:
     def store_of(self, fed: Store) -> Store:
         """The store that holds these features of a fed store's images.
 
-        Raises `InputError` when none of those beside has the same manifest and view.
+        Raises `InputError` when none of those beside has the same manifest and view, and the same
+        tiles or whole images.
         """
         if not self.beside:
             return fed
         wanted = fed.identity.manifest_sha256, fed.identity.view
         for store in self.beside:
-            if (store.identity.manifest_sha256, store.identity.view) == wanted:
+            if (store.identity.manifest_sha256, store.identity.view) == wanted and (
+                store.identity.tiles in (fed.identity.tiles, None)
+            ):
                 return store
         found = ", ".join(f"{store.location} ({_described(store)})" for store in self.beside)
         raise InputError(
@@ -46,6 +53,15 @@ class FeatureSource:
             f"{_difference(fed, self.beside[0])}; expected a store of the same manifest and view, "
             "extract both from the same DATA with the same options"
         )
+
+    def is_at_windows(self, fed: Store) -> bool:
+        """Return whether a fed store's tiles get the features of their whole images."""
+        return self.store_of(fed).tiling is None and fed.tiling is not None
+
+    def shares_of(self, fed: Store, rows: np.ndarray) -> np.ndarray:
+        """Places of tiles, rows of `fed`, in their images; see `window_shares`."""
+        samples = fed.samples.take(rows)
+        return window_shares(samples.places, samples.sizes)
 
     def rows_of(self, fed: Store, rows: np.ndarray) -> np.ndarray:
         """Rows (int64) of `store_of(fed)` that hold the same samples as these rows of `fed`.
@@ -56,7 +72,9 @@ class FeatureSource:
         if store is fed:
             return rows
         # A store that grew has its rows in another order.
-        found = store.samples.find(fed.samples.take(rows).ids).tolist()
+        samples = fed.samples.take(rows)
+        ids = image_ids(samples) if self.is_at_windows(fed) else samples.ids
+        found = store.samples.find(ids).tolist()
         for row in found:
             if row in store.failures:
                 raise InputError(
@@ -72,11 +90,14 @@ class FeatureSource:
         layer that one does not have, `InputError` as `store_of` does.
         """
         stores = [self.store_of(store) for store in fed]
-        first = stores[0].feature_identity(self.layer)
-        for store in stores[1:]:
+        found = [
+            _features_for(one, store, self.layer) for one, store in zip(fed, stores, strict=True)
+        ]
+        first = found[0]
+        for store, other in zip(stores[1:], found[1:], strict=True):
             require_same_features(
                 first,
-                store.feature_identity(self.layer),
+                other,
                 decoder=f"the run with {stores[0].location}",
                 features=store.location,
             )
@@ -101,7 +122,12 @@ class DecoderInputs:
         """A name of each source, different from the others'."""
         parts = parts_of(self.features)
         alone = len({part["backbone"] for part in parts}) == 1
-        return [part["layer"] if alone else f"{part['backbone']}:{part['layer']}" for part in parts]
+        return [
+            ("" if alone else f"{part['backbone']}:")
+            + ("whole:" if "windows" in part else "")
+            + str(part["layer"])
+            for part in parts
+        ]
 
 
 def joined_inputs(
@@ -140,25 +166,41 @@ def inputs_like(
     sources = []
     for part in parts_of(features):
         layer = part["layer"]
-        offers = [one for one in (store, *beside) if _features_found(one, layer) == part]
+        offers = [
+            one
+            for one in (store, *beside)
+            if layer in one.layers and _features_for(store, one, layer) == part
+        ]
         if store in offers:
             sources.append(FeatureSource(layer))
         elif offers:
             sources.append(FeatureSource(layer, tuple(offers)))
-        elif (
-            len(parts_of(features)) == 1 or part["weights_sha256"] == store.identity.weights_sha256
+        elif len(parts_of(features)) == 1 or (
+            part["weights_sha256"] == store.identity.weights_sha256 and "windows" not in part
         ):
             found = _features_found(store, layer)
             place = f"the store {store.location}"
             require_same_features(part, found, decoder=decoder, features=place)
         else:
             raise InputError(
-                f"{decoder} was trained on {layer} of {part['backbone']} as well, which "
+                f"{decoder} was trained on {layer} of {part['backbone']}"
+                f"{', seeing whole images,' if 'windows' in part else ''} as well, which "
                 f"{', '.join(one.location for one in (store, *beside))} "
                 f"{'have' if beside else 'has'} not; give a store of it with `beside`"
             )
     fusion: FusionMode = features.get("fusion", "concat")
     return joined_inputs([store], sources, fusion)
+
+
+def _features_for(fed: Store, store: Store, layer: str) -> dict[str, Any]:
+    """The identity of a layer of `store` as it is fed for the rows of `fed`.
+
+    Features of whole images at the places of tiles have, as "windows", the size of these.
+    """
+    found = store.feature_identity(layer)
+    if fed.tiling is None or store.tiling is not None:
+        return found
+    return found | {"windows": fed.tiling.size}
 
 
 def _features_found(store: Store, layer: str) -> dict[str, Any]:
@@ -176,7 +218,9 @@ def _difference(fed: Store, store: Store) -> str:
     """Say in what the images of a store are not those of a fed one."""
     if fed.identity.view != store.identity.view:
         return "its view is another"
-    one, other = (_by_content(one.samples) for one in (fed, store))
+    if store.identity.tiles not in (fed.identity.tiles, None):
+        return "its tiles are others" if fed.tiling is not None else "its rows are tiles"
+    one, other = (_by_content(whole_images(one.samples)[0]) for one in (fed, store))
     if not one.content().equals(other.content()):
         return "its images are others"
     for column in ("id", "split", "generator", "source", "label", "scene", "mask"):
@@ -196,4 +240,6 @@ def _by_content(samples: Samples) -> Samples:
 
 
 def _described(store: Store) -> str:
-    return f"manifest {store.identity.manifest_sha256[:12]}, view {store.identity.view}"
+    identity = store.identity
+    tiles = "" if identity.tiles is None else f", tiles {identity.tiles}"
+    return f"manifest {identity.manifest_sha256[:12]}, view {identity.view}{tiles}"

@@ -25,6 +25,8 @@ SMALLEST_SIDE = 16
 DEFAULT_MAX_MEGAPIXELS = 178.0
 """Largest image decoded by default: 0.5 GB as RGB."""
 
+_PIXELS_AT_ONCE = 2**20
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -59,7 +61,15 @@ def decode_image(
             reason in one line, without the path.
     """
     with opened_image(source) as image:
-        return _upright_rgb(image, max_megapixels)
+        return rgb_pixels(_as_rgb(loaded_upright(image, max_megapixels)))
+
+
+def decode_upright(
+    source: Path | bytes, *, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
+) -> Image.Image:
+    """Return the image of `decode_image` as a PIL image of mode RGB. Raises `ImageError` alike."""
+    with opened_image(source) as image:
+        return _as_rgb(loaded_upright(image, max_megapixels))
 
 
 def decode_opened(
@@ -67,11 +77,22 @@ def decode_opened(
 ) -> np.ndarray:
     """Return what `decode_image` returns, of a PIL image. Raises `ImageError` alike."""
     with guarded_pillow(), _errors_of_pillow():
-        return _upright_rgb(image, max_megapixels)
+        return rgb_pixels(_as_rgb(loaded_upright(image, max_megapixels)))
 
 
-def _upright_rgb(image: Image.Image, max_megapixels: float) -> np.ndarray:
-    return np.array(_as_rgb(loaded_upright(image, max_megapixels)))
+def rgb_pixels(image: Image.Image) -> np.ndarray:
+    """Return an RGB PIL image as HWC uint8, contiguous and writable.
+
+    Strip by strip: NumPy's own conversion of a PIL image holds the pixels twice.
+    """
+    width, height = image.size
+    pixels = np.empty((height, width, 3), np.uint8)
+    strip = max(1, _PIXELS_AT_ONCE // width)
+    for top in range(0, height, strip):
+        bottom = min(top + strip, height)
+        part = image if (top, bottom) == (0, height) else image.crop((0, top, width, bottom))
+        pixels[top:bottom] = np.asarray(part)
+    return pixels
 
 
 def loaded_upright(image: Image.Image, max_megapixels: float) -> Image.Image:
@@ -182,6 +203,8 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         return _grey(_scaled(np.asarray(image), 65535))
     if mode == "F":
         return _grey(_scaled(np.asarray(image), 1))
+    if mode == "RGB":
+        return image
     if mode in ("RGBa", "La"):  # colours premultiplied by alpha: undo that first
         image = image.convert(mode.upper())
     return image.convert("RGB")

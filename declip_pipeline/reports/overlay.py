@@ -1,5 +1,7 @@
 """Overlay of a map on its image as heat, on a fixed scale."""
 
+from functools import cache
+
 import numpy as np
 from matplotlib import colormaps
 
@@ -30,26 +32,43 @@ def overlay(image: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
         InputError: Shapes, dtypes or values do not fit.
     """
     check_image_and_map(image, heat_map)
-    colours, strengths = _heat_table()
     result = np.empty_like(image)
     strip = max(1, PIXELS_AT_ONCE // image.shape[1])
     for top in range(0, image.shape[0], strip):
         rows = slice(top, top + strip)
-        levels = np.rint(heat_map[rows].clip(0, 1) * 255.0).astype(np.uint8)
-        strength = strengths[levels][..., None]
-        grey = (image[rows] @ LUMA)[..., None]
-        mixed = grey * (1 - strength) + colours[levels] * strength
-        result[rows] = np.rint(mixed).astype(np.uint8)
+        grey = np.rint(image[rows] @ LUMA).astype(np.uint8)
+        result[rows] = overlaid(grey, heat_map[rows])[..., :3]
     return result
 
 
-def _heat_table() -> tuple[np.ndarray, np.ndarray]:
-    """Return colours (256, 3), 0 to 255, and strengths (256,) of 256 levels of heat."""
+def overlaid(grey: np.ndarray, heat_map: np.ndarray) -> np.ndarray:
+    """Return the overlay of a map on a grey image, unchecked.
+
+    Args:
+        grey: (H, W) uint8.
+        heat_map: (H, W) floating point in [0, 1].
+
+    Returns:
+        (H, W, 4) uint8: red, green, blue, and a byte without a meaning, PIL's mode RGBX.
+    """
+    levels = (heat_map.clip(0, 1) * 255.0 + 0.5).astype(np.uint16)
+    levels <<= 8
+    levels |= grey
+    return _overlay_table()[levels].view(np.uint8).reshape(*grey.shape, 4)
+
+
+@cache
+def _overlay_table() -> np.ndarray:
+    """Return the colours of 256 levels of heat on 256 greys, 4 bytes each, (65536,) uint32."""
     level = np.linspace(0, 1, 256, dtype=np.float32)
     # Inferno from violet to orange: its dark end would blacken the image, and its pale end
     # be lost on bright skin and sky.
-    colours = colormaps[HEAT](0.3 + 0.5 * level)[:, :3].astype(np.float32) * 255
-    return colours, STRONGEST * level
+    colours = colormaps[HEAT](0.3 + 0.5 * level)[:, None, :3].astype(np.float32) * 255
+    strength = STRONGEST * level[:, None, None]
+    grey = np.arange(256, dtype=np.float32)[:, None]
+    table = np.zeros((256, 256, 4), np.uint8)
+    table[..., :3] = np.rint(grey * (1 - strength) + colours * strength)
+    return table.view(np.uint32).ravel()
 
 
 def check_image_and_map(image: np.ndarray, heat_map: np.ndarray) -> None:

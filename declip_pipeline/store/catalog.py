@@ -83,6 +83,7 @@ class StoreSummary:
             "shards": self.header.shards,
             "shards_written": self.shards_written,
             "identity_sha256": identity.sha256,
+            **({} if identity.tiles is None else {"tiles": identity.tiles}),
         }
 
 
@@ -154,9 +155,9 @@ def describe_store(location: str | Path) -> StoreDetails:
 def find_view_stores(store: Store, layers: Collection[str]) -> dict[str, str]:
     """Find complete stores of every view of a store's images, in the same folder.
 
-    They have the same manifest, backbone, weights and preprocessing, and at least `layers`. Of
-    several for a view, the one most like the store (in dtype, layers and precision) is taken. The
-    store's own view is among them.
+    They have the same manifest, tiles, backbone, weights and preprocessing, and at least `layers`.
+    Of several for a view, the one most like the store (in dtype, layers and precision) is taken.
+    The store's own view is among them.
 
     Returns:
         Locations by the views' names.
@@ -220,7 +221,7 @@ def remove_store(location: str | Path) -> int:
 
 
 def _has_same_images_and_features(one: StoreIdentity, other: StoreIdentity) -> bool:
-    names = ("manifest_sha256", "backbone", "weights_sha256", "preprocessing")
+    names = ("manifest_sha256", "tiles", "backbone", "weights_sha256", "preprocessing")
     return all(getattr(one, name) == getattr(other, name) for name in names)
 
 

@@ -88,8 +88,8 @@ def row_arrays(
 ) -> dict[str, RowArray]:
     """Return every sharded array of a store, by name.
 
-    The largest image makes the shape of `masks`. Where no sample says what is fake, there are
-    neither `masks` nor `targets`.
+    The largest image, or tile, makes the shape of `masks`. Where no sample says what is fake,
+    there are neither `masks` nor `targets`.
     """
     kind = feature_dtype(dtype)
     arrays = []
@@ -104,7 +104,7 @@ def row_arrays(
     if samples.have_masks:
         target = (TARGET_SIZE, TARGET_SIZE)
         arrays.append(RowArray("targets", "uint8", target, target, is_compressed=True))
-        height, width = (int(side) for side in samples.sizes.max(axis=0, initial=1))
+        height, width = (int(side) for side in samples.row_sizes.max(axis=0, initial=1))
         tile = (min(height, MASK_TILE), min(width, MASK_TILE))
         arrays.append(RowArray("masks", "bool", (height, width), tile, is_compressed=True))
     return {array.name: array for array in arrays}
@@ -138,7 +138,7 @@ def metadata_blobs(
             chunk_key_encoding=flat,
             fill_value=0,
         )
-    for name, values in ((LABELS, samples.labels), (SIZES, samples.sizes)):
+    for name, values in ((LABELS, samples.labels), (SIZES, samples.row_sizes)):
         whole = group.create_array(
             name,
             shape=values.shape,

@@ -5,10 +5,12 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from declip_pipeline.datasets.samples import Samples
+from declip_pipeline.datasets.samples import PLACE, Samples
+from declip_pipeline.datasets.tiles import require_sound_tiles
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.features import FEATURE_DTYPES, FeatureShape
 from declip_pipeline.files import sha256_of_json
+from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.schema import DamagedRecordError, Fields, parse_json
@@ -65,6 +67,9 @@ class StoreHeader:
         content = [
             [None if one is None else one.hex() for one in row] for row in zip(*hashes, strict=True)
         ]
+        if samples.are_tiles:
+            places = zip(*(columns.column(name).to_pylist() for name in PLACE), strict=True)
+            content = [[*row, *place] for row, place in zip(content, places, strict=True)]
         return bytes.fromhex(sha256_of_json({"array": array.name, "of": what, "rows": content}))
 
     def to_json(self) -> dict[str, Any]:
@@ -130,6 +135,7 @@ def _parsed(group: bytes, fewest: int) -> StoreHeader:
         manifest_sha256=found.sha256("manifest_sha256"),
         format_version=found.integer("format_version", fmt.FORMAT_VERSION, fmt.FORMAT_VERSION),
         precision=found.text("precision"),
+        tiles=_tiles(found),
     )
     if identity.sha256 != attributes.sha256("identity_sha256"):
         raise DamagedRecordError("was edited, the SHA-256 of its identity differs")
@@ -149,6 +155,15 @@ def _parsed(group: bytes, fewest: int) -> StoreHeader:
         rows=attributes.integer("rows", fewest, _MOST_ROWS),
         rows_per_shard=attributes.integer("rows_per_shard", fewest, MOST_ROWS_PER_SHARD),
     )
+
+
+def _tiles(identity: Fields) -> str | None:
+    if "tiles" not in identity:
+        return None
+    try:
+        return str(Tiling.parse(identity.text("tiles")))
+    except InputError as error:
+        raise DamagedRecordError(f"is damaged ({error})") from error
 
 
 def _shape(name: str, found: Fields) -> FeatureShape:
@@ -183,7 +198,9 @@ def read_samples(content: bytes | None, location: str) -> Samples:
     if content is None:
         raise StoreError(f"{location} lacks its {fmt.MANIFEST}; {remedy}")
     try:
-        return Samples.from_parquet(content)
+        samples = Samples.from_parquet(content)
+        require_sound_tiles(samples)
+        return samples
     except InputError as error:
         raise StoreError(
             f"{location}: its {fmt.MANIFEST} is damaged ({error}); {remedy}"

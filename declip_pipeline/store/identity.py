@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.datasets.samples import Samples
+from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.errors import IdentityMismatchError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.files import folder_name, sha256_of_json
@@ -18,7 +19,7 @@ class StoreIdentity:
 
     `preprocessing` is the backbone's resize and normalisation as plain JSON, `layers` are in order
     of depth, `manifest_sha256` is that of `manifest_sha256()`, `precision` the forward
-    pass's.
+    pass's, `tiles` the text of the `Tiling` whose windows the rows are, None for whole images.
     """
 
     backbone: str
@@ -30,6 +31,7 @@ class StoreIdentity:
     manifest_sha256: str
     format_version: int
     precision: str = "float32"
+    tiles: str | None = None
 
     @property
     def sha256(self) -> str:
@@ -38,7 +40,10 @@ class StoreIdentity:
 
     def to_json(self) -> dict[str, Any]:
         """The identity as plain JSON values."""
-        return asdict(self) | {"layers": list(self.layers)}
+        value = asdict(self) | {"layers": list(self.layers)}
+        if self.tiles is None:
+            del value["tiles"]
+        return value
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "StoreIdentity":
@@ -52,19 +57,24 @@ def feature_identity(
     preprocessing: dict[str, Any],
     layer: str,
     shape: FeatureShape,
+    *,
+    tiles: int | None = None,
 ) -> dict[str, Any]:
     """Return what features must share with those that a decoder was trained on.
 
+    `tiles` is the side of the windows at native resolution, None for whole images.
     The dataset is not part of it (a decoder is meant for other images), nor is the view (the
-    robustness protocol changes it), nor the dtype (it rounds the same numbers).
+    robustness protocol changes it), nor the dtype (it rounds the same numbers), nor the overlap of
+    tiles.
     """
-    return {
+    identity: dict[str, Any] = {
         "backbone": backbone,
         "weights_sha256": weights_sha256,
         "preprocessing": preprocessing,
         "layer": layer,
         "shape": shape.to_json(),
     }
+    return identity if tiles is None else identity | {"tiles": tiles}
 
 
 def joined_identity(parts: Sequence[Mapping[str, Any]], fusion: str) -> dict[str, Any]:
@@ -88,7 +98,8 @@ def require_same_features(
     `decoder` and `features` name the two sides in the message. Raises `IdentityMismatchError`
     naming the first field that differs, with both values.
     """
-    for field, expected in trained_on.items():
+    for field in {**trained_on, **found}:
+        expected = trained_on.get(field)
         if found.get(field) != expected:
             raise IdentityMismatchError(
                 f"{field} differs: {decoder} was trained on {expected!r}, {features} has "
@@ -97,12 +108,13 @@ def require_same_features(
 
 
 def manifest_sha256(fake_is_white: bool, samples: Samples) -> str:
-    """Fingerprint of polarity, samples and their files' content, 64 hex digits.
+    """Fingerprint of polarity, images and their files' content, 64 hex digits.
 
     The order of the samples is not part of it: a store that grew has its rows in another order
-    than one made at once.
+    than one made at once. Of tiles, it is that of their images.
     """
-    ordered = samples.take(samples.by_id())
+    images, _ = whole_images(samples)
+    ordered = images.take(images.by_id())
     return sha256_of_json({"fake_is_white": fake_is_white, "samples_sha256": ordered.sha256()})
 
 

@@ -11,6 +11,7 @@ from declip_pipeline.arguments import require_path
 from declip_pipeline.datasets.samples import FAKE, REAL
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.features import FeatureShape, StoredFeatures
+from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.generations import replacement_of
 from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
@@ -30,7 +31,8 @@ from declip_pipeline.store.storage import URL_MARK, is_below_something, storage_
 class Store:
     """A complete feature store: a folder, an s3:// URL, or a file of `declip-pipe cache export`.
 
-    A row is an image. Reading threads start with the first read; they do not survive a fork.
+    A row is an image, or a tile of one. Reading threads start with the first read; they do not
+    survive a fork.
 
     Example:
         >>> store = open_store("cache/noisy/efficientnet-lite0/clean-float16-0123456789abcdef")
@@ -45,7 +47,8 @@ class Store:
         dataset: Name of the dataset.
         samples: Table of the images, in row order.
         failures: Reasons by the rows of images that could not be read; they hold no features.
-        sizes: Height and width of each image and mask in pixels, (N, 2) int32.
+        sizes: Height and width of what each row shows, the image or the tile, and of its mask in
+            pixels, (N, 2) int32.
         provenance: Record of what the store was made from, as plain JSON.
         fake_is_white: Whether white pixels of the mask files are fake.
     """
@@ -95,7 +98,7 @@ class Store:
                 f"{fmt.MANIFEST} has {len(self.samples)}, its {fmt.COMPLETE} {completion.rows}; "
                 f"run `declip-pipe cache verify {self.location} --repair`"
             )
-        self.sizes = self.samples.sizes
+        self.sizes = self.samples.row_sizes
         self.arrays = fmt.row_arrays(self.layers, self.identity.dtype, self.samples)
         self.manifest_sha256 = completion.metadata_sha256[fmt.MANIFEST]
         self._require_failures(read_all)
@@ -205,7 +208,13 @@ class Store:
             self.identity.preprocessing,
             layer,
             self.layers[layer],
+            tiles=None if self.tiling is None else self.tiling.size,
         )
+
+    @property
+    def tiling(self) -> Tiling | None:
+        """Windows over the images that the rows are; None where a row is a whole image."""
+        return None if self.identity.tiles is None else Tiling.parse(self.identity.tiles)
 
     def bytes_per_row(self, layer: str) -> int:
         """Bytes that one row of a layer takes in memory, as it is stored."""

@@ -47,6 +47,9 @@ class Fields:
         self._value = value
         self._name = name
 
+    def __contains__(self, name: str) -> bool:
+        return name in self._value
+
     def any(self, name: str) -> Any:
         """A field that is there, whatever it holds."""
         if name not in self._value:

@@ -236,7 +236,7 @@ class _Examined:
             for array in layout.arrays.values()
             if entry.files
         ]
-        sizes = self.found.samples.sizes
+        sizes = self.found.samples.row_sizes
 
         def check(task: tuple[int, fmt.RowArray]) -> Damage | None:
             shard, array = task

@@ -120,7 +120,7 @@ class StoreWriter:
         manifest = self.storage.read(fmt.MANIFEST)
         self.samples = read_samples(manifest, self.location)
         self.manifest_sha256 = sha256_of_bytes(manifest or b"")
-        self.sizes = self.samples.sizes
+        self.sizes = self.samples.row_sizes
         self.arrays = fmt.row_arrays(self.header.layers, self.header.identity.dtype, self.samples)
 
     def _begin(self, header: StoreHeader, samples: Samples) -> None:

@@ -18,9 +18,10 @@ from declip_pipeline.errors import DeclipError, DownloadError, WeightsError
 from declip_pipeline.extraction.estimate import Estimate, estimate_extraction
 from declip_pipeline.extraction.extract import Extraction, extract_store
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.extraction.store_plan import StorePlan, plan_store
+from declip_pipeline.extraction.store_plan import StorePlan, input_size, plan_store
 from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.images.views import View, parse_augmentation, parse_view
 from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.study.callbacks import SILENT, Callbacks
@@ -39,6 +40,7 @@ class ExtractionStep:
         dtype: Type of the stored features.
         views: Renderings of each image, see `parse_view`.
         augment: Random views of the train split, see `parse_augmentation`.
+        tiles: Windows over the images that become rows, see `extract`; None for whole images.
         cache: Folder or URL of the stores.
         max_failures: Number of unreadable images that are tolerated.
         max_megapixels: Largest image to decode, in millions of pixels.
@@ -59,6 +61,7 @@ class ExtractionStep:
     augment: str | None = None
     weights: tuple[str, ...] = ()
     image_size: tuple[int, int] | None = None
+    tiles: Tiling | None = None
     cache: str = "cache"
     splits: tuple[str, ...] | None = None
     generators: tuple[str, ...] | None = None
@@ -100,6 +103,7 @@ class ExtractionStep:
         times = times or StageTimes()
         views = [parse_view(text) for text in self.views]
         random_views = [] if self.augment is None else parse_augmentation(self.augment)
+        input_size(self.tiles, self.image_size)
         # A wrong name or key is better said now than after all images were read.
         if self.backbone is None:
             require_backbone(self.arch)
@@ -154,7 +158,7 @@ class ExtractionStep:
             backbone = open_backbone(
                 self.arch,
                 weights=self.weights,
-                image_size=self.image_size,
+                image_size=input_size(self.tiles, self.image_size),
                 device=str(device),
                 precision=choose_precision(self.precision, kind),
             )
@@ -215,14 +219,14 @@ class OpenExtraction:
             )
         for location in extraction.reused:
             callbacks.notice(f"took what it has from {location}")
-        for row, reason in extraction.failures.items():
-            callbacks.notice(f"failed: {extraction.samples[row].image}: {reason}")
+        for image, reason in extraction.failed_images.items():
+            callbacks.notice(f"failed: {image}: {reason}")
         callbacks.made(extraction.location)
         return extraction
 
     def require_few_failures(self, extractions: Sequence[Extraction]) -> None:
         """Raise `DeclipError` where a store has more failures than the step tolerates."""
-        most = max(len(one.failures) for one in extractions)
+        most = max(len(one.failed_images) for one in extractions)
         if most > self.step.max_failures:
             raise DeclipError(
                 f"{most} of {len(self.dataset)} images could not be used, "
@@ -249,6 +253,7 @@ class OpenExtraction:
             "layers": select_layers(step.layers, list(self.backbone.layers)),
             "root": step.cache,
             "dtype": step.dtype,
+            "tiles": step.tiles,
             "max_megapixels": step.max_megapixels,
             "overwrite": step.overwrite,
             "view": view,

@@ -47,7 +47,8 @@ class GridJob:
         tuple[tuple[str, str], ...],
         Option(
             "A layer of another backbone's store of the same images, which every decoder gets "
-            "as well, resampled to the finest grid; repeatable.",
+            "as well, resampled to the finest grid; of whole views beside tiles, at each tile's "
+            "place; repeatable.",
             "data",
             form="STORE:LAYER",
             expected="STORE:LAYER, as in cache/...:layer3",

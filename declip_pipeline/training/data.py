@@ -9,15 +9,18 @@ import torch
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
-from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, targets_bytes
+from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, images_of, targets_bytes
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs, FeatureSource, joined_inputs
 from declip_pipeline.feeding.tiers import fast_bytes
 from declip_pipeline.options import FusionMode
 from declip_pipeline.store.reader import Store, distinct_stores, repeated_text
+from declip_pipeline.training.tile_choice import (
+    LEARNED_TILES,
+    ROWS_AT_ONCE,
+    fake_shares,
+    learned_tiles,
+)
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
-
-# Targets of one read.
-ROWS_AT_ONCE = 256
 
 # A split, its generators, and what is learned from them.
 _RowsKey = tuple[str, tuple[str, ...], TargetKind]
@@ -152,10 +155,13 @@ class TrainingData:
 
         To learn labels, all of its real images as well. A store may lack the split where another
         has it: augmented views are of `train` alone.
+        Of tiles to learn masks from, those that `learned_tiles` chooses.
         Raises `InputError` for a split that none has, or without a fake of these generators (or,
         for labels, without a real image), and for a training split without a fake pixel,
         `UnknownNameError` for a generator that is not there.
         """
+        if targets == "labels":
+            _refuse_tiles(self.stores)
         key = split, tuple(generators), targets
         if key not in self._rows:
             found = self._find_rows(split, generators)
@@ -163,8 +169,22 @@ class TrainingData:
                 found = self._with_real(split, found, generators)
             elif split == "train":
                 _require_fake_pixels(found)
+                found = self._to_learn_from(found)
             self._rows[key] = found
         return self._rows[key]
+
+    def _to_learn_from(
+        self, parts: Sequence[tuple[Store, np.ndarray]]
+    ) -> list[tuple[Store, np.ndarray]]:
+        """All images, and of tiles those that `learned_tiles` chooses."""
+        chosen = [
+            (store, rows if store.tiling is None else learned_tiles(store, rows))
+            for store, rows in parts
+        ]
+        before, after = (sum(len(rows) for _, rows in some) for some in (parts, chosen))
+        if before > after:
+            self.notice(f"learning from {after} of {before} tiles: {LEARNED_TILES}")
+        return chosen
 
     def counts(self, split: str, generators: Sequence[str]) -> dict[str, int]:
         """Return the numbers of `fake` and `real` images of a split, to learn labels from."""
@@ -222,13 +242,9 @@ class TrainingData:
         if targets == "labels":
             counts = self.counts("valid", generators)
             return 100 * counts["fake"] / sum(counts.values())
-        shares = np.concatenate(
-            [
-                (store.read_targets(rows[first : first + ROWS_AT_ONCE]) > 127).mean(axis=(1, 2))
-                for store, rows in parts
-                for first in range(0, len(rows), ROWS_AT_ONCE)
-            ]
-        )
+        of_rows = np.concatenate([fake_shares(store, rows) for store, rows in parts])
+        image_of = images_of(parts)
+        shares = np.bincount(image_of, of_rows) / np.bincount(image_of)
         return 100 * max(float(shares.mean()), float((shares == 0).mean()))
 
     def at_once(
@@ -265,10 +281,21 @@ class TrainingData:
 
 def sources_beside(layers: Iterable[tuple[Store, str]]) -> list[FeatureSource]:
     """Return the sources of layers of stores beside the fed ones: one a backbone and layer."""
-    found: dict[tuple[str, str], list[Store]] = {}
+    found: dict[tuple[str, str | None, str], list[Store]] = {}
     for store, layer in layers:
-        found.setdefault((store.identity.weights_sha256, layer), []).append(store)
-    return [FeatureSource(layer, tuple(stores)) for (_, layer), stores in found.items()]
+        key = store.identity.weights_sha256, store.identity.tiles, layer
+        found.setdefault(key, []).append(store)
+    return [FeatureSource(layer, tuple(stores)) for (*_, layer), stores in found.items()]
+
+
+def _refuse_tiles(stores: Sequence[Store]) -> None:
+    """Raise `InputError` for a store of tiles, whose images' labels are not the tiles'."""
+    for store in stores:
+        if store.tiling is not None:
+            raise InputError(
+                f"{store.location} holds tiles of {store.identity.tiles}; detection learns labels "
+                "of whole images, expected a store of these (`evaluate` scores images of tiles)"
+            )
 
 
 def _require_fake_pixels(parts: Sequence[tuple[Store, np.ndarray]]) -> None:

@@ -1,26 +1,35 @@
-"""Predictor: backbones and a decoder, from an image to a probability map."""
+"""Predictor: backbones and decoders, from images to probability maps."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from declip_pipeline.backbones.backbone import Backbone
-from declip_pipeline.compute import exact_float32
-from declip_pipeline.decoders.decoder import Decoder, resized_maps
-from declip_pipeline.errors import ImageError, InputError
+from declip_pipeline.compute import exact_float32, is_out_of_memory
+from declip_pipeline.decoders.at_windows import features_at_windows
+from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.errors import IdentityMismatchError, ImageError, InputError
 from declip_pipeline.features import rounded_features
-from declip_pipeline.images.decode import SMALLEST_SIDE, decode_image, decode_opened
+from declip_pipeline.images.decode import (
+    SMALLEST_SIDE,
+    decode_image,
+    decode_opened,
+    rgb_pixels,
+)
 from declip_pipeline.images.resize import resize_image
+from declip_pipeline.images.tiles import Tiling, Window, window_shares
 from declip_pipeline.store.identity import (
     feature_identity,
     parts_of,
     require_same_features,
 )
+from declip_pipeline.training.image_maps import ImageMaps, WindowMaps
 
 ImageLike = str | Path | Image.Image | np.ndarray
 """Path of an image file, PIL image, or HWC uint8 RGB array."""
@@ -28,6 +37,11 @@ ImageLike = str | Path | Image.Image | np.ndarray
 
 SHRUNK = 2.0
 """Factor from which on an image loses what is small when it is shrunk to the backbone's input."""
+
+# Windows of one image that `Predictor.predict` computes at once.
+_BATCH_SIZE = 16
+
+_InputSize = tuple[int, int, str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,10 +60,48 @@ class PredictedMap:
     score: float
 
 
+@dataclass(frozen=True, eq=False)
+class PreparedImage:
+    """What the backbones see of an image.
+
+    Attributes:
+        size: Height and width of the image in pixels.
+        pictures: The whole image at each input size, HWC uint8 RGB, by height, width and
+            interpolation.
+        pixels: The image, HWC uint8 RGB, that tiles are cut of; else None.
+        beside: Features of the whole image, by backbone and layer, once they are computed.
+    """
+
+    size: tuple[int, int]
+    pictures: Mapping[_InputSize, np.ndarray]
+    pixels: np.ndarray | None
+    beside: "dict[tuple[Backbone, str], Tensor]" = field(default_factory=dict)
+
+
+class _Input(NamedTuple):
+    """One of the layers that a decoder joins.
+
+    `sees` says what the backbone gets: the whole image of a run on whole images ("image"), a window
+    ("tile"), or the whole image of a run on tiles, whose features are taken at the window
+    ("beside").
+    """
+
+    backbone: Backbone
+    layer: str
+    dtype: str
+    sees: str
+
+
+class _Member(NamedTuple):
+    decoder: Decoder
+    inputs: list[_Input]
+
+
 class Predictor:
     """Probability maps of manipulated pixels, for images of any size.
 
-    `Run.predictor` makes one.
+    `Run.predictor` makes one. `joined` makes one of several: their map is the sigmoid of the mean
+    of their logits, and each backbone computes once an image for all that share it.
 
     Example:
         >>> predict = open_run("runs/conv-4_layer3_all_seed0_0123456789ab").predictor()
@@ -63,6 +115,7 @@ class Predictor:
         features: Mapping[str, Any],
         *,
         dtypes: Sequence[str],
+        tiles: Tiling | str | None = None,
     ) -> None:
         """Join a decoder to the backbones of its features.
 
@@ -72,11 +125,15 @@ class Predictor:
             features: Identity of the features that the decoder was trained on.
             dtypes: Dtypes of the stores that it was trained from, one for each layer: features are
                 rounded to them.
+            tiles: Tiling of the images, of features of tiles; its size is theirs. None overlaps the
+                tiles by a quarter.
 
         Raises:
-            IdentityMismatchError: A backbone gives other features; names the field that differs.
+            IdentityMismatchError: A backbone gives other features, or `tiles` has another size;
+                names the field that differs.
         """
         parts = parts_of(features)
+        self.tiling = _tiling_of(parts, tiles)
         for backbone, part, shape in zip(backbones, parts, decoder.input_shapes, strict=True):
             layer = part["layer"]
             found = feature_identity(
@@ -86,12 +143,47 @@ class Predictor:
                 layer,
                 backbone.layers.get(layer, shape),
             )
+            found |= {key: part[key] for key in ("tiles", "windows") if key in part}
             require_same_features(part, found, decoder="the run", features="the backbone")
-        self._decoder = decoder.eval()
-        self._inputs = [
-            (backbone, str(part["layer"]), dtype)
+        inputs = [
+            _Input(backbone, str(part["layer"]), dtype, _seen_by(part))
             for backbone, part, dtype in zip(backbones, parts, dtypes, strict=True)
         ]
+        self._members = [_Member(decoder.eval(), inputs)]
+
+    @classmethod
+    def joined(cls, predictors: Sequence["Predictor"]) -> "Predictor":
+        """Return the predictor of the mean of several.
+
+        Raises:
+            IdentityMismatchError: Their maps cannot be averaged; names the field that differs.
+        """
+        first = predictors[0]
+        for other in predictors[1:]:
+            for name, expected, found in (
+                ("task", first.task, other.task),
+                ("tiles", str(first.tiling), str(other.tiling)),
+                ("output_size", first.output_size, other.output_size),
+            ):
+                if expected != found:
+                    raise IdentityMismatchError(
+                        f"{name} differs: the first run has {expected!r}, another {found!r}; "
+                        "predict with them apart"
+                    )
+        joined = object.__new__(cls)
+        joined.tiling = first.tiling
+        joined._members = [member for one in predictors for member in one._members]
+        return joined
+
+    @property
+    def task(self) -> str:
+        """Task of the training: "localization", or "detection" for one on labels of images."""
+        return "localization" if self._members[0].decoder.pooling is None else "detection"
+
+    @property
+    def output_size(self) -> int:
+        """Side of a decoder's map in pixels."""
+        return self._members[0].decoder.output_size
 
     def __call__(self, image: ImageLike) -> np.ndarray:
         """Return the probability of "manipulated" for each pixel.
@@ -122,38 +214,121 @@ class Predictor:
 
         Returns:
             (height, width) of the finest grid's positions, rounded up, for an image that is shrunk
-            by more than `SHRUNK` before the backbone sees it; None for others.
+            by more than `SHRUNK` before a backbone sees it; None for others, and for tiles, which
+            are not shrunk.
         """
-        sizes = [backbone.preprocessing for backbone, _, _ in self._inputs]
+        if self.tiling is not None:
+            return None
+        sizes = [backbone.preprocessing for backbone, _ in self._layers_of()]
         if all(height <= SHRUNK * one.height and width <= SHRUNK * one.width for one in sizes):
             return None
-        shapes = self._decoder.input_shapes
+        shapes = [shape for member in self._members for shape in member.decoder.input_shapes]
         rows, columns = (max(getattr(s, side) for s in shapes) for side in ("height", "width"))
         return -(-height // rows), -(-width // columns)
 
-    def predict(self, image: np.ndarray) -> "PredictedMap":
+    def predict(self, image: np.ndarray) -> PredictedMap:
         """Return the map of an image, HWC uint8 RGB, in two sizes, and a score of the image."""
-        computed: dict[Backbone, dict[str, torch.Tensor]] = {}
-        for backbone, _, _ in self._inputs:
-            if backbone not in computed:
-                layers = [layer for one, layer, _ in self._inputs if one is backbone]
-                computed[backbone] = backbone.features(_resized(image, backbone), layers)
-        device = next(self._decoder.parameters()).device
+        prepared = self.prepare(image)
+        windows = self.windows(*prepared.size)
+        batches = (
+            self.compute([(prepared, one) for one in windows[first : first + _BATCH_SIZE]])
+            for first in range(0, len(windows), _BATCH_SIZE)
+        )
+        maps = ImageMaps(prepared.size, windows, batches)
+        full = np.concatenate(list(maps.strips()))
+        return PredictedMap(maps.small, full, maps.score)
+
+    def windows(self, height: int, width: int) -> list[Window]:
+        """Return what is computed of an image one after the other: all of it, or its tiles."""
+        if self.tiling is None:
+            return [Window(0, 0, height, width)]
+        return self.tiling.windows(height, width)
+
+    def prepare(self, image: np.ndarray | Image.Image) -> PreparedImage:
+        """Return what the backbones see of an image, HWC uint8 RGB or a PIL image of mode RGB."""
+        if isinstance(image, Image.Image):
+            size = image.height, image.width
+        else:
+            size = image.shape[0], image.shape[1]
+        wanted = {
+            _input_size(backbone): None for backbone, sees in self._layers_of() if sees != "tile"
+        }
+        pixels = None
+        if self.tiling is not None:
+            pixels = rgb_pixels(image) if isinstance(image, Image.Image) else image
+        return PreparedImage(size, {key: resize_image(image, *key) for key in wanted}, pixels)
+
+    def compute(self, parts: Sequence[tuple[PreparedImage, Window]]) -> WindowMaps:
+        """Return the maps of windows, computed as one batch.
+
+        A batch that the device's memory cannot hold is computed in halves.
+        """
+        try:
+            return self._compute(parts)
+        except (RuntimeError, MemoryError) as error:
+            if len(parts) == 1 or not is_out_of_memory(error):
+                raise
+        half = len(parts) // 2
+        one, other = self.compute(parts[:half]), self.compute(parts[half:])
+        pooled = None
+        if one.pooled is not None and other.pooled is not None:
+            pooled = np.concatenate([one.pooled, other.pooled])
+        return WindowMaps(
+            np.concatenate([one.small, other.small]),
+            np.concatenate([one.each, other.each], axis=1),
+            pooled,
+        )
+
+    def _compute(self, parts: Sequence[tuple[PreparedImage, Window]]) -> WindowMaps:
+        computed = {
+            (backbone, sees, layer): values
+            for (backbone, sees), layers in self._layers_of().items()
+            for layer, values in _features(parts, backbone, sees, layers).items()
+        }
+        shares = window_shares(
+            np.asarray([window for _, window in parts]), np.asarray([one.size for one, _ in parts])
+        )
+        device = next(self._members[0].decoder.parameters()).device
         with torch.inference_mode(), exact_float32(device):
-            inputs = [
-                rounded_features(
-                    computed[backbone][layer], dtype, is_grid=backbone.layers[layer].is_grid
+            logits = torch.stack(list(self._logits(computed, torch.from_numpy(shares))))
+            mean = logits[0] if len(logits) == 1 else logits.mean(0)
+            each = torch.sigmoid(logits).cpu().numpy()
+            small = each[0] if len(logits) == 1 else torch.sigmoid(mean).cpu().numpy()
+            pooled = None
+            if self.task == "detection":
+                own = [
+                    member.decoder.pooling(one).double()
+                    for member, one in zip(self._members, logits, strict=True)
+                    if member.decoder.pooling is not None
+                ]
+                pooled = torch.stack(own).mean(0).cpu().numpy()
+        return WindowMaps(small, each, pooled)
+
+    def _logits(
+        self, computed: Mapping[tuple[Backbone, str, str], Tensor], shares: Tensor
+    ) -> Iterator[Tensor]:
+        """Yield the logits of each decoder, (N, h, w) float32."""
+        rounded: dict[_Input, Tensor] = {}
+        for decoder, inputs in self._members:
+            for one in inputs:
+                if one in rounded:
+                    continue
+                shape = one.backbone.layers[one.layer]
+                values = rounded_features(
+                    computed[one.backbone, one.sees, one.layer], one.dtype, is_grid=shape.is_grid
                 )
-                for backbone, layer, dtype in self._inputs
-            ]
-            logits = self._decoder(*inputs)
-            small = torch.sigmoid(logits.float())
-            full = resized_maps(small, *image.shape[:2])[0].cpu().numpy()
-            if self._decoder.pooling is None:
-                score = float(full.mean(dtype=np.float64))
-            else:
-                score = float(self._decoder.pooling(logits.float()).double().sigmoid()[0])
-            return PredictedMap(small[0].cpu().numpy(), full, score)
+                if one.sees == "beside":
+                    values = features_at_windows(values, shape, shares.to(values.device))
+                rounded[one] = values
+            yield decoder(*(rounded[one] for one in inputs)).float()
+
+    def _layers_of(self) -> dict[tuple[Backbone, str], list[str]]:
+        """Return the layers that are computed of each backbone and of what it sees."""
+        found: dict[tuple[Backbone, str], list[str]] = {}
+        for member in self._members:
+            for one in member.inputs:
+                found.setdefault((one.backbone, one.sees), []).append(one.layer)
+        return found
 
 
 def as_rgb(image: ImageLike) -> np.ndarray:
@@ -179,8 +354,65 @@ def as_rgb(image: ImageLike) -> np.ndarray:
     return array
 
 
-def _resized(image: np.ndarray, backbone: Backbone) -> torch.Tensor:
-    """Return an image (1, 3, height, width) uint8 of the backbone's input size."""
+def _input_size(backbone: Backbone) -> _InputSize:
     wanted = backbone.preprocessing
-    resized = resize_image(image, wanted.height, wanted.width, wanted.interpolation)
-    return torch.from_numpy(resized[None]).permute(0, 3, 1, 2)
+    return wanted.height, wanted.width, wanted.interpolation
+
+
+def _tiling_of(parts: Sequence[Mapping[str, Any]], tiles: Tiling | str | None) -> Tiling | None:
+    """Return the tiling of features. Raises `IdentityMismatchError` for one of another size."""
+    size = next((part[key] for part in parts for key in ("tiles", "windows") if key in part), None)
+    tiling = None if tiles is None else Tiling.parse(tiles)
+    if tiling is None:
+        return None if size is None else Tiling(size)
+    if tiling.size != size:
+        raise IdentityMismatchError(
+            f"tiles differs: the run was trained on {size!r}, `tiles` is {str(tiling)!r}; leave "
+            "`tiles` out, or name that size"
+        )
+    return tiling
+
+
+def _seen_by(part: Mapping[str, Any]) -> str:
+    return "beside" if "windows" in part else "tile" if "tiles" in part else "image"
+
+
+def _features(
+    parts: Sequence[tuple[PreparedImage, Window]],
+    backbone: Backbone,
+    sees: str,
+    layers: Sequence[str],
+) -> dict[str, Tensor]:
+    """Return the features of windows, (N, *array_shape) for each layer.
+
+    Of "beside" they are those of the whole images, which are computed once and kept.
+    """
+    key = _input_size(backbone)
+    if sees == "image":
+        return backbone.features(_stacked([image.pictures[key] for image, _ in parts]), layers)
+    if sees == "tile":
+        return backbone.features(_stacked([_cut(image, w, key) for image, w in parts]), layers)
+    missing = list(
+        dict.fromkeys(one for one, _ in parts if (backbone, layers[0]) not in one.beside)
+    )
+    if missing:
+        found = backbone.features(_stacked([one.pictures[key] for one in missing]), layers)
+        for layer, values in found.items():
+            for image, own in zip(missing, values, strict=True):
+                image.beside[backbone, layer] = own
+    return {
+        layer: torch.stack([image.beside[backbone, layer] for image, _ in parts])
+        for layer in layers
+    }
+
+
+def _cut(image: PreparedImage, window: Window, size: _InputSize) -> np.ndarray:
+    """Return what a window shows, at the backbone's input size."""
+    assert image.pixels is not None, "kept for tiles"
+    shown = window.of(image.pixels)
+    return shown if shown.shape[:2] == size[:2] else resize_image(shown, *size)
+
+
+def _stacked(pictures: Sequence[np.ndarray]) -> Tensor:
+    """Return pictures HWC as a batch (N, 3, height, width) uint8."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2)

@@ -226,26 +226,9 @@ class Run:
             IdentityMismatchError: The backbone gives other features than the decoder was trained
                 on; names the field that differs.
         """
-        from declip_pipeline.backbones.backbone import Backbone
-        from declip_pipeline.compute import choose_device
-        from declip_pipeline.extraction.recorded_backbones import open_run_backbones
-        from declip_pipeline.store.identity import parts_of
-        from declip_pipeline.training.predictor import Predictor
+        from declip_pipeline.training.predictor_opening import open_predictor
 
-        self.summary()
-        inputs = self.config()["inputs"]
-        decoder, features = self.best_decoder()
-        chosen = choose_device(device)
-        files = [weights] if isinstance(weights, str | Path) else weights or ()
-        backbones = open_run_backbones(
-            parts_of(features),
-            inputs,
-            weights=[str(one) for one in files],
-            device=str(chosen),
-            backbones=[backbone] if isinstance(backbone, Backbone) else backbone or (),
-        )
-        dtypes = [str(one["dtype"]) for one in inputs]
-        return Predictor(backbones, decoder.to(chosen), features, dtypes=dtypes)
+        return open_predictor([self], backbone, weights=weights, device=device)
 
     def best_decoder(self) -> tuple[Decoder, dict[str, Any]]:
         """Return the decoder with the best validation score and the identity of its features.

@@ -17,11 +17,12 @@ from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.options import FusionMode, PrecisionName
-from declip_pipeline.store.reader import StoreLike, as_store, as_stores
+from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.run import Run, require_name
+from declip_pipeline.training.tile_choice import LEARNED_TILES
 from declip_pipeline.training.train import Epoch, Training, train_side_by_side
 
 
@@ -132,6 +133,10 @@ def train(
     return planned.folder
 
 
+IOU_OF_TILES = "IoU of each image over all of its tiles together"
+"""What `valid_iou` of a run on tiles is; see `validation_ious`."""
+
+
 @dataclass(frozen=True)
 class PlannedRun:
     """A training that can be begun, or was: `folder` is named by what it is."""
@@ -205,10 +210,16 @@ def plan_run(
             {
                 "dtype": "float32" if data.uncached else stores[source][0].identity.dtype,
                 "provenance": stores[source][0].provenance,
+                **_tiles_of(stores[source][0]),
             }
             for source in inputs.sources
         ],
         "datasets": _learned_of(data, generators, recipe),
+        **(
+            {}
+            if data.stores[0].tiling is None
+            else {"learned": LEARNED_TILES, "validation": IOU_OF_TILES}
+        ),
     }
     if recipe.pooling is not None:
         config["images"] = {split: data.counts(split, generators) for split in ("train", "valid")}
@@ -218,6 +229,11 @@ def plan_run(
     if name is not None:
         folder.require(sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
+
+
+def _tiles_of(store: Store) -> dict[str, str]:
+    """Return the tiling of a store's rows, for a prediction; nothing for whole images."""
+    return {} if store.identity.tiles is None else {"tiles": store.identity.tiles}
 
 
 def _failures(

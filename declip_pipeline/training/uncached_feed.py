@@ -14,12 +14,19 @@ from torch import Tensor
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import torch_threads
 from declip_pipeline.datasets.samples import Sample, Samples
-from declip_pipeline.errors import StoreError
+from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
-from declip_pipeline.extraction.sample_reading import ReadSample, sample_reader
+from declip_pipeline.extraction.sample_reading import ReadSample, SampleReader
 from declip_pipeline.features import to_device
 from declip_pipeline.feeding.batch import Batch, Rows
-from declip_pipeline.feeding.feed import TargetKind, in_place, labels_as_targets, read_ahead
+from declip_pipeline.feeding.feed import (
+    TargetKind,
+    counted_rows,
+    images_of,
+    in_place,
+    labels_as_targets,
+    read_ahead,
+)
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.views import view_named
 from declip_pipeline.store.reader import Store
@@ -85,6 +92,13 @@ class UncachedFeed:
         self.device = device
         # A light decoder is trained with one; its backbone is not light.
         self._torch_threads = torch.get_num_threads()
+        if any(source.is_at_windows(store) for source in sources for store, _ in parts):
+            raise InputError(
+                "`uncached=True` computes the features of tiles from these alone; train with whole "
+                "images beside tiles from their stores"
+            )
+        self.image_of = images_of(parts)
+        self._rows_text = counted_rows(parts)
         self._ids = [name for store, rows in parts for name in store.samples.take(rows).ids]
         self._labels = (
             torch.cat([labels_as_targets(store, rows) for store, rows in parts])
@@ -106,10 +120,7 @@ class UncachedFeed:
         """Description of the feed in a line."""
         layers = ", ".join(source.layer for view in self._views for source in view.sources)
         names = ", ".join(dict.fromkeys(name for view in self._views for name in view.backbones))
-        return (
-            f"{layers}: {len(self)} image{'s' if len(self) > 1 else ''}, read and computed anew "
-            f"each time by {names}"
-        )
+        return f"{layers}: {self._rows_text}, read and computed anew each time by {names}"
 
     def sample_ids(self, positions: np.ndarray) -> list[str]:
         """The ids of the samples at these positions."""
@@ -234,7 +245,7 @@ def _reader(store: Store, backbone: Backbone) -> Callable[[Sample], _Shown]:
             f"{store.location} {found}; `uncached=True` reads them again: bring them back, or "
             "leave it out"
         )
-    read = sample_reader(
+    read = SampleReader(
         root=root,
         view=view_named(store.identity.view),
         fake_is_white=store.fake_is_white,

@@ -13,7 +13,7 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.detection import detection_metrics
-from declip_pipeline.metrics.localization import intersection_over_union
+from declip_pipeline.metrics.localization import iou_from_counts
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ def validation_ious(
 ) -> list[float]:
     """Return the mean IoU over images of each decoder, in percent, at its own 256x256.
 
-    Masks are the training targets: a pixel is fake where more than half of it is.
+    Masks are the training targets: a pixel is fake where more than half of it is. The IoU of an
+    image that is fed in tiles is that of the pixels of all its tiles together.
 
     Args:
         candidates: The decoders.
@@ -49,8 +50,14 @@ def validation_ious(
         batch_size: Images a batch.
         map_pieces: Maps a function over the pieces of a batch, possibly in several threads.
     """
-    found = _values(_ious, candidates, feed, batch_size, map_pieces)
-    return [float(ious.mean()) for ious in found]
+    found = _values(_counts, candidates, feed, batch_size, map_pieces)
+    image_of = torch.from_numpy(feed.image_of)
+    scores = []
+    for counts in found:
+        of_images = counts.new_zeros((int(image_of.max()) + 1, counts.shape[1]))
+        of_images.index_add_(0, image_of.to(counts.device), counts)
+        scores.append(float(iou_from_counts(*of_images.unbind(1)).mean()))
+    return scores
 
 
 def validation_aps(
@@ -106,9 +113,11 @@ def _compute_all(compute: _Compute, candidates: Sequence[Candidate], piece: Batc
         return [compute(one, piece) for one in candidates]
 
 
-def _ious(one: Candidate, piece: Batch) -> Tensor:
-    maps = one.logits(piece.inputs(one.sources))
-    return intersection_over_union(maps, piece.truth, threshold=0.0)
+def _counts(one: Candidate, piece: Batch) -> Tensor:
+    """(N, 3) int64: the pixels that are fake and called so, called so, and fake."""
+    called = one.logits(piece.inputs(one.sources)) > 0.0
+    found = called & piece.truth
+    return torch.stack([some.sum(dim=(1, 2)) for some in (found, called, piece.truth)], dim=1)
 
 
 def _logits_and_labels(one: Candidate, piece: Batch) -> Tensor:

@@ -52,12 +52,13 @@ def _as_text(details: "StoreDetails") -> str:
     header = summary.header
     assert header is not None, "a store that cannot be read is an error"
     identity = header.identity
+    rows_are = "images" if identity.tiles is None else "tiles"
     state = "complete" if summary.is_complete else "incomplete"
     fields = [
         ("store", summary.location),
         ("state", f"{state}, {summary.shards_written} of {header.shards} shards"),
         ("dataset", header.dataset),
-        ("images", f"{header.rows}, {len(details.failures)} failed"),
+        (rows_are, f"{header.rows}, {len(details.failures)} failed"),
         ("size", f"{summary.total_bytes / 1e6:.1f} MB"),
         ("identity", identity.sha256),
         *((f"  {name}", value) for name, value in identity.to_json().items() if name != "layers"),
@@ -72,7 +73,7 @@ def _as_text(details: "StoreDetails") -> str:
     ]
     parts.append(format_table(["array", "shape of a row", "MB"], arrays))
     rows = [[*key, images, failed] for key, (images, failed) in details.counts.items()]
-    parts.append(format_table(["split", "generator", "images", "failed"], rows))
+    parts.append(format_table(["split", "generator", rows_are, "failed"], rows))
     if details.failures:
         parts.append(
             "\n".join(f"failed: {image}: {why}" for image, why in details.failures.items())

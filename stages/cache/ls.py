@@ -13,7 +13,10 @@ def ls(
     ] = "cache",
     as_json: JsonOption = False,
 ) -> None:
-    """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not."""
+    """List the stores under ROOT: dataset, backbone, layers, images, size, complete or not.
+
+    The view of a store of tiles is followed by @SIZE:OVERLAP, and its images are tiles.
+    """
 
     from declip_pipeline.store.catalog import list_stores
     from stages.screen import json_result, remark, result
@@ -48,7 +51,7 @@ def ls(
             [
                 store.header.dataset,
                 identity.backbone,
-                identity.view,
+                identity.view if identity.tiles is None else f"{identity.view}@{identity.tiles}",
                 identity.dtype,
                 len(identity.layers),
                 store.header.rows,

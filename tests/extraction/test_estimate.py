@@ -89,7 +89,7 @@ def test_large_pictures_need_memory():
     sizes = np.asarray([[8000, 8000], [4000, 4000], [0, 0]], np.int32)
     threads = len(os.sched_getaffinity(0))
     # Their masks, and of the largest its colours twice and its mask in each thread.
-    assert picture_bytes(sizes) == 64e6 + 16e6 + 7 * 64e6 * threads
+    assert picture_bytes(sizes, sizes) == 64e6 + 16e6 + 7 * 64e6 * threads
 
 
 @pytest.mark.slow

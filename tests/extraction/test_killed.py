@@ -7,9 +7,10 @@ import random
 import shutil
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.forked_extraction import ForkedExtractions, Run, forked_extractions
+from support.forked_extraction import Ending, ForkedExtractions, Run, forked_extractions
 from support.handmade_store import files_of, require_no_store
 from support.made_dataset import write_dataset
 
@@ -111,6 +112,46 @@ def test_killed_at_random_moments(extractions, arguments, undisturbed, tmp_path,
         require_finished(extractions, arguments(cache), cache, expected)
         print(f"{moment:.3f} s  {number.name:8} {ending.code:4} {written:7}  equal, byte for byte")
     # Shards of so small a set are written one right after the other; test_faults.py stops between.
+    assert len(states) > 1, "the schedule has met stores with none, and with some or all shards"
+
+
+TILED_PICTURES = {"train": 2, "valid": 1, "test": 1}
+TILES_OF_SIZE = {(260, 300): 4, (500, 200): 3}
+
+
+@pytest.mark.slow
+def test_an_extraction_in_tiles_killed_at_random_moments(extractions, golden, tmp_path):
+    dataset = write_dataset(tmp_path / "noisy", TILED_PICTURES, sizes=list(TILES_OF_SIZE))
+    weights = golden / "tiny_vit_openai.pt"
+    command = ("extract", dataset, "--arch", "CLIP:from-file", "--weights", weights)
+
+    def run(cache: Path, **changes: Any) -> Ending:
+        options = ("--tiles", "224", "--batch-size", 2, "--cache", cache)
+        [ending] = extractions.run(Run(tuple(map(str, (*command, *options))), **changes))
+        return ending
+
+    seconds = [run(tmp_path / f"undisturbed{number}").seconds for number in range(3)]
+    expected, duration = files_of(tmp_path / "undisturbed0"), sorted(seconds)[1]
+    schedule = random.Random(f"{SEED} tiles")
+    states = set()
+    print(f"\n{MOMENTS} moments of the {duration:.3f} s of an undisturbed run in tiles")
+    for attempt in range(MOMENTS):
+        moment = schedule.uniform(0, duration)
+        cache = tmp_path / f"cache{attempt}"
+        ending = run(cache, moment=moment, signal=signal.SIGKILL)
+        assert ending.code in {-signal.SIGKILL} | ({0} if moment > duration / 2 else set())
+        written = shards_written(cache)
+        states.add(written)
+        for folder in cache.glob("*/*/*"):
+            try:
+                assert len(Store(folder)) == 14
+            except StoreError as error:
+                require_no_store(error)
+        ending = run(cache)
+        assert ending.code == 0, ending.err
+        assert files_of(cache) == expected
+        shutil.rmtree(cache)
+        print(f"{moment:.3f} s  {written:2} of 7 shards, then equal, byte for byte")
     assert len(states) > 1, "the schedule has met stores with none, and with some or all shards"
 
 

@@ -202,7 +202,7 @@ def test_a_picture_that_was_read_once_is_read_again(made, store, opened_backbone
     assert by_hand.files_of(store) == by_hand.files_of(made[1])
     by_hand.flip(by_hand.shard("layers/layer0", 1), 9)(store)
     monkeypatch.setattr(
-        "declip_pipeline.extraction.maintenance.sample_reader",
+        "declip_pipeline.extraction.maintenance.SampleReader",
         lambda **options: lambda sample: "is truncated",
     )
     with pytest.raises(

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import TINY_VIT
+from conftest import TILES, TINY_VIT
 from support.handmade_store import files_of
 from support.made_dataset import write_dataset
 from support.worker_processes import declare_gpu, pid, pretend_version, separate_cluster
@@ -74,6 +74,18 @@ def test_a_real_network_gives_the_same_bytes_in_a_shard_that_fills_no_batch(clie
     workers = ShardWorkers(client, arch="efficientnet-lite0")
     both = run(dataset, backbone, tmp_path / "two", workers=workers, **arguments)
     assert files_of(Path(both.location)) == files_of(Path(alone.location))
+
+
+def test_tiles_have_the_same_bytes_as_those_of_one_process(client, tmp_path):
+    dataset = write_dataset(tmp_path / "noisy", {"train": 5})
+    backbone = open_backbone(
+        "CLIP:from-file", weights=[str(TINY_VIT)], image_size=TILES.size, device="cpu"
+    )
+    arguments = {"layers": ["layer1"], "tiles": TILES, "provenance": ARCH}
+    alone = run(dataset, backbone, tmp_path / "one", **arguments)
+    both = run(dataset, backbone, tmp_path / "two", workers=by_workers(client), **arguments)
+    assert files_of(Path(both.location)) == files_of(Path(alone.location))
+    assert both.samples.are_tiles
 
 
 def test_workers_keep_one_backbone_and_forget_it(client, pictures, tiny_backbone, tmp_path):

@@ -2,8 +2,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
 from declip_pipeline.errors import UnknownNameError
+from declip_pipeline.images import resize
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.images.resize import resize_image, thumbnail
 
@@ -59,3 +62,16 @@ def test_thumbnail_is_square_and_straight() -> None:
     assert small[:, :23].max() == 0
     assert small[:, 25:].min() == 255
     assert thumbnail(image).shape == (128, 128, 3)
+
+
+@pytest.mark.parametrize("size", [(300, 200), (5, 7), (16, 16), (1, 3)])
+@pytest.mark.parametrize("pixels_at_once", [2**20, 700])
+def test_strips_of_a_map_are_the_map_resized(size, pixels_at_once, monkeypatch):
+    monkeypatch.setattr(resize, "_PIXELS_AT_ONCE", pixels_at_once)
+    values = np.random.default_rng(0).random((16, 16), dtype=np.float32)
+    expected = F.interpolate(torch.from_numpy(values)[None, None], size, mode="bilinear")[0, 0]
+    strips = list(resize.resized_strips(values, *size))
+    assert all(strip.size <= max(pixels_at_once, size[1]) for strip in strips)
+    found = np.concatenate(strips)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)

@@ -12,9 +12,8 @@ import yaml
 from PIL import Image
 
 from declip_pipeline.errors import RunBusyError
-from declip_pipeline.reports import prediction_folder
-from declip_pipeline.reports.prediction_folder import PredictionFolder
-from declip_pipeline.training.predictor import Predictor
+from declip_pipeline.prediction import folder as prediction_folder
+from declip_pipeline.prediction.folder import PredictionFolder
 from declip_pipeline.training.run_records import sealed
 
 
@@ -31,16 +30,16 @@ def pictures(shared_dataset, tmp_path) -> Path:
 
 
 @pytest.fixture
-def counted(monkeypatch) -> list[int]:
-    """Grows by one with each image that is predicted."""
-    calls: list[int] = []
-    real = Predictor.predict
+def counted(monkeypatch) -> list[str]:
+    """Names of the images whose files are written."""
+    calls: list[str] = []
+    real = PredictionFolder.add
 
-    def map_and_count(self, image):
-        calls.append(1)
-        return real(self, image)
+    def add_and_count(self, name, files, row):
+        calls.append(name)
+        return real(self, name, files, row)
 
-    monkeypatch.setattr(Predictor, "predict", map_and_count)
+    monkeypatch.setattr(PredictionFolder, "add", add_and_count)
     return calls
 
 
@@ -64,20 +63,23 @@ class TestGoingOn:
     ):
         command = ("predict", tiny_run, "-i", pictures, "-o")
         assert program(*command, tmp_path / "one").code == 0
-        counting = Predictor.predict
+        counting = PredictionFolder.add
 
-        def interrupted(self, image):
-            if len(counted) == 5:
+        def interrupted(self, name, files, row):
+            if name == "b":
                 raise OSError("pulled")
-            return counting(self, image)
+            return counting(self, name, files, row)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Predictor, "predict", interrupted)
+            patch.setattr(PredictionFolder, "add", interrupted)
             assert program(*command, tmp_path / "two").code == 1
+        there = {name for name in "ac" if (tmp_path / "two" / f"{name}_mask.png").exists()}
+        assert "a" in there
+        counted.clear()
         ledger = tmp_path / "two" / "predictions.jsonl"
         ledger.write_bytes(ledger.read_bytes() + b'{"name": "to')
         assert program(*command, tmp_path / "two").code == 0
-        assert len(counted) == 6, "two of three were there"
+        assert set(counted) == set("abc") - there
         one, two = content(tmp_path / "one"), content(tmp_path / "two")
         assert one.keys() == two.keys()
         assert {name for name in one if one[name] != two[name]} <= {"predictions.jsonl"}
@@ -146,7 +148,7 @@ class TestGoingOn:
         before = content(tmp_path / "out")
         line = refused(*command, "--threshold", 0.4, code=1)
         assert (
-            "holds predictions of another decoder, threshold or version; pass --overwrite" in line
+            "holds predictions of another threshold, 0.5 instead of 0.4; pass --overwrite" in line
         )
         (pictures / "a.png").unlink()
         line = refused(*command, code=1)
@@ -164,7 +166,7 @@ class TestOverwriting:
         outcome = program(*command, pictures / "c.png", "--overwrite")
         assert outcome.code == 0, outcome.err
         assert sorted(content(out)) == [
-            *("c_map.npz", "c_mask.png", "c_overlay.png", "mine_mask.png"),
+            *("c_map.npz", "c_mask.png", "c_overlay.jpg", "mine_mask.png"),
             *("predictions.csv", "predictions.jsonl"),
         ]
         assert (out / "mine_mask.png").read_text() == "keep me"
@@ -326,7 +328,7 @@ class TestOneBadImage:
     def test_a_long_name_is_predicted_as_long_as_a_result_can_have_it(
         self, program, tiny_run, pictures, tmp_path
     ):
-        # NAME_overlay.png is the longest of them; a name has 255 bytes at most.
+        # NAME_overlay.jpg is the longest of them; a name has 255 bytes at most.
         longest, longer = "l" * 243 + ".png", "m" * 244 + ".png"
         for name in (longest, longer):
             shutil.copy(pictures / "a.png", pictures / name)
@@ -343,7 +345,7 @@ class TestOneBadImage:
         assert "left out: 1 irregular file, such as d.png" in outcome.err
         assert [row["status"] for row in rows.values()] == ["ok", "ok", "ok"]
         _, rows = self.predicted(program, tiny_run, pictures / "d.png", tmp_path / "alone")
-        assert rows["d.png"]["reason"] == "not a regular file"
+        assert rows["d.png"]["reason"] == "is no regular file; an image was expected"
 
     def test_names_that_a_disk_does_not_tell_apart_are_not_replaced(
         self, program, tiny_run, pictures, tmp_path, monkeypatch
@@ -387,7 +389,7 @@ class TestWhatCannotBeFound:
         assert line == (
             "1 of 5 images are much larger than the backbone's input: regions smaller than "
             f"`smallest_region` of predictions.csv, {region} pixels in {pictures / 'large.png'}, "
-            "cannot be found; predict parts of such images"
+            "cannot be found; predict parts of such images, or train on --tiles"
         )
         with Path(outcome.last_line).open(newline="") as file:
             rows = {Path(row["image"]).name: row for row in csv.DictReader(file)}
@@ -401,5 +403,70 @@ def test_the_ledger_says_how_predictions_were_made(program, tiny_run, pictures, 
         json.loads, (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     )
     assert header["made_with"]["threshold"] == 0.5
-    assert len(header["made_with"]["decoder"]) == 64
-    assert [line["name"] for line in lines] == ["a", "a", "b", "b", "c", "c"]
+    assert header["made_with"]["save"] == ["mask", "map", "overlay"]
+    (decoder,) = header["made_with"]["decoder"]
+    assert len(decoder) == 64
+    for name in "abc":
+        before, after = (line for line in lines if line["name"] == name)
+        assert "row" not in before and after["row"]["status"] == "ok"
+
+
+class TestWhatIsSaved:
+    def test_named_kinds_are_saved_and_no_others(self, program, tiny_run, pictures, tmp_path):
+        out = tmp_path / "out"
+        command = ("predict", tiny_run, "-i", pictures / "a.png", "-o", out)
+        assert program(*command, "--save", "map-full, mask").code == 0
+        assert content(out).keys() == {
+            *("a_mask.png", "a_map-full.png", "predictions.csv", "predictions.jsonl"),
+        }
+        (row,) = csv.DictReader((out / "predictions.csv").read_text().splitlines())
+        assert (row["mask"], row["map_full"]) == ("a_mask.png", "a_map-full.png")
+        assert row["map"] == row["overlay"] == row["each"] == ""
+
+    def test_another_choice_is_refused_in_one_line(
+        self, program, refused, tiny_run, pictures, tmp_path
+    ):
+        command = ("predict", tiny_run, "-i", pictures / "a.png", "-o", tmp_path / "out")
+        assert program(*command, "--save", "mask").code == 0
+        assert (
+            "holds predictions of another --save, mask instead of mask,map,overlay; pass "
+            "--overwrite to replace them" in refused(*command, code=1)
+        )
+        assert refused(*command, "--save", "masks").startswith(
+            "unknown kind of --save 'masks'; did you mean 'mask'?"
+        )
+        assert refused(*command, "--save", "mask,") == (
+            "'mask,' has an empty item; expected names separated by commas"
+        )
+
+    def test_a_folder_of_an_earlier_version_is_replaced_whole(
+        self, program, refused, tiny_run, pictures, tmp_path
+    ):
+        out = tmp_path / "out"
+        out.mkdir()
+        image = str((pictures / "a.png").absolute())
+        for name in ("a_mask.png", "a_map.npz", "a_overlay.png"):
+            (out / name).write_text("old")
+        lines = [{"declip_pipe_predictions": 2, "made_with": {}}, {"name": "a", "image": image}]
+        (out / "predictions.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+        command = ("predict", tiny_run, "-i", pictures / "a.png", "-o", out)
+        assert "holds predictions of another version; pass" in refused(*command, code=1)
+        assert program(*command, "--overwrite").code == 0
+        assert not (out / "a_overlay.png").exists()
+
+
+def test_several_runs_are_named_one_after_the_other(
+    program, tiny_store, tiny_run, pictures, tmp_path
+):
+    other = program(
+        *("train", tiny_store.location, "--feature-layer", "layer2", "--decoder-type", "linear"),
+        *("--epochs", 1, "--batch-size", 4, "-o", tmp_path / "runs"),
+    ).last_line
+    again = Path(shutil.copytree(tiny_run, tmp_path / "again"))
+    out = tmp_path / "out"
+    outcome = program("predict", tiny_run, other, again, "-i", pictures, "-o", out, "--each")
+    assert outcome.code == 0, outcome.err
+    assert f"given more than once, taken once: {again}" in outcome.err
+    with np.load(out / "a_each.npz") as each, np.load(out / "a_map.npz") as mean:
+        assert each["runs"].tolist() == [tiny_run.name, Path(other).name]
+        assert (np.abs(each["maps"] - mean["map"]) > 0).any()

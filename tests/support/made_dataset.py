@@ -1,6 +1,6 @@
 """A small dataset that tests make for themselves."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
@@ -34,14 +34,19 @@ def forged_picture(
     return np.where(mask[..., None] > 0, noise, picture), mask
 
 
-def write_dataset(root: Path, counts: Mapping[str, int] = SPLIT_COUNTS, seed: int = 0) -> Path:
+def write_dataset(
+    root: Path,
+    counts: Mapping[str, int] = SPLIT_COUNTS,
+    seed: int = 0,
+    sizes: Sequence[tuple[int, int]] = SIZES,
+) -> Path:
     """Parallel folders with splits; white is fake; images of several sizes."""
     number = seed * 1000
     for split, count in counts.items():
         for kind in ("images", "masks"):
             (root / kind / split).mkdir(parents=True)
         for _ in range(count):
-            picture, mask = forged_picture(number, *SIZES[number % len(SIZES)])
+            picture, mask = forged_picture(number, *sizes[number % len(sizes)])
             Image.fromarray(picture).save(root / "images" / split / f"p{number:04d}.png")
             Image.fromarray(mask).save(root / "masks" / split / f"p{number:04d}.png")
             number += 1

@@ -1,0 +1,140 @@
+"""Values of images that are stored in tiles: their maps joined, at the images' own size."""
+
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+import torch
+
+from declip_pipeline.datasets.tiles import whole_images
+from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.evaluation.scores import (
+    LOCALIZATION_COLUMNS,
+    Progress,
+    image_scores,
+    localization_values,
+    logits_of,
+    score_names,
+)
+from declip_pipeline.feeding.feed import TargetKind
+from declip_pipeline.feeding.inputs import FeatureSource
+from declip_pipeline.images.tiles import MapJoiner, Window
+from declip_pipeline.store.reader import Store
+
+
+def localize_joined(
+    decoder: Decoder,
+    store: Store,
+    sources: Sequence[FeatureSource],
+    rows: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, np.ndarray]:
+    """Evaluate a decoder's maps on images of a store of tiles, at each image's own size.
+
+    Overlapping maps are joined by `MapJoiner`, after the sigmoid; masks are joined from the tiles'.
+    One image's map and mask exist at a time, 5 bytes a pixel, and what `localization_metrics` takes
+    of them.
+
+    Args:
+        decoder: The decoder, on `device`.
+        store: Store with the masks.
+        sources: Layers that the decoder takes, of the store or of stores beside it.
+        rows: All tiles of the images to evaluate, int64.
+        device: Where to compute.
+        batch_size: Tiles a step.
+        progress: Called with the number of tiles done and of all.
+
+    Returns:
+        `LOCALIZATION_COLUMNS`, (images,) each, in the order of `whole_images`.
+    """
+    samples = store.samples.take(rows)
+    images, image_of = whole_images(samples)
+    found = {name: np.zeros(len(images)) for name in LOCALIZATION_COLUMNS}
+    found["has_fake"] = np.zeros(len(images), bool)
+    windows = [Window(*place) for place in samples.places.tolist()]
+    tiles = _Tiles(decoder, store, sources, rows, image_of, windows, device, batch_size, progress)
+    for image, (members, logits) in enumerate(tiles.by_image("masks")):
+        height, width = images.sizes[image].tolist()
+        joiner = MapJoiner([windows[one] for one in members], image_size=(height, width))
+        joined = np.empty((height, width), np.float32)
+        mask = np.zeros((height, width), bool)
+        done = 0
+        for member, own in zip(members, logits, strict=True):
+            strip = joiner.add(torch.sigmoid(own.float()).cpu().numpy())
+            joined[done : done + len(strip)] = strip
+            done += len(strip)
+            windows[member].of(mask)[...] = store.read_masks(rows[[member]])[0]
+        maps, masks = (torch.from_numpy(one[None]).to(device) for one in (joined, mask))
+        for name, value in localization_values(maps, masks).items():
+            found[name][image] = value.item()
+    return found
+
+
+def detect_joined(
+    decoder: Decoder,
+    store: Store,
+    sources: Sequence[FeatureSource],
+    rows: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Progress = lambda done, total: None,
+) -> dict[str, np.ndarray]:
+    """Score images of a store of tiles from the maps of all their tiles together.
+
+    Where tiles overlap, a pixel counts in each of them. Arguments as in `localize_joined`.
+
+    Returns:
+        A score for each of `score_names`, (images,) float64 in [0, 1], higher = more likely fake.
+    """
+    samples = store.samples.take(rows)
+    images, image_of = whole_images(samples)
+    windows = [Window(*place) for place in samples.places.tolist()]
+    found = {name: np.zeros(len(images)) for name in score_names(decoder)}
+    tiles = _Tiles(decoder, store, sources, rows, image_of, windows, device, batch_size, progress)
+    for image, (_, logits) in enumerate(tiles.by_image("labels")):
+        # One high map: scores do not depend on where a pixel lies.
+        for name, value in image_scores(decoder, torch.cat(list(logits))[None]).items():
+            found[name][image] = value.item()
+    return found
+
+
+class _Tiles:
+    """A decoder's maps of tiles, image by image."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        store: Store,
+        sources: Sequence[FeatureSource],
+        rows: np.ndarray,
+        image_of: np.ndarray,
+        windows: Sequence[Window],
+        device: torch.device,
+        batch_size: int,
+        progress: Progress,
+    ) -> None:
+        self._of = (decoder, store, sources, rows)
+        self._how = (device, batch_size)
+        self._image_of = image_of
+        # Row by row, as `MapJoiner` takes them.
+        places = np.asarray(windows)
+        self._order = np.lexsort((places[:, 1], places[:, 0], image_of))
+        self._progress = progress
+
+    def by_image(self, targets: TargetKind) -> Iterator[tuple[list[int], Iterator[torch.Tensor]]]:
+        """Yield the positions of each image's tiles, and their maps of logits (h, w) one by one.
+
+        The maps of one image must be taken before the next image is.
+        """
+        device, batch_size = self._how
+        batches = logits_of(*self._of, targets, device, batch_size, self._order)
+        maps = (one for _, logits in batches for one in logits)
+        done = 0
+        for count in np.bincount(self._image_of).tolist():
+            yield self._order[done : done + count].tolist(), islice(maps, count)
+            done += count
+            self._progress(done, len(self._order))

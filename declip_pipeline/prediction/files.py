@@ -1,0 +1,179 @@
+"""Files of a prediction: mask, maps, overlay, and a row of a table."""
+
+import csv
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+from PIL import Image
+
+from declip_pipeline.errors import UnknownNameError
+from declip_pipeline.files import write_text
+from declip_pipeline.images.png import GreyPng
+from declip_pipeline.options import SavedKind
+from declip_pipeline.reports.overlay import overlaid
+from declip_pipeline.training.image_maps import ImageMaps
+
+DEFAULT_SAVE: tuple[SavedKind, ...] = ("mask", "map", "overlay")
+EACH = "each"
+
+_ENDINGS = {
+    "mask": "_mask.png",
+    "map": "_map.npz",
+    "map-full": "_map-full.png",
+    "overlay": "_overlay.jpg",
+    EACH: "_each.npz",
+}
+
+# A PNG of an overlay takes 25 times as long as a JPEG, for seven times the bytes (512x512).
+_OVERLAY_QUALITY = 90
+_LONGEST_JPEG = 65_500
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Row of predictions.csv.
+
+    Args:
+        image: Path of the image.
+        status: "ok" or "failed"; a failed image has nothing but a `reason`, others have none.
+        height: In pixels.
+        width: In pixels.
+        score: Probability that the image is fake, in [0, 1].
+        fake_share: Share of the pixels above the threshold, in [0, 1].
+        smallest_region: WIDTHxHEIGHT in pixels of what the backbone sees as one position, of an
+            image that is much larger than the backbone's input: smaller regions cannot be found.
+        mask: File, relative to the folder of predictions, as are the other files; empty where it
+            is not saved.
+        map: See `mask`.
+        overlay: See `mask`.
+        map_full: See `mask`.
+        each: See `mask`.
+        reason: Why the image could not be used.
+    """
+
+    image: str
+    status: str
+    height: int | str = ""
+    width: int | str = ""
+    score: float | str = ""
+    fake_share: float | str = ""
+    mask: str = ""
+    map: str = ""
+    overlay: str = ""
+    reason: str = ""
+    smallest_region: str = ""
+    map_full: str = ""
+    each: str = ""
+
+
+def chosen_kinds(save: Sequence[str], *, each: bool = False) -> list[str]:
+    """Return the kinds of files to save, without repeats, in the order of their documentation.
+
+    Raises `UnknownNameError`.
+    """
+    known = get_args(SavedKind)
+    for kind in save:
+        if kind not in known:
+            raise UnknownNameError("kind of `save`", kind, known)
+    return [kind for kind in _ENDINGS if kind in save or (each and kind == EACH)]
+
+
+def files_of(name: str, kinds: Collection[str]) -> dict[str, str]:
+    """Return the files of the prediction called `name`, relative to its folder, by kind."""
+    return {kind: name + ending for kind, ending in _ENDINGS.items() if kind in kinds}
+
+
+@dataclass(frozen=True)
+class PredictedFiles:
+    """Content of an image's files by kind, and the figures of its row."""
+
+    content: dict[str, bytes]
+    score: float
+    fake_share: float
+
+
+def predicted_files(
+    maps: ImageMaps,
+    grey: np.ndarray | None,
+    kinds: Collection[str],
+    threshold: float,
+    *,
+    run_names: Sequence[str] = (),
+) -> PredictedFiles:
+    """Make an image's files from its maps, strip by strip.
+
+    - "mask": 8-bit grey PNG of the image's size, 255 where the map is above `threshold`.
+    - "map": .npz with `map` (hw float32, as fine as the decoder's), `score` and `imgsize` (height,
+      width).
+    - "map-full": 16-bit grey PNG of the image's size, 65535 times the probability. A value is then
+      right to 1e-5 everywhere, and 12 megapixels take 8 MB; float16, with half the digits near 1,
+      would take 24 MB.
+    - "overlay": JPEG, of the image's size up to 65,500 pixels a side.
+    - "each": .npz with `maps` (runs, h, w) float32, `runs` (their names) and `imgsize`.
+
+    Args:
+        maps: Not yet read.
+        grey: (H, W) uint8; needed for an overlay.
+        kinds: Of `chosen_kinds`.
+        threshold: Pixels above it are fake.
+        run_names: Name of each run of "each".
+    """
+    height, width = maps.size
+    mask = GreyPng(height, width, np.uint8) if "mask" in kinds else None
+    full = GreyPng(height, width, np.uint16) if "map-full" in kinds else None
+    shown = np.empty((height, width, 4), np.uint8) if "overlay" in kinds else None
+    top = fakes = 0
+    for strip in maps.strips(with_each=EACH in kinds):
+        fake = strip > threshold
+        fakes += int(np.count_nonzero(fake))
+        if mask is not None:
+            mask.add(fake.view(np.uint8) * np.uint8(255))
+        if full is not None:
+            full.add((strip * 65535 + 0.5).astype(np.uint16))
+        if shown is not None and grey is not None:
+            rows = slice(top, top + len(strip))
+            shown[rows] = overlaid(grey[rows], strip)
+        top += len(strip)
+    content = {}
+    if mask is not None:
+        content["mask"] = mask.content()
+    size = np.asarray(maps.size)
+    if "map" in kinds:
+        content["map"] = _npz(map=maps.small, score=np.asarray(maps.score), imgsize=size)
+    if full is not None:
+        content["map-full"] = full.content()
+    if shown is not None:
+        content["overlay"] = _jpeg(shown)
+    if EACH in kinds:
+        content[EACH] = _npz(maps=maps.each, runs=np.asarray(run_names), imgsize=size)
+    return PredictedFiles(content, maps.score, fakes / (height * width))
+
+
+def _npz(**arrays: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    # Compression would take seven milliseconds to save an eighth.
+    np.savez(file, **arrays)  # type: ignore[arg-type]
+    return file.getvalue()
+
+
+def _jpeg(shown: np.ndarray) -> bytes:
+    height, width = shown.shape[:2]
+    image = Image.frombuffer("RGBX", (width, height), shown, "raw", "RGBX", 0, 1)
+    if max(height, width) > _LONGEST_JPEG:
+        image.thumbnail((_LONGEST_JPEG, _LONGEST_JPEG))
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=_OVERLAY_QUALITY)
+    return file.getvalue()
+
+
+def write_prediction_table(path: Path, predictions: Sequence[Prediction]) -> None:
+    """Write the rows as CSV; an interrupted write leaves no file."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, [field.name for field in fields(Prediction)])
+    writer.writeheader()
+    writer.writerows(asdict(prediction) for prediction in predictions)
+    write_text(path, text.getvalue())

@@ -1,0 +1,307 @@
+"""Prediction of many images with one run or several, into a folder or one after the other."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from declip_pipeline.backbones.backbone import Backbone
+from declip_pipeline.errors import ImageError, InputError
+from declip_pipeline.evaluation.selection import distinct_runs
+from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.prediction.files import (
+    DEFAULT_SAVE,
+    Prediction,
+    chosen_kinds,
+    predicted_files,
+)
+from declip_pipeline.prediction.folder import PredictionFolder
+from declip_pipeline.prediction.inputs import named_images
+from declip_pipeline.prediction.pipeline import DEFAULT_BATCH_SIZE, FoundImage, Pipeline
+from declip_pipeline.store.reader import repeated_text
+from declip_pipeline.training.predictor_opening import open_predictor
+from declip_pipeline.training.run import Run, RunLike
+
+DEFAULT_THRESHOLD = 0.5
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Results of `predict`.
+
+    Attributes:
+        table: Path of predictions.csv, with a row an image.
+        rows: Its rows, in the order of the images.
+    """
+
+    table: Path
+    rows: list[Prediction]
+
+    @property
+    def failed(self) -> list[Prediction]:
+        """Rows of the images that could not be used, each with its `reason`."""
+        return [row for row in self.rows if row.status != "ok"]
+
+
+class FolderPrediction:
+    """A prediction into a folder that is checked, and not yet begun; see `predict`."""
+
+    def __init__(
+        self,
+        runs: RunLike | Sequence[RunLike],
+        images: str | Path | Sequence[str | Path],
+        *,
+        out: str | Path = "predictions",
+        threshold: float = DEFAULT_THRESHOLD,
+        save: Sequence[str] = DEFAULT_SAVE,
+        each: bool = False,
+        backbone: Backbone | Sequence[Backbone] | None = None,
+        weights: str | Path | Sequence[str | Path] | None = None,
+        device: str = "auto",
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+        overwrite: bool = False,
+    ) -> None:
+        """Check all that `predict` is called with, and open the runs; writes nothing."""
+        if not 0 <= threshold <= 1:
+            raise InputError(f"`threshold` is {threshold}; expected a probability from 0 to 1")
+        if batch_size < 1:
+            raise InputError(f"`batch_size` is {batch_size}; expected at least 1")
+        self.runs, self.repeated = _opened(runs)
+        self._kinds = chosen_kinds(save, each=each)
+        if not self._kinds:
+            raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
+        self._threshold = threshold
+        self._batch_size = batch_size
+        self._max_megapixels = max_megapixels
+        named = [images] if isinstance(images, str | Path) else images
+        self.images = named_images(named, Path(out))
+        hashes = [run.best_sha256 for run in self.runs]
+        for run in self.runs:
+            run.decoder()
+        made_with = {"decoder": hashes, "threshold": threshold}
+        self._folder = PredictionFolder(
+            Path(out), made_with, self.images, kinds=self._kinds, overwrite=overwrite
+        )
+        self._predictor = open_predictor(self.runs, backbone, weights=weights, device=device)
+
+    @property
+    def done(self) -> int:
+        """Number of images that are predicted already."""
+        return len(self._folder.done)
+
+    def run(
+        self,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+        notice: Callable[[str], None] = lambda line: None,
+    ) -> Predictions:
+        """Predict the images that are not predicted yet; parameters and errors as `predict`."""
+        try:
+            return self._run(progress, notice)
+        finally:
+            self._folder.close()
+
+    def _run(
+        self, progress: Callable[[int, int], None], notice: Callable[[str], None]
+    ) -> Predictions:
+        folder = self._folder
+        folder.start()
+        for place in self.repeated:
+            notice(repeated_text(place))
+        rows = dict(folder.done)
+        pipeline = Pipeline(
+            self._predictor,
+            self.images,
+            self._write,
+            claim=folder.claim,
+            done={name: (int(row.height), int(row.width)) for name, row in rows.items()},
+            with_grey="overlay" in self._kinds,
+            batch_size=self._batch_size,
+            max_megapixels=self._max_megapixels,
+        )
+        progress(len(rows), len(self.images))
+        for name, found in pipeline.run():
+            if isinstance(found, ImageError):
+                notice(f"failed: {self.images[name]}: {found}")
+                rows[name] = Prediction(str(self.images[name]), "failed", reason=str(found))
+            else:
+                rows[name] = found
+            progress(len(rows), len(self.images))
+        ordered = [rows[name] for name in self.images]
+        folder.finish(ordered)
+        return Predictions(folder.table, ordered)
+
+    def _write(self, found: FoundImage) -> Prediction:
+        height, width = found.maps.size
+        names = [run.name for run in self.runs]
+        files = predicted_files(
+            found.maps, found.grey, self._kinds, self._threshold, run_names=names
+        )
+        region = self._predictor.smallest_region(height, width)
+        row = Prediction(
+            str(found.path),
+            "ok",
+            height=height,
+            width=width,
+            score=files.score,
+            fake_share=files.fake_share,
+            smallest_region="" if region is None else f"{region[1]}x{region[0]}",
+        )
+        return self._folder.add(found.name, files, row)
+
+
+def predict(
+    runs: RunLike | Sequence[RunLike],
+    images: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path = "predictions",
+    threshold: float = DEFAULT_THRESHOLD,
+    save: Sequence[str] = DEFAULT_SAVE,
+    each: bool = False,
+    backbone: Backbone | Sequence[Backbone] | None = None,
+    weights: str | Path | Sequence[str | Path] | None = None,
+    device: str = "auto",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+    overwrite: bool = False,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    notice: Callable[[str], None] = lambda line: None,
+) -> Predictions:
+    """Find the manipulated pixels of many images, and write what is found into a folder.
+
+    An image that cannot be read, or whose files cannot be written, is a row with the reason. An
+    interrupted prediction goes on where it stopped when it is called again. Memory does not grow
+    with the number of images.
+
+    Args:
+        runs: A run or its folder, or several: the map is then the sigmoid of the mean of their
+            logits, and each backbone computes an image once for all runs that share it.
+        images: A file, a folder (with all below it) or a pattern, or several of these.
+        out: Folder of the results, laid out as the images are below what names them.
+        threshold: A pixel above this probability is called fake.
+        save: Files of each image: "mask" and "overlay" of its size, "map" as fine as the decoder's
+            map (.npz), "map-full" of its size (16-bit PNG).
+        each: Save each run's map, too.
+        backbone: As for `Run.predictor`.
+        weights: As for `Run.predictor`.
+        device: As for `Run.predictor`.
+        batch_size: Images, or windows of images, that are computed at once.
+        max_megapixels: Largest image that is decoded.
+        overwrite: Remove the predictions that `out` holds, and nothing else.
+        progress: `progress(done, total)` is called after each image.
+        notice: Called with a line for each image that fails, and each run that is given again.
+
+    Returns:
+        The table and its rows.
+
+    Raises:
+        InputError: An argument, a run or an input is not as expected.
+        OutputExistsError: `out` holds other files, or predictions that were made otherwise.
+        RunBusyError: Another process predicts into `out`.
+        IdentityMismatchError: A backbone gives other features than a run was trained on, or the
+            maps of the runs cannot be averaged; names the field that differs.
+        WeightsError: Weights of a backbone are missing.
+
+    Example:
+        >>> found = predict("runs/conv-4_layer3_all_seed0_0123456789ab", "photos", out="found")
+        >>> [row.image for row in found.rows if row.fake_share > 0.01]
+    """
+    return FolderPrediction(
+        runs,
+        images,
+        out=out,
+        threshold=threshold,
+        save=save,
+        each=each,
+        backbone=backbone,
+        weights=weights,
+        device=device,
+        batch_size=batch_size,
+        max_megapixels=max_megapixels,
+        overwrite=overwrite,
+    ).run(progress=progress, notice=notice)
+
+
+@dataclass(frozen=True, eq=False)
+class PredictedImage:
+    """Map of one image of `predict_maps`.
+
+    Attributes:
+        path: The image.
+        map: (height, width) float32 in [0, 1]; None where the image cannot be used.
+        small: The map as fine as the decoder's; None alike.
+        score: Score of the whole image in [0, 1], higher = more likely fake; None alike.
+        reason: Why the image cannot be used; "" where it can.
+    """
+
+    path: Path
+    map: np.ndarray | None = None
+    small: np.ndarray | None = None
+    score: float | None = None
+    reason: str = ""
+
+
+def predict_maps(
+    runs: RunLike | Sequence[RunLike],
+    images: Sequence[str | Path],
+    *,
+    backbone: Backbone | Sequence[Backbone] | None = None,
+    weights: str | Path | Sequence[str | Path] | None = None,
+    device: str = "auto",
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
+) -> Iterator[PredictedImage]:
+    """Yield the maps of many images, in their order, and write nothing.
+
+    Images are read ahead in threads and computed in batches, some at a time.
+
+    Args:
+        runs: As for `predict`.
+        images: Files of images.
+        backbone: As for `Run.predictor`.
+        weights: As for `Run.predictor`.
+        device: As for `Run.predictor`.
+        batch_size: Images, or windows of images, that are computed at once.
+        max_megapixels: Largest image that is decoded.
+
+    Yields:
+        An image's map, or the reason why there is none.
+
+    Raises:
+        InputError: A run is not finished or damaged.
+        IdentityMismatchError: As `predict`.
+        WeightsError: Weights of a backbone are missing.
+
+    Example:
+        >>> for found in predict_maps(run, ["a.jpg", "b.jpg"]):
+        ...     print(found.path, found.reason or found.score)
+    """
+    predictor = open_predictor(_opened(runs)[0], backbone, weights=weights, device=device)
+    paths = {str(number): Path(path) for number, path in enumerate(images)}
+    pipeline = Pipeline(
+        predictor, paths, _whole_map, batch_size=batch_size, max_megapixels=max_megapixels
+    )
+    for name, found in pipeline.run():
+        if isinstance(found, ImageError):
+            yield PredictedImage(paths[name], reason=str(found))
+        else:
+            yield found
+
+
+def _whole_map(found: FoundImage) -> PredictedImage:
+    whole = np.empty(found.maps.size, np.float32)
+    top = 0
+    for strip in found.maps.strips():
+        whole[top : top + len(strip)] = strip
+        top += len(strip)
+    return PredictedImage(found.path, whole, found.maps.small, found.maps.score)
+
+
+def _opened(runs: RunLike | Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
+    """Return each run once, and the folders of those that were given again."""
+    opened, repeated = distinct_runs([runs] if isinstance(runs, Run | str | Path) else runs)
+    if not opened:
+        raise InputError("no run to predict with; expected one or several")
+    return opened, repeated

@@ -1,0 +1,202 @@
+"""Prediction of many images through the library: maps, several runs, tiles."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from support.made_dataset import forged_picture
+
+import declip_pipeline as dp
+from declip_pipeline.backbones.network import NetworkBackbone
+from declip_pipeline.decoders.at_windows import features_at_windows
+from declip_pipeline.errors import IdentityMismatchError, InputError, OutputExistsError
+from declip_pipeline.images.resize import resize_image
+from declip_pipeline.images.tiles import Tiling, joined_map, window_shares
+from declip_pipeline.training.data import TrainingData
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.runs import train_run
+
+SIZES = [(40, 56), (200, 150), (90, 131)]
+
+
+def trained(store, folder, layer):
+    return train_run(
+        TrainingData([store], device=torch.device("cpu")),
+        folder,
+        layer=layer,
+        recipe=Recipe(
+            "linear", epochs=2, batch_size=4, learning_rate=0.01, initialization="pytorch"
+        ),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_store, folder):
+    return [trained(tiny_store, folder, layer) for layer in ("layer1", "layer2")]
+
+
+@pytest.fixture(scope="module")
+def tiled_run(tiled_store, folder):
+    return trained(tiled_store, folder, "layer1")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    (tmp_path / "photos").mkdir()
+    paths = []
+    for number, size in enumerate(SIZES):
+        paths.append(tmp_path / "photos" / f"p{number}.png")
+        Image.fromarray(forged_picture(number, *size)[0]).save(paths[-1])
+    return paths
+
+
+@pytest.fixture
+def forwards(monkeypatch):
+    """Number of images in each batch that goes through a backbone."""
+    counts = []
+    features = NetworkBackbone.features
+
+    def counted(self, images, layers):
+        counts.append(len(images))
+        return features(self, images, layers)
+
+    monkeypatch.setattr(NetworkBackbone, "features", counted)
+    return counts
+
+
+def logits(probability):
+    return np.log(probability / (1 - probability))
+
+
+def test_maps_of_many_images_are_those_of_each_alone(runs, photos, tmp_path):
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    found = list(dp.predict_maps(runs[0], [*photos, broken], device="cpu"))
+    alone = runs[0].predictor(device="cpu")
+    for image, path in zip(found, photos, strict=False):
+        assert image.path == path
+        np.testing.assert_allclose(image.map, alone(path), atol=1e-6)
+        assert image.score == pytest.approx(image.map.mean(), abs=1e-6)
+    assert found[-1].map is None
+    assert found[-1].reason == "empty file, zero bytes; an image was expected"
+
+
+def test_several_runs_give_the_mean_of_their_logits(runs, photos, tmp_path, forwards):
+    found = dp.predict(runs, photos, out=tmp_path / "out", save=["map"], each=True, device="cpu")
+    assert forwards == [len(photos)], "each image goes once through the backbone of both runs"
+    assert found.failed == []
+    for row in found.rows:
+        with np.load(tmp_path / "out" / row.each) as saved:
+            assert saved["runs"].tolist() == [run.name for run in runs]
+            each = saved["maps"].astype(np.float64)
+        with np.load(tmp_path / "out" / row.map) as saved:
+            np.testing.assert_allclose(logits(saved["map"]), logits(each).mean(0), atol=1e-4)
+        for run, own in zip(runs, each, strict=True):
+            (alone,) = dp.predict_maps(run, [row.image], device="cpu")
+            np.testing.assert_allclose(own, alone.small, atol=1e-6)
+
+
+def test_a_choice_of_files_is_kept_to(runs, photos, tmp_path):
+    out = tmp_path / "out"
+    dp.predict(runs[0], photos, out=out, save=["map-full"], device="cpu")
+    assert sorted(file.suffix for file in out.iterdir()) == [".csv", ".jsonl", *[".png"] * 3]
+    with pytest.raises(OutputExistsError, match="another `save`, map-full instead of mask; pass"):
+        dp.predict(runs[0], photos, out=out, save=["mask"], device="cpu")
+    (out / "p0_mask.png").write_text("mine")
+    with pytest.raises(OutputExistsError, match="p0_mask.png is in the way"):
+        dp.predict(runs[0], photos, out=out, save=["mask"], overwrite=True, device="cpu")
+    (out / "p0_mask.png").unlink()
+    dp.predict(runs[0], photos, out=out, save=["mask"], overwrite=True, device="cpu")
+    assert not list(out.glob("*map-full*"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"save": []}, "`save` is empty; expected some of mask, map, map-full, overlay"),
+        ({"threshold": float("nan")}, "`threshold` is nan; expected a probability"),
+        ({"batch_size": 0}, "`batch_size` is 0; expected at least 1"),
+    ],
+)
+def test_bad_arguments_are_refused(runs, photos, tmp_path, arguments, message):
+    with pytest.raises(InputError, match=message):
+        dp.predict(runs[0], photos, out=tmp_path / "out", device="cpu", **arguments)
+    with pytest.raises(InputError, match="no run to predict with"):
+        dp.predict([], photos, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_on_tiles_and_on_whole_images_are_refused_together(runs, tiled_run, photos, tmp_path):
+    with pytest.raises(IdentityMismatchError, match="tiles differs: the first run has 'None', ano"):
+        dp.predict([runs[0], tiled_run], photos, out=tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_on_tiles_predicts_windows_at_native_resolution(
+    tiled_run, tiled_store, tile_backbone, photos, tmp_path
+):
+    found = list(dp.predict_maps(tiled_run, photos, device="cpu", batch_size=4))
+    decoder = tiled_run.decoder()
+    tiling = tiled_store.tiling
+    for image, size in zip(found, SIZES, strict=True):
+        pixels = np.asarray(Image.open(image.path))
+        windows = tiling.windows(*size)
+        crops = [resize_image(w.of(pixels), tiling.size, tiling.size) for w in windows]
+        with torch.inference_mode():
+            batch = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2)
+            maps = torch.sigmoid(decoder(tile_backbone.features(batch, ["layer1"])["layer1"]))
+        expected = joined_map(windows, maps.numpy(), image_size=size)
+        np.testing.assert_allclose(image.map, expected, atol=1e-5)
+        np.testing.assert_allclose(tiled_run.predictor(device="cpu")(pixels), expected, atol=1e-5)
+    rows = dp.predict(tiled_run, photos, out=tmp_path / "out", device="cpu").rows
+    assert {row.smallest_region for row in rows} == {""}
+
+
+def test_whole_views_beside_tiles_are_computed_once_an_image(
+    tiled_store, tiny_store, tile_backbone, tiny_backbone, folder, photos, forwards
+):
+    run = dp.train(
+        tiled_store,
+        layer="layer1",
+        beside=[(tiny_store, "layer2")],
+        decoder="linear",
+        epochs=1,
+        batch_size=4,
+        runs=folder,
+    )
+    parts = run.best_decoder()[1]["parts"]
+    beside = [part for part in parts if "windows" in part]
+    assert beside and len(beside) < len(parts)
+    forwards.clear()
+    (found,) = dp.predict_maps(run, photos[1:2], device="cpu", batch_size=64)
+    assert sorted(forwards) == [1, tiled_store.tiling.count(*SIZES[1])]
+    pixels = np.asarray(Image.open(photos[1]))
+    windows = tiled_store.tiling.windows(*SIZES[1])
+    shares = torch.from_numpy(window_shares(np.asarray(windows), np.full((1, 2), SIZES[1])))
+    inputs = []
+    for part in parts:
+        layer = part["layer"]
+        if "windows" in part:
+            side = tiny_backbone.preprocessing.height
+            batch = torch.from_numpy(resize_image(pixels, side, side)[None])
+            whole = tiny_backbone.features(batch.permute(0, 3, 1, 2), [layer])[layer].half().float()
+            shape = tiny_backbone.layers[layer]
+            inputs.append(features_at_windows(whole.repeat(len(windows), 1, 1), shape, shares))
+        else:
+            batch = torch.from_numpy(np.stack([w.of(pixels) for w in windows]))
+            inputs.append(tile_backbone.features(batch.permute(0, 3, 1, 2), [layer])[layer])
+    with torch.inference_mode():
+        maps = torch.sigmoid(run.decoder()(*inputs))
+    expected = joined_map(windows, maps.numpy(), image_size=SIZES[1])
+    np.testing.assert_allclose(found.map, expected, atol=1e-5)
+
+
+def test_a_tiling_of_another_size_is_refused(tiled_run, tile_backbone):
+    decoder, features = tiled_run.best_decoder()
+    with pytest.raises(IdentityMismatchError, match="tiles differs: the run was trained on 56"):
+        dp.Predictor([tile_backbone], decoder, features, dtypes=["float32"], tiles=Tiling(64, 0.25))
