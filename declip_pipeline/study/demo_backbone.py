@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from declip_pipeline.backbones.backbone import Backbone
-from declip_pipeline.compute import choose_device
+from declip_pipeline.compute import choose_device, release_freed_memory
 from declip_pipeline.datasets.demo.build import GENERATORS
 from declip_pipeline.decoders.names import read_decoder_type
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
@@ -131,6 +131,7 @@ class BackboneDemo:
             backbone=self.backbone,
         )
         (location,) = step.run(Callbacks(progress=self.callbacks.progress))
+        release_freed_memory()
         return Store(location)
 
     def _study(
@@ -160,7 +161,10 @@ class BackboneDemo:
         )
         rows = study.train()
         require_finished(rows)
-        return rows, study.evaluate(rows)
+        release_freed_memory()
+        evaluations = study.evaluate(rows)
+        release_freed_memory()
+        return rows, evaluations
 
     def _section(
         self,
