@@ -43,6 +43,10 @@ class DownloadError(WeightsError):
     """Weights that are not here cannot be fetched; the message ends with the ways out."""
 
 
+class NotInstalledError(WeightsError):
+    """A package that carries a backbone's weights is not installed."""
+
+
 class StoreError(DeclipError):
     """A feature store is missing, incomplete, damaged, or of another format version."""
 

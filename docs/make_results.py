@@ -224,11 +224,13 @@ def cache_epochs(document: Path) -> str:
 
 
 def report_section(heading: str) -> str:
-    """Return the part of the demo's report below a heading that begins so."""
+    """Return the part of the demo's report below a heading that begins so, without its figures."""
     report = (RESULTS / "demo" / "report.md").read_text()
     for part in report.split("\n## ")[1:]:
         if part.startswith(heading):
-            return part.partition("\n")[2].strip()
+            text = part.partition("\n")[2]
+            lines = [line for line in text.splitlines() if not line.startswith("![")]
+            return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
     raise SystemExit(f"the demo's report has no section {heading!r}")
 
 
@@ -242,10 +244,13 @@ def demo(heading: str) -> Callable[[Path], str]:
     return table
 
 
+# Backbones of the demo.
+VIT, CNN = "dinov2-vit-s14", "efficientnet-lite0"
+
 TABLES: dict[str, Callable[[Path], str]] = {
-    "demo_matrix": demo("IoU across generators"),
-    "demo_layers": demo("IoU over layers"),
-    "demo_times": demo("Times"),
+    "demo_pairings": demo("Best pairings"),
+    "demo_matrix": demo(f"{VIT}: IoU across generators"),
+    "demo_layers": demo(f"{VIT}: IoU by layer"),
     "store": whole("store"),
     "scale": whole("scale"),
     "store_writing": some("store", "measure", "write"),
@@ -300,10 +305,14 @@ def results_page() -> str:
         "No figure on Dolos is among these: the paper's tables are rehearsed in the tests on small "
         "trees with small weights, and `declip-pipe reproduce` prints ours beside the published "
         "ones ([guide](guide.md#reproduce-the-papers-tables)).",
-        "## The demo: IoU across generators",
-        demo("IoU across generators")(PAGE),
-        "## The demo: IoU over layers",
-        demo("IoU over layers")(PAGE),
+        "## The demo: best pairings",
+        demo("Best pairings")(PAGE),
+        *(
+            part
+            for name in (VIT, CNN)
+            for what in ("IoU by layer", "IoU across generators")
+            for part in (f"## The demo: {what}, {name}", demo(f"{name}: {what}")(PAGE))
+        ),
         "## The demo: times",
         demo("Times")(PAGE),
     ]

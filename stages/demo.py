@@ -3,13 +3,17 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from declip_pipeline import __version__
-from declip_pipeline.errors import OutputExistsError
+from declip_pipeline.errors import InputError, OutputExistsError
 from stages.options import DeviceOption, OverwriteOption, require_folder
+
+if TYPE_CHECKING:
+    from declip_pipeline.study.demo import DemoBackbone
+    from stages.settings import DemoSettings
 
 MARKER = "declip-demo.json"
 MARK = "declip_pipe_demo"
@@ -20,9 +24,7 @@ _MADE = (
     "data",
     "cache",
     "runs",
-    "matrix.png",
-    "layers.png",
-    "contact_sheet.png",
+    "figures",
     REPORT,
 )
 
@@ -35,50 +37,84 @@ def demo(
         Path | None,
         typer.Option(metavar="FILE", help="Settings. Default: the packaged configs/demo.yaml."),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the images and of the trainings.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the images, and added to those of trainings.")
+    ] = 0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
 ) -> None:
     """Build four kinds of forgeries, extract, train, cross-test and draw.
 
-    Takes some minutes and no network: photographs and the backbone's weights come with installed
-    packages. Writes report.md with the 4x4 matrix of IoU, the layer ablation and images into
-    OUT; its path is the last line of stdout. The same command again finds the demo finished and
-    does nothing; after an interruption it goes on where it stopped.
+    Takes some minutes and no network: photographs and the backbones' weights come with installed
+    packages. Writes report.md with the layers of a ViT and the 4x4 matrices of IoU of a ViT and a
+    CNN into OUT; its path is the last line of stdout. The same command again finds the demo
+    finished and does nothing; after an interruption it goes on where it stopped. The ViT's weights
+    are in the extra dinov2; without it the CNN is shown alone.
     """
     from stages.settings import DemoSettings, packaged_config, read_settings
 
     require_folder(out, "-o")
-    settings = read_settings(config or packaged_config("demo.yaml"), DemoSettings)
+    path = config or packaged_config("demo.yaml")
+    settings = read_settings(path, DemoSettings)
 
     from declip_pipeline.compute import choose_device
     from declip_pipeline.study.callbacks import Callbacks
-    from declip_pipeline.study.demo import Demo, DemoDecoder
+    from declip_pipeline.study.demo import Demo
     from stages.screen import progress, remark, result
 
     choose_device(device)
     asked = settings.model_dump()
-    decoders = [
-        DemoDecoder(one.decoder_type, one.epochs, tuple(one.widths) if one.widths else None)
-        for one in settings.decoders
-    ]
+    sizes = {name: value for name, value in asked.items() if name not in ("train", "backbones")}
     study = Demo(
-        **{**asked, "decoders": decoders},
-        out=out,
+        out,
+        _backbones(path, settings),
+        **sizes,
         seed=seed,
         device=device,
         callbacks=Callbacks(notice=remark, progress=progress),
     )
     study.check()
-    marked = {"version": __version__, "seed": seed, **asked}
+    marked = {"version": __version__, "seed": seed, **asked, "left_out": study.left_out}
     if _prepare(out, marked, overwrite=overwrite):
         remark("the demo is finished already, nothing to do (--overwrite does it again)")
         result(str(out / REPORT))
         return
     found = study.run()
-    result(found.matrix)
+    for title, matrix in found.matrices.items():
+        result(f"{title}\n{matrix}")
     remark(", ".join(f"{step} {seconds:.0f} s" for step, seconds in found.seconds.items()))
     result(str(found.report))
+
+
+def _backbones(path: Path, settings: "DemoSettings") -> "list[DemoBackbone]":
+    """Read the options of the trainings as `train` does.
+
+    Raises `InputError` for an option that does not exist, or that the demo sets itself.
+    """
+    from declip_pipeline.study.demo import DemoBackbone
+    from stages.study_options import read_training
+    from stages.texts import flag_of
+    from stages.training_options import option_fields
+
+    fields = option_fields()
+    found = []
+    for backbone in settings.backbones:
+        trainings = []
+        for number, options in enumerate(backbone.train):
+            where = f"config {path}, {backbone.arch}, train[{number}]"
+            step = read_training(
+                [], {**settings.train, **options}, where, dask=None, scheduler=None
+            )
+            for name, value in step.options.items():
+                if value is not None and (
+                    name in ("train_on", "device")
+                    or fields[name].option.group in ("data", "output")
+                ):
+                    flag = flag_of("detection" if name == "pooling" else name)
+                    raise InputError(f"{where}: {flag} is for the demo to set; leave it out")
+            trainings.append(step.options)
+        found.append(DemoBackbone(backbone.arch, tuple(trainings)))
+    return found
 
 
 def _prepare(out: Path, asked: dict[str, Any], *, overwrite: bool) -> bool:

@@ -3,7 +3,7 @@
 import reprlib
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -43,27 +43,25 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class DecoderSettings(Settings):
-    """One decoder and how long it is trained."""
+class DemoBackboneSettings(Settings):
+    """A backbone of the demo, and options of `train` for each training that is compared on it."""
 
-    decoder_type: str
-    widths: list[Whole] | None = None
-    epochs: Whole = Field(ge=1)
+    arch: str
+    train: list[dict[str, Any]] = Field(min_length=1)
 
 
 class DemoSettings(Settings):
-    """The demo: how large its set is, what is ablated, how decoders are trained."""
+    """The demo: how large its set is, which backbones, and what is trained on them.
 
-    arch: str
+    `train` are options of `declip-pipe train` for all trainings.
+    """
+
     train_count: Whole = Field(ge=1)
     valid_count: Whole = Field(ge=1)
     test_count: Whole = Field(ge=1)
     ablation_generator: str
-    decoders: list[DecoderSettings] = Field(min_length=1)
-    initialization: Literal["paper", "pytorch"]
-    batch_size: Whole = Field(ge=1)
-    learning_rate: Real = Field(gt=0, allow_inf_nan=False)
-    patience: Whole = Field(ge=1)
+    train: dict[str, Any]
+    backbones: list[DemoBackboneSettings] = Field(min_length=1)
 
 
 # What a training gives, or whether it can be, may depend on these.

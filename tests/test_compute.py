@@ -1,11 +1,14 @@
-"""`mapping_parts` keeps the order of parts and restores the number of threads."""
+"""`mapping_parts` keeps the order of parts and the number of threads; memory goes back."""
 
+import resource
 import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.compute import mapping_parts
+from declip_pipeline.compute import mapping_parts, release_freed_memory
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -47,3 +50,18 @@ def test_threads_born_later_have_as_many_cores_as_before(work):
     thread.start()
     thread.join()
     assert [*found, torch.get_num_threads()] == [2, 2]
+
+
+def test_freed_memory_goes_back_to_the_system():
+    def resident():
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * resource.getpagesize()
+
+    # Blocks below the size that malloc maps by itself, with some in between that stay.
+    blocks = [np.ones(2**13) for _ in range(3000)]
+    kept = blocks[::100]
+    held = resident()
+    del blocks
+    release_freed_memory()
+    assert held - resident() > 120e6
+    assert len(kept) == 30

@@ -72,7 +72,7 @@ def test_it_runs_its_own_code_and_configs(installed, tmp_path):
     code = (
         "import declip_pipeline, stages.settings as s;"
         "print(declip_pipeline.__file__);"
-        "print(s.read_settings(s.packaged_config('demo.yaml'), s.DemoSettings).arch)"
+        "print(s.read_settings(s.packaged_config('demo.yaml'), s.DemoSettings).backbones[-1].arch)"
     )
     found = subprocess.run(
         [installed / "bin" / "python", "-c", code],

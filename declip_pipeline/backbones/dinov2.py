@@ -29,7 +29,7 @@ from declip_pipeline.backbones.weights import (
 )
 from declip_pipeline.backbones.weights_file import read_tensors
 from declip_pipeline.backbones.weights_layouts import timm_tensors
-from declip_pipeline.errors import WeightsError
+from declip_pipeline.errors import NotInstalledError, WeightsError
 from declip_pipeline.files import sha256_of_file
 
 NAME = "dinov2-vit-s14"
@@ -51,8 +51,8 @@ def open_dinov2(name: str, weights: str | None, size: Size | None = None) -> Net
     """Open the ViT: `layer0` to `layer11`, 224x224 bilinear, 16x16 patches behind a class token.
 
     `weights` is `random:SEED`, a file in timm's names, or None for the package's. Raises
-    `WeightsError` where the package is not installed, its file is another one, or a file does not
-    fit; `InputError` for a size that is no multiple of 14.
+    `NotInstalledError` where the package is not installed, `WeightsError` where its file is another
+    one, or a file does not fit; `InputError` for a size that is no multiple of 14.
     """
     seed = random_seed(weights)
     height, width = size or (224, 224)
@@ -74,11 +74,14 @@ def open_dinov2(name: str, weights: str | None, size: Size | None = None) -> Net
 
 
 def packaged_file() -> Path:
-    """Return the path of the package's file. Raises `WeightsError` unless it is there and known."""
+    """Return the path of the package's file.
+
+    Raises `NotInstalledError` without the package, `WeightsError` for another file.
+    """
     try:
         path = Path(str(distribution(PACKAGE).locate_file(FILE)))
     except PackageNotFoundError as error:
-        raise WeightsError(
+        raise NotInstalledError(
             f"{NAME} takes its weights from the package {PACKAGE}, which is not installed; "
             f"{_WAY_OUT}, or give `weights=FILE`"
         ) from error
@@ -96,13 +99,15 @@ def packaged_file() -> Path:
 def converted(path: Path) -> dict[str, Tensor]:
     """Return the tensors of the ONNX file's backbone under timm's names, as float32.
 
-    Raises `WeightsError` where the package onnx is missing.
+    Raises `NotInstalledError` where the package onnx is missing.
     """
     try:
         import onnx
         from onnx import numpy_helper
     except ImportError as error:
-        raise WeightsError(f"reading {path.name} takes the package onnx; {_WAY_OUT}") from error
+        raise NotInstalledError(
+            f"reading {path.name} takes the package onnx; {_WAY_OUT}"
+        ) from error
     graph = onnx.load(str(path)).graph
     stored = {
         one.name: torch.from_numpy(numpy_helper.to_array(one).copy()) for one in graph.initializer

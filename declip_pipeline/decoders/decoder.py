@@ -119,7 +119,6 @@ def enlarge(maps: Tensor, size: int) -> Tensor:
         return (rows @ exact @ columns.T).to(maps.dtype)
 
 
-@lru_cache(maxsize=64)
 def probability_maps(logits: Tensor, height: int, width: int) -> Tensor:
     """Apply the sigmoid, then resize: logits (N, h, w) to (N, height, width) float32 in [0, 1].
 
@@ -137,6 +136,7 @@ def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
     return resized[:, 0].clamp_(0, 1)
 
 
+@lru_cache(maxsize=64)
 def bicubic_matrix(n_in: int, n_out: int, device: torch.device) -> Tensor:
     """Return the float32 matrix (n_out, n_in) that interpolates `n_in` values at `n_out` places."""
     # The cached matrix must belong neither to a trace nor to inference mode.

@@ -70,9 +70,11 @@ def method_of(config: Mapping[str, Any]) -> str:
 
 
 def kind_of(config: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of all of config.yaml but the seed; it seeds the resampling of seeds."""
-    apart = (SEED, "run_sha256", "datasets")
-    return sha256_of_json({key: value for key, value in config.items() if key not in apart})
+    """Return the SHA-256 of all that is configured but the seed.
+
+    It seeds the resampling of seeds, so it must not depend on where a dataset or a store lies.
+    """
+    return sha256_of_json({key: v for key, v in configured(config).items() if key != SEED})
 
 
 @dataclass(frozen=True)

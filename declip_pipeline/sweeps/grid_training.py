@@ -164,7 +164,7 @@ def _plan(
     }
     options = {**defaults, **given}
     cells = grid_cells(
-        layers_of(options.pop("layer"), stores[0]),
+        layers_of(options.pop("layer"), list(stores[0].layers)),
         options["decoder_type"],
         options.pop("seed"),
         options.pop("learning_rate"),
@@ -184,12 +184,11 @@ def _plan(
     return GridJob.of([store.location for store in stores], options), cells
 
 
-def layers_of(items: Sequence[str], store: Store) -> list[str]:
+def layers_of(items: Sequence[str], known: Sequence[str]) -> list[str]:
     """Return the layers of a list of names, numbers, ranges and joined layers ("layer8+layer14").
 
-    Raises `InputError`, `UnknownNameError` for one that the store does not have.
+    Raises `InputError`, `UnknownNameError` for one that is not among the known ones.
     """
-    known = list(store.layers)
     found = []
     for item in items:
         if JOIN not in item:

@@ -1,10 +1,12 @@
 """Enlarging by two products gives what interpolation gives; its loss, what the large map gives."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from declip_pipeline.decoders.decoder import enlarge
+from declip_pipeline.decoders.decoder import bicubic_matrix, enlarge, probability_maps
 from declip_pipeline.training.learner import enlarged_cross_entropy
 
 
@@ -23,6 +25,16 @@ def test_autocast_leaves_it_exact():
     with torch.autocast("cpu", torch.bfloat16):
         under = enlarge(maps, 256)
     assert torch.equal(under, enlarge(maps, 256))
+
+
+def test_the_matrix_is_computed_once_and_maps_are_not_kept():
+    cpu = torch.device("cpu")
+    assert bicubic_matrix(16, 256, cpu) is bicubic_matrix(16, 256, cpu)
+    logits = torch.randn(2, 16, 16)
+    maps = probability_maps(logits, 32, 32)
+    left = [weakref.ref(logits), weakref.ref(maps)]
+    del logits, maps
+    assert [one() for one in left] == [None, None]
 
 
 @pytest.mark.parametrize("count", [1, 8, 11])

@@ -60,6 +60,10 @@ def test_the_kind_that_seeds_resampling_is_of_all_but_the_seed():
     config = config_of("ldm")
     assert kind_of(config | {"seed": 7, "run_sha256": "0"}) == kind_of(config)
     assert kind_of(config | {"learning_rate": 1.0}) != kind_of(config)
+    elsewhere = [{"dtype": "float16", "provenance": {"root": place}} for place in ("/a", "/b")]
+    assert kind_of(config | {"inputs": elsewhere[:1]}) == kind_of(
+        config | {"inputs": elsewhere[1:]}
+    )
 
 
 def in_domain(config, dataset, generator, aliases=None, known=None):

