@@ -2,7 +2,7 @@
 
 Parts of a linear decoder: enlarging, the loss of enlarged maps, and pieces one to a core.
 
-python benchmarks/light_decoders.py [--device cuda]
+python benchmarks/light_decoders.py [--device cuda] [--part parts|steps|all]
 
 Contestants in turns, forward and backward, a median over rounds. Steps of a linear decoder are
 timed as the machine is, and beside as many busy processes as it has cores.
@@ -40,8 +40,18 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--device", default="cpu")
     arguments.add_argument("--rounds", type=int, default=20)
+    arguments.add_argument("--part", choices=("parts", "steps", "all"), default="all")
     options = arguments.parse_args()
     device = torch.device(options.device)
+    if options.part in ("parts", "all"):
+        report("light_decoders", of_parts(options.rounds, device), vars(options))
+    if options.part in ("steps", "all"):
+        rounds = min(options.rounds, FEW_ROUNDS)
+        report("light_steps", beside_conv_4(rounds, device), vars(options))
+
+
+def of_parts(n_rounds: int, device: torch.device) -> list[dict[str, Any]]:
+    """Parts of a linear decoder's step."""
     logits = torch.randn(BATCH, SIDE, SIDE, device=device, requires_grad=True)
     targets = torch.rand(BATCH, SIZE, SIZE, device=device)
     rows = compared(
@@ -50,7 +60,7 @@ def main() -> None:
             "F.interpolate": lambda: gradient_of(interpolated(logits).sum(), logits),
             "enlarge": lambda: gradient_of(enlarge(logits, SIZE).sum(), logits),
         },
-        options.rounds,
+        n_rounds,
         device,
     )
     rows += compared(
@@ -66,7 +76,7 @@ def main() -> None:
                 enlarged_cross_entropy(logits, targets), logits
             ),
         },
-        options.rounds,
+        n_rounds,
         device,
     )
     if device.type == "cpu":
@@ -75,11 +85,10 @@ def main() -> None:
             "each operation on all cores": step_of(features, targets, 1),
             "each piece on one core": step_of(features, targets, torch.get_num_threads()),
         }
-        rows += compared("step of a linear decoder", steps, options.rounds, device)
+        rows += compared("step of a linear decoder", steps, n_rounds, device)
         with busy_cores():
-            rows += compared("the same, cores busy", steps, options.rounds, device)
-    rows += beside_conv_4(min(options.rounds, FEW_ROUNDS), device)
-    report("light_decoders", rows, vars(options))
+            rows += compared("the same, cores busy", steps, n_rounds, device)
+    return rows
 
 
 def interpolated(logits: Tensor) -> Tensor:

@@ -96,9 +96,14 @@ MEASUREMENTS = {
     ),
     "light_decoders": Measurement(
         "Parts of light decoders",
-        "python benchmarks/light_decoders.py",
-        "Operations that a linear decoder's step is made of; and steps of the light decoders on "
-        "16x16x1024 features, beside one of conv-4, in the precision that `auto` takes.",
+        "python benchmarks/light_decoders.py --part parts",
+        "Operations that a linear decoder's step is made of.",
+    ),
+    "light_steps": Measurement(
+        "Steps of light decoders",
+        "python benchmarks/light_decoders.py --part steps",
+        "Training steps on layers of 16x16x1024 beside one of conv-4, in batches of 8 and the "
+        "precision that `auto` takes.",
     ),
     "robustness_mutations": Measurement(
         "Damaged inputs",
@@ -243,6 +248,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "train_bare": whole("train_bare"),
     "train_ablation": whole("train_ablation"),
     "light_decoders": whole("light_decoders"),
+    "light_steps": whole("light_steps"),
     "metrics": whole("metrics"),
     "extract_vit_b": whole("extract_ViT-B-32"),
     "extract_vit_l": whole("extract_ViT-L-14"),
