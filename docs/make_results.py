@@ -105,6 +105,12 @@ MEASUREMENTS = {
         "Training steps on layers of 16x16x1024 beside one of conv-4, in batches of 8 and the "
         "precision that `auto` takes.",
     ),
+    "activations": Measurement(
+        "Standardised features",
+        "python benchmarks/activations.py",
+        "Deviations of the channels of DINOv2 ViT-S/14, and magnitudes of its features once they "
+        "are standardised by these, in deviations.",
+    ),
     "robustness_mutations": Measurement(
         "Damaged inputs",
         "python benchmarks/robustness.py --part mutations",
@@ -249,6 +255,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "train_ablation": whole("train_ablation"),
     "light_decoders": whole("light_decoders"),
     "light_steps": whole("light_steps"),
+    "activations": whole("activations"),
     "metrics": whole("metrics"),
     "extract_vit_b": whole("extract_ViT-B-32"),
     "extract_vit_l": whole("extract_ViT-L-14"),

@@ -34,6 +34,7 @@ def benchmarks(tmp_path_factory):
         ("scale.py --samples 2000 --files 40", "scale"),
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),
+        ("activations.py --images 1 --arch efficientnet-lite0", "activations"),
         ("metrics.py", "metrics"),
         ("robustness.py --part mutations --cases 4 --only lists", "robustness_mutations"),
     ],
