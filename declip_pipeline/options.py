@@ -19,6 +19,9 @@ PoolingName = Literal["mean", "max", "learned"]
 FusionMode = Literal["concat", "weighted"]
 """Combination of the features of several layers."""
 
+Normalization = Literal["none", "channel", "layernorm"]
+"""Normalization of features before they are decoded; see `FeatureNormalization`."""
+
 Precision = Literal["float32", "bfloat16"]
 """Number format of a decoder's forward and backward pass."""
 

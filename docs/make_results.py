@@ -115,8 +115,20 @@ MEASUREMENTS = {
     ),
     "light_decoders": Measurement(
         "Parts of light decoders",
-        "python benchmarks/light_decoders.py",
+        "python benchmarks/light_decoders.py --part parts",
         "Operations that a linear decoder's step is made of.",
+    ),
+    "light_steps": Measurement(
+        "Steps of light decoders",
+        "python benchmarks/light_decoders.py --part steps",
+        "Training steps on layers of 16x16x1024 beside one of conv-4, in batches of 8 and the "
+        "precision that `auto` takes.",
+    ),
+    "activations": Measurement(
+        "Standardised features",
+        "python benchmarks/activations.py",
+        "Deviations of the channels of DINOv2 ViT-S/14, and magnitudes of its features once they "
+        "are standardised by these, in deviations.",
     ),
     "robustness_mutations": Measurement(
         "Damaged inputs",
@@ -266,6 +278,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "train_bare": whole("train_bare"),
     "train_ablation": whole("train_ablation"),
     "light_decoders": whole("light_decoders"),
+    "light_steps": whole("light_steps"),
+    "activations": whole("activations"),
     "metrics": whole("metrics"),
     "predict_rates": whole("predict_rates"),
     "predict_tiles": whole("predict_tiles"),

@@ -10,8 +10,11 @@ from declip_pipeline.compute import derived_seed
 from declip_pipeline.decoders.custom import OUTPUT_SIZE, build_custom
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory, name_factory
+from declip_pipeline.decoders.fcn import FCNDecoder
 from declip_pipeline.decoders.fusion import FeatureFusion
+from declip_pipeline.decoders.mlp import MLPDecoder
 from declip_pipeline.decoders.names import PATCH_FORENSICS, DecoderType, read_decoder_type
+from declip_pipeline.decoders.normalization import FeatureNormalization
 from declip_pipeline.decoders.paper import (
     PAPER_WIDTHS,
     AttentionDecoder,
@@ -19,9 +22,11 @@ from declip_pipeline.decoders.paper import (
     LinearDecoder,
 )
 from declip_pipeline.decoders.pooling import build_pooling
+from declip_pipeline.decoders.projected import ProjectingDecoder
+from declip_pipeline.decoders.pup import PUPDecoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.options import FusionMode, InitializationScheme
+from declip_pipeline.options import FusionMode, InitializationScheme, Normalization
 
 WIDEST = 4096
 """Most channels of a stage; a 5x5 convolution between two such takes 1.7 GB."""
@@ -32,6 +37,7 @@ def build_decoder(
     shape: FeatureShape | Sequence[FeatureShape],
     *,
     fusion: FusionMode = "concat",
+    normalize: Normalization = "none",
     widths: Sequence[int] | None = None,
     options: Mapping[str, Any] | None = None,
     output_size: int = OUTPUT_SIZE,
@@ -46,6 +52,8 @@ def build_decoder(
             makes of a name. `patch-forensics` is for the layer of the backbone `pixels:SIDE` alone.
         shape: Shape of the layer's features, or of several layers' to be joined by `fusion`.
         fusion: How several layers are joined; see `FeatureFusion`.
+        normalize: How the features of each layer are normalized before; see
+            `FeatureNormalization`. Statistics of "channel" change nothing until they are fitted.
         widths: Channels of a conv decoder's four stages, by default 512, 256, 128, 64; for a
             factory that takes them, its option `widths`.
         options: Keywords of a factory, JSON values.
@@ -53,7 +61,7 @@ def build_decoder(
         pooling: One of `PoolingName`, for detection.
 
     Raises:
-        UnknownNameError: Another type, fusion or pooling.
+        UnknownNameError: Another type, fusion, normalization or pooling.
         InputError: Widths, options, a size or shapes that do not fit.
         DecoderError: A factory that cannot be imported, or does not keep the contract.
     """
@@ -65,12 +73,15 @@ def build_decoder(
         given = {**keywords, **given}
     built = _build_for_one(
         decoder if isinstance(decoder, DecoderType) else read_decoder_type(decoder),
-        shapes[0] if joining is None else joining.shape,
+        shapes,
+        joining,
         widths,
         given,
         output_size,
     )
     built.fusion = joining
+    if normalize != "none":
+        built.normalization = FeatureNormalization(shapes, normalize)
     if pooling is not None:
         built.pooling = build_pooling(pooling)
     return built
@@ -112,11 +123,13 @@ def initialize(decoder: Decoder, scheme: InitializationScheme, seed: int) -> Non
 
 def _build_for_one(
     kind: DecoderType,
-    shape: FeatureShape,
+    shapes: Sequence[FeatureShape],
+    joining: FeatureFusion | None,
     widths: Sequence[int] | None,
     options: Mapping[str, Any],
     output_size: int,
 ) -> Decoder:
+    shape = shapes[0] if joining is None else joining.shape
     if type(output_size) is not int or output_size < 1:
         raise InputError(
             f"got output size {output_size}, expected a positive whole number of pixels, "
@@ -148,6 +161,9 @@ def _build_for_one(
         raise InputError(
             f"{kind.name} is a way to train a linear decoder, not a decoder; build a linear one"
         )
+    if kind.kind in _PROJECTING:
+        projected = shapes if joining is None or joining.mode == "concat" else [shape]
+        return _PROJECTING[kind.kind](projected, shape, output_size)
     return _BUILDERS[kind.kind](shape, output_size)
 
 
@@ -161,9 +177,16 @@ def _patch_forensics(shape: FeatureShape, output_size: int) -> Decoder:
 _BUILDERS: dict[str, Callable[[FeatureShape, int], Decoder]] = {
     "linear": LinearDecoder,
     "attention": AttentionDecoder,
+    "fcn": FCNDecoder,
     PATCH_FORENSICS: _patch_forensics,
 }
 """Builders of the built-in types that have no options of their own."""
+
+_PROJECTING: dict[str, Callable[[Sequence[FeatureShape], FeatureShape, int], ProjectingDecoder]] = {
+    "mlp": MLPDecoder,
+    "pup": PUPDecoder,
+}
+"""Builders of the types that project each layer before they join them."""
 
 
 def _refuse_bad_widths(widths: Sequence[int]) -> None:

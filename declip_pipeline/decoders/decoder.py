@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from declip_pipeline.decoders.fusion import FeatureFusion
+from declip_pipeline.decoders.normalization import FeatureNormalization
 from declip_pipeline.decoders.pooling import Pooling
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
@@ -25,6 +26,8 @@ class Decoder(nn.Module, ABC):
         decoder_type: Name of the type, as `build_decoder` takes it.
         shape: Shape of the features that are decoded, after `fusion`.
         output_size: Side of the map in pixels.
+        normalization: Normalizes the features of each layer before they are joined; None leaves
+            them as they are.
         fusion: Joins the features of several layers; None for one layer.
         pooling: Reduces a map to one logit, for detection; None for localization.
     """
@@ -37,6 +40,7 @@ class Decoder(nn.Module, ABC):
         self.decoder_type = decoder_type
         self.shape = shape
         self.output_size = output_size
+        self.normalization: FeatureNormalization | None = None
         self.fusion: FeatureFusion | None = None
         self.pooling: Pooling | None = None
 
@@ -58,7 +62,12 @@ class Decoder(nn.Module, ABC):
         return self.decode(self.joined(*features))
 
     def joined(self, *features: Tensor) -> Tensor:
-        """Check the features, convert them to the dtype of the weights, and join them."""
+        """Check, convert and normalize the features, see `prepared`, and join them."""
+        fitting = self.prepared(*features)
+        return fitting[0] if self.fusion is None else self.fusion(fitting)
+
+    def prepared(self, *features: Tensor) -> list[Tensor]:
+        """Check the features, convert them to the dtype of the weights, and normalize them."""
         if len(features) != len(self.input_shapes):
             raise InputError(
                 f"{self.decoder_type} decoder got features of {len(features)} layers, expected "
@@ -70,7 +79,7 @@ class Decoder(nn.Module, ABC):
         for part, shape in zip(features, self.input_shapes, strict=True):
             self._refuse_other_shapes(part, shape.array_shape)
             fitting.append(part.to(dtype))
-        return fitting[0] if self.fusion is None else self.fusion(fitting)
+        return fitting if self.normalization is None else self.normalization(fitting)
 
     def _refuse_other_shapes(self, features: Tensor, expected: tuple[int, ...]) -> None:
         if tuple(features.shape[1:]) != expected:

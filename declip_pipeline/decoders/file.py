@@ -40,6 +40,8 @@ def encode_decoder(decoder: Decoder, features: dict[str, Any]) -> bytes:
     }
     if isinstance(decoder, CustomDecoder):
         about |= {"options": decoder.options, "origin": decoder.origin}
+    if decoder.normalization is not None:
+        about["normalize"] = decoder.normalization.mode
     if decoder.pooling is not None:
         about["pooling"] = decoder.pooling.name
     # Cloned, because safetensors refuses tensors that share memory (tied weights).
@@ -91,6 +93,7 @@ def decode_decoder(
             _type_of(place, about, decoder),
             [FeatureShape.from_json(shape) for shape in shapes],
             fusion=about.get("fusion", "concat"),
+            normalize=about.get("normalize", "none"),
             widths=about["widths"],
             options=about.get("options"),
             output_size=about["output_size"],

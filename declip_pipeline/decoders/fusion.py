@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from declip_pipeline.decoders.normalization import normalized_positions
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
@@ -81,17 +82,23 @@ class FeatureFusion(nn.Module):
         )
 
     def _resampled(self, features: Tensor, shape: FeatureShape) -> Tensor:
-        grid = features
-        if shape.prefix_tokens is not None:
-            patches = features[:, shape.prefix_tokens :].transpose(1, 2)
-            # Not len(patches), which would fix the batch size of an exported graph.
-            grid = patches.reshape(patches.shape[0], shape.channels, shape.height, shape.width)
-        size = (self.shape.height, self.shape.width)
-        if grid.shape[2:] == size:
-            return grid
-        return F.interpolate(grid, size, mode="bilinear", align_corners=False)
+        return resampled(as_grid(features, shape), self.shape.height, self.shape.width)
 
     def _normalized(self, features: Tensor) -> Tensor:
-        axis = 1 if self.shape.is_grid else 2
-        centred = features - features.mean(axis, keepdim=True)
-        return centred * torch.rsqrt(centred.square().mean(axis, keepdim=True) + 1e-5)
+        return normalized_positions(features, 1 if self.shape.is_grid else 2)
+
+
+def as_grid(features: Tensor, shape: FeatureShape) -> Tensor:
+    """Return features (N, *shape.array_shape) as (N, channels, height, width), without prefix."""
+    if shape.prefix_tokens is None:
+        return features
+    positions = features[:, shape.prefix_tokens :].transpose(1, 2)
+    # Not len(positions), which would fix the batch size of an exported graph.
+    return positions.reshape(positions.shape[0], -1, shape.height, shape.width)
+
+
+def resampled(grid: Tensor, height: int, width: int) -> Tensor:
+    """Resize (N, C, h, w) to (N, C, height, width), bilinear, `align_corners` false."""
+    if grid.shape[2:] == (height, width):
+        return grid
+    return F.interpolate(grid, (height, width), mode="bilinear", align_corners=False)

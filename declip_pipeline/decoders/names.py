@@ -10,7 +10,12 @@ from declip_pipeline.errors import UnknownNameError
 
 PATCH_FORENSICS: Literal["patch-forensics"] = "patch-forensics"
 
-DECODER_TYPES = ("linear", "attention", "conv-4", "conv-12", "conv-20", PATCH_FORENSICS)
+LIGHT_TYPES = ("mlp", "fcn", "pup")
+"""Heads of at most 1.5 million parameters for a layer of ViT-L/14, on normalized features."""
+
+DECODER_TYPES = (
+    "linear", "attention", "conv-4", "conv-12", "conv-20", *LIGHT_TYPES, PATCH_FORENSICS,
+)  # fmt: skip
 """Built-in decoders; `conv-N` may have any other multiple N of 4 up to 96."""
 
 PROBE_TYPES = ("probe", "probe-pca-64")

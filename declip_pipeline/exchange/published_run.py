@@ -122,7 +122,8 @@ def export_published(run: Run, path: Path) -> None:
     """Write the decoder of a finished run to `path` in the published format, with exact weights.
 
     Raises `InputError` when the run is not finished, or when the format cannot hold its decoder:
-    several backbones or layers, maps of another size, another type, or a learned pooling.
+    several backbones or layers, maps of another size, another type, a learned pooling, or a
+    normalization that is no part of a linear decoder's weights.
     """
     summary = run.summary()
     config = run.config()
@@ -149,6 +150,8 @@ def export_published(run: Run, path: Path) -> None:
             f"{run.path} learned how to pool its maps into scores, which a published checkpoint "
             'does not hold; train with `pooling="mean"`, or export its maps with `onnx`'
         )
+    if decoder.normalization is not None:
+        _fold_normalization(run, decoder)
     imported = config.get("imported") or {}
     steps = imported.get("total_steps")
     if steps is None:
@@ -161,6 +164,29 @@ def export_published(run: Run, path: Path) -> None:
         decoder_type=decoder.decoder_type,
         total_steps=steps,
     )
+
+
+def _fold_normalization(run: Run, decoder: Decoder) -> None:
+    """Make a linear decoder's channel statistics part of its weights, in place.
+
+    Raises `InputError` for another normalization or decoder: convolutions add zeros around the
+    normalized features, and the blocks of attention add to them.
+    """
+    assert decoder.normalization is not None
+    mode = decoder.normalization.mode
+    if mode != "channel" or not isinstance(decoder, LinearDecoder):
+        raise InputError(
+            f'{run.path} was trained with `normalize="{mode}"`, which the published format does '
+            f"not have for {decoder.decoder_type}; export it with `onnx`"
+        )
+    mean, deviation = (
+        decoder.normalization.get_buffer(name).double() for name in ("mean_0", "deviation_0")
+    )
+    weight, bias = decoder.fc.parameters()
+    with torch.no_grad():
+        weight.copy_(weight.double() / deviation)
+        bias.sub_((weight.double() @ mean).float())
+    decoder.normalization = None
 
 
 def _write(

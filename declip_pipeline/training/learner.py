@@ -12,8 +12,10 @@ from torch import Tensor
 from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.decoders.decoder import Decoder, PositionDecoder, bicubic_matrix
+from declip_pipeline.decoders.fusion import as_grid
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
+from declip_pipeline.training.patch_moments import PatchMoments
 from declip_pipeline.training.recipe import Recipe
 
 # Features that fit into a processor's cache, so that the forward and backward pass of a linear
@@ -101,12 +103,15 @@ class LookingLearner(Learner):
         """Take in a piece; the arguments are those of `compute`."""
 
     @abstractmethod
-    def end_look(self) -> None:
-        """End the pass. Raises `TrainingError` if nothing can be learned from the images."""
+    def end_look(self) -> list[list[int]]:
+        """End the pass; return the constant channels of each of the inputs, or of them joined.
+
+        Raises `TrainingError` if nothing can be learned from the images.
+        """
 
 
-class GradientLearner(Learner):
-    """Decoder trained with AdamW."""
+class GradientLearner(LookingLearner):
+    """Decoder trained with AdamW, after a pass for the statistics of its normalization, if any."""
 
     def __init__(
         self,
@@ -119,6 +124,7 @@ class GradientLearner(Learner):
             recipe.decoder_type,
             shapes,
             fusion=fusion,
+            normalize=recipe.normalization,
             widths=recipe.widths,
             options=recipe.decoder_options,
             pooling=recipe.pooling,
@@ -133,6 +139,7 @@ class GradientLearner(Learner):
         if recipe.decoder_type == "linear" and device.type == "cpu":
             self.threads = torch.get_num_threads()
         self._device = device
+        self._moments = [PatchMoments(one.channels, joint=False) for one in shapes]
         self._precision = recipe.precision
         self._loss = torch.compile(self.loss) if recipe.compile else self.loss
 
@@ -144,6 +151,25 @@ class GradientLearner(Learner):
         """Draw the initial weights of a new decoder."""
         assert recipe.initialization != "imagenet", "others have no such weights"
         initialize(decoder, recipe.initialization, recipe.seed)
+
+    @property
+    def has_looked(self) -> bool:
+        """Return whether the statistics of the normalization are known, or none are needed."""
+        return self.decoder.normalization is None or self.decoder.normalization.is_fitted
+
+    def look(self, inputs: Sequence[Tensor], targets: Tensor) -> None:
+        """Add the positions of a piece to the means and variances of each layer."""
+        for moments, part, shape in zip(
+            self._moments, inputs, self.decoder.input_shapes, strict=True
+        ):
+            moments.add(as_grid(part, shape).permute(0, 2, 3, 1).reshape(-1, shape.channels))
+
+    def end_look(self) -> list[list[int]]:
+        """Fix the statistics of the normalization; return the constant channels of each layer."""
+        assert self.decoder.normalization is not None
+        statistics = [(moments.mean, moments.spread) for moments in self._moments]
+        self.decoder.normalization.fit(statistics, self._moments[0].count)
+        return [moments.constant_channels for moments in self._moments]
 
     def begin_epoch(self, learning_rate: float) -> None:
         """Begin an epoch with a learning rate."""

@@ -53,6 +53,7 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
         kind,
         shapes,
         fusion=fusion,
+        normalize=recipe.normalization,
         widths=recipe.widths,
         options=recipe.decoder_options,
         pooling=recipe.pooling,
@@ -82,6 +83,11 @@ def _decoder_of_probe(
         raise InputError(
             f"{name} is learned by scikit-learn, which torch.compile cannot compile; leave out "
             "`compile`"
+        )
+    if recipe.normalization != "none":
+        raise InputError(
+            f"{name} standardises patches by itself; leave out `normalize`, or take another "
+            "decoder such as linear"
         )
     if len(shapes) > 1 and fusion == "weighted":
         raise InputError(

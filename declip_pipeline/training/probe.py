@@ -17,14 +17,12 @@ from declip_pipeline.errors import TrainingError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
 from declip_pipeline.training.learner import LookingLearner, patch_labels
+from declip_pipeline.training.patch_moments import PatchMoments
 from declip_pipeline.training.recipe import Recipe
 
 # Weight of the L2 penalty. It only bounds the weights where patches are separable without error;
 # on a layer of the demo set, 1e-4 makes no difference.
 ALPHA = 1e-6
-# Float32 features do not resolve a standard deviation below this fraction of their mean: such a
-# channel is constant and is not scaled up to variance 1.
-LEAST_SPREAD = 1e-6
 
 
 class ProbeLearner(LookingLearner):
@@ -74,7 +72,7 @@ class ProbeLearner(LookingLearner):
         self._moments.add(self._patches(inputs))
         self._fakes += int(self._labels(targets).sum())
 
-    def end_look(self) -> None:
+    def end_look(self) -> list[list[int]]:
         """Fix the projection. Raises `TrainingError` if no patch was fake."""
         if self._fakes == 0:
             shape = self.decoder.shape
@@ -84,6 +82,7 @@ class ProbeLearner(LookingLearner):
                 "with a finer grid, or another decoder"
             )
         self._projection = PatchProjection.of(self._moments, self._components)
+        return [self._moments.constant_channels]
 
     def begin_epoch(self, learning_rate: float) -> None:
         """Begin an epoch with a learning rate."""
@@ -161,57 +160,6 @@ def patch_features(decoder: Decoder, inputs: Sequence[Tensor]) -> Tensor:
     """
     tokens = decoder.without_prefix(decoder.tokens(decoder.joined(*inputs)))
     return tokens.reshape(-1, decoder.shape.channels)
-
-
-class PatchMoments:
-    """Means and variances of patches that come in pieces; with `joint`, also covariances.
-
-    Pieces are centred before they are squared, and combined in float64 (Chan, Golub & LeVeque
-    1983), so that a small variance beside a large mean is not lost to rounding.
-    """
-
-    def __init__(self, channels: int, *, joint: bool) -> None:
-        self.count = 0
-        self.mean = torch.zeros(channels, dtype=torch.float64)
-        shape = (channels, channels) if joint else (channels,)
-        self._squares = torch.zeros(shape, dtype=torch.float64)
-
-    def add(self, patches: Tensor) -> None:
-        """Add patches (P, channels), float32, on any device."""
-        mean = patches.mean(0, dtype=torch.float64)
-        centred = patches - mean.to(patches.dtype)
-        if self._is_joint:
-            squares = centred.T @ centred
-        else:
-            squares = centred.square().sum(0, dtype=torch.float64)
-        shift = mean.cpu() - self.mean
-        total = self.count + len(patches)
-        between = torch.outer(shift, shift) if self._is_joint else shift.square()
-        self._squares += squares.double().cpu() + between * (self.count * len(patches) / total)
-        self.mean += shift * (len(patches) / total)
-        self.count = total
-
-    @property
-    def spread(self) -> Tensor:
-        """Standard deviation of each channel (channels,), float64; 1 where it is constant."""
-        variance = (self._squares.diag() if self._is_joint else self._squares) / self.count
-        deviation: Tensor = variance.clamp_min(0).sqrt()
-        deviation[deviation <= LEAST_SPREAD * self.mean.abs()] = 1.0
-        return deviation
-
-    def components(self, count: int) -> Tensor:
-        """Return principal components of the standardised patches, (count, channels), float64.
-
-        Ordered by falling variance. This is the PCA of all patches, not an estimate of it.
-        """
-        spread = self.spread
-        correlation = self._squares / self.count / torch.outer(spread, spread)
-        vectors: Tensor = torch.linalg.eigh(correlation).eigenvectors
-        return vectors.flip(1)[:, :count].T
-
-    @property
-    def _is_joint(self) -> bool:
-        return self._squares.ndim == 2
 
 
 class PatchProjection:

@@ -6,12 +6,13 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-from declip_pipeline.decoders.names import DESCRIBED_TYPES, is_probe
+from declip_pipeline.decoders.names import DESCRIBED_TYPES, LIGHT_TYPES, is_probe
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.files import sha256_of_file
 from declip_pipeline.options import (
     Field,
     Initialization,
+    Normalization,
     Option,
     PoolingName,
     Precision,
@@ -67,6 +68,15 @@ class Recipe:
             'Those for `initialization="imagenet"`: timm\'s legacy_xception. Default: downloaded.',
             "decoder",
             form="FILE",
+        ),
+    ] = None
+    normalize: Annotated[
+        Normalization | None,
+        Option(
+            "Normalization of each layer's features: each channel by its mean and deviation over "
+            "the training images, each token by its own (layernorm), or none. Default: channel "
+            f"for {', '.join(LIGHT_TYPES)}; else none, as published.",
+            "decoder",
         ),
     ] = None
     seed: Annotated[
@@ -129,6 +139,8 @@ class Recipe:
             raise UnknownNameError("precision", self.precision, ("auto", *get_args(Precision)))
         if self.initialization not in get_args(Initialization):
             raise UnknownNameError("initialization", self.initialization, get_args(Initialization))
+        if self.normalize is not None and self.normalize not in get_args(Normalization):
+            raise UnknownNameError("normalization", self.normalize, get_args(Normalization))
         if self.widths is not None and not isinstance(self.widths, tuple | list):
             raise InputError(
                 f"`widths` is {self.widths!r}; expected four whole numbers, one for each stage"
@@ -159,6 +171,12 @@ class Recipe:
         return "masks" if self.pooling is None else "labels"
 
     @property
+    def normalization(self) -> Normalization:
+        """Normalization of the features: that of `normalize`, or the decoder type's own."""
+        own: Normalization = "channel" if self.decoder_type in LIGHT_TYPES else "none"
+        return self.normalize or own
+
+    @property
     def score(self) -> ScoreName:
         """Validation score after each epoch."""
         return "iou" if self.pooling is None else "ap"
@@ -166,12 +184,15 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values; a file of initial weights by its hash.
 
-        `pooling`, initial weights and decoder options only where there are any: what a run was
-        named by before there were such it still is.
+        `pooling`, normalization, initial weights and decoder options only where there are any: what
+        a run was named by before there were such it still is.
         """
         values = asdict(self) | {"widths": list(self.widths) if self.widths else None}
         if self.pooling is None:
             del values["pooling"]
+        values["normalize"] = self.normalization
+        if self.normalization == "none":
+            del values["normalize"]
         if not self.decoder_options:
             del values["decoder_options"]
         file = values.pop("initial_weights")

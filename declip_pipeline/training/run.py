@@ -22,7 +22,15 @@ from declip_pipeline.errors import DeclipError, InputError, OutputExistsError, R
 from declip_pipeline.files import folder_name, write_json
 from declip_pipeline.store.local import LocalStorage
 from declip_pipeline.training.run_files import commit, read_committed, settle
-from declip_pipeline.training.run_records import CONFIG, EPOCH, STATE, SUMMARY, checked, sealed
+from declip_pipeline.training.run_records import (
+    CONFIG,
+    EPOCH,
+    SEAL,
+    STATE,
+    SUMMARY,
+    checked,
+    sealed,
+)
 from declip_pipeline.training.validation_score import score_name
 
 if TYPE_CHECKING:
@@ -127,12 +135,15 @@ class Run:
             text = yaml.safe_dump(sealed({**config, "run_sha256": sha256}), sort_keys=False)
             # Of processes that begin at once, the first one's file stays: it is what they lock.
             LocalStorage(self.path).create(CONFIG_FILE, text.encode())
-        self.require(sha256)
+        self.require(config, sha256)
 
-    def require(self, sha256: str) -> None:
+    def require(self, config: Mapping[str, Any], sha256: str) -> None:
         """Raise `OutputExistsError` when the folder holds a run of another identity."""
         if (self.path / CONFIG_FILE).is_file() and self.config()["run_sha256"] != sha256:
-            raise OutputExistsError(f"{self.path} holds another run; name another output folder")
+            differences = _differences(self.config(), config)
+            raise OutputExistsError(
+                f"{self.path} holds another run{differences}; name another output folder"
+            )
 
     @contextmanager
     def exclusively(self) -> Iterator[None]:
@@ -372,6 +383,21 @@ class Run:
                 f"restore it, or remove {'the folder' if remedy == self.path else 'it'} and run "
                 "the same `declip-pipe train` command again"
             ) from error
+
+
+def _differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Return the first entries of two configs that differ, in brackets; nothing if none is short.
+
+    What only one of them has is none in the other: options are recorded where they are not none.
+    """
+    keys = [key for key in {**there, **here} if key not in (SEAL, "run_sha256")]
+    pairs = [(key, there.get(key), here.get(key)) for key in keys]
+    found = [
+        f"{key} is {'none' if old is None else old} there, {'none' if new is None else new} here"
+        for key, old, new in pairs
+        if old != new and not isinstance(old, dict | list) and not isinstance(new, dict | list)
+    ]
+    return f" ({'; '.join(found[:3])})" if found else ""
 
 
 def _require_same_run(record: Mapping[str, Any], config: Mapping[str, Any]) -> None:

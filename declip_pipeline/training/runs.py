@@ -227,7 +227,7 @@ def plan_run(
         require_name(name)
     folder = Run(runs / (name or own_name))
     if name is not None:
-        folder.require(sha256)
+        folder.require(config, sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
 
 

@@ -98,7 +98,7 @@ class Training:
         self._on_epoch = on_epoch
         self._constant_score = constant_score
         self._train_images = train_images
-        self._notice = notice
+        self.notice = notice
         self._has_warned = False
         self._schedule = PlateauSchedule(recipe.learning_rate, recipe.patience)
         self._best_score, self._best_epoch = -1.0, 0
@@ -185,7 +185,7 @@ class Training:
         self._on_epoch(ended)
         if self.epoch >= WATCHED_FROM and not self._has_warned and (problem := self._problem()):
             self._has_warned = True
-            self._notice(f"{self.run.path.name}: after {self.epoch} epochs, {problem}")
+            self.notice(f"{self.run.path.name}: after {self.epoch} epochs, {problem}")
 
     def _problem(self) -> str | None:
         return learning_problem(
@@ -277,12 +277,29 @@ def _looked(together: Sequence[Training], feed: BatchFeed) -> list[Training]:
             for training, learner in waiting:
                 for piece in batch.pieces(learner.piece_size):
                     learner.look(piece.inputs(training.inputs.sources), piece.targets)
+    said: dict[str, None] = {}  # trainings side by side often have the same layers
     for training, learner in waiting:
         try:
-            learner.end_look()
+            constant = learner.end_look()
         except TrainingError as error:
             training.error = error
+            continue
+        names = training.inputs.names if len(constant) > 1 else [" + ".join(training.inputs.names)]
+        for name, channels in zip(names, constant, strict=True):
+            line = _constant_channels(name, channels)
+            if channels and line not in said:
+                said[line] = None
+                training.notice(line)
     return [training for training in together if training.error is None]
+
+
+def _constant_channels(layer: str, channels: Sequence[int]) -> str:
+    """Return a line on the constant channels of a layer."""
+    shown = ", ".join(map(str, channels[:SHOWN_IDS])) + (", ..." if channels[SHOWN_IDS:] else "")
+    return (
+        f"{layer}: {len(channels)} channel{'s are' if channels[1:] else ' is'} constant over the "
+        f"training images ({shown}); centred, not scaled"
+    )
 
 
 def take_steps(

@@ -87,6 +87,31 @@ class TestConv20(TestConv4):
     decoder = "conv-20"
 
 
+class Light(BuiltIn):
+    """As used: standardised features, and images of other sizes and sides."""
+
+    shapes: ClassVar = TOKENS | GRIDS | {"grid, not square": FeatureShape(12, 5, 9)}
+    large = LARGE | {
+        "DINOv2 ViT-S/14 at 448": FeatureShape(384, 32, 32, prefix_tokens=1),
+        "DINOv2 ViT-S/14 at 448x672": FeatureShape(384, 32, 48, prefix_tokens=1),
+    }
+
+    def build(self, shape: FeatureShape, output_size: int = 64) -> Decoder:
+        return build_decoder(self.decoder, shape, normalize="channel", output_size=output_size)
+
+
+class TestMLP(Light):
+    decoder = "mlp"
+
+
+class TestFCN(Light):
+    decoder = "fcn"
+
+
+class TestPUP(Light):
+    decoder = "pup"
+
+
 class TestPatchForensics(BuiltIn):
     """A whole network, which sees pixels."""
 
@@ -134,12 +159,17 @@ class TestFunctionOfOnesOwn(DecoderContract):
     decoder = build_mean
 
 
-@pytest.mark.parametrize("decoder_type", ["linear", "conv-4", "conv-12", "conv-20"])
+@pytest.mark.parametrize(
+    "decoder_type", ["linear", "conv-4", "conv-12", "conv-20", "mlp", "fcn", "pup"]
+)
 @pytest.mark.parametrize("name", ["tokens", "tokens of 16x16", "registers"])
 def test_prefix_tokens_stay_out_of_the_map(decoder_type: str, name: str) -> None:
     shape = TOKENS[name]
-    contract = {"linear": TestLinear, "conv-4": TestConv4, "conv-12": TestConv12}
-    decoder = contract.get(decoder_type, TestConv20)().varied(shape).eval()
+    contract = {
+        "linear": TestLinear, "conv-4": TestConv4, "conv-12": TestConv12, "conv-20": TestConv20,
+        "mlp": TestMLP, "fcn": TestFCN, "pup": TestPUP,
+    }  # fmt: skip
+    decoder = contract[decoder_type]().varied(shape).eval()
     features = random_features(shape)
     changed = features.clone()
     changed[:, : shape.prefix_tokens] = 1e3

@@ -49,11 +49,12 @@ def test_unknown_type_lists_the_known_ones(decoder_type: str) -> None:
         build_decoder(decoder_type, TINY)
     assert str(caught.value).startswith(f"unknown decoder type {decoder_type!r}; ")
     assert str(caught.value).endswith(
-        "known: linear, attention, conv-4, conv-12, conv-20, patch-forensics, probe, probe-pca-64"
+        "known: linear, attention, conv-4, conv-12, conv-20, mlp, fcn, pup, patch-forensics, "
+        "probe, probe-pca-64"
     )
 
 
-@pytest.mark.parametrize("decoder_type", ["linear", "attention"])
+@pytest.mark.parametrize("decoder_type", ["linear", "attention", "mlp", "fcn", "pup"])
 def test_widths_are_for_conv_decoders_only(decoder_type: str) -> None:
     message = (
         rf"{decoder_type} decoder got widths \[8, 4, 2, 1\], expected none; "
@@ -72,7 +73,7 @@ def test_widths_are_four_positive_whole_numbers(widths: tuple) -> None:
     assert str(list(widths)) in str(caught.value)
 
 
-@pytest.mark.parametrize("decoder_type", ["linear", "attention", "conv-4"])
+@pytest.mark.parametrize("decoder_type", ["linear", "attention", "conv-4", "mlp", "fcn", "pup"])
 def test_another_output_size(decoder_type: str) -> None:
     widths = (4, 4, 4, 4) if decoder_type == "conv-4" else None
     decoder = build_decoder(decoder_type, TINY, widths=widths, output_size=100)

@@ -10,6 +10,7 @@ import torch
 
 from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.decoders.names import LIGHT_TYPES
 from declip_pipeline.errors import DeclipError, IdentityMismatchError, InputError
 from declip_pipeline.exchange import onnx as onnx_export
 from declip_pipeline.exchange.onnx import WholeNetwork, export_onnx, require_onnx
@@ -32,8 +33,14 @@ def network_of(pairs, decoder_type):
     """A whole network of (backbone, layer) pairs and a narrow decoder that joins them."""
     widths = [8, 8, 4, 4] if "conv" in decoder_type else None
     shapes = [backbone.layers[layer] for backbone, layer in pairs]
-    decoder = build_decoder(decoder_type, shapes, widths=widths)
+    light = decoder_type in LIGHT_TYPES
+    decoder = build_decoder(
+        decoder_type, shapes, widths=widths, normalize="channel" if light else "none"
+    )
     initialize(decoder, "pytorch", seed=2)
+    if decoder.normalization is not None:
+        of_channels = [torch.linspace(0.5, 2, shape.channels) for shape in shapes]
+        decoder.normalization.fit([(values - 1, values) for values in of_channels], 9)
     features = joined_identity([identity(*pair) for pair in pairs], "concat")
     return WholeNetwork([backbone for backbone, _ in pairs], decoder, features)
 
@@ -62,6 +69,9 @@ def pictures(golden):
         ([("vit", "layer2")], "attention"),
         ([("fusion", "layer1")], "conv-4"),
         ([("vit", "layer1"), ("rn", "layer2")], "linear"),
+        ([("vit", "layer1"), ("rn", "layer2")], "mlp"),
+        ([("vit", "layer1"), ("vit", "layer2")], "pup"),
+        ([("rn", "layer2")], "fcn"),
     ],
 )
 def test_the_file_computes_what_torch_does(pairs, decoder_type, backbones, pictures, tmp_path):

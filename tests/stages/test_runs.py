@@ -86,7 +86,8 @@ def test_a_name_stands_for_one_run_or_grid(program, refused, runs, tiny_store, t
     again = program(*command, "--layers", "layer1", "--name", "first")
     assert again.last_line == str(copy / "first") and "finished already" in again.err
     line = refused(*command, "--layers", "layer2", "--name", "first", code=1)
-    assert "first holds another run; name another output folder" in line
+    found = "first holds another run (layer is layer1 there, layer2 here); name another output"
+    assert found in line
     line = refused(*command, "--layers", "layer2", "--seeds", "0,1", "--name", "seeds", code=1)
     assert "seeds holds another grid; choose another --name" in line
     line = refused(*command, "--layers", "layer2", "--seeds", "0,1", "--name", "first", code=1)

@@ -18,7 +18,8 @@ from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.learner import patch_labels
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
-from declip_pipeline.training.probe import ALPHA, PatchMoments, PatchProjection
+from declip_pipeline.training.patch_moments import PatchMoments
+from declip_pipeline.training.probe import ALPHA, PatchProjection
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.runs import plan_run, train_run, train_runs
 
@@ -149,6 +150,7 @@ def test_moments_in_pieces_are_those_of_all():
         # Of a constant channel, 1: it stays 0.
         assert moments.spread.numpy() == pytest.approx(scaler.scale_, rel=1e-5)
         assert moments.spread[5] == 1
+        assert moments.constant_channels == [5]
     found = PatchProjection.of(moments, 2)(patches.double()).numpy()
     expected = PCA(2, svd_solver="full").fit_transform(scaler.transform(patches.double().numpy()))
     assert np.abs(found) == pytest.approx(np.abs(expected), abs=1e-4)
@@ -243,6 +245,8 @@ def test_what_a_probe_cannot_be_is_refused(tiny_store, tmp_path):
         run(tiny_store, tmp_path, widths=(8, 4, 2, 1))
     with pytest.raises(InputError, match="probe is learned by scikit-learn, .*leave out `compile`"):
         run(tiny_store, tmp_path, compile=True)
+    with pytest.raises(InputError, match="probe standardises patches by .*leave out `normalize`"):
+        run(tiny_store, tmp_path, normalize="layernorm")
     with pytest.raises(InputError, match='weights of a weighted sum of 2 .*take `fusion="concat"`'):
         decoder_of(recipe(), [GRID, GRID], "weighted")
     for wrong in ("probe-pca-0", "probe-pca", "probe-pca-04", "prob"):

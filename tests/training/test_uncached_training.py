@@ -122,6 +122,23 @@ def test_layers_of_one_backbone_take_one_forward_pass(store_in, tmp_path, forwar
 
 
 @pytest.mark.slow
+def test_statistics_of_a_normalization_are_of_the_computed_features(
+    store_in, tmp_path, forward_passes
+):
+    options = {"layer": "layer3+layer1", "decoder_type": "pup", "batch_size": 5}
+    exact, rounded = store_in("float32"), store_in("int8")
+    stored = trained([exact], tmp_path / "stored", **options)
+    forward_passes.clear()
+    computed = trained([rounded], tmp_path / "computed", no_cache=True, **options)
+    # One pass more, of the training images alone.
+    assert [size for size, _ in forward_passes] == [5, 3, 5, 3, 3]
+    one, other = (run.decoder().state_dict() for run in (stored, computed))
+    for name in one:
+        if name.startswith("normalization."):
+            torch.testing.assert_close(one[name], other[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
 def test_backbones_side_by_side_are_each_shown_their_own(
     store_in, shared_dataset, tmp_path, cpu, forward_passes
 ):
