@@ -35,6 +35,13 @@ class Rows:
         chosen = self.chosen[part]
         return tuple(self._gathered(tensor, chosen) for tensor in self.tensors)
 
+    def rolled(self) -> "Rows":
+        """Return the rows, each in the place before its own, the first in the last."""
+        chosen = self.chosen
+        if chosen is None:
+            chosen = torch.arange(len(self.tensors[0]), device=self.tensors[0].device)
+        return Rows(self.tensors, chosen.roll(-1), self.pinned)
+
     def _gathered(self, tensor: Tensor, chosen: Tensor) -> Tensor:
         if not self.pinned:
             return tensor[chosen]
@@ -106,6 +113,15 @@ class Batch:
                 self.stored_targets,
                 slice(start, min(start + size, len(self))),
             )
+
+    def rolled(self) -> "Batch":
+        """Return the whole batch with its images rolled by one place, to mix each with the next."""
+        assert self.part == slice(None), "a part does not know its neighbours"
+        features = {
+            source: (dtype, rows.rolled()) for source, (dtype, rows) in self.stored_features.items()
+        }
+        positions = np.roll(self.positions, -1)
+        return Batch(positions, self.device, features, self.stored_targets.rolled())
 
     @cached_property
     def _targets_as_stored(self) -> Tensor:

@@ -15,11 +15,12 @@ from declip_pipeline.decoders.file import encode_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import DecoderInputs
+from declip_pipeline.training.augmentation import Augmentation
 from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.learning import WATCHED_FROM, learning_problem
-from declip_pipeline.training.plateau_schedule import PlateauSchedule
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
+from declip_pipeline.training.schedules import make_schedule
 from declip_pipeline.training.validation import VALIDATIONS, Candidate
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
@@ -100,36 +101,61 @@ class Training:
         self._train_images = train_images
         self._notice = notice
         self._has_warned = False
-        self._schedule = PlateauSchedule(recipe.learning_rate, recipe.patience)
+        steps = -(-train_images // recipe.batch_size)
+        self._schedule = make_schedule(recipe, steps)
+        self._augmentation = Augmentation.of(recipe)
         self._best_score, self._best_epoch = -1.0, 0
         state = run.load_state()
         if state is not None:
             learner.load_state(state["learner"])
-            self._schedule = PlateauSchedule(**state["schedule"])
+            self._schedule = make_schedule(recipe, steps, state["schedule"])
             self._best_score, self._best_epoch = state["best_score"], state["best_epoch"]
             self.epoch = state["epoch"]
         self._records = run.epochs()
+        self._rate = recipe.learning_rate
         # Of each step, of each of its pieces.
         self._losses: list[list[torch.Tensor]] = []
 
     @property
     def is_done(self) -> bool:
         """Return whether nothing is left to be learned, or it was given up."""
-        return self.error is not None or self.epoch >= self.recipe.epochs or self._schedule.stopped
+        is_over = self.epoch >= self.recipe.most_epochs or self._schedule.stopped
+        return self.error is not None or is_over
+
+    @property
+    def mixes(self) -> bool:
+        """Return whether each image is mixed with another one of its batch."""
+        return self._augmentation is not None and self._augmentation.mixup > 0
 
     def begin_epoch(self) -> None:
         """Begin the next epoch."""
         self.epoch += 1
         self._losses.clear()
-        self.learner.begin_epoch(self._schedule.learning_rate)
+        self._rate = self._schedule.learning_rate
+        self.learner.begin_epoch(self._rate)
 
     def begin_step(self) -> None:
         """Begin a batch."""
         self._losses.append([])
+        self.learner.set_learning_rate(self._schedule.learning_rate)
 
-    def compute(self, piece: Batch, share: float) -> Any:
-        """Compute what a piece that is `share` of its batch teaches."""
-        return self.learner.compute(piece.inputs(self.inputs.sources), piece.targets, share)
+    def compute(self, piece: Batch, followers: Batch | None, share: float) -> Any:
+        """Compute what a piece that is `share` of its batch teaches.
+
+        `followers` are other images of the batch, one for each of the piece, where it `mixes`.
+        """
+        sources = self.inputs.sources
+        inputs, targets = piece.inputs(sources), piece.targets
+        if self._augmentation is not None:
+            inputs, targets = self._augmentation.augmented(
+                piece, followers, sources, self.inputs.shapes, self.epoch
+            )
+        return self.learner.compute(inputs, targets, share)
+
+    def end_step(self) -> None:
+        """Update the decoder, and the learning rate."""
+        self.learner.update()
+        self._schedule.after_step()
 
     def accumulate(self, computed: Any, share: float) -> None:
         """Take in what `compute` gave for a piece that is `share` of its batch."""
@@ -163,17 +189,17 @@ class Training:
     def candidate(self) -> Candidate:
         """Return the decoder in its present state, for validation."""
         learner = self.learner
-        return Candidate(learner.decoder, learner.logits, self.inputs.sources, learner.piece_size)
+        return Candidate(learner.learned, learner.logits, self.inputs.sources, learner.piece_size)
 
     def end_epoch(self, loss: float, score: float, seconds: float) -> None:
         """Take in how the epoch went, and keep the state."""
-        rate = self._schedule.learning_rate
+        rate = self._rate
         ended = Epoch(self.epoch, loss, score, rate, seconds, self.recipe.score)
         self._schedule.after_epoch(score)
         best = None
         if score > self._best_score:
             self._best_score, self._best_epoch = score, self.epoch
-            best = encode_decoder(self.learner.decoder, self.inputs.features)
+            best = encode_decoder(self.learner.learned, self.inputs.features)
         self._records.append(ended.to_json())
         state = {
             "epoch": self.epoch,
@@ -300,22 +326,29 @@ def take_steps(
             takers = [training for training in together if training.learner.piece_size == size]
             pieces = list(batch.pieces(size))
             shares = [len(piece) / len(batch) for piece in pieces]
-            taught = map_pieces(_what_it_teaches(takers, len(batch)), pieces)
+            mixes = any(training.mixes for training in takers)
+            followers = list(batch.rolled().pieces(size)) if mixes else [None] * len(pieces)
+            taught = map_pieces(
+                _what_it_teaches(takers, len(batch)), zip(pieces, followers, strict=True)
+            )
             for share, computed in zip(shares, taught, strict=True):
                 for training, each in zip(takers, computed, strict=True):
                     training.accumulate(each, share)
         for training in together:
-            training.learner.update()
+            training.end_step()
         sizes.append(len(batch))
     return sizes
 
 
-def _what_it_teaches(takers: Sequence[Training], batch_size: int) -> Callable[[Batch], list[Any]]:
+def _what_it_teaches(
+    takers: Sequence[Training], batch_size: int
+) -> Callable[[tuple[Batch, Batch | None]], list[Any]]:
     """Return the function that computes a piece of a batch of that size for each training."""
 
-    def compute(piece: Batch) -> list[Any]:
+    def compute(pair: tuple[Batch, Batch | None]) -> list[Any]:
+        piece, followers = pair
         share = len(piece) / batch_size
-        return [training.compute(piece, share) for training in takers]
+        return [training.compute(piece, followers, share) for training in takers]
 
     return compute
 
