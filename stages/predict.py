@@ -15,12 +15,12 @@ from stages.options import (
     MegapixelsOption,
     OverwriteOption,
     WeightsOption,
-    finite,
     require_folder,
 )
 
 if TYPE_CHECKING:
     from declip_pipeline.reports.prediction_files import Prediction
+    from declip_pipeline.training.run import Run
 
 
 def predict(
@@ -38,11 +38,13 @@ def predict(
         Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results.")
     ] = Path("predictions"),
     threshold: Annotated[
-        float,
+        str,
         typer.Option(
-            min=0, max=1, callback=finite, help="A pixel is called fake above this probability."
+            metavar="NUMBER|valid",
+            help="A pixel is called fake above this probability, from 0 to 1; valid takes the "
+            "threshold that was best on the run's split valid.",
         ),
-    ] = 0.5,
+    ] = "0.5",
     weights: WeightsOption = None,
     max_megapixels: MegapixelsOption = 178.0,
     device: DeviceOption = "auto",
@@ -65,20 +67,22 @@ def predict(
     from declip_pipeline.reports.prediction_files import Prediction
     from declip_pipeline.reports.prediction_folder import PredictionFolder
     from declip_pipeline.training.run import Run
-    from stages.figures_texts import remark_problems, remark_weak_maps
+    from stages.figures_texts import remark_no_real, remark_problems, remark_weak_maps
     from stages.screen import progress, remark, result
 
     folder = Run(run)
     folder.summary()
     folder.config()
     folder.decoder()
-    made_with = {"decoder": folder.best_sha256, "threshold": threshold}
+    above = threshold_of(folder, threshold)
+    made_with = {"decoder": folder.best_sha256, "threshold": above}
     results = PredictionFolder(out, made_with, pictures, overwrite=overwrite)
     predictor = folder.predictor(weights=weights, device=device)
     for line in left_out_of_inputs(images, out):
         remark(line)
     results.start()
     remark_weak_maps([folder])
+    remark_no_real([folder])
     remark_problems([folder])
     rows = dict(results.done)
     if len(rows) == len(pictures):
@@ -103,7 +107,7 @@ def predict(
                     found.small,
                     found.full,
                     found.score,
-                    threshold,
+                    above,
                     "" if region is None else f"{region[1]}x{region[0]}",
                 )
             except ImageError as error:
@@ -117,6 +121,22 @@ def predict(
     if failed:
         remark(f"declip-pipe: {failed} of {len(pictures)} images could not be used")
         raise typer.Exit(1)
+
+
+def threshold_of(run: "Run", text: str) -> float:
+    """Return the threshold that a user typed: a number, or that which was best on `valid`.
+
+    Raises `InputError` for anything else, or a run that keeps none.
+    """
+    if text == "valid":
+        return run.require_valid_threshold()
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise InputError(f"`threshold` {text!r}; expected a number from 0 to 1, or valid")
+    return value
 
 
 def _remark_small_regions(rows: "list[Prediction]") -> None:

@@ -133,9 +133,15 @@ class Batch:
 
 
 class BatchFeed(Protocol):
-    """Images at the positions 0..len-1, in batches on a device."""
+    """Images at the positions 0..len-1, in batches on a device.
+
+    Attributes:
+        device: Device of the batches.
+        labels: (N,) int8, 1 = fake, 0 = real.
+    """
 
     device: torch.device
+    labels: np.ndarray
 
     def __len__(self) -> int: ...
 

@@ -126,7 +126,10 @@ class GridTrainer:
         layers = list(dict.fromkeys(cells[number].layer for number in group))
         inputs = {layer: self.data.inputs(layer) for layer in layers}
         generators = cell.train_on or self.data.generators
-        parts = self.data.at_once(list(inputs.values()), generators, self.job.recipe.targets)
+        recipe = self.job.recipe
+        parts = self.data.at_once(
+            list(inputs.values()), generators, recipe.targets, recipe.with_real > 0
+        )
         return [
             [number for number in group if inputs[cells[number].layer] in part] for part in parts
         ]

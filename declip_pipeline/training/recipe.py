@@ -35,7 +35,7 @@ PATIENCE = 5
 
 LATER = (
     *("weight_decay", "schedule", "loss", "positive_weight", "average"),
-    *("flips", "channel_dropout", "feature_noise", "mixup"),
+    *("flips", "channel_dropout", "feature_noise", "mixup", "with_real"),
 )
 """Fields that runs may lack, which then had the default: those that came later."""
 
@@ -203,6 +203,16 @@ class Recipe:
             "data",
         ),
     ] = None
+    with_real: Annotated[
+        float,
+        Option(
+            "Share of an epoch's images that are real, with empty masks, from 0 to below 1, drawn "
+            "again each epoch; they have the same share in the validation score.",
+            "data",
+            least=0,
+            form="SHARE",
+        ),
+    ] = 0.0
     decoder_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -218,9 +228,14 @@ class Recipe:
             )
         self._check_initial_weights()
         self._check_schedule()
-        for name in ("average", "channel_dropout"):
+        for name in ("average", "channel_dropout", "with_real"):
             if getattr(self, name) >= 1:
                 raise InputError(f"`{name}` is {getattr(self, name)!r}; expected less than 1")
+        if self.with_real and self.pooling is not None:
+            raise InputError(
+                f"`with_real={self.with_real:g}` is for localization; detection learns from all "
+                "real images, leave it out"
+            )
         self._check_loss()
         if self.pooling is not None and self.pooling not in get_args(PoolingName):
             raise UnknownNameError("pooling", self.pooling, get_args(PoolingName))

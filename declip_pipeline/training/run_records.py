@@ -143,6 +143,8 @@ SUMMARY = {
     "layer_weights": NUMBER.by_name().or_missing(),
     "constant_score": NUMBER.or_missing(),
     "problem": TEXT.or_none().or_missing(),
+    "valid_threshold": NUMBER.or_missing(),
+    "valid_iou_at_threshold": NUMBER.or_missing(),
     "files": HASH.by_name(),
     "run_sha256": HASH,
 }

@@ -18,6 +18,7 @@ from declip_pipeline.files import folder_name, sha256_of_json
 from declip_pipeline.options import FusionMode, PrecisionName
 from declip_pipeline.store.reader import StoreLike, as_store
 from declip_pipeline.training.data import TrainingData, sources_beside
+from declip_pipeline.training.epochs import real_count
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.run import Run, require_name
@@ -168,10 +169,12 @@ def plan_run(
     with torch.device("meta"):  # names and widths are checked, no memory is taken
         decoder_of(recipe, inputs.shapes, inputs.fusion)
     generators = tuple(sorted(set(train_on or data.generators)))
-    pictures = sum(len(rows) for _, rows in data.rows("train", generators, recipe.targets))
-    data.rows("valid", generators, recipe.targets)
+    for split in ("train", "valid"):
+        data.rows(split, generators, recipe.targets, recipe.with_real > 0)
+    pictures = images_of_epoch(data, generators, recipe)
     if recipe.batch_size > pictures:
-        names = [*generators, "real"] if recipe.targets == "labels" else generators
+        takes_real = recipe.targets == "labels" or recipe.with_real > 0
+        names = [*generators, "real"] if takes_real else generators
         raise InputError(
             f"a batch of {recipe.batch_size} images is larger than the training split, which has "
             f"{pictures} of {', '.join(names)}; expected a part of it, take "
@@ -208,14 +211,23 @@ def plan_run(
         ],
         "datasets": _learned_of(data, generators, recipe),
     }
-    if recipe.pooling is not None:
-        config["images"] = {split: data.counts(split, generators) for split in ("train", "valid")}
+    if recipe.pooling is not None or recipe.with_real:
+        config["images"] = {
+            split: data.counts(split, generators, recipe.targets, recipe.with_real > 0)
+            for split in ("train", "valid")
+        }
     if name is not None:
         require_name(name)
     folder = Run(runs / (name or own_name))
     if name is not None:
         folder.require(sha256)
     return PlannedRun(folder, inputs, generators, recipe, config, sha256)
+
+
+def images_of_epoch(data: TrainingData, generators: Sequence[str], recipe: Recipe) -> int:
+    """Return the number of images of an epoch; real ones that are drawn twice count twice."""
+    count = sum(len(rows) for _, rows in data.rows("train", generators, recipe.targets))
+    return count + real_count(count, recipe.with_real)
 
 
 def _failures(
@@ -233,7 +245,7 @@ def _failures(
             sample
             for sample in failed
             if (sample.label == FAKE and sample.generator in generators)
-            or (sample.label == REAL and recipe.targets == "labels")
+            or (sample.label == REAL and (recipe.targets == "labels" or recipe.with_real > 0))
         ]
         found.append(
             {
@@ -262,9 +274,9 @@ def train_runs(
 ) -> list[DeclipError | None]:
     """Train runs side by side, or finish what was interrupted; what is finished is left alone.
 
-    All have the same task, generators, seed and batch size. `on_epoch` is told the number of the
-    run. Returns for each None, or why it was not brought to its end: `RunBusyError` while another
-    process trains it, `TrainingError`, `InputError` for a damaged run.
+    All have the same task, generators, seed, batch size and share of real images. `on_epoch` is
+    told the number of the run. Returns for each None, or why it was not brought to its end:
+    `RunBusyError` while another process trains it, `TrainingError`, `InputError` for a damaged run.
     """
     outcomes: list[DeclipError | None] = [None] * len(runs)
     unfinished = [number for number, run in enumerate(runs) if not run.folder.is_finished]
@@ -295,6 +307,7 @@ def train_runs(
             [training.inputs for training in trainings.values()],
             first.generators,
             first.recipe.targets,
+            first.recipe.with_real > 0,
         )
         for threads in {one.learner.threads for one in trainings.values()}:
             some = [one for one in trainings.values() if one.learner.threads == threads]
@@ -330,8 +343,8 @@ def _begin(run: PlannedRun, data: TrainingData, on_epoch: Callable[[Epoch], None
         run.recipe,
         learner,
         on_epoch,
-        constant_score=data.constant_score(run.generators, targets),
-        train_images=sum(len(rows) for _, rows in data.rows("train", run.generators, targets)),
+        constant_score=data.constant_score(run.generators, targets, run.recipe.with_real),
+        train_images=images_of_epoch(data, run.generators, run.recipe),
         notice=data.notice,
     )
 

@@ -10,18 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, permutation
+from declip_pipeline.compute import MapParts, exact_float32, is_out_of_memory, mapping_parts
 from declip_pipeline.decoders.file import encode_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import DecoderInputs
 from declip_pipeline.training.augmentation import Augmentation
+from declip_pipeline.training.epochs import epoch_order
 from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.learning import WATCHED_FROM, learning_problem
+from declip_pipeline.training.pace import Pace
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
 from declip_pipeline.training.schedules import make_schedule
-from declip_pipeline.training.validation import VALIDATIONS, Candidate
+from declip_pipeline.training.validation import VALIDATIONS, Candidate, best_thresholds
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
 # Images of a step that an error names.
@@ -134,6 +136,10 @@ class Training:
         self._rate = self._schedule.learning_rate
         self.learner.begin_epoch(self._rate)
 
+    def say(self, line: str) -> None:
+        """Call `notice` with a line."""
+        self._notice(line)
+
     def begin_step(self) -> None:
         """Begin a batch."""
         self._losses.append([])
@@ -218,8 +224,17 @@ class Training:
             self._records, self._constant_score, self.recipe, self._train_images
         )
 
-    def finish(self, train_images: int, valid_images: int) -> None:
-        """Write the summary: the run is finished."""
+    def finish(
+        self, train_images: int, valid_images: int, threshold: tuple[float, float] | None
+    ) -> None:
+        """Write the summary: the run is finished.
+
+        Args:
+            train_images: Number of training images.
+            valid_images: Number of validation images.
+            threshold: Threshold that is best on the latter, and its IoU in percent; None in
+                detection.
+        """
         best, _ = self.run.best_decoder()
         summary = {
             f"best_valid_{self.recipe.score}": self._best_score,
@@ -233,11 +248,24 @@ class Training:
             "constant_score": self._constant_score,
             "problem": self._problem(),
         }
+        if threshold is not None:
+            summary |= {"valid_threshold": threshold[0], "valid_iou_at_threshold": threshold[1]}
         if best.fusion is not None and best.fusion.weights is not None:
             summary["layer_weights"] = dict(
                 zip(self.inputs.names, best.fusion.weights, strict=True)
             )
         self.run.finish(summary)
+
+    def best_candidate(self, device: torch.device) -> Candidate:
+        """Return the best decoder so far, for maps as an evaluation computes them."""
+        decoder = self.run.best_decoder()[0].to(device)
+
+        def logits(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+            with exact_float32(device):
+                found: torch.Tensor = decoder(*inputs)
+            return found
+
+        return Candidate(decoder, logits, self.inputs.sources, self.learner.piece_size)
 
 
 def train_side_by_side(
@@ -245,22 +273,43 @@ def train_side_by_side(
 ) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
-    All have the task, seed and batch size of the first, and compute in threads as it does. The
-    order of samples depends on (seed, epoch) alone, so that a resumed training ends as an
-    undisturbed one does, and one in company as one by itself. A training that cannot go on is given
-    up with its `error`, the last good state is kept, and the others go on.
+    All have the task, seed, batch size and share of real images of the first, and compute in
+    threads as it does. The order of samples depends on (seed, epoch) alone, so that a resumed
+    training ends as an undisturbed one does, and one in company as one by itself. A training that
+    cannot go on is given up with its `error`, the last good state is kept, and the others go on.
     Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
     """
+    is_first = True
     while unfinished := [training for training in trainings if not training.is_done]:
         epoch = min(training.epoch for training in unfinished)
-        _one_epoch([one for one in unfinished if one.epoch == epoch], train_feed, valid_feed)
-    for training in trainings:
-        if training.error is None:
-            training.finish(len(train_feed), len(valid_feed))
+        together = [one for one in unfinished if one.epoch == epoch]
+        _one_epoch(together, train_feed, valid_feed, is_first=is_first)
+        is_first = False
+    ended = [training for training in trainings if training.error is None]
+    thresholds = _thresholds(ended, valid_feed)
+    for training, threshold in zip(ended, thresholds, strict=True):
+        training.finish(len(train_feed), len(valid_feed), threshold)
 
 
-def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: BatchFeed) -> None:
-    """Train once on every sample, and judge."""
+def _thresholds(
+    ended: Sequence[Training], valid_feed: BatchFeed
+) -> Sequence[tuple[float, float] | None]:
+    """Return the best threshold of each training on the validation images, and its IoU."""
+    if not ended or ended[0].recipe.pooling is not None:
+        return [None] * len(ended)
+    recipe = ended[0].recipe
+    candidates = [training.best_candidate(valid_feed.device) for training in ended]
+    return best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+
+
+def _one_epoch(
+    together: Sequence[Training],
+    train_feed: BatchFeed,
+    valid_feed: BatchFeed,
+    *,
+    is_first: bool,
+) -> None:
+    """Train once on every sample, and validate; the first epoch of several says their pace."""
     started = time.perf_counter()
     recipe = together[0].recipe
     try:
@@ -269,14 +318,20 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             return
         for training in together:
             training.begin_epoch()
-        order = permutation(len(train_feed), recipe.seed, "epoch", together[0].epoch)
+        order = epoch_order(train_feed.labels, recipe.seed, together[0].epoch, recipe.with_real)
+        pace = None
+        if is_first:
+            left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
+            pace = Pace(-(-len(order) // recipe.batch_size), left, train_feed.device)
         with mapping_parts(together[0].learner.threads) as map_pieces:
-            sizes = take_steps(together, train_feed, order, map_pieces)
+            sizes = take_steps(together, train_feed, order, map_pieces, pace)
             losses = _finite_losses(together, train_feed, order, sizes)
             good = [training for training in together if training.error is None]
             candidates = [training.candidate() for training in good]
             validate = VALIDATIONS[recipe.score]
-            scores = validate(candidates, valid_feed, recipe.batch_size, map_pieces)
+            scores = validate(
+                candidates, valid_feed, recipe.batch_size, map_pieces, recipe.with_real
+            )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -316,6 +371,7 @@ def take_steps(
     feed: BatchFeed,
     order: np.ndarray,
     map_pieces: MapParts = map,
+    pace: Pace | None = None,
 ) -> list[int]:
     """One step on each batch of the feed in this order (int64 positions); returns their sizes."""
     sizes = []
@@ -337,6 +393,8 @@ def take_steps(
         for training in together:
             training.end_step()
         sizes.append(len(batch))
+        if pace is not None and (line := pace.after_step()) is not None:
+            together[0].say(line)
     return sizes
 
 

@@ -85,6 +85,7 @@ class UncachedFeed:
         self.device = device
         # A light decoder is trained with one; its backbone is not light.
         self._torch_threads = torch.get_num_threads()
+        self.labels = np.concatenate([store.labels[rows] for store, rows in parts])
         self._ids = [name for store, rows in parts for name in store.samples.take(rows).ids]
         self._labels = (
             torch.cat([labels_as_targets(store, rows) for store, rows in parts])

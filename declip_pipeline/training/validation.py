@@ -13,7 +13,7 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.detection import detection_metrics
-from declip_pipeline.metrics.localization import intersection_over_union
+from declip_pipeline.metrics.localization import intersection_over_union, iou_from_counts
 
 
 @dataclass(frozen=True)
@@ -38,19 +38,42 @@ def validation_ious(
     feed: BatchFeed,
     batch_size: int,
     map_pieces: MapParts = map,
+    real_share: float = 0.0,
 ) -> list[float]:
     """Return the mean IoU over images of each decoder, in percent, at its own 256x256.
 
-    Masks are the training targets: a pixel is fake where more than half of it is.
+    Masks are the training targets: a pixel is fake where more than half of it is. Of a real image
+    it is 100 where no pixel is called fake, else 0.
 
     Args:
         candidates: The decoders.
         feed: Validation images.
         batch_size: Images a batch.
         map_pieces: Maps a function over the pieces of a batch, possibly in several threads.
+        real_share: Weight of the real images' mean; that of the fakes is the rest. 0 takes the
+            mean over all images.
     """
     found = _values(_ious, candidates, feed, batch_size, map_pieces)
-    return [float(ious.mean()) for ious in found]
+    return [float(_mean(ious, feed.labels, real_share)) for ious in found]
+
+
+def best_thresholds(
+    candidates: Sequence[Candidate],
+    feed: BatchFeed,
+    batch_size: int,
+    real_share: float = 0.0,
+) -> list[tuple[float, float]]:
+    """Return each decoder's threshold of probabilities with the best mean IoU, and that IoU.
+
+    It is one of `THRESHOLDS`, of equally good ones the nearest to 0.5. Arguments and IoU (percent)
+    as in `validation_ious`.
+    """
+    found = []
+    for ious in _values(_ious_at_thresholds, candidates, feed, batch_size, map):
+        means = zip(_mean(ious, feed.labels, real_share).tolist(), THRESHOLDS, strict=True)
+        score, threshold = max(means, key=lambda one: (one[0], -abs(one[1] - 0.5)))
+        found.append((threshold, score))
+    return found
 
 
 def validation_aps(
@@ -58,11 +81,12 @@ def validation_aps(
     feed: BatchFeed,
     batch_size: int,
     map_pieces: MapParts = map,
+    real_share: float = 0.0,
 ) -> list[float]:
     """Return the average precision over images of each decoder's pooled logits, in percent.
 
     The feed's targets are labels and each decoder has a pooling. Arguments as in
-    `validation_ious`.
+    `validation_ious`; real images count as all others do.
     """
     found = _values(_logits_and_labels, candidates, feed, batch_size, map_pieces)
     return [
@@ -73,6 +97,9 @@ def validation_aps(
 
 VALIDATIONS = {"iou": validation_ious, "ap": validation_aps}
 """Validation functions by the name of their score."""
+
+THRESHOLDS = tuple(number / 100 for number in range(1, 100))
+"""Thresholds that `best_thresholds` chooses from."""
 
 # Values (N, ...) of a decoder on a piece of a batch, on the device.
 _Compute = Callable[[Candidate, Batch], Tensor]
@@ -109,6 +136,30 @@ def _compute_all(compute: _Compute, candidates: Sequence[Candidate], piece: Batc
 def _ious(one: Candidate, piece: Batch) -> Tensor:
     maps = one.logits(piece.inputs(one.sources))
     return intersection_over_union(maps, piece.truth, threshold=0.0)
+
+
+def _ious_at_thresholds(one: Candidate, piece: Batch) -> Tensor:
+    """(N, thresholds) float64, in percent: of each image at each of `THRESHOLDS`."""
+    maps = torch.sigmoid(one.logits(piece.inputs(one.sources)).float()).flatten(1)
+    truth = piece.truth.flatten(1)
+    # A pixel is called fake at each of the first `level` thresholds.
+    levels = torch.bucketize(maps, torch.tensor(THRESHOLDS, device=maps.device))
+    n = len(THRESHOLDS) + 1
+    places = levels + n * torch.arange(len(levels), device=maps.device)[:, None]
+    counts = [
+        torch.bincount(some.flatten(), minlength=n * len(levels)).view(-1, n)
+        for some in (places, places[truth])
+    ]
+    called, found = (c.flip(1).cumsum(1).flip(1)[:, 1:] for c in counts)
+    return iou_from_counts(found, called, truth.sum(1, keepdim=True))
+
+
+def _mean(values: Tensor, labels: np.ndarray, real_share: float) -> Tensor:
+    """Return the mean over images, (N, ...) to (...), of fakes and real ones each by its share."""
+    if not real_share:
+        return values.mean(0)
+    is_fake = torch.from_numpy(labels == 1).to(values.device)
+    return (1 - real_share) * values[is_fake].mean(0) + real_share * values[~is_fake].mean(0)
 
 
 def _logits_and_labels(one: Candidate, piece: Batch) -> Tensor:

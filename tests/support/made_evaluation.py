@@ -70,6 +70,7 @@ def localized(
         (about,),
         table,
         table[:0],
+        table[:0],
     )
 
 
@@ -91,7 +92,7 @@ def detected(learned, seed=0, *, store="store", dataset="set", config=None, real
     )
     run = config or config_of(learned, seed)
     place = Path(f"{learned}_seed{run.get('seed')}")
-    return Evaluation(place, run, "detection", "test", (about,), table, table)
+    return Evaluation(place, run, "detection", "test", (about,), table, table, table[:0])
 
 
 def _table(about, ids, generators, scenes, labels, values):

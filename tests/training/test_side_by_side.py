@@ -213,8 +213,8 @@ def test_joined_layers_are_decoded_once_for_all_who_want_them(tiny_store, tmp_pa
     recipes = [Recipe("linear", epochs=1, batch_size=8, learning_rate=lr) for lr in (1e-2, 1e-3)]
     runs = [plan_run(data, tmp_path, layer="layer1+layer2", recipe=recipe) for recipe in recipes]
     train_runs(data, runs)
-    # Two layers of the training batch, two of the validation's.
-    assert len(decoded) == 4
+    # Two layers of the training batch, two of the validation's, and again for the thresholds.
+    assert len(decoded) == 6
 
 
 def test_layers_that_do_not_fit_leave_the_others_together(tiny_store, monkeypatch):

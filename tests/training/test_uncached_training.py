@@ -117,8 +117,8 @@ def test_layers_of_one_backbone_take_one_forward_pass(store_in, tmp_path, forwar
     store = store_in("float16")
     forward_passes.clear()
     trained([store], tmp_path, layer="layer3+layer1", no_cache=True, batch_size=5)
-    # Two steps of 8 pictures, and 3 to validate.
-    assert forward_passes == [(size, ("layer3", "layer1")) for size in (5, 3, 3)]
+    # Two steps of 8 pictures, and 3 to validate, again for the threshold.
+    assert forward_passes == [(size, ("layer3", "layer1")) for size in (5, 3, 3, 3)]
 
 
 @pytest.mark.slow
