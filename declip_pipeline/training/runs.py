@@ -15,12 +15,13 @@ from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
-from declip_pipeline.options import FusionMode, PrecisionName
+from declip_pipeline.options import FusionMode, PrecisionName, RecipeName
 from declip_pipeline.store.reader import StoreLike, as_store
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.epochs import real_count
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
-from declip_pipeline.training.recipe import Recipe, choose_precision
+from declip_pipeline.training.recipe import PLATEAU_EPOCHS, Recipe, choose_precision
+from declip_pipeline.training.recipes import recipe_defaults
 from declip_pipeline.training.run import Run, require_name
 from declip_pipeline.training.train import Epoch, Training, train_side_by_side
 
@@ -41,9 +42,10 @@ def train(
     uncached: bool = False,
     progress: Callable[[Epoch], None] = lambda epoch: None,
     notice: Callable[[str], None] = lambda line: None,
-    **recipe: Any,
+    recipe: RecipeName = "paper",
+    **options: Any,
 ) -> Run:
-    """Train a decoder on the fakes of the split `train`, with the paper's schedule.
+    """Train a decoder on the fakes of the split `train`.
 
     The split `valid` chooses the best epoch. A second call with the same arguments finds the run
     finished and returns it at once; an interrupted one goes on after its last epoch.
@@ -72,7 +74,9 @@ def train(
         progress: Called with each `Epoch`: `epoch`, `train_loss`, `valid_score` (percent),
             `learning_rate`, `seconds`.
         notice: Called with each line that a user should see, such as where features are kept.
-        **recipe: Other fields of `Recipe`, such as `widths`, `epochs`, `batch_size`,
+        recipe: Values of the fields of `Recipe` that are not given: those of the "paper", or with
+            "auto" those that suit the decoder and the number of training images.
+        **options: Other fields of `Recipe`, such as `widths`, `epochs`, `batch_size`,
             `learning_rate`, `seed`, `initialization`, `decoder_options`. `pooling="mean"` trains
             detection, from labels of images instead of masks.
 
@@ -90,17 +94,17 @@ def train(
         TrainingError: For a loss that is not finite, or too little memory.
     """
     known = [one.name for one in fields(Recipe) if one.name not in ("decoder_type", "precision")]
-    for option in recipe:
+    for option in options:
         if option not in known:
-            others = [name for name in signature(train).parameters if name != "recipe"]
+            others = [name for name in signature(train).parameters if name != "options"]
             raise UnknownNameError("option of a training", option, [*others, *known])
     if isinstance(decoder, str):
         decoder_type = decoder
     else:
-        decoder_type, options = name_factory(decoder)
-        recipe["decoder_options"] = options | dict(recipe.get("decoder_options", {}))
-    if isinstance(recipe.get("widths"), list):
-        recipe["widths"] = tuple(recipe["widths"])
+        decoder_type, keywords = name_factory(decoder)
+        options["decoder_options"] = keywords | dict(options.get("decoder_options", {}))
+    if isinstance(options.get("widths"), list):
+        options["widths"] = tuple(options["widths"])
     layers = [layer] if isinstance(layer, str) else layer
     if not isinstance(layers, list | tuple) or not all(isinstance(one, str) for one in layers):
         raise InputError(f"`layer` is {layer!r}; expected the name of a layer, or several to join")
@@ -116,13 +120,19 @@ def train(
         uncached=uncached,
         notice=notice,
     )
-    recipe["precision"] = choose_precision(precision, decoder_type, chosen)
+    options["precision"] = choose_precision(precision, decoder_type, chosen)
+    learned = [train_on] if isinstance(train_on, str) else train_on
+    if recipe != "paper":
+        generators = tuple(sorted(set(learned or data.generators)))
+        given = Recipe(decoder_type, **{"epochs": PLATEAU_EPOCHS, **options})
+        images = images_of_epoch(data, generators, given)
+        options = {**recipe_defaults(recipe, decoder_type, images), **options}
     planned = plan_run(
         data,
         Path(runs),
         layer=JOIN.join(layers),
-        recipe=Recipe(decoder_type, **recipe),
-        train_on=[train_on] if isinstance(train_on, str) else train_on,
+        recipe=Recipe(decoder_type, **options),
+        train_on=learned,
         name=name,
     )
     (error,) = train_runs(data, [planned], lambda number, epoch: progress(epoch))

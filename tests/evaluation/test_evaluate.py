@@ -48,7 +48,7 @@ def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
     table = evaluation.to_arrow()
     assert table.column_names == [
         *("run", "store", "dataset", "view", "id", "split", "generator", "label", "scene"),
-        *("has_fake", "iou", "iou_valid_threshold", "f1_best", "f1_fixed", "ap"),
+        *("has_fake", "iou", "f1_best", "f1_fixed", "ap", "iou_valid_threshold"),
         *("score", "fake_share"),
     ]
     assert table.column("id").to_pylist() == [mixed_store.samples.ids[row] for row in rows]

@@ -37,7 +37,7 @@ def test_values_are_read_to_the_last_bit(task, read, tmp_path):
     found = read()
     for name, values in found.items():
         assert values.tolist() == RUNS[task].values(name).tolist()
-    names = ["mean_sigmoid"] if task == "detection" else ["has_fake", "iou", "iou_valid_threshold"]
+    names = ["mean_sigmoid"] if task == "detection" else ["has_fake", "iou", "f1_best"]
     assert list(found)[:3] == names
     summary = json.loads((tmp_path / SUMMARIES[task]).read_text())
     assert summary["overall"] == {"iou": 1.0}

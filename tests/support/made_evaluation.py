@@ -54,6 +54,7 @@ def localized(
             **{name: np.full(count, 0.5) for name in METRICS},
             "has_fake": np.array([iou is not None for *_, iou in images], bool),
             "iou": values,
+            "iou_valid_threshold": values,
             "f1_best": values / 100,
             "f1_fixed": values / 200,
             "ap": np.full(count, 0.75),
