@@ -252,8 +252,9 @@ def test_the_command_trains_one_and_a_grid(
     grid = program(*command, "--layers", "layer0-2", "--decoders", "linear", *runs)
     assert grid.code == 0, grid
     assert "3 of 3 runs done" in grid.err
-    # layer1 is finished; the others, side by side, share their forward passes.
-    assert forward_passes == [(size, ("layer0", "layer2")) for size in (4, 4, 3)]
+    # layer1 is finished; the others, side by side, share their forward passes: two steps, then
+    # those of the validation and of the threshold.
+    assert forward_passes == [(size, ("layer0", "layer2")) for size in (4, 4, 3, 3)]
     shutil.rmtree(dataset)
     again = program(*command, "--layers", "layer1", "--decoders", "linear", *runs)
     assert "finished already" in again.err, "what is finished needs no images"
