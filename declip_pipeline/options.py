@@ -28,6 +28,15 @@ Precision = Literal["float32", "bfloat16"]
 PrecisionName = Literal["auto", "float32", "bfloat16"]
 """As `Precision`; "auto" is the fastest that a device computes in itself."""
 
+RecipeName = Literal["paper", "auto"]
+"""Origin of the options of a training that are not given: the paper, or what suits the data."""
+
+ScheduleName = Literal["plateau", "one-cycle", "cosine"]
+"""Schedule of the learning rate: after each epoch as published, or after each step."""
+
+LossName = Literal["bce", "dice", "focal", "lovasz"]
+"""Loss of a map of logits; several are added up."""
+
 BackbonePrecision = Literal["float32", "bfloat16", "float16"]
 """Number format of a backbone's forward pass."""
 

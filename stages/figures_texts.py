@@ -33,7 +33,8 @@ def evaluation_lines(seeds: "Sequence[Evaluation]") -> list[str]:
 
     names = first.generators
     if first.task == "localization":
-        return localization_lines({name: figures(name) for name in names}, figures(None))
+        lines = localization_lines({name: figures(name) for name in names}, figures(None))
+        return [*lines, *false_alarm_lines(seeds)]
     lines = []
     for score in first.scores:
         lines.append(f"  {score}:")
@@ -49,6 +50,26 @@ def localization_lines(
     """Return lines by generator and, of several, for all images; more for those without a fake."""
     named = dict(figures) if len(figures) == 1 else {**figures, OVERALL: overall}
     return [line for name, found in named.items() for line in _localization_lines(name, found)]
+
+
+def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
+    """Return a line on the false alarms on real images, none without such images."""
+    from declip_pipeline.evaluation.intervals import ALARMING, false_alarm_figures
+    from declip_pipeline.reports.matrix import interval_text
+
+    figures = false_alarm_figures(seeds)
+    if not figures["real_images"]:
+        return []
+
+    def text(name: str) -> str:
+        interval = interval_text(figures[f"{name}_low"], figures[f"{name}_high"], 2)
+        return f"{figures[name]:.2f}%{_spread(figures, name, 2)}{interval}"
+
+    return [
+        f"  false alarms on real images at 0.5: {text('false_alarm_pixels')} of pixels, "
+        f"{text('false_alarm_images')} of images, {text('large_false_alarm_images')} with more "
+        f"than {ALARMING:.0%} of their pixels ({_images(figures['real_images'])})"
+    ]
 
 
 def seeds_title(group: "Group[Evaluation]", split: str) -> str:
@@ -93,6 +114,20 @@ def remark_weak_maps(runs: "Sequence[Run]") -> None:
             )
 
 
+def remark_no_real(runs: "Sequence[Run]") -> None:
+    """Say which runs of localization never saw a real image."""
+    from stages.screen import remark
+
+    for run in runs:
+        config = run.config()
+        if config.get("pooling") is None and not config.get("with_real"):
+            remark(
+                f"{run.path} never saw a real image in training: what it calls fake in real images "
+                "is not known to be little (`evaluate` says how much, `train --with-real` learns "
+                "from some)"
+            )
+
+
 def remark_problems(runs: "Sequence[Run]") -> None:
     """Say which runs learned nothing."""
     from stages.screen import remark
@@ -118,7 +153,12 @@ def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
     if figures["iou"] is None:
         lines = [f"  {name}: no image with a fake pixel"]
     else:
-        means = ", ".join(_mean_text(figures, name, metric) for name, metric in METRICS.items())
+        # A run that keeps no threshold of `valid` has no mean at it.
+        means = ", ".join(
+            _mean_text(figures, name, metric)
+            for name, metric in METRICS.items()
+            if figures[name] is not None
+        )
         lines = [f"  {name}: {means} ({_images(figures['images'])})"]
     if count:
         lines.append(

@@ -1,10 +1,11 @@
 """`declip-pipe predict`: masks for images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from declip_pipeline.errors import InputError
 from stages.options import (
     MACHINE,
     DeviceOption,
@@ -12,7 +13,6 @@ from stages.options import (
     OverwriteOption,
     WeightsOption,
     comma_separated,
-    finite,
     require_folder,
 )
 
@@ -40,11 +40,13 @@ def predict(
         Path, typer.Option("-o", "--out", metavar="OUT", help="Folder for the results.")
     ] = Path("predictions"),
     threshold: Annotated[
-        float,
+        str,
         typer.Option(
-            min=0, max=1, callback=finite, help="A pixel is called fake above this probability."
+            metavar="NUMBER|valid",
+            help="A pixel is called fake above this probability, from 0 to 1; valid takes the "
+            "threshold that was best on the run's split valid.",
         ),
-    ] = 0.5,
+    ] = "0.5",
     save: Annotated[
         str,
         typer.Option(
@@ -84,14 +86,14 @@ def predict(
 
     from declip_pipeline.prediction.inputs import left_out_of_inputs
     from declip_pipeline.prediction.predict import FolderPrediction
-    from stages.figures_texts import remark_problems, remark_weak_maps
+    from stages.figures_texts import remark_no_real, remark_problems, remark_weak_maps
     from stages.screen import progress, remark, result
 
     prediction = FolderPrediction(
         runs,
         images,
         out=out,
-        threshold=threshold,
+        threshold=threshold_of(threshold),
         save=comma_separated(save) or [],
         each=each,
         weights=weights,
@@ -103,6 +105,7 @@ def predict(
     for line in left_out_of_inputs(images, out):
         remark(line)
     remark_weak_maps(prediction.runs)
+    remark_no_real(prediction.runs)
     remark_problems(prediction.runs)
     total = len(prediction.images)
     if prediction.done == total:
@@ -116,6 +119,22 @@ def predict(
     if found.failed:
         remark(f"declip-pipe: {len(found.failed)} of {total} images could not be used")
         raise typer.Exit(1)
+
+
+def threshold_of(text: str) -> float | Literal["valid"]:
+    """Return the threshold that a user typed: a number, or the word valid.
+
+    Raises `InputError` for anything else.
+    """
+    if text == "valid":
+        return "valid"
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise InputError(f"`threshold` {text!r}; expected a number from 0 to 1, or valid")
+    return value
 
 
 def _remark_small_regions(rows: "list[Prediction]") -> None:

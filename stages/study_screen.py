@@ -8,6 +8,7 @@ from typing import Any
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.extraction import ExtractionStep
 from declip_pipeline.study.study import TrainingStep
+from declip_pipeline.training.recipes import CHOSEN
 from stages.grid_screen import live_grid
 from stages.screen import progress, remark, result
 from stages.texts import flag_of
@@ -51,9 +52,12 @@ def _extraction_flags(step: ExtractionStep) -> Iterator[str]:
 
 def _training_flags(step: TrainingStep) -> Iterator[str]:
     known = option_fields()
+    # What another recipe would choose is said, whatever the paper's value is.
+    is_chosen = step.options.get("recipe_name", "paper") != "paper"
     for name, value in step.options.items():
         default = known[name].default
-        if value == ([default] if known[name].option.several else default):
+        is_default = value == ([default] if known[name].option.several else default)
+        if is_default and not (is_chosen and name in CHOSEN):
             continue
         if name == "pooling":
             yield "--detection"

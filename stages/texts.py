@@ -27,6 +27,7 @@ FLAGS = {
     "splits": ("--split",),
     "out": ("-o", "--out"),
     "images": ("-i", "--images"),
+    "recipe_name": ("--recipe",),
     "changes": ("--set",),
     "everything": ("--all",),
     "delete_store": ("--all",),  # a function of the library, which `cache prune --all` calls
@@ -50,7 +51,7 @@ VALUES: dict[str, dict[Any, str]] = {
 }
 
 # Of a parameter's field of a recipe, its key in a settings file, where it is another.
-KEYS = {"layer": "layers", "decoder_type": "decoders", "seed": "seeds"}
+KEYS = {"layer": "layers", "decoder_type": "decoders", "seed": "seeds", "recipe_name": "recipe"}
 
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 _PARAMETER = re.compile(r"`([a-z_]+)(?:=([^`]+))?`")

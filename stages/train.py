@@ -1,6 +1,7 @@
 """`declip-pipe train`: train decoders from stores alone, one or a grid of them."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -77,15 +78,18 @@ def train(
 
 def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
     """Train a single decoder, with a line an epoch."""
-    trained = 0
+    trained, seconds = 0, 0.0
 
     def show(number: int, epoch: "Epoch") -> None:
-        nonlocal trained
+        nonlocal trained, seconds
         trained += 1
+        seconds += epoch.seconds
+        left = (trainer.plan(cell).recipe.most_epochs - epoch.epoch) * seconds / trained
         remark(
             f"epoch {epoch.epoch}: loss {epoch.train_loss:.4f}, "
             f"validation {SCORES[epoch.score]} {epoch.valid_score:.2f}, "
-            f"learning rate {epoch.learning_rate:.0e}, {epoch.seconds:.1f} s"
+            f"learning rate {epoch.learning_rate:.0e}, {epoch.seconds:.1f} s, "
+            f"{timedelta(seconds=round(left))} left at most"
         )
 
     (run,) = trainer.train([cell], show)
@@ -99,6 +103,11 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
         f"best validation {SCORES[name]} {summary[f'best_valid_{name}']:.2f} in epoch "
         f"{summary['best_epoch']} of {summary['epochs']}"
     )
+    if run.valid_threshold is not None:
+        remark(
+            f"threshold best on valid: {run.valid_threshold:g}, with a mean IoU of "
+            f"{summary['valid_iou_at_threshold']:.2f}"
+        )
     if run.problem is not None:
         remark(f"remark: {run.problem}")
     for layer, weight in summary.get("layer_weights", {}).items():

@@ -17,6 +17,7 @@ import typer
 from declip_pipeline.errors import InputError
 from declip_pipeline.options import Field, Option
 from declip_pipeline.sweeps.grid_job import training_fields
+from declip_pipeline.training.recipes import CHOSEN
 from stages.options import DASK_HELP, DATA, DECODER, MACHINE, OUTPUT, TRAINING, comma_separated
 from stages.texts import flag_of, flags_of, spelled
 
@@ -134,6 +135,8 @@ def with_training_options(
             asked = {}
             for name, field in fields.items():
                 typed, reason = values.pop(name), changes.get(name, {}).get("one_because")
+                if typed is None and name in CHOSEN:
+                    continue  # left to the recipe
                 asked[name] = form_of(field).read(typed)
                 if reason and len(asked[name]) > 1:
                     raise InputError(f"{flag_of(name)} {typed!r}; expected one, {reason}")
@@ -151,13 +154,20 @@ def with_training_options(
 def _parameter(field: Field, default: Any = MISSING, **others: Any) -> inspect.Parameter:
     option, form = field.option, form_of(field)
     default = field.default if default is MISSING else default
-    if form.typed is str and not isinstance(default, str) and default is not MISSING:
+    text = others.get("help", option.help)
+    kind = form.typed
+    if field.name in CHOSEN:
+        # What is not given is left to the recipe.
+        shown = f"{default:g}" if isinstance(default, float) else default
+        text += "" if default is None else f" Default: {shown}, or the recipe's."
+        default, kind = None, kind | None
+    if form.typed is str and isinstance(default, int | float):
         default = f"{default:g}"
     elif default == ():
         default = None
     info = typer.Option(
         *flags_of(field.name),
-        help=spelled(others.get("help", option.help)),
+        help=spelled(text),
         rich_help_panel=PANELS[option.group],
         metavar=option.form,
         min=option.least if field.kind in (int, float) and not option.several else None,
@@ -166,7 +176,7 @@ def _parameter(field: Field, default: Any = MISSING, **others: Any) -> inspect.P
         field.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=inspect.Parameter.empty if default is MISSING else default,
-        annotation=Annotated[form.typed, info],
+        annotation=Annotated[kind, info],
     )
 
 

@@ -234,6 +234,8 @@ def compared_means(
     for name, chosen in groups.items():
         for metric in METRICS:
             ours, theirs = (localization_values(side, metric)[:, chosen] for side in aligned)
+            if np.isnan(ours).any() or np.isnan(theirs).any():
+                continue  # a run that keeps no threshold
             difference = paired_difference(ours, theirs, scenes=scenes[chosen])
             means = float(ours.mean()), float(theirs.mean())
             found.append(ComparedMeans(name, metric, int(chosen.sum()), *means, difference))

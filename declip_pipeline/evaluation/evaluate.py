@@ -1,7 +1,8 @@
 """Evaluate a run on the images of stores."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,16 @@ from declip_pipeline.evaluation.evaluation import (
     EvaluatedStore,
     Evaluation,
 )
-from declip_pipeline.evaluation.files import evaluation_folder, read_values
+from declip_pipeline.evaluation.files import Kind, evaluation_folder, read_values
 from declip_pipeline.evaluation.joined_scores import detect_joined, localize_joined
-from declip_pipeline.evaluation.scores import Progress, Task, detect, localize, score_names
+from declip_pipeline.evaluation.scores import (
+    FALSE_ALARM_COLUMNS,
+    Progress,
+    Task,
+    detect,
+    localize,
+    score_names,
+)
 from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
 from declip_pipeline.feeding.inputs import DecoderInputs
 from declip_pipeline.store.reader import Store, StoreLike
@@ -55,7 +63,8 @@ def evaluate(
         generators: Generators to evaluate; each store gives those it has. None takes all.
         beside: Stores of the same images for a decoder that takes features of several stores.
         task: "localization" evaluates maps on fakes, at each mask's native size, to which maps of
-            overlapping tiles are joined. "detection"
+            overlapping tiles are joined, and the false alarms on the split's real images, where
+            the store has some. "detection"
             evaluates scores of whole images on fakes and real images, with thresholds chosen on
             the split `valid`; runs of either kind of training can be evaluated so.
         batch_size: Images a step.
@@ -79,45 +88,61 @@ def evaluate(
     decoder, features = selection.check(run)
     chosen = choose_device(device) if isinstance(device, str) else device
     scores = () if task == "localization" else score_names(decoder)
-    total = sum(len(part.rows) + len(part.calibration) for part in selection.parts)
+    total = sum(len(p.rows) + len(p.calibration) + len(p.real) for p in selection.parts)
     found: list[EvaluatedStore] = []
-    tables: list[tuple[pa.Table, pa.Table]] = []
+    tables: list[tuple[pa.Table, pa.Table, pa.Table]] = []
     done = 0
     for part in selection.parts:
         store = part.store
         inputs = selection.inputs(run, features, store)
         about = _about(run, part, inputs, selection, scores)
         # Thresholds come first, as in the files.
-        rows = np.concatenate([part.calibration, part.rows])
-        samples, image_of = whole_images(store.samples.take(rows))
-        values = None
-        if reuse:
-            folder = run.path / EVALUATIONS / about.folder
-            values = read_values(folder, task, about.made_from, samples.ids, scores)
-        if values is None:
-            with _too_little_memory(chosen, batch_size):
-                compute = (
-                    (localize if store.tiling is None else localize_joined)
-                    if task == "localization"
-                    else (detect if store.tiling is None else detect_joined)
-                )
-                values = compute(
-                    decoder.to(chosen),
-                    store,
-                    inputs.sources,
-                    rows,
-                    device=chosen,
-                    batch_size=batch_size,
-                    progress=_from(done, total, progress),
-                )
-        images = _image_table(run, about, samples.table, values)
-        count = len(np.unique(image_of[: len(part.calibration)]))
+        compute: Callable[..., dict[str, np.ndarray]]
+        if task == "localization":
+            by_row = localize if store.tiling is None else localize_joined
+            compute = partial(by_row, threshold=run.valid_threshold)
+        else:
+            compute = detect if store.tiling is None else detect_joined
+        calibration_images = len(whole_images(store.samples.take(part.calibration))[0])
+        kinds: list[tuple[Kind, np.ndarray]] = [
+            (task, np.concatenate([part.calibration, part.rows])),
+            ("false_alarms", part.real),
+        ]
+        images = []
+        for kind, rows in kinds:
+            samples, _ = whole_images(store.samples.take(rows))
+            names = FALSE_ALARM_COLUMNS
+            values = None if len(rows) else dict.fromkeys(names, np.zeros(0))
+            if reuse and values is None:
+                folder = run.path / EVALUATIONS / about.folder
+                values = read_values(folder, kind, about.made_from, samples.ids, scores)
+            if values is None:
+                with _too_little_memory(chosen, batch_size):
+                    values = compute(
+                        decoder.to(chosen),
+                        store,
+                        inputs.sources,
+                        rows,
+                        device=chosen,
+                        batch_size=batch_size,
+                        progress=_from(done, total, progress),
+                    )
+            if kind == "false_alarms":
+                values = {name: values[name] for name in names}
+            images.append(_image_table(run, about, samples.table, values))
+            done += len(rows)
         found.append(about)
-        tables.append((images.slice(count), images.slice(0, count)))
-        done += len(rows)
-    table, calibration = (pa.concat_tables(some) for some in zip(*tables, strict=True))
+        of_images, of_real = images
+        tables.append(
+            (
+                of_images.slice(calibration_images),
+                of_images.slice(0, calibration_images),
+                of_real,
+            )
+        )
+    table, calibration, real = (pa.concat_tables(some) for some in zip(*tables, strict=True))
     return Evaluation(
-        run.path, run.config(), task, split, tuple(found), table, calibration, run.problem
+        run.path, run.config(), task, split, tuple(found), table, calibration, real, run.problem
     )
 
 

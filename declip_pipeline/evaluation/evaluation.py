@@ -23,6 +23,7 @@ from declip_pipeline.evaluation.groups import (
 from declip_pipeline.evaluation.intervals import (
     Figures,
     detection_figures,
+    false_alarm_figures,
     localization_figures,
 )
 from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, METRICS, Task
@@ -82,6 +83,7 @@ class Evaluation:
         table: A row for each image: `SHARED_COLUMNS`, hashes of its files, and its values
             (`LOCALIZATION_COLUMNS`, or an image score a column).
         calibration: For detection, the images of the split `valid` in the same columns.
+        real: For localization, the real images of the split, with `FALSE_ALARM_COLUMNS`.
         problem: What is wrong with how the run learned, None if nothing is.
     """
 
@@ -92,6 +94,7 @@ class Evaluation:
     stores: tuple[EvaluatedStore, ...]
     table: pa.Table
     calibration: pa.Table
+    real: pa.Table
     problem: str | None = None
 
     def __repr__(self) -> str:
@@ -161,7 +164,8 @@ class Evaluation:
     def save(self, folder: str | Path) -> list[Path]:
         """Write a folder for each store and return them.
 
-        Localization writes `per_image.csv` and `summary.json`, detection `detection.csv` and
+        Localization writes `per_image.csv` and `summary.json`, and of real images
+        `false_alarms.csv` and `false_alarms.json`, detection `detection.csv` and
         `detection.json`, into `folder`/DATASET-SPLIT-IDENTITY (and "detection-..." for detection).
         """
         paths = []
@@ -170,6 +174,9 @@ class Evaluation:
             path = Path(folder) / store.folder
             images = pa.concat_tables([own.calibration, own.table])
             write_files(path, self.task, images, self.scores, store.made_from, own._summary())
+            if own.real.num_rows:
+                alarms = own.false_alarms()
+                write_files(path, "false_alarms", own.real, (), store.made_from, alarms)
             paths.append(path)
         return paths
 
@@ -256,6 +263,14 @@ class Evaluation:
             self._figures[key] = figures
         return self._figures[key]
 
+    def false_alarms(self) -> Figures:
+        """Return the false alarms of maps on real images; see `false_alarm_figures`."""
+        return false_alarm_figures([self])
+
+    def on_real(self) -> "Evaluation":
+        """Return the evaluation with the real images in the table, in place of the fakes."""
+        return replace(self, table=self.real)
+
     def values(self, column: str) -> np.ndarray:
         """Return a column as an array: text as str, the other columns in their own dtype."""
         found = self._distinct.column(column)
@@ -286,11 +301,11 @@ class Evaluation:
         chosen = tuple(store for store in self.stores if store.location == location)
         if len(chosen) == len(self.stores):
             return self
-        table, calibration = (
+        table, calibration, real = (
             one.filter(pc.equal(one.column("store").cast(pa.string()), location))
-            for one in (self.table, self.calibration)
+            for one in (self.table, self.calibration, self.real)
         )
-        return replace(self, stores=chosen, table=table, calibration=calibration)
+        return replace(self, stores=chosen, table=table, calibration=calibration, real=real)
 
     def take(self, images: Sequence[Image]) -> "Evaluation":
         """Return the evaluation of some of its images, in the given order."""
@@ -364,6 +379,7 @@ def merged(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
                 stores=tuple(store for one in parts for store in one.stores),
                 table=pa.concat_tables([one.table for one in parts]),
                 calibration=pa.concat_tables([one.calibration for one in parts]),
+                real=pa.concat_tables([one.real for one in parts]),
             )
         )
     return found

@@ -5,12 +5,17 @@ import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, METRICS, Task
+from declip_pipeline.evaluation.scores import (
+    FALSE_ALARM_COLUMNS,
+    LOCALIZATION_COLUMNS,
+    METRICS,
+    Task,
+)
 from declip_pipeline.files import (
     folder_name,
     remove_abandoned,
@@ -21,17 +26,26 @@ from declip_pipeline.files import (
 )
 from declip_pipeline.store.reader import Store
 
-FILES: dict[Task, tuple[str, str]] = {
+Kind = Task | Literal["false_alarms"]
+"""Kind of a table of images: those that a task evaluates, or the real ones of localization."""
+
+FILES: dict[Kind, tuple[str, str]] = {
     "localization": ("per_image.csv", "summary.json"),
     "detection": ("detection.csv", "detection.json"),
+    "false_alarms": ("false_alarms.csv", "false_alarms.json"),
 }
 """Names of the table and the summary."""
 
-_LEADING = {
+_LEADING: dict[Kind, tuple[str, ...]] = {
     "localization": ("id", "split", "generator", *LOCALIZATION_COLUMNS, "scene"),
     "detection": ("id", "split", "generator", "scene", "label"),
+    "false_alarms": ("id", "split", "scene", *FALSE_ALARM_COLUMNS),
 }
-_LINE_END = {"localization": "\r\n", "detection": "\n"}
+_LINE_END: dict[Kind, str] = {
+    "localization": "\r\n",
+    "detection": "\n",
+    "false_alarms": "\n",
+}
 
 
 def evaluation_folder(
@@ -52,7 +66,7 @@ def evaluation_folder(
 
 def write_files(
     folder: Path,
-    task: Task,
+    kind: Kind,
     images: pa.Table,
     scores: Sequence[str],
     made_from: dict[str, Any],
@@ -62,16 +76,16 @@ def write_files(
 
     Args:
         folder: Folder of the two files.
-        task: Decides their names and columns.
+        kind: Decides their names and columns.
         images: Table with a row for each image.
         scores: Names of the image scores; for detection only.
         made_from: All that the values follow from, as plain JSON; `read_values` compares it.
         summary: Further entries of the summary.
     """
-    table_file, summary_file = FILES[task]
-    names = [*_LEADING[task], *scores]
+    table_file, summary_file = FILES[kind]
+    names = [*_LEADING[kind], *scores]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator=_LINE_END[task])
+    writer = csv.writer(text, lineterminator=_LINE_END[kind])
     writer.writerow(names)
     writer.writerows(zip(*(images.column(name).to_pylist() for name in names), strict=True))
     remove_abandoned(folder)
@@ -81,13 +95,13 @@ def write_files(
 
 
 def read_values(
-    folder: Path, task: Task, made_from: dict[str, Any], ids: Sequence[str], scores: Sequence[str]
+    folder: Path, kind: Kind, made_from: dict[str, Any], ids: Sequence[str], scores: Sequence[str]
 ) -> dict[str, np.ndarray] | None:
     """Read the values of images that were written before.
 
     Args:
         folder: Folder of the two files.
-        task: As in `write_files`.
+        kind: As in `write_files`.
         made_from: All that the values should follow from.
         ids: Ids of the images, in order.
         scores: Names of the image scores; for detection only.
@@ -96,7 +110,7 @@ def read_values(
         Values by column, or None unless the files follow from the same, list the same images, and
         neither of them was changed.
     """
-    table_file, summary_file = FILES[task]
+    table_file, summary_file = FILES[kind]
     if not all((folder / name).is_file() for name in (summary_file, table_file)):
         return None
     try:
@@ -108,8 +122,9 @@ def read_values(
         rows = list(csv.DictReader(io.StringIO(content.decode(), newline="")))
         if [row["id"] for row in rows] != list(ids):
             return None
-        if task == "detection":
-            return {name: np.array([float(row[name]) for row in rows]) for name in scores}
+        if kind != "localization":
+            names = scores if kind == "detection" else FALSE_ALARM_COLUMNS
+            return {name: np.array([float(row[name]) for row in rows]) for name in names}
         known = {"True": True, "False": False}
         return {
             "has_fake": np.array([known[row["has_fake"]] for row in rows], bool),

@@ -56,14 +56,57 @@ def localization_figures(seeds: "Sequence[Evaluation]") -> Figures:
         )
     for number, name in enumerate(METRICS):
         found = [float(np.mean(own)) for own in values[name]] if count else []
-        figures[name] = fmean(found) if found else None
+        figures[name] = _or_none(fmean(found)) if found else None
         low, high = _clipped(resampled[number], name) if found else NO_INTERVAL
         figures[f"{name}_low"], figures[f"{name}_high"] = _or_none(low), _or_none(high)
         if len(seeds) > 1:
-            figures[f"{name}_spread"] = stdev(found) if found else None
+            figures[f"{name}_spread"] = _or_none(float(np.std(found, ddof=1))) if found else None
     for name in ("score", "fake_share"):
         real = [v for one, fake in zip(seeds, fakes, strict=True) for v in one.values(name)[~fake]]
         figures[f"{name}_without_fake"] = fmean(map(float, real)) if real else None
+    return figures
+
+
+ALARMING = 0.01
+"""Share of a real image's pixels above which its false alarm is a large one."""
+
+
+def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
+    """Return the false alarms of maps on real images at the threshold 0.5, means over images.
+
+    Args:
+        seeds: For each seed its evaluation, of the same images in the same order.
+
+    Returns:
+        `real_images` is a count. In percent, each with `_low` and `_high` (bootstrap of scenes) and
+        with several seeds `_spread`: `false_alarm_pixels`, the share of pixels that are called
+        fake; `false_alarm_images`, the share of images with such a pixel;
+        `large_false_alarm_images`, the share of those with more than `ALARMING` of their pixels.
+        None without a real image, or for the interval of fewer than two scenes.
+    """
+    real = [one.on_real() for one in seeds]
+    shares = np.array([one.values("fake_share") for one in real], np.float64)
+    figures: Figures = {"real_images": shares.shape[1]}
+    values = {
+        "false_alarm_pixels": 100 * shares,
+        "false_alarm_images": 100.0 * (shares > 0),
+        "large_false_alarm_images": 100.0 * (shares > ALARMING),
+    }
+    if shares.shape[1]:
+        resampled = resampled_means(
+            list(values.values()),
+            scenes=[real[0].values("scene")] * len(values),
+            seeds_alike=[0] * len(values),
+        )
+    for number, (name, own) in enumerate(values.items()):
+        found = own.mean(axis=1) if shares.shape[1] else None
+        figures[name] = None if found is None else float(found.mean())
+        low, high = NO_INTERVAL
+        if found is not None:
+            low, high = np.clip(percentile_interval(resampled[number]), 0.0, 100.0).tolist()
+        figures[f"{name}_low"], figures[f"{name}_high"] = _or_none(low), _or_none(high)
+        if len(seeds) > 1:
+            figures[f"{name}_spread"] = None if found is None else float(np.std(found, ddof=1))
     return figures
 
 
@@ -77,7 +120,7 @@ def seed_mean(one: "Evaluation", metric: str, score: str) -> float | None:
     if one.task == "detection":
         return float(_detection_figures_of_seed(one, score)[metric])
     values = localization_values([one], metric)[0]
-    return float(np.mean(values)) if len(values) else None
+    return _or_none(float(np.mean(values))) if len(values) else None
 
 
 def detection_figures(seeds: "Sequence[Evaluation]", score: str) -> Figures:

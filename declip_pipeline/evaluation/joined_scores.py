@@ -29,6 +29,7 @@ def localize_joined(
     rows: np.ndarray,
     *,
     device: torch.device,
+    threshold: float | None = None,
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
@@ -44,6 +45,7 @@ def localize_joined(
         sources: Layers that the decoder takes, of the store or of stores beside it.
         rows: All tiles of the images to evaluate, int64.
         device: Where to compute.
+        threshold: Threshold of `iou_valid_threshold`, in (0, 1); None where there is none.
         batch_size: Tiles a step.
         progress: Called with the number of tiles done and of all.
 
@@ -68,7 +70,7 @@ def localize_joined(
             done += len(strip)
             windows[member].of(mask)[...] = store.read_masks(rows[[member]])[0]
         maps, masks = (torch.from_numpy(one[None]).to(device) for one in (joined, mask))
-        for name, value in localization_values(maps, masks).items():
+        for name, value in localization_values(maps, masks, threshold).items():
             found[name][image] = value.item()
     return found
 

@@ -14,6 +14,7 @@ from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import (
     PIXELS_AT_ONCE,
     has_fake,
+    intersection_over_union,
     localization_metrics,
 )
 from declip_pipeline.store.reader import Store
@@ -47,8 +48,14 @@ METRICS = {
     "f1_best": Metric("F1 best", "F1 at the best threshold of each image"),
     "f1_fixed": Metric("F1 at 0.5", "F1 at 0.5"),
     "ap": Metric("AP", "AP of pixels"),
+    "iou_valid_threshold": Metric(
+        "IoU at valid's threshold", "IoU at the threshold that is best on `valid`", highest=100.0
+    ),
 }
-"""Metrics of localization: `iou` in percent, the others in [0, 1]."""
+"""Metrics of localization: both IoU in percent, the others in [0, 1].
+
+`iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`.
+"""
 
 LOCALIZATION_COLUMNS = ("has_fake", *METRICS, "score", "fake_share")
 """Values of an image in localization.
@@ -56,6 +63,9 @@ LOCALIZATION_COLUMNS = ("has_fake", *METRICS, "score", "fake_share")
 `has_fake` is False for an image without a fake pixel; of such an image only `score` (mean of its
 map) and `fake_share` (share of its pixels above 0.5) are meaningful.
 """
+
+FALSE_ALARM_COLUMNS = ("score", "fake_share")
+"""Values of a real image in localization, as in `LOCALIZATION_COLUMNS`."""
 
 MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 """Image scores that every decoder's map gives."""
@@ -71,6 +81,7 @@ def localize(
     rows: np.ndarray,
     *,
     device: torch.device,
+    threshold: float | None = None,
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
@@ -85,6 +96,7 @@ def localize(
         sources: Layers that the decoder takes, of the store or of stores beside it.
         rows: Rows to evaluate, int64.
         device: Where to compute.
+        threshold: Threshold of `iou_valid_threshold`, in (0, 1); None where there is none.
         batch_size: Images a step.
         progress: Called with the number of images done and of all.
 
@@ -102,7 +114,9 @@ def localize(
     ):
         batch_rows = by_size[positions]
         for members in _members(sizes[batch_rows]):
-            values = _localized(store, batch_rows[members], logits[torch.from_numpy(members)])
+            values = _localized(
+                store, batch_rows[members], logits[torch.from_numpy(members)], threshold
+            )
             for name, value in values.items():
                 found[name][positions[members]] = value.cpu().numpy()
         done += len(positions)
@@ -194,16 +208,28 @@ def _members(sizes: np.ndarray) -> Iterator[np.ndarray]:
             yield members[first : first + at_once]
 
 
-def _localized(store: Store, rows: np.ndarray, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+def _localized(
+    store: Store, rows: np.ndarray, logits: torch.Tensor, threshold: float | None
+) -> dict[str, torch.Tensor]:
     masks = torch.from_numpy(store.read_masks(rows)).to(logits.device)
-    return localization_values(probability_maps(logits, *masks.shape[1:]), masks)
+    maps = probability_maps(logits, *masks.shape[1:])
+    return localization_values(maps, masks, threshold)
 
 
-def localization_values(maps: torch.Tensor, masks: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return `LOCALIZATION_COLUMNS` of maps (N, H, W) in [0, 1] and masks (N, H, W) bool."""
+def localization_values(
+    maps: torch.Tensor, masks: torch.Tensor, threshold: float | None
+) -> dict[str, torch.Tensor]:
+    """Return `LOCALIZATION_COLUMNS` of maps (N, H, W) in [0, 1] and masks (N, H, W) bool.
+
+    `threshold` is that of `iou_valid_threshold`, in (0, 1); without one its values are NaN.
+    """
+    none = torch.full((len(masks),), torch.nan, dtype=torch.float64)
     return {
         "has_fake": has_fake(masks),
         **localization_metrics(maps, masks),
+        "iou_valid_threshold": none
+        if threshold is None
+        else intersection_over_union(maps, masks, threshold),
         "score": maps.mean(dim=(1, 2)),
         "fake_share": (maps > 0.5).double().mean(dim=(1, 2)),
     }

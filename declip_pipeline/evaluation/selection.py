@@ -8,6 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from declip_pipeline.arguments import names_in
+from declip_pipeline.datasets.samples import REAL
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.scores import Task
@@ -28,12 +29,14 @@ class SelectedStore:
         generators: Generators whose fakes are evaluated; None for all of the store.
         rows: Rows to evaluate, int64, sorted by id.
         calibration: Rows that thresholds of detection are chosen on; none for localization.
+        real: Rows of real images for false alarms of localization; none for detection.
     """
 
     store: Store
     generators: tuple[str, ...] | None
     rows: np.ndarray
     calibration: np.ndarray
+    real: np.ndarray
 
 
 class Selection:
@@ -61,8 +64,8 @@ class Selection:
             split: Split to evaluate.
             generators: Generators to evaluate; each store gives those it has. None takes all.
             beside: Stores of the same images for decoders that take features of several stores.
-            task: Localization evaluates fakes; detection evaluates fakes and real images, and
-                needs the split `valid` as well.
+            task: Localization evaluates fakes, and false alarms on real images; detection
+                evaluates fakes and real images, and needs the split `valid` as well.
 
         Raises:
             UnknownNameError: For a split, or a generator that no store has.
@@ -102,13 +105,15 @@ class Selection:
                 f"split {self.split!r} of {store.location}; expected at least one"
             )
         if self.task == "localization":
-            return SelectedStore(store, own, rows, rows[:0])
+            both = store.fake_and_real_rows(self.split, own)
+            return SelectedStore(store, own, rows, rows[:0], both[store.labels[both] == REAL])
         _require_both_classes(store, own, self.split)
         return SelectedStore(
             store,
             own,
             store.fake_and_real_rows(self.split, own),
             store.fake_and_real_rows(CALIBRATION, own),
+            rows[:0],
         )
 
     def check(self, run: Run) -> tuple[Decoder, dict[str, Any]]:

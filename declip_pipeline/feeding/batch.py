@@ -36,6 +36,13 @@ class Rows:
         chosen = self.chosen[part]
         return tuple(self._gathered(tensor, chosen) for tensor in self.tensors)
 
+    def rolled(self) -> "Rows":
+        """Return the rows, each in the place before its own, the first in the last."""
+        chosen = self.chosen
+        if chosen is None:
+            chosen = torch.arange(len(self.tensors[0]), device=self.tensors[0].device)
+        return Rows(self.tensors, chosen.roll(-1), self.pinned)
+
     def _gathered(self, tensor: Tensor, chosen: Tensor) -> Tensor:
         if not self.pinned:
             return tensor[chosen]
@@ -117,6 +124,25 @@ class Batch:
                 self.at_windows,
             )
 
+    def rolled(self) -> "Batch":
+        """Return the whole batch with its images rolled by one place, to mix each with the next."""
+        assert self.part == slice(None), "a part does not know its neighbours"
+        features = {
+            source: (dtype, rows.rolled()) for source, (dtype, rows) in self.stored_features.items()
+        }
+        positions = np.roll(self.positions, -1)
+        at_windows = {
+            source: (shape, places.roll(-1, 0))
+            for source, (shape, places) in self.at_windows.items()
+        }
+        return Batch(
+            positions,
+            self.device,
+            features,
+            self.stored_targets.rolled(),
+            at_windows=at_windows,
+        )
+
     @cached_property
     def _targets_as_stored(self) -> Tensor:
         return to_device(self.stored_targets[self.part][0], self.device)
@@ -127,9 +153,15 @@ class Batch:
 
 
 class BatchFeed(Protocol):
-    """Images, or tiles, at the positions 0..len-1, in batches on a device."""
+    """Images, or tiles, at the positions 0..len-1, in batches on a device.
+
+    Attributes:
+        device: Device of the batches.
+        labels: (N,) int8, 1 = fake, 0 = real.
+    """
 
     device: torch.device
+    labels: np.ndarray
 
     def __len__(self) -> int: ...
 

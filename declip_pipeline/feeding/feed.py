@@ -63,6 +63,7 @@ class Feed:
         self.parts = [(store, np.asarray(rows)) for store, rows in parts]
         self.sources = tuple(dict.fromkeys(sources))
         self.device = device
+        self.labels = np.concatenate([store.labels[rows] for store, rows in self.parts])
         self._first = np.cumsum([0, *(len(rows) for _, rows in self.parts)])
         if len(self) == 0:
             raise InputError(

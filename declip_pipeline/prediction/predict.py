@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -24,6 +25,9 @@ from declip_pipeline.training.predictor_opening import open_predictor
 from declip_pipeline.training.run import Run, RunLike
 
 DEFAULT_THRESHOLD = 0.5
+
+Threshold = float | Literal["valid"]
+"""A probability in [0, 1], or the threshold that was best on a run's split `valid`."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class FolderPrediction:
         images: str | Path | Sequence[str | Path],
         *,
         out: str | Path = "predictions",
-        threshold: float = DEFAULT_THRESHOLD,
+        threshold: Threshold = DEFAULT_THRESHOLD,
         save: Sequence[str] = DEFAULT_SAVE,
         each: bool = False,
         backbone: Backbone | Sequence[Backbone] | None = None,
@@ -64,15 +68,13 @@ class FolderPrediction:
         overwrite: bool = False,
     ) -> None:
         """Check all that `predict` is called with, and open the runs; writes nothing."""
-        if not 0 <= threshold <= 1:
-            raise InputError(f"`threshold` is {threshold}; expected a probability from 0 to 1")
         if batch_size < 1:
             raise InputError(f"`batch_size` is {batch_size}; expected at least 1")
         self.runs, self.repeated = _opened(runs)
         self._kinds = chosen_kinds(save, each=each)
         if not self._kinds:
             raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
-        self._threshold = threshold
+        self._threshold = _threshold_of(self.runs, threshold)
         self._batch_size = batch_size
         self._max_megapixels = max_megapixels
         named = [images] if isinstance(images, str | Path) else images
@@ -80,7 +82,7 @@ class FolderPrediction:
         hashes = [run.best_sha256 for run in self.runs]
         for run in self.runs:
             run.decoder()
-        made_with = {"decoder": hashes, "threshold": threshold}
+        made_with = {"decoder": hashes, "threshold": self._threshold}
         self._folder = PredictionFolder(
             Path(out), made_with, self.images, kinds=self._kinds, overwrite=overwrite
         )
@@ -157,7 +159,7 @@ def predict(
     images: str | Path | Sequence[str | Path],
     *,
     out: str | Path = "predictions",
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: Threshold = DEFAULT_THRESHOLD,
     save: Sequence[str] = DEFAULT_SAVE,
     each: bool = False,
     backbone: Backbone | Sequence[Backbone] | None = None,
@@ -180,7 +182,8 @@ def predict(
             logits, and each backbone computes an image once for all runs that share it.
         images: A file, a folder (with all below it) or a pattern, or several of these.
         out: Folder of the results, laid out as the images are below what names them.
-        threshold: A pixel above this probability is called fake.
+        threshold: A pixel above this probability is called fake; "valid" takes the threshold that
+            was best on the split `valid` of the run, of which there must be one.
         save: Files of each image: "mask" and "overlay" of its size, "map" as fine as the decoder's
             map (.npz), "map-full" of its size (16-bit PNG).
         each: Save each run's map, too.
@@ -297,6 +300,22 @@ def _whole_map(found: FoundImage) -> PredictedImage:
         whole[top : top + len(strip)] = strip
         top += len(strip)
     return PredictedImage(found.path, whole, found.maps.small, found.maps.score)
+
+
+def _threshold_of(runs: Sequence[Run], threshold: Threshold) -> float:
+    """Return a probability. Raises `InputError` where none is meant."""
+    if threshold == "valid":
+        if len(runs) > 1:
+            raise InputError(
+                f'`threshold="valid"` for {len(runs)} runs, whose mean no split `valid` has a '
+                "threshold for; give a number"
+            )
+        return runs[0].require_valid_threshold()
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise InputError(
+            f"`threshold` is {threshold!r}; expected a probability from 0 to 1, or valid"
+        )
+    return threshold
 
 
 def _opened(runs: RunLike | Sequence[RunLike]) -> tuple[list[Run], list[Path]]:

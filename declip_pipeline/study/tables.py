@@ -12,7 +12,9 @@ from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID, METRICS
 from declip_pipeline.evaluation.table import Table, matrices, two_way_tables
 
-StudyMetric = Literal["iou", "f1_best", "f1_fixed", "ap", "detection_ap", "detection_auc"]
+StudyMetric = Literal[
+    "iou", "f1_best", "f1_fixed", "ap", "iou_valid_threshold", "detection_ap", "detection_auc"
+]
 DETECTION = "detection_"
 """Prefix of the metrics of detection."""
 

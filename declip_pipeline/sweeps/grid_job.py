@@ -11,6 +11,7 @@ from declip_pipeline.options import (
     FusionMode,
     Option,
     PrecisionName,
+    RecipeName,
     described_fields,
 )
 from declip_pipeline.training.recipe import Recipe
@@ -26,6 +27,7 @@ class GridJob:
         stores: Their locations.
         recipe: The recipe of every cell, except for what the cell says.
         beside: Locations of other backbones' stores, each with a layer.
+        chosen: Fields of the recipe that are chosen for each cell, see `recipe_defaults`.
         device: A name that `choose_device` takes.
         uncached: As in `TrainingData`.
         name: Name of the folder of a single run; a grid's is its folder of runs.
@@ -61,6 +63,15 @@ class GridJob:
             "decoder",
         ),
     ] = "concat"
+    recipe_name: Annotated[
+        RecipeName,
+        Option(
+            "Values of the training options that are not given: those of the paper, or with auto "
+            "those that suit the decoder and the number of training images.",
+            "training",
+        ),
+    ] = "paper"
+    chosen: tuple[str, ...] = ()
     device: Annotated[
         str,
         Option(

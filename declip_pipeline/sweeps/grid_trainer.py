@@ -14,8 +14,9 @@ from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid_job import Cell, GridJob
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.recipe import choose_precision
+from declip_pipeline.training.recipes import recipe_defaults
 from declip_pipeline.training.run import Run
-from declip_pipeline.training.runs import PlannedRun, plan_run, train_runs
+from declip_pipeline.training.runs import PlannedRun, images_of_epoch, plan_run, train_runs
 from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
 from declip_pipeline.training.train import Epoch
 
@@ -61,8 +62,23 @@ class GridTrainer:
             "fusion": job.fusion,
             "precision": job.precision,
             **({"uncached": True} if job.uncached else {}),
+            **({"recipe_name": job.recipe_name} if job.chosen else {}),
             **job.recipe.to_json(),
         }
+
+    def settled(self, cell: Cell) -> Cell:
+        """Return a cell with the learning rate that is chosen for it, where it is."""
+        chosen = self._chosen(cell)
+        return replace(cell, learning_rate=chosen.get("learning_rate", cell.learning_rate))
+
+    def _chosen(self, cell: Cell) -> dict[str, Any]:
+        """Return the fields of the recipe that are chosen for a cell."""
+        if not self.job.chosen:
+            return {}
+        generators = tuple(sorted(set(cell.train_on or self.data.generators)))
+        images = images_of_epoch(self.data, generators, self.job.recipe)
+        values = recipe_defaults(self.job.recipe_name, cell.decoder_type, images)
+        return {name: values[name] for name in self.job.chosen if name in values}
 
     def plan(self, cell: Cell) -> PlannedRun:
         """The run that a cell is. Raises what `plan_run` does."""
@@ -78,6 +94,7 @@ class GridTrainer:
         precision: Any = choose_precision(asked, cell.decoder_type, self.data.device)
         recipe = replace(
             self.job.recipe,
+            **{name: v for name, v in self._chosen(cell).items() if name != "learning_rate"},
             decoder_type=cell.decoder_type,
             # Widths are a conv decoder's; others of the same grid have none.
             # Widths and options go to the decoders of a grid that take them.
@@ -107,9 +124,10 @@ class GridTrainer:
         together: dict[Any, list[int]] = {}
         for number, cell in enumerate(cells):
             if is_light(cell):
-                together.setdefault((cell.train_on, cell.seed), []).append(number)
-                if together[cell.train_on, cell.seed] == [number]:
-                    groups.append(together[cell.train_on, cell.seed])
+                key = cell.train_on, cell.seed, self.plan(cell).recipe.batch_size
+                together.setdefault(key, []).append(number)
+                if together[key] == [number]:
+                    groups.append(together[key])
             else:
                 groups.append([number])
         parts = [part for group in groups for part in self._fitting(group, cells)]
@@ -126,7 +144,10 @@ class GridTrainer:
         layers = list(dict.fromkeys(cells[number].layer for number in group))
         inputs = {layer: self.data.inputs(layer) for layer in layers}
         generators = cell.train_on or self.data.generators
-        parts = self.data.at_once(list(inputs.values()), generators, self.job.recipe.targets)
+        recipe = self.job.recipe
+        parts = self.data.at_once(
+            list(inputs.values()), generators, recipe.targets, recipe.with_real > 0
+        )
         return [
             [number for number in group if inputs[cells[number].layer] in part] for part in parts
         ]

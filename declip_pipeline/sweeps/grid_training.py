@@ -22,6 +22,8 @@ from declip_pipeline.sweeps.grid import (
 )
 from declip_pipeline.sweeps.grid_job import Cell, GridJob, grid_cells, training_fields
 from declip_pipeline.sweeps.grid_trainer import GridTrainer
+from declip_pipeline.training.recipe import PLATEAU_EPOCHS
+from declip_pipeline.training.recipes import CHOSEN
 from declip_pipeline.training.run import require_name
 
 
@@ -77,6 +79,7 @@ class GridTraining:
         if all(is_probe(cell.decoder_type) for cell in self.cells):
             _refuse_for_probes(job)
         self.trainer = GridTrainer(job, notice, opened)
+        self.cells = [self.trainer.settled(cell) for cell in self.cells]
         for cell in self.cells:
             self.trainer.plan(cell)
         self._is_named = options.get("name") is not None and job.name is None
@@ -170,6 +173,10 @@ def _plan(
         options.pop("learning_rate"),
         options.pop("train_on") or [None],
     )
+    if options["recipe_name"] != "paper":
+        options["chosen"] = tuple(name for name in CHOSEN if name not in given)
+    if "epochs" in options.get("chosen", ()):
+        options["epochs"] = PLATEAU_EPOCHS  # until each cell has its own
     options["decoder_type"] = cells[0].decoder_type
     if options.get("initial_weights"):
         # As workers elsewhere find it.

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 import torch
 
+from declip_pipeline.datasets.samples import REAL
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
 from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, images_of, targets_bytes
@@ -22,8 +23,8 @@ from declip_pipeline.training.tile_choice import (
 )
 from declip_pipeline.training.uncached_feed import RecordedBackbones, UncachedFeed
 
-# A split, its generators, and what is learned from them.
-_RowsKey = tuple[str, tuple[str, ...], TargetKind]
+# A split, its generators, what is learned from them, and whether real images are among them.
+_RowsKey = tuple[str, tuple[str, ...], TargetKind, bool]
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,21 @@ class _KeptFeeds:
     sources: tuple[FeatureSource, ...]
     generators: tuple[str, ...]
     targets: TargetKind
+    with_real: bool
     is_resident: bool
     train: BatchFeed
     valid: BatchFeed
 
     def serves(
-        self, sources: Sequence[FeatureSource], generators: Sequence[str], targets: TargetKind
+        self,
+        sources: Sequence[FeatureSource],
+        generators: Sequence[str],
+        targets: TargetKind,
+        with_real: bool,
     ) -> bool:
         """Return whether they give these; more layers, where they lie in memory, cost nothing."""
-        if (self.generators, self.targets) != (tuple(generators), targets):
+        own = self.generators, self.targets, self.with_real
+        if own != (tuple(generators), targets, with_real):
             return False
         is_more = self.is_resident and set(sources) <= set(self.sources)
         return self.sources == tuple(sources) or is_more
@@ -110,6 +117,7 @@ class TrainingData:
         inputs: Sequence[DecoderInputs],
         generators: Sequence[str],
         targets: TargetKind = "masks",
+        with_real: bool = False,
     ) -> tuple[BatchFeed, BatchFeed]:
         """Feeds of the splits `train` and `valid`, of the rows that `rows` gives.
 
@@ -117,23 +125,25 @@ class TrainingData:
         """
         sources = tuple(dict.fromkeys(source for one in inputs for source in one.sources))
         kept = self._kept
-        if kept is not None and kept.serves(sources, generators, targets):
+        if kept is not None and kept.serves(sources, generators, targets, with_real):
             return kept.train, kept.valid
         self._kept = kept = None  # its memory goes before more is taken
         train, valid = (
-            self._feed(self.rows(split, generators, targets), sources, targets)
+            self._feed(self.rows(split, generators, targets, with_real), sources, targets)
             for split in ("train", "valid")
         )
         is_resident = all(isinstance(f, Feed) and f.tier != "stream" for f in (train, valid))
-        self._kept = _KeptFeeds(sources, tuple(generators), targets, is_resident, train, valid)
+        self._kept = _KeptFeeds(
+            sources, tuple(generators), targets, with_real, is_resident, train, valid
+        )
         self.notice(train.description)
-        if targets == "labels":
-            counts = {split: self.counts(split, generators) for split in ("train", "valid")}
+        if targets == "labels" or with_real:
             said = [
-                f"{split} {count['fake']} fake and {count['real']} real"
-                for split, count in counts.items()
+                f"{split} {int(feed.labels.sum())} fake and {int((feed.labels == 0).sum())} real"
+                for split, feed in (("train", train), ("valid", valid))
             ]
-            self.notice(f"images, each counted the same: {', '.join(said)}")
+            counted = ", each counted the same" if targets == "labels" else ""
+            self.notice(f"images{counted}: {', '.join(said)}")
         return train, valid
 
     def _feed(
@@ -149,27 +159,31 @@ class TrainingData:
         return Feed(parts, sources, device=self.device, tier=self._tier, targets=targets)
 
     def rows(
-        self, split: str, generators: Sequence[str], targets: TargetKind = "masks"
+        self,
+        split: str,
+        generators: Sequence[str],
+        targets: TargetKind = "masks",
+        with_real: bool = False,
     ) -> list[tuple[Store, np.ndarray]]:
         """The fakes of one split; each store gives those of the generators that it has.
 
-        To learn labels, all of its real images as well. A store may lack the split where another
-        has it: augmented views are of `train` alone.
-        Of tiles to learn masks from, those that `learned_tiles` chooses.
+        To learn labels or `with_real`, all of its real images as well. A store may lack the split
+        where another has it: augmented views are of `train` alone.
+        Of tiles of fakes to learn masks from, those that `learned_tiles` chooses.
         Raises `InputError` for a split that none has, or without a fake of these generators (or,
-        for labels, without a real image), and for a training split without a fake pixel,
+        with those, without a real image), and for a training split without a fake pixel,
         `UnknownNameError` for a generator that is not there.
         """
         if targets == "labels":
             _refuse_tiles(self.stores)
-        key = split, tuple(generators), targets
+        key = split, tuple(generators), targets, with_real
         if key not in self._rows:
             found = self._find_rows(split, generators)
-            if targets == "labels":
-                found = self._with_real(split, found, generators)
-            elif split == "train":
+            if targets == "masks" and split == "train":
                 _require_fake_pixels(found)
                 found = self._to_learn_from(found)
+            if targets == "labels" or with_real:
+                found = self._with_real(split, found, generators, targets)
             self._rows[key] = found
         return self._rows[key]
 
@@ -186,24 +200,40 @@ class TrainingData:
             self.notice(f"learning from {after} of {before} tiles: {LEARNED_TILES}")
         return chosen
 
-    def counts(self, split: str, generators: Sequence[str]) -> dict[str, int]:
-        """Return the numbers of `fake` and `real` images of a split, to learn labels from."""
-        parts = self.rows(split, generators, "labels")
+    def counts(
+        self,
+        split: str,
+        generators: Sequence[str],
+        targets: TargetKind = "labels",
+        with_real: bool = False,
+    ) -> dict[str, int]:
+        """Return the numbers of `fake` and `real` rows of a split that `rows` gives."""
+        parts = self.rows(split, generators, targets, with_real)
         fakes = sum(int(store.labels[rows].sum()) for store, rows in parts)
         return {"fake": fakes, "real": sum(len(rows) for _, rows in parts) - fakes}
 
     def _with_real(
-        self, split: str, parts: Sequence[tuple[Store, np.ndarray]], generators: Sequence[str]
+        self,
+        split: str,
+        parts: Sequence[tuple[Store, np.ndarray]],
+        generators: Sequence[str],
+        targets: TargetKind,
     ) -> list[tuple[Store, np.ndarray]]:
         found = []
-        for store, _ in parts:
+        for store, fakes in parts:
             names = [name for name in generators if name in store.generators]
-            found.append((store, store.fake_and_real_rows(split, names)))
+            both = store.fake_and_real_rows(split, names)
+            found.append((store, both[np.isin(both, fakes) | (store.labels[both] == REAL)]))
         if all(bool(store.labels[rows].all()) for store, rows in found):
+            why = (
+                "detection learns to tell real images from fakes"
+                if targets == "labels"
+                else "`with_real` learns from some"
+            )
             raise InputError(
                 f"no real image in split {split!r} of "
-                f"{', '.join(store.location for store, _ in found)}; detection learns to tell real "
-                "images from fakes, extract a dataset that has both"
+                f"{', '.join(store.location for store, _ in found)}; {why}, extract a dataset "
+                "that has both"
             )
         return found
 
@@ -232,11 +262,13 @@ class TrainingData:
             )
         return parts
 
-    def constant_score(self, generators: Sequence[str], targets: TargetKind) -> float:
+    def constant_score(
+        self, generators: Sequence[str], targets: TargetKind, real_share: float = 0.0
+    ) -> float:
         """Return the best validation score, in percent, of a map that is the same everywhere.
 
-        For masks, the mean IoU of calling all pixels fake, or none; for labels, the average
-        precision of equal scores.
+        For masks, the mean IoU of calling all pixels fake, or none, where real images have a share
+        of `real_share`; for labels, the average precision of equal scores.
         """
         parts = self.rows("valid", generators, targets)
         if targets == "labels":
@@ -245,13 +277,15 @@ class TrainingData:
         of_rows = np.concatenate([fake_shares(store, rows) for store, rows in parts])
         image_of = images_of(parts)
         shares = np.bincount(image_of, of_rows) / np.bincount(image_of)
-        return 100 * max(float(shares.mean()), float((shares == 0).mean()))
+        none = (1 - real_share) * float((shares == 0).mean()) + real_share
+        return 100 * max((1 - real_share) * float(shares.mean()), none)
 
     def at_once(
         self,
         inputs: Sequence[DecoderInputs],
         generators: Sequence[str],
         targets: TargetKind = "masks",
+        with_real: bool = False,
     ) -> list[list[DecoderInputs]]:
         """These inputs in groups, each as many as the fast tier keeps together.
 
@@ -260,7 +294,9 @@ class TrainingData:
         if self.uncached:
             return [list(inputs)]
         parts = [
-            part for split in ("train", "valid") for part in self.rows(split, generators, targets)
+            part
+            for split in ("train", "valid")
+            for part in self.rows(split, generators, targets, with_real)
         ]
         room = fast_bytes(self.device) - targets_bytes(parts, targets)
         groups: list[list[DecoderInputs]] = []

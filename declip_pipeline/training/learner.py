@@ -3,18 +3,20 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.decoders.decoder import Decoder, PositionDecoder, bicubic_matrix
 from declip_pipeline.decoders.fusion import as_grid
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.options import FusionMode
+from declip_pipeline.options import FusionMode, LossName
+from declip_pipeline.training.losses import map_loss
 from declip_pipeline.training.patch_moments import PatchMoments
 from declip_pipeline.training.recipe import Recipe
 
@@ -47,6 +49,15 @@ class Learner(ABC):
         """Begin an epoch with a learning rate."""
 
     @abstractmethod
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Change the learning rate of the next step."""
+
+    @property
+    def learned(self) -> Decoder:
+        """The decoder to validate and to keep; another than the trained one where it averages."""
+        return self.decoder
+
+    @abstractmethod
     def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
         """Compute a piece's contribution to its batch, without a side effect.
 
@@ -69,7 +80,7 @@ class Learner(ABC):
 
     @abstractmethod
     def logits(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the decoder's maps of logits (N, 256, 256)."""
+        """Return the maps of logits (N, 256, 256) of `learned`."""
 
     def is_finite(self) -> bool:
         """Return whether all weights and buffers of the decoder are finite."""
@@ -134,18 +145,20 @@ class GradientLearner(LookingLearner):
         decoder.to(device).to(memory_format=torch.channels_last)
         self.decoder = decoder
         self.piece_size = recipe.micro_batch_size or _piece_size(decoder, recipe, device)
-        self._optimizer = make_optimizer(decoder, recipe.learning_rate)
+        self._average = averaged_model(decoder, recipe.average) if recipe.average else None
+        self._optimizer = make_optimizer(decoder, recipe.learning_rate, recipe.weight_decay)
         self._parameters = [one for one in decoder.parameters() if one.requires_grad]
         if recipe.decoder_type == "linear" and device.type == "cpu":
             self.threads = torch.get_num_threads()
         self._device = device
         self._moments = [PatchMoments(one.channels, joint=False) for one in shapes]
         self._precision = recipe.precision
+        self._losses, self._positive_weight = recipe.losses, recipe.positive_weight
         self._loss = torch.compile(self.loss) if recipe.compile else self.loss
 
     def loss(self, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
         """Return the loss to minimise, a mean over the piece."""
-        return training_loss(self.decoder, inputs, targets)
+        return training_loss(self.decoder, inputs, targets, self._losses, self._positive_weight)
 
     def initialize(self, decoder: Decoder, recipe: Recipe) -> None:
         """Draw the initial weights of a new decoder."""
@@ -174,8 +187,19 @@ class GradientLearner(LookingLearner):
     def begin_epoch(self, learning_rate: float) -> None:
         """Begin an epoch with a learning rate."""
         self.decoder.train()
+        self.set_learning_rate(learning_rate)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Change the learning rate of the next step."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
+
+    @property
+    def learned(self) -> Decoder:
+        """The decoder, or that with the average of its weights."""
+        if self._average is None:
+            return self.decoder
+        return cast(Decoder, self._average.module)
 
     def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:
         """Return a piece's loss and its part of the batch's gradients."""
@@ -201,21 +225,26 @@ class GradientLearner(LookingLearner):
         """Take a step of the optimizer."""
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
+        if self._average is not None:
+            self._average.update_parameters(self.decoder)
 
     def logits(self, inputs: Sequence[Tensor]) -> Tensor:
-        """Return the decoder's maps of logits (N, 256, 256), in the precision of the training."""
+        """Return the maps of logits (N, 256, 256) of `learned`, in the training's precision."""
         with exact_float32(self._device), self._autocast():
-            logits: Tensor = self.decoder(*inputs)
+            logits: Tensor = self.learned(*inputs)
         return logits
 
     def state(self) -> dict[str, Any]:
-        """Return the weights and the optimizer's moments."""
-        return {"decoder": self.decoder.state_dict(), "optimizer": self._optimizer.state_dict()}
+        """Return the weights, the optimizer's moments and the average of the weights."""
+        state = {"decoder": self.decoder.state_dict(), "optimizer": self._optimizer.state_dict()}
+        return state if self._average is None else state | {"average": self._average.state_dict()}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Restore what `state` returned."""
         self.decoder.load_state_dict(state["decoder"])
         self._optimizer.load_state_dict(state["optimizer"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self._precision == "float32":
@@ -223,26 +252,61 @@ class GradientLearner(LookingLearner):
         return torch.autocast(self._device.type, getattr(torch, self._precision))
 
 
-def training_loss(decoder: Decoder, inputs: Sequence[Tensor], targets: Tensor) -> Tensor:
-    """Return the binary cross-entropy with logits, a mean over all pixels (DeCLIP, section 3).
+def training_loss(
+    decoder: Decoder,
+    inputs: Sequence[Tensor],
+    targets: Tensor,
+    losses: Sequence[LossName] = ("bce",),
+    positive_weight: float = 1.0,
+) -> Tensor:
+    """Return the loss of a decoder, a mean over images.
 
+    The default is the binary cross-entropy with logits, a mean over all pixels (DeCLIP, section 3).
     For a decoder with a pooling, it is a mean over images, fake and real ones weighted alike.
+
+    Args:
+        decoder: The decoder.
+        inputs: Its arguments.
+        targets: (N, 256, 256) float32 in [0, 1], or (N,) for a decoder with a pooling.
+        losses: Losses that are added up; see `map_loss`.
+        positive_weight: Weight of fake pixels, or of fake images, in the cross-entropy.
     """
     if decoder.pooling is not None:
         logits = decoder.pooling(decoder(*inputs).float())
-        return F.binary_cross_entropy_with_logits(logits.float(), targets)
-    if isinstance(decoder, PositionDecoder):
+        return map_loss(logits.float(), targets, losses, positive_weight)
+    is_plain = tuple(losses) == ("bce",) and positive_weight == 1
+    if isinstance(decoder, PositionDecoder) and is_plain:
         logits = decoder.position_logits(decoder.joined(*inputs))
         loss: Tensor = enlarged_cross_entropy(logits, targets)
         return loss
-    return F.binary_cross_entropy_with_logits(decoder(*inputs).float(), targets)
+    return map_loss(decoder(*inputs).float(), targets, losses, positive_weight)
 
 
-def make_optimizer(decoder: Decoder, learning_rate: float) -> torch.optim.Optimizer:
-    """Return AdamW as in the reference: betas 0.9 and 0.999, no weight decay (so also Adam)."""
+def make_optimizer(
+    decoder: Decoder, learning_rate: float, weight_decay: float = 0.0
+) -> torch.optim.Optimizer:
+    """Return AdamW with betas 0.9 and 0.999; in the reference without weight decay (so Adam)."""
     return torch.optim.AdamW(
-        decoder.parameters(), lr=learning_rate, betas=(0.9, 0.999), weight_decay=0.0, fused=True
+        decoder.parameters(),
+        lr=learning_rate,
+        betas=(0.9, 0.999),
+        weight_decay=weight_decay,
+        fused=True,
     )
+
+
+def averaged_model(decoder: Decoder, decay: float) -> AveragedModel:
+    """Return an exponential moving average of a decoder's weights and running statistics.
+
+    In the first steps the decay is lower, (1 + n) / (10 + n) after n steps, so that an average of
+    few steps is not one of the initial weights.
+    """
+
+    def average(averaged: Tensor, current: Tensor, steps: Tensor | int) -> Tensor:
+        kept = min(decay, (1 + int(steps)) / (10 + int(steps)))
+        return averaged + (1 - kept) * (current - averaged)
+
+    return AveragedModel(decoder, avg_fn=average, use_buffers=True)
 
 
 def _piece_size(decoder: Decoder, recipe: Recipe, device: torch.device) -> int:

@@ -13,6 +13,9 @@ from declip_pipeline.options import FusionMode
 from declip_pipeline.training.learner import GradientLearner, Learner
 from declip_pipeline.training.recipe import Recipe
 
+_PLAIN = Recipe()
+_NOT_OF_PROBES = ("weight_decay", "loss", "positive_weight", "average")
+
 
 def learner_of(
     recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMode, device: torch.device
@@ -49,6 +52,12 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
         )
     if kind.kind == "probe":
         return _decoder_of_probe(recipe, kind, shapes, fusion)
+    if kind.kind == PATCH_FORENSICS and (recipe.losses != ("bce",) or recipe.positive_weight != 1):
+        name = "loss" if recipe.losses != ("bce",) else "positive_weight"
+        raise InputError(
+            f"`{name}={getattr(recipe, name)}` for {kind.name}, which learns by the cross-entropy "
+            "of its patches; leave it out"
+        )
     decoder = build_decoder(
         kind,
         shapes,
@@ -89,6 +98,12 @@ def _decoder_of_probe(
             f"{name} standardises patches by itself; leave out `normalize`, or take another "
             "decoder such as linear"
         )
+    for name in _NOT_OF_PROBES:
+        if getattr(recipe, name) != getattr(_PLAIN, name):
+            raise InputError(
+                f"`{name}={getattr(recipe, name)}` for {kind.name}, which is learned by "
+                "scikit-learn; leave it out or choose another decoder"
+            )
     if len(shapes) > 1 and fusion == "weighted":
         raise InputError(
             f"{name} cannot learn the weights of a weighted sum of {len(shapes)} layers; take "

@@ -52,7 +52,8 @@ def learning_problem(
     else:
         return None
     steps = -(-train_images // recipe.batch_size)
-    ways = ["another `learning_rate`", "a larger `patience`"]
+    longer = "a larger `patience`" if recipe.schedule == "plateau" else "more `epochs`"
+    ways = ["another `learning_rate`", longer]
     if steps < FEW_STEPS:
         one = "1 step" if steps == 1 else f"{steps} steps"
         ways.insert(0, f"a smaller `batch_size` (an epoch has {one})")

@@ -28,6 +28,9 @@ class PlateauSchedule:
     delta: float = FIRST_DELTA
     stopped: bool = False
 
+    def after_step(self) -> None:
+        """Leave the schedule as it is: it goes by epochs."""
+
     def after_epoch(self, score: float) -> None:
         """Update the schedule by an epoch's validation score, IoU or AP in percent."""
         if self.best_of_count is None or score > self.best_of_count + self.delta:

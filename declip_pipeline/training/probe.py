@@ -86,6 +86,10 @@ class ProbeLearner(LookingLearner):
 
     def begin_epoch(self, learning_rate: float) -> None:
         """Begin an epoch with a learning rate."""
+        self.set_learning_rate(learning_rate)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Change the learning rate of the next step."""
         self._classifier.set_params(eta0=learning_rate)
 
     def compute(self, inputs: Sequence[Tensor], targets: Tensor, share: float) -> Any:

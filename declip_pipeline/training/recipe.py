@@ -1,10 +1,11 @@
 """Recipe: how a decoder is trained; what a run is, besides its features and its images."""
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from numbers import Integral, Real
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 from declip_pipeline.decoders.names import DESCRIBED_TYPES, LIGHT_TYPES, is_probe
 from declip_pipeline.errors import InputError, UnknownNameError
@@ -12,10 +13,12 @@ from declip_pipeline.files import sha256_of_file
 from declip_pipeline.options import (
     Field,
     Initialization,
+    LossName,
     Normalization,
     Option,
     PoolingName,
     Precision,
+    ScheduleName,
     described_fields,
 )
 from declip_pipeline.training.validation_score import ScoreName
@@ -24,6 +27,18 @@ if TYPE_CHECKING:
     import torch
 
     from declip_pipeline.feeding.feed import TargetKind
+
+
+PLATEAU_EPOCHS = 400
+"""Most epochs of the schedule "plateau", which mostly stops before."""
+
+PATIENCE = 5
+
+LATER = (
+    *("weight_decay", "schedule", "loss", "positive_weight", "average"),
+    *("flips", "channel_dropout", "feature_noise", "mixup", "with_real"),
+)
+"""Fields that runs may lack, which then had the default: those that came later."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +104,14 @@ class Recipe:
         ),
     ] = 0
     epochs: Annotated[
-        int, Option("Most epochs; the schedule mostly stops before.", "training", least=1)
-    ] = 400
+        int | None,
+        Option(
+            "Epochs; the most for the schedule plateau, which mostly stops before (default 400). "
+            "The other schedules need a number.",
+            "training",
+            least=1,
+        ),
+    ] = None
     batch_size: Annotated[int, Option("Images a step.", "training", least=1)] = 64
     micro_batch_size: Annotated[
         int | None,
@@ -104,16 +125,81 @@ class Recipe:
     learning_rate: Annotated[
         float,
         Option(
-            "First learning rate; a tenth at each plateau; several are a grid.",
+            "Highest learning rate, of the schedule plateau the first; several are a grid.",
             "training",
             least=1e-6,
             several=True,
         ),
     ] = 1e-3
+    schedule: Annotated[
+        ScheduleName,
+        Option(
+            "Learning rate: a tenth at each plateau of the validation score, as published; or in "
+            "steps over all epochs, one-cycle (up for 30%, then down) or cosine (up for 5%).",
+            "training",
+        ),
+    ] = "plateau"
     patience: Annotated[
         int,
         Option("Epochs without a better validation score that end a plateau.", "training", least=1),
-    ] = 5
+    ] = PATIENCE
+    weight_decay: Annotated[
+        float, Option("AdamW's decay of all weights, times the learning rate.", "training", least=0)
+    ] = 0.0
+    loss: Annotated[
+        str,
+        Option(
+            "bce, dice, focal or lovasz, or a sum such as bce+dice. lovasz takes a pixel for fake "
+            "where more than half of it is; the others take soft masks.",
+            "training",
+            expected="losses among bce, dice, focal and lovasz, such as bce+dice",
+        ),
+    ] = "bce"
+    positive_weight: Annotated[
+        float,
+        Option("Weight of fake pixels in the losses bce and focal.", "training", least=1e-3),
+    ] = 1.0
+    average: Annotated[
+        float,
+        Option(
+            "Decay of an exponential moving average of the weights, below 1, which is validated "
+            "and kept in their place; 0 for none.",
+            "training",
+            least=0,
+        ),
+    ] = 0.0
+    flips: Annotated[
+        bool,
+        Option("Mirror features and masks of half of the images, drawn each epoch.", "training"),
+    ] = False
+    channel_dropout: Annotated[
+        float,
+        Option(
+            "Share of an image's input channels that are replaced by their mean over the image, "
+            "drawn each epoch.",
+            "training",
+            least=0,
+        ),
+    ] = 0.0
+    feature_noise: Annotated[
+        float,
+        Option(
+            "Standard deviation of Gaussian noise on features, in units of each channel's own "
+            "over the image.",
+            "training",
+            least=0,
+        ),
+    ] = 0.0
+    mixup: Annotated[
+        float,
+        Option(
+            "Mix features and masks of each image with those of another, by a share drawn from "
+            "Beta(A, A); 0 for none.",
+            "training",
+            least=0,
+            form="A",
+        ),
+    ] = 0.0
     precision: Precision = "float32"
     compile: Annotated[
         bool,
@@ -130,6 +216,16 @@ class Recipe:
             "data",
         ),
     ] = None
+    with_real: Annotated[
+        float,
+        Option(
+            "Share of an epoch's images that are real, with empty masks, from 0 to below 1, drawn "
+            "again each epoch; they have the same share in the validation score.",
+            "data",
+            least=0,
+            form="SHARE",
+        ),
+    ] = 0.0
     decoder_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -145,18 +241,17 @@ class Recipe:
             raise InputError(
                 f"`widths` is {self.widths!r}; expected four whole numbers, one for each stage"
             )
-        if self.initial_weights is not None:
-            if self.initialization != "imagenet":
-                raise InputError(
-                    f"initial weights {self.initial_weights} for "
-                    f'`initialization="{self.initialization}"`, which draws them; take '
-                    '`initialization="imagenet"`, or leave them out'
-                )
-            if not Path(self.initial_weights).is_file():
-                raise InputError(
-                    f"initial weights {self.initial_weights}: no such file; expected one of timm's "
-                    "legacy_xception, or leave them out to download them"
-                )
+        self._check_initial_weights()
+        self._check_schedule()
+        for name in ("average", "channel_dropout", "with_real"):
+            if getattr(self, name) >= 1:
+                raise InputError(f"`{name}` is {getattr(self, name)!r}; expected less than 1")
+        if self.with_real and self.pooling is not None:
+            raise InputError(
+                f"`with_real={self.with_real:g}` is for localization; detection learns from all "
+                "real images, leave it out"
+            )
+        self._check_loss()
         if self.pooling is not None and self.pooling not in get_args(PoolingName):
             raise UnknownNameError("pooling", self.pooling, get_args(PoolingName))
         if self.micro_batch_size is not None and self.micro_batch_size > self.batch_size:
@@ -164,6 +259,66 @@ class Recipe:
                 f"a micro batch of {self.micro_batch_size} images is larger than the batch of "
                 f"{self.batch_size}; expected a part of it"
             )
+
+    def _check_initial_weights(self) -> None:
+        if self.initial_weights is None:
+            return
+        if self.initialization != "imagenet":
+            raise InputError(
+                f"initial weights {self.initial_weights} for "
+                f'`initialization="{self.initialization}"`, which draws them; take '
+                '`initialization="imagenet"`, or leave them out'
+            )
+        if not Path(self.initial_weights).is_file():
+            raise InputError(
+                f"initial weights {self.initial_weights}: no such file; expected one of timm's "
+                "legacy_xception, or leave them out to download them"
+            )
+
+    def _check_schedule(self) -> None:
+        if self.schedule not in get_args(ScheduleName):
+            raise UnknownNameError("schedule", self.schedule, get_args(ScheduleName))
+        if self.schedule == "plateau":
+            if self.epochs is None:
+                object.__setattr__(self, "epochs", PLATEAU_EPOCHS)
+        elif self.epochs is None:
+            raise InputError(
+                f'`schedule="{self.schedule}"` without a number of epochs, over which it goes; '
+                "give `epochs`"
+            )
+        elif self.patience != PATIENCE:
+            raise InputError(
+                f'`patience={self.patience}` with `schedule="{self.schedule}"`, which waits for '
+                "no plateau; leave it out"
+            )
+
+    def _check_loss(self) -> None:
+        for name in self.losses:
+            if name not in get_args(LossName):
+                raise UnknownNameError("loss", name, get_args(LossName))
+        if len(set(self.losses)) < len(self.losses):
+            raise InputError(f"`loss` is {self.loss!r}; name each loss once")
+        if self.pooling is not None and self.losses != ("bce",):
+            raise InputError(
+                f"`loss={self.loss}` compares maps with masks; detection learns from labels of "
+                "images, leave it out"
+            )
+        if self.positive_weight != 1 and not {"bce", "focal"} & set(self.losses):
+            raise InputError(
+                f"`positive_weight={self.positive_weight:g}` with `loss={self.loss}`; it is for "
+                "bce and focal, leave it out"
+            )
+
+    @property
+    def losses(self) -> tuple[LossName, ...]:
+        """Names of the losses that are added up."""
+        return cast(tuple[LossName, ...], tuple(str(self.loss).split("+")))
+
+    @property
+    def most_epochs(self) -> int:
+        """Number of epochs, of the schedule "plateau" the most."""
+        assert self.epochs is not None
+        return self.epochs
 
     @property
     def targets(self) -> "TargetKind":
@@ -184,10 +339,13 @@ class Recipe:
     def to_json(self) -> dict[str, Any]:
         """The recipe as plain JSON values; a file of initial weights by its hash.
 
-        `pooling`, normalization, initial weights and decoder options only where there are any: what
-        a run was named by before there were such it still is.
+        `pooling`, normalization, initial weights, decoder options and the fields `LATER` only where
+        they are set: what a run was named by before there were such it still is.
         """
         values = asdict(self) | {"widths": list(self.widths) if self.widths else None}
+        for one in fields(self):
+            if one.name in LATER and values[one.name] == one.default:
+                del values[one.name]
         if self.pooling is None:
             del values["pooling"]
         values["normalize"] = self.normalization
@@ -238,7 +396,7 @@ def _require_number(described: Field, value: Any) -> None:
         return
     kind = Integral if described.kind is int else Real
     least = described.option.least
-    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    is_number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
     if not is_number or (least is not None and value < least):
         what = "a whole number" if described.kind is int else "a number"
         bound = "" if least is None else f" of at least {least:g}"

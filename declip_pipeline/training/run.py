@@ -121,6 +121,26 @@ class Run:
         problem: str | None = self.summary().get("problem")
         return problem
 
+    @property
+    def valid_threshold(self) -> float | None:
+        """Threshold of probabilities with the best mean IoU on the split `valid`, in (0, 1).
+
+        None for runs of detection, imported ones, and those of versions that did not keep it.
+        Raises as `summary`.
+        """
+        threshold: float | None = self.summary().get("valid_threshold")
+        return threshold
+
+    def require_valid_threshold(self) -> float:
+        """Return `valid_threshold`. Raises `InputError` where there is none."""
+        threshold = self.valid_threshold
+        if threshold is None:
+            raise InputError(
+                f"{self.path} has no threshold from its split valid: runs of detection, imported "
+                "ones and those of earlier versions keep none; give `threshold` as a number"
+            )
+        return threshold
+
     def begin(self, config: Mapping[str, Any], sha256: str) -> None:
         """Record what the run is.
 

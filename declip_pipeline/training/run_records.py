@@ -118,11 +118,15 @@ _SCHEDULE = {
     "delta": NUMBER,
     "stopped": FLAG,
 }
+_STEP_SCHEDULE = {"step": COUNT}
 STATE = {
     "epoch": COUNT,
     "best_epoch": COUNT,
     "best_score": NUMBER,
-    "schedule": Kind("the state of a schedule", lambda v: not faults(v, _SCHEDULE)),
+    "schedule": Kind(
+        "the state of a schedule",
+        lambda v: not faults(v, _SCHEDULE) or not faults(v, _STEP_SCHEDULE),
+    ),
     "files": HASH.by_name(),
     "run_sha256": HASH,
 }
@@ -139,6 +143,8 @@ SUMMARY = {
     "layer_weights": NUMBER.by_name().or_missing(),
     "constant_score": NUMBER.or_missing(),
     "problem": TEXT.or_none().or_missing(),
+    "valid_threshold": NUMBER.or_missing(),
+    "valid_iou_at_threshold": NUMBER.or_missing(),
     "files": HASH.by_name(),
     "run_sha256": HASH,
 }

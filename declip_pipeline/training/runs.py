@@ -16,11 +16,13 @@ from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs
 from declip_pipeline.files import folder_name, sha256_of_json
-from declip_pipeline.options import FusionMode, PrecisionName
+from declip_pipeline.options import FusionMode, PrecisionName, RecipeName
 from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores
 from declip_pipeline.training.data import TrainingData, sources_beside
+from declip_pipeline.training.epochs import real_count
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
-from declip_pipeline.training.recipe import Recipe, choose_precision
+from declip_pipeline.training.recipe import PLATEAU_EPOCHS, Recipe, choose_precision
+from declip_pipeline.training.recipes import recipe_defaults
 from declip_pipeline.training.run import Run, require_name
 from declip_pipeline.training.tile_choice import LEARNED_TILES
 from declip_pipeline.training.train import Epoch, Training, train_side_by_side
@@ -42,9 +44,10 @@ def train(
     uncached: bool = False,
     progress: Callable[[Epoch], None] = lambda epoch: None,
     notice: Callable[[str], None] = lambda line: None,
-    **recipe: Any,
+    recipe: RecipeName = "paper",
+    **options: Any,
 ) -> Run:
-    """Train a decoder on the fakes of the split `train`, with the paper's schedule.
+    """Train a decoder on the fakes of the split `train`.
 
     The split `valid` chooses the best epoch. A second call with the same arguments finds the run
     finished and returns it at once; an interrupted one goes on after its last epoch.
@@ -73,7 +76,9 @@ def train(
         progress: Called with each `Epoch`: `epoch`, `train_loss`, `valid_score` (percent),
             `learning_rate`, `seconds`.
         notice: Called with each line that a user should see, such as where features are kept.
-        **recipe: Other fields of `Recipe`, such as `widths`, `epochs`, `batch_size`,
+        recipe: Values of the fields of `Recipe` that are not given: those of the "paper", or with
+            "auto" those that suit the decoder and the number of training images.
+        **options: Other fields of `Recipe`, such as `widths`, `epochs`, `batch_size`,
             `learning_rate`, `seed`, `initialization`, `decoder_options`. `pooling="mean"` trains
             detection, from labels of images instead of masks.
 
@@ -91,17 +96,17 @@ def train(
         TrainingError: For a loss that is not finite, or too little memory.
     """
     known = [one.name for one in fields(Recipe) if one.name not in ("decoder_type", "precision")]
-    for option in recipe:
+    for option in options:
         if option not in known:
-            others = [name for name in signature(train).parameters if name != "recipe"]
+            others = [name for name in signature(train).parameters if name != "options"]
             raise UnknownNameError("option of a training", option, [*others, *known])
     if isinstance(decoder, str):
         decoder_type = decoder
     else:
-        decoder_type, options = name_factory(decoder)
-        recipe["decoder_options"] = options | dict(recipe.get("decoder_options", {}))
-    if isinstance(recipe.get("widths"), list):
-        recipe["widths"] = tuple(recipe["widths"])
+        decoder_type, keywords = name_factory(decoder)
+        options["decoder_options"] = keywords | dict(options.get("decoder_options", {}))
+    if isinstance(options.get("widths"), list):
+        options["widths"] = tuple(options["widths"])
     layers = [layer] if isinstance(layer, str) else layer
     if not isinstance(layers, list | tuple) or not all(isinstance(one, str) for one in layers):
         raise InputError(f"`layer` is {layer!r}; expected the name of a layer, or several to join")
@@ -118,13 +123,19 @@ def train(
         uncached=uncached,
         notice=notice,
     )
-    recipe["precision"] = choose_precision(precision, decoder_type, chosen)
+    options["precision"] = choose_precision(precision, decoder_type, chosen)
+    learned = [train_on] if isinstance(train_on, str) else train_on
+    if recipe != "paper":
+        generators = tuple(sorted(set(learned or data.generators)))
+        given = Recipe(decoder_type, **{"epochs": PLATEAU_EPOCHS, **options})
+        images = images_of_epoch(data, generators, given)
+        options = {**recipe_defaults(recipe, decoder_type, images), **options}
     planned = plan_run(
         data,
         Path(runs),
         layer=JOIN.join(layers),
-        recipe=Recipe(decoder_type, **recipe),
-        train_on=[train_on] if isinstance(train_on, str) else train_on,
+        recipe=Recipe(decoder_type, **options),
+        train_on=learned,
         name=name,
     )
     (error,) = train_runs(data, [planned], lambda number, epoch: progress(epoch))
@@ -175,10 +186,12 @@ def plan_run(
     with torch.device("meta"):  # names and widths are checked, no memory is taken
         decoder_of(recipe, inputs.shapes, inputs.fusion)
     generators = tuple(sorted(set(train_on or data.generators)))
-    pictures = sum(len(rows) for _, rows in data.rows("train", generators, recipe.targets))
-    data.rows("valid", generators, recipe.targets)
+    for split in ("train", "valid"):
+        data.rows(split, generators, recipe.targets, recipe.with_real > 0)
+    pictures = images_of_epoch(data, generators, recipe)
     if recipe.batch_size > pictures:
-        names = [*generators, "real"] if recipe.targets == "labels" else generators
+        takes_real = recipe.targets == "labels" or recipe.with_real > 0
+        names = [*generators, "real"] if takes_real else generators
         raise InputError(
             f"a batch of {recipe.batch_size} images is larger than the training split, which has "
             f"{pictures} of {', '.join(names)}; expected a part of it, take "
@@ -221,8 +234,11 @@ def plan_run(
             else {"learned": LEARNED_TILES, "validation": IOU_OF_TILES}
         ),
     }
-    if recipe.pooling is not None:
-        config["images"] = {split: data.counts(split, generators) for split in ("train", "valid")}
+    if recipe.pooling is not None or recipe.with_real:
+        config["images"] = {
+            split: data.counts(split, generators, recipe.targets, recipe.with_real > 0)
+            for split in ("train", "valid")
+        }
     if name is not None:
         require_name(name)
     folder = Run(runs / (name or own_name))
@@ -234,6 +250,12 @@ def plan_run(
 def _tiles_of(store: Store) -> dict[str, str]:
     """Return the tiling of a store's rows, for a prediction; nothing for whole images."""
     return {} if store.identity.tiles is None else {"tiles": store.identity.tiles}
+
+
+def images_of_epoch(data: TrainingData, generators: Sequence[str], recipe: Recipe) -> int:
+    """Return the number of images of an epoch; real ones that are drawn twice count twice."""
+    count = sum(len(rows) for _, rows in data.rows("train", generators, recipe.targets))
+    return count + real_count(count, recipe.with_real)
 
 
 def _failures(
@@ -251,7 +273,7 @@ def _failures(
             sample
             for sample in failed
             if (sample.label == FAKE and sample.generator in generators)
-            or (sample.label == REAL and recipe.targets == "labels")
+            or (sample.label == REAL and (recipe.targets == "labels" or recipe.with_real > 0))
         ]
         found.append(
             {
@@ -280,9 +302,9 @@ def train_runs(
 ) -> list[DeclipError | None]:
     """Train runs side by side, or finish what was interrupted; what is finished is left alone.
 
-    All have the same task, generators, seed and batch size. `on_epoch` is told the number of the
-    run. Returns for each None, or why it was not brought to its end: `RunBusyError` while another
-    process trains it, `TrainingError`, `InputError` for a damaged run.
+    All have the same task, generators, seed, batch size and share of real images. `on_epoch` is
+    told the number of the run. Returns for each None, or why it was not brought to its end:
+    `RunBusyError` while another process trains it, `TrainingError`, `InputError` for a damaged run.
     """
     outcomes: list[DeclipError | None] = [None] * len(runs)
     unfinished = [number for number, run in enumerate(runs) if not run.folder.is_finished]
@@ -313,6 +335,7 @@ def train_runs(
             [training.inputs for training in trainings.values()],
             first.generators,
             first.recipe.targets,
+            first.recipe.with_real > 0,
         )
         for threads in {one.learner.threads for one in trainings.values()}:
             some = [one for one in trainings.values() if one.learner.threads == threads]
@@ -348,8 +371,8 @@ def _begin(run: PlannedRun, data: TrainingData, on_epoch: Callable[[Epoch], None
         run.recipe,
         learner,
         on_epoch,
-        constant_score=data.constant_score(run.generators, targets),
-        train_images=sum(len(rows) for _, rows in data.rows("train", run.generators, targets)),
+        constant_score=data.constant_score(run.generators, targets, run.recipe.with_real),
+        train_images=images_of_epoch(data, run.generators, run.recipe),
         notice=data.notice,
     )
 

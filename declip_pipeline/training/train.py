@@ -10,17 +10,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts, permutation
+from declip_pipeline.compute import MapParts, exact_float32, is_out_of_memory, mapping_parts
 from declip_pipeline.decoders.file import encode_decoder
 from declip_pipeline.errors import DeclipError, TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import DecoderInputs
+from declip_pipeline.training.augmentation import Augmentation
+from declip_pipeline.training.epochs import epoch_order
 from declip_pipeline.training.learner import Learner, LookingLearner
 from declip_pipeline.training.learning import WATCHED_FROM, learning_problem
-from declip_pipeline.training.plateau_schedule import PlateauSchedule
+from declip_pipeline.training.pace import Pace
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
-from declip_pipeline.training.validation import VALIDATIONS, Candidate
+from declip_pipeline.training.schedules import make_schedule
+from declip_pipeline.training.validation import VALIDATIONS, Candidate, best_thresholds
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
 # Images of a step that an error names.
@@ -100,36 +103,61 @@ class Training:
         self._train_images = train_images
         self.notice = notice
         self._has_warned = False
-        self._schedule = PlateauSchedule(recipe.learning_rate, recipe.patience)
+        steps = -(-train_images // recipe.batch_size)
+        self._schedule = make_schedule(recipe, steps)
+        self._augmentation = Augmentation.of(recipe)
         self._best_score, self._best_epoch = -1.0, 0
         state = run.load_state()
         if state is not None:
             learner.load_state(state["learner"])
-            self._schedule = PlateauSchedule(**state["schedule"])
+            self._schedule = make_schedule(recipe, steps, state["schedule"])
             self._best_score, self._best_epoch = state["best_score"], state["best_epoch"]
             self.epoch = state["epoch"]
         self._records = run.epochs()
+        self._rate = recipe.learning_rate
         # Of each step, of each of its pieces.
         self._losses: list[list[torch.Tensor]] = []
 
     @property
     def is_done(self) -> bool:
         """Return whether nothing is left to be learned, or it was given up."""
-        return self.error is not None or self.epoch >= self.recipe.epochs or self._schedule.stopped
+        is_over = self.epoch >= self.recipe.most_epochs or self._schedule.stopped
+        return self.error is not None or is_over
+
+    @property
+    def mixes(self) -> bool:
+        """Return whether each image is mixed with another one of its batch."""
+        return self._augmentation is not None and self._augmentation.mixup > 0
 
     def begin_epoch(self) -> None:
         """Begin the next epoch."""
         self.epoch += 1
         self._losses.clear()
-        self.learner.begin_epoch(self._schedule.learning_rate)
+        self._rate = self._schedule.learning_rate
+        self.learner.begin_epoch(self._rate)
 
     def begin_step(self) -> None:
         """Begin a batch."""
         self._losses.append([])
+        self.learner.set_learning_rate(self._schedule.learning_rate)
 
-    def compute(self, piece: Batch, share: float) -> Any:
-        """Compute what a piece that is `share` of its batch teaches."""
-        return self.learner.compute(piece.inputs(self.inputs.sources), piece.targets, share)
+    def compute(self, piece: Batch, followers: Batch | None, share: float) -> Any:
+        """Compute what a piece that is `share` of its batch teaches.
+
+        `followers` are other images of the batch, one for each of the piece, where it `mixes`.
+        """
+        sources = self.inputs.sources
+        inputs, targets = piece.inputs(sources), piece.targets
+        if self._augmentation is not None:
+            inputs, targets = self._augmentation.augmented(
+                piece, followers, sources, self.inputs.shapes, self.epoch
+            )
+        return self.learner.compute(inputs, targets, share)
+
+    def end_step(self) -> None:
+        """Update the decoder, and the learning rate."""
+        self.learner.update()
+        self._schedule.after_step()
 
     def accumulate(self, computed: Any, share: float) -> None:
         """Take in what `compute` gave for a piece that is `share` of its batch."""
@@ -163,17 +191,17 @@ class Training:
     def candidate(self) -> Candidate:
         """Return the decoder in its present state, for validation."""
         learner = self.learner
-        return Candidate(learner.decoder, learner.logits, self.inputs.sources, learner.piece_size)
+        return Candidate(learner.learned, learner.logits, self.inputs.sources, learner.piece_size)
 
     def end_epoch(self, loss: float, score: float, seconds: float) -> None:
         """Take in how the epoch went, and keep the state."""
-        rate = self._schedule.learning_rate
+        rate = self._rate
         ended = Epoch(self.epoch, loss, score, rate, seconds, self.recipe.score)
         self._schedule.after_epoch(score)
         best = None
         if score > self._best_score:
             self._best_score, self._best_epoch = score, self.epoch
-            best = encode_decoder(self.learner.decoder, self.inputs.features)
+            best = encode_decoder(self.learner.learned, self.inputs.features)
         self._records.append(ended.to_json())
         state = {
             "epoch": self.epoch,
@@ -192,8 +220,17 @@ class Training:
             self._records, self._constant_score, self.recipe, self._train_images
         )
 
-    def finish(self, train_images: int, valid_images: int) -> None:
-        """Write the summary: the run is finished."""
+    def finish(
+        self, train_images: int, valid_images: int, threshold: tuple[float, float] | None
+    ) -> None:
+        """Write the summary: the run is finished.
+
+        Args:
+            train_images: Number of training images.
+            valid_images: Number of validation images.
+            threshold: Threshold that is best on the latter, and its IoU in percent; None in
+                detection.
+        """
         best, _ = self.run.best_decoder()
         summary = {
             f"best_valid_{self.recipe.score}": self._best_score,
@@ -207,11 +244,24 @@ class Training:
             "constant_score": self._constant_score,
             "problem": self._problem(),
         }
+        if threshold is not None:
+            summary |= {"valid_threshold": threshold[0], "valid_iou_at_threshold": threshold[1]}
         if best.fusion is not None and best.fusion.weights is not None:
             summary["layer_weights"] = dict(
                 zip(self.inputs.names, best.fusion.weights, strict=True)
             )
         self.run.finish(summary)
+
+    def best_candidate(self, device: torch.device) -> Candidate:
+        """Return the best decoder so far, for maps as an evaluation computes them."""
+        decoder = self.run.best_decoder()[0].to(device)
+
+        def logits(inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+            with exact_float32(device):
+                found: torch.Tensor = decoder(*inputs)
+            return found
+
+        return Candidate(decoder, logits, self.inputs.sources, self.learner.piece_size)
 
 
 def train_side_by_side(
@@ -219,22 +269,43 @@ def train_side_by_side(
 ) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
-    All have the task, seed and batch size of the first, and compute in threads as it does. The
-    order of samples depends on (seed, epoch) alone, so that a resumed training ends as an
-    undisturbed one does, and one in company as one by itself. A training that cannot go on is given
-    up with its `error`, the last good state is kept, and the others go on.
+    All have the task, seed, batch size and share of real images of the first, and compute in
+    threads as it does. The order of samples depends on (seed, epoch) alone, so that a resumed
+    training ends as an undisturbed one does, and one in company as one by itself. A training that
+    cannot go on is given up with its `error`, the last good state is kept, and the others go on.
     Source: the reference's training loop (DeCLIP, arXiv 2409.08849).
     """
+    is_first = True
     while unfinished := [training for training in trainings if not training.is_done]:
         epoch = min(training.epoch for training in unfinished)
-        _one_epoch([one for one in unfinished if one.epoch == epoch], train_feed, valid_feed)
-    for training in trainings:
-        if training.error is None:
-            training.finish(len(train_feed), len(valid_feed))
+        together = [one for one in unfinished if one.epoch == epoch]
+        _one_epoch(together, train_feed, valid_feed, is_first=is_first)
+        is_first = False
+    ended = [training for training in trainings if training.error is None]
+    thresholds = _thresholds(ended, valid_feed)
+    for training, threshold in zip(ended, thresholds, strict=True):
+        training.finish(len(train_feed), len(valid_feed), threshold)
 
 
-def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: BatchFeed) -> None:
-    """Train once on every sample, and judge."""
+def _thresholds(
+    ended: Sequence[Training], valid_feed: BatchFeed
+) -> Sequence[tuple[float, float] | None]:
+    """Return the best threshold of each training on the validation images, and its IoU."""
+    if not ended or ended[0].recipe.pooling is not None:
+        return [None] * len(ended)
+    recipe = ended[0].recipe
+    candidates = [training.best_candidate(valid_feed.device) for training in ended]
+    return best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+
+
+def _one_epoch(
+    together: Sequence[Training],
+    train_feed: BatchFeed,
+    valid_feed: BatchFeed,
+    *,
+    is_first: bool,
+) -> None:
+    """Train once on every sample, and validate; the first epoch of several says their pace."""
     started = time.perf_counter()
     recipe = together[0].recipe
     try:
@@ -243,14 +314,20 @@ def _one_epoch(together: Sequence[Training], train_feed: BatchFeed, valid_feed: 
             return
         for training in together:
             training.begin_epoch()
-        order = permutation(len(train_feed), recipe.seed, "epoch", together[0].epoch)
+        order = epoch_order(train_feed.labels, recipe.seed, together[0].epoch, recipe.with_real)
+        pace = None
+        if is_first:
+            left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
+            pace = Pace(-(-len(order) // recipe.batch_size), left, train_feed.device)
         with mapping_parts(together[0].learner.threads) as map_pieces:
-            sizes = take_steps(together, train_feed, order, map_pieces)
+            sizes = take_steps(together, train_feed, order, map_pieces, pace)
             losses = _finite_losses(together, train_feed, order, sizes)
             good = [training for training in together if training.error is None]
             candidates = [training.candidate() for training in good]
             validate = VALIDATIONS[recipe.score]
-            scores = validate(candidates, valid_feed, recipe.batch_size, map_pieces)
+            scores = validate(
+                candidates, valid_feed, recipe.batch_size, map_pieces, recipe.with_real
+            )
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -307,6 +384,7 @@ def take_steps(
     feed: BatchFeed,
     order: np.ndarray,
     map_pieces: MapParts = map,
+    pace: Pace | None = None,
 ) -> list[int]:
     """One step on each batch of the feed in this order (int64 positions); returns their sizes."""
     sizes = []
@@ -317,22 +395,31 @@ def take_steps(
             takers = [training for training in together if training.learner.piece_size == size]
             pieces = list(batch.pieces(size))
             shares = [len(piece) / len(batch) for piece in pieces]
-            taught = map_pieces(_what_it_teaches(takers, len(batch)), pieces)
+            mixes = any(training.mixes for training in takers)
+            followers = list(batch.rolled().pieces(size)) if mixes else [None] * len(pieces)
+            taught = map_pieces(
+                _what_it_teaches(takers, len(batch)), zip(pieces, followers, strict=True)
+            )
             for share, computed in zip(shares, taught, strict=True):
                 for training, each in zip(takers, computed, strict=True):
                     training.accumulate(each, share)
         for training in together:
-            training.learner.update()
+            training.end_step()
         sizes.append(len(batch))
+        if pace is not None and (line := pace.after_step()) is not None:
+            together[0].notice(line)
     return sizes
 
 
-def _what_it_teaches(takers: Sequence[Training], batch_size: int) -> Callable[[Batch], list[Any]]:
+def _what_it_teaches(
+    takers: Sequence[Training], batch_size: int
+) -> Callable[[tuple[Batch, Batch | None]], list[Any]]:
     """Return the function that computes a piece of a batch of that size for each training."""
 
-    def compute(piece: Batch) -> list[Any]:
+    def compute(pair: tuple[Batch, Batch | None]) -> list[Any]:
+        piece, followers = pair
         share = len(piece) / batch_size
-        return [training.compute(piece, share) for training in takers]
+        return [training.compute(piece, followers, share) for training in takers]
 
     return compute
 

@@ -99,6 +99,7 @@ class UncachedFeed:
             )
         self.image_of = images_of(parts)
         self._rows_text = counted_rows(parts)
+        self.labels = np.concatenate([store.labels[rows] for store, rows in parts])
         self._ids = [name for store, rows in parts for name in store.samples.take(rows).ids]
         self._labels = (
             torch.cat([labels_as_targets(store, rows) for store, rows in parts])

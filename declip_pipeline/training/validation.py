@@ -38,26 +38,43 @@ def validation_ious(
     feed: BatchFeed,
     batch_size: int,
     map_pieces: MapParts = map,
+    real_share: float = 0.0,
 ) -> list[float]:
     """Return the mean IoU over images of each decoder, in percent, at its own 256x256.
 
     Masks are the training targets: a pixel is fake where more than half of it is. The IoU of an
-    image that is fed in tiles is that of the pixels of all its tiles together.
+    image that is fed in tiles is that of the pixels of all its tiles together. Of a real image it
+    is 100 where no pixel is called fake, else 0.
 
     Args:
         candidates: The decoders.
         feed: Validation images.
         batch_size: Images a batch.
         map_pieces: Maps a function over the pieces of a batch, possibly in several threads.
+        real_share: Weight of the real images' mean; that of the fakes is the rest. 0 takes the
+            mean over all images.
     """
     found = _values(_counts, candidates, feed, batch_size, map_pieces)
-    image_of = torch.from_numpy(feed.image_of)
-    scores = []
-    for counts in found:
-        of_images = counts.new_zeros((int(image_of.max()) + 1, counts.shape[1]))
-        of_images.index_add_(0, image_of.to(counts.device), counts)
-        scores.append(float(iou_from_counts(*of_images.unbind(1)).mean()))
-    return scores
+    return [float(_mean_iou(counts, feed, real_share)) for counts in found]
+
+
+def best_thresholds(
+    candidates: Sequence[Candidate],
+    feed: BatchFeed,
+    batch_size: int,
+    real_share: float = 0.0,
+) -> list[tuple[float, float]]:
+    """Return each decoder's threshold of probabilities with the best mean IoU, and that IoU.
+
+    It is one of `THRESHOLDS`, of equally good ones the nearest to 0.5. Arguments and IoU (percent)
+    as in `validation_ious`.
+    """
+    found = []
+    for counts in _values(_counts_at_thresholds, candidates, feed, batch_size, map):
+        means = zip(_mean_iou(counts, feed, real_share).tolist(), THRESHOLDS, strict=True)
+        score, threshold = max(means, key=lambda one: (one[0], -abs(one[1] - 0.5)))
+        found.append((threshold, score))
+    return found
 
 
 def validation_aps(
@@ -65,11 +82,12 @@ def validation_aps(
     feed: BatchFeed,
     batch_size: int,
     map_pieces: MapParts = map,
+    real_share: float = 0.0,
 ) -> list[float]:
     """Return the average precision over images of each decoder's pooled logits, in percent.
 
     The feed's targets are labels and each decoder has a pooling. Arguments as in
-    `validation_ious`.
+    `validation_ious`; real images count as all others do.
     """
     found = _values(_logits_and_labels, candidates, feed, batch_size, map_pieces)
     return [
@@ -80,6 +98,9 @@ def validation_aps(
 
 VALIDATIONS = {"iou": validation_ious, "ap": validation_aps}
 """Validation functions by the name of their score."""
+
+THRESHOLDS = tuple(number / 100 for number in range(1, 100))
+"""Thresholds that `best_thresholds` chooses from."""
 
 # Values (N, ...) of a decoder on a piece of a batch, on the device.
 _Compute = Callable[[Candidate, Batch], Tensor]
@@ -118,6 +139,37 @@ def _counts(one: Candidate, piece: Batch) -> Tensor:
     called = one.logits(piece.inputs(one.sources)) > 0.0
     found = called & piece.truth
     return torch.stack([some.sum(dim=(1, 2)) for some in (found, called, piece.truth)], dim=1)
+
+
+def _counts_at_thresholds(one: Candidate, piece: Batch) -> Tensor:
+    """(N, thresholds, 3) int64: as `_counts`, at each of `THRESHOLDS`."""
+    maps = torch.sigmoid(one.logits(piece.inputs(one.sources)).float()).flatten(1)
+    truth = piece.truth.flatten(1)
+    # A pixel is called fake at each of the first `level` thresholds.
+    levels = torch.bucketize(maps, torch.tensor(THRESHOLDS, device=maps.device))
+    n = len(THRESHOLDS) + 1
+    places = levels + n * torch.arange(len(levels), device=maps.device)[:, None]
+    counts = [
+        torch.bincount(some.flatten(), minlength=n * len(levels)).view(-1, n)
+        for some in (places, places[truth])
+    ]
+    called, found = (c.flip(1).cumsum(1).flip(1)[:, 1:] for c in counts)
+    return torch.stack([found, called, truth.sum(1, keepdim=True).expand_as(called)], dim=-1)
+
+
+def _mean_iou(counts: Tensor, feed: BatchFeed, real_share: float) -> Tensor:
+    """Return the mean IoU over images of rows' counts (N, ..., 3), (...) in percent.
+
+    Fakes and real images have each their share.
+    """
+    images, first = np.unique(feed.image_of, return_index=True)
+    image_of = torch.from_numpy(feed.image_of).to(counts.device)
+    of_images = counts.new_zeros((len(images), *counts.shape[1:])).index_add_(0, image_of, counts)
+    ious = iou_from_counts(*of_images.unbind(-1))
+    if not real_share:
+        return ious.mean(0)
+    is_fake = torch.from_numpy(feed.labels[first] == 1).to(counts.device)
+    return (1 - real_share) * ious[is_fake].mean(0) + real_share * ious[~is_fake].mean(0)
 
 
 def _logits_and_labels(one: Candidate, piece: Batch) -> Tensor:

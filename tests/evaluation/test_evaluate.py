@@ -42,11 +42,14 @@ def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
         run, mixed_store, device=cpu, progress=lambda done, total: told.append((done, total))
     )
     rows = mixed_store.fake_rows("test")
-    assert told[-1] == (len(rows), len(rows))
+    # Real images as well, for the false alarms.
+    count = len(mixed_store.fake_and_real_rows("test"))
+    assert told[-1] == (count, count) and count > len(rows)
     table = evaluation.to_arrow()
     assert table.column_names == [
         *("run", "store", "dataset", "view", "id", "split", "generator", "label", "scene"),
-        *("has_fake", "iou", "f1_best", "f1_fixed", "ap", "score", "fake_share"),
+        *("has_fake", "iou", "f1_best", "f1_fixed", "ap", "iou_valid_threshold"),
+        *("score", "fake_share"),
     ]
     assert table.column("id").to_pylist() == [mixed_store.samples.ids[row] for row in rows]
     frame = evaluation.to_pandas()

@@ -81,8 +81,8 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     lines = outcome.out.splitlines()
     assert lines[:3] == [f"A: {runs[0]}", f"B: {runs[1]}", "test split"]
     assert lines[3].split()[:3] == ["generator", "images", "metric"]
-    assert lines[-1] == "p is not corrected for the 4 comparisons above; choose one beforehand"
-    assert [line.split()[:2] for line in lines[4:-1]] == [["noisy", "4"]] * 4
+    assert lines[-1] == "p is not corrected for the 5 comparisons above; choose one beforehand"
+    assert [line.split()[:2] for line in lines[4:-1]] == [["noisy", "4"]] * 5
     iou = re.fullmatch(
         r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)", lines[4]
     )

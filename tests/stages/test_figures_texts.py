@@ -1,5 +1,7 @@
 """Lines of means: each with its interval, images without a fake pixel in a line apart."""
 
+from dataclasses import replace
+
 from support.made_evaluation import config_of, localized
 
 from declip_pipeline.evaluation.cells import seed_groups
@@ -9,7 +11,8 @@ from stages.figures_texts import evaluation_lines, seeds_title
 def test_a_line_has_the_intervals_and_real_images_have_their_own():
     assert evaluation_lines([localized("ldm", ldm=[40.0, 60.0, None])]) == [
         "  ldm: IoU 50.00 [40.0, 60.0], F1 best 0.5000 [0.400, 0.600], "
-        "F1 at 0.5 0.2500 [0.200, 0.300], AP 0.7500 [0.750, 0.750] (2 images)",
+        "F1 at 0.5 0.2500 [0.200, 0.300], AP 0.7500 [0.750, 0.750], "
+        "IoU at valid's threshold 50.00 [40.0, 60.0] (2 images)",
         "  ldm, left out of the means: 1 image without a fake pixel, of which 20.00% of pixels "
         "are called fake at 0.5 (mean score 0.1000)",
     ]
@@ -17,7 +20,10 @@ def test_a_line_has_the_intervals_and_real_images_have_their_own():
 
 def test_what_is_not_there_is_not_shown():
     lines = evaluation_lines([localized("ldm", lama=[40.0], ldm=[None])])
-    assert lines[0] == "  lama: IoU 40.00, F1 best 0.4000, F1 at 0.5 0.2000, AP 0.7500 (1 image)"
+    assert lines[0] == (
+        "  lama: IoU 40.00, F1 best 0.4000, F1 at 0.5 0.2000, AP 0.7500, IoU at valid's threshold "
+        "40.00 (1 image)"
+    )
     assert lines[1] == "  ldm: no image with a fake pixel"
     assert [line.split(",")[0].split(":")[0].strip() for line in lines[2:]] == [
         *("ldm", "overall", "overall")
@@ -41,3 +47,19 @@ def test_blocks_of_seeds_are_titled_by_what_differs():
         "ldm, learning_rate 0.001 on set, test, over 2 seeds (0, 1)",
         "ldm, learning_rate 0.01 on set, test, over 2 seeds (0, 1)",
     ]
+
+
+def test_false_alarms_stand_behind_the_means():
+    one = localized("ldm", ldm=[40.0, 60.0])
+    shares = [0.0, 0.002, 0.5, 0.0]
+    real = localized("ldm", real=[None] * 4).table
+    place = real.column_names.index("fake_share")
+    two = [replace(one, real=real.set_column(place, "fake_share", [shares]))] * 2
+    lines = evaluation_lines(two[:1])
+    assert lines[1] == (
+        "  false alarms on real images at 0.5: 12.55% [0.00, 37.50] of pixels, "
+        "50.00% [0.00, 100.00] of images, 25.00% [0.00, 75.00] with more than 1% of their pixels "
+        "(4 images)"
+    )
+    assert "12.55% ± 0.00 [" in evaluation_lines(two)[1]
+    assert len(evaluation_lines([one])) == 1

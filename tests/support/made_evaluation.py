@@ -54,6 +54,7 @@ def localized(
             **{name: np.full(count, 0.5) for name in METRICS},
             "has_fake": np.array([iou is not None for *_, iou in images], bool),
             "iou": values,
+            "iou_valid_threshold": values,
             "f1_best": values / 100,
             "f1_fixed": values / 200,
             "ap": np.full(count, 0.75),
@@ -69,6 +70,7 @@ def localized(
         "test",
         (about,),
         table,
+        table[:0],
         table[:0],
     )
 
@@ -91,7 +93,7 @@ def detected(learned, seed=0, *, store="store", dataset="set", config=None, real
     )
     run = config or config_of(learned, seed)
     place = Path(f"{learned}_seed{run.get('seed')}")
-    return Evaluation(place, run, "detection", "test", (about,), table, table)
+    return Evaluation(place, run, "detection", "test", (about,), table, table, table[:0])
 
 
 def _table(about, ids, generators, scenes, labels, values):

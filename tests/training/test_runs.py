@@ -399,9 +399,9 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_state_kept(
     real_loss = learner.training_loss
     steps = []
 
-    def loss(decoder, inputs, targets):
-        steps.append(len(targets))
-        return real_loss(decoder, inputs, targets) * (np.nan if len(steps) > 4 else 1)
+    def loss(*arguments):
+        steps.append(1)
+        return real_loss(*arguments) * (np.nan if len(steps) > 4 else 1)
 
     with monkeypatch.context() as patch:
         patch.setattr(learner, "training_loss", loss)

@@ -85,9 +85,9 @@ def test_one_that_was_ahead_waits_for_the_others(tiny_store, tmp_path):
 def test_one_that_fails_leaves_the_others_alone(tiny_store, tmp_path, monkeypatch):
     step = learner.training_loss
 
-    def loss(decoder, inputs, targets):
+    def loss(decoder, *arguments):
         wrong = decoder.decoder_type == "conv-4" and decoder.shape == tiny_store.layers["layer0"]
-        return step(decoder, inputs, targets) * (float("nan") if wrong else 1)
+        return step(decoder, *arguments) * (float("nan") if wrong else 1)
 
     with monkeypatch.context() as patch:
         patch.setattr(learner, "training_loss", loss)
@@ -213,8 +213,8 @@ def test_joined_layers_are_decoded_once_for_all_who_want_them(tiny_store, tmp_pa
     recipes = [Recipe("linear", epochs=1, batch_size=8, learning_rate=lr) for lr in (1e-2, 1e-3)]
     runs = [plan_run(data, tmp_path, layer="layer1+layer2", recipe=recipe) for recipe in recipes]
     train_runs(data, runs)
-    # Two layers of the training batch, two of the validation's.
-    assert len(decoded) == 4
+    # Two layers of the training batch, two of the validation's, and again for the thresholds.
+    assert len(decoded) == 6
 
 
 def test_layers_that_do_not_fit_leave_the_others_together(tiny_store, monkeypatch):

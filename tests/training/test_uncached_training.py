@@ -117,8 +117,8 @@ def test_layers_of_one_backbone_take_one_forward_pass(store_in, tmp_path, forwar
     store = store_in("float16")
     forward_passes.clear()
     trained([store], tmp_path, layer="layer3+layer1", no_cache=True, batch_size=5)
-    # Two steps of 8 pictures, and 3 to validate.
-    assert forward_passes == [(size, ("layer3", "layer1")) for size in (5, 3, 3)]
+    # Two steps of 8 pictures, and 3 to validate, again for the threshold.
+    assert forward_passes == [(size, ("layer3", "layer1")) for size in (5, 3, 3, 3)]
 
 
 @pytest.mark.slow
@@ -269,8 +269,9 @@ def test_the_command_trains_one_and_a_grid(
     grid = program(*command, "--layers", "layer0-2", "--decoders", "linear", *runs)
     assert grid.code == 0, grid
     assert "3 of 3 runs done" in grid.err
-    # layer1 is finished; the others, side by side, share their forward passes.
-    assert forward_passes == [(size, ("layer0", "layer2")) for size in (4, 4, 3)]
+    # layer1 is finished; the others, side by side, share their forward passes: two steps, then
+    # those of the validation and of the threshold.
+    assert forward_passes == [(size, ("layer0", "layer2")) for size in (4, 4, 3, 3)]
     shutil.rmtree(dataset)
     again = program(*command, "--layers", "layer1", "--decoders", "linear", *runs)
     assert "finished already" in again.err, "what is finished needs no images"

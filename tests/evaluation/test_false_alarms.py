@@ -1,0 +1,115 @@
+"""False alarms on real images, and IoU at the threshold that is best on `valid`."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from support.made_evaluation import localized
+
+from declip_pipeline.decoders.decoder import probability_maps
+from declip_pipeline.evaluation.compare import compared_means
+from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+from declip_pipeline.evaluation.evaluation import merged
+from declip_pipeline.evaluation.scores import localize
+from declip_pipeline.feeding.inputs import FeatureSource
+from declip_pipeline.metrics.localization import intersection_over_union
+from declip_pipeline.training.data import TrainingData
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.runs import train_run
+
+
+@pytest.fixture(scope="module")
+def run(mixed_store, tmp_path_factory):
+    return train_run(
+        TrainingData([mixed_store], device=torch.device("cpu")),
+        tmp_path_factory.mktemp("runs"),
+        layer="layer1",
+        recipe=Recipe("linear", epochs=2, batch_size=4, learning_rate=1e-2),
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluation(run, mixed_store):
+    return evaluate(run, mixed_store, device="cpu")
+
+
+def maps_of(run, store, rows):
+    decoder = run.decoder()
+    with torch.inference_mode():
+        logits = decoder(store.read_layer("layer1", rows).decoded())
+    return [probability_maps(logits[[n]], *store.sizes[row].tolist()) for n, row in enumerate(rows)]
+
+
+def test_false_alarms_are_those_of_the_maps(run, evaluation, mixed_store):
+    both = mixed_store.fake_and_real_rows("test")
+    rows = both[mixed_store.labels[both] == 0]
+    shares = np.array([float((m > 0.5).double().mean()) for m in maps_of(run, mixed_store, rows)])
+    figures = evaluation.false_alarms()
+    assert figures["real_images"] == len(rows) == 5
+    assert figures["false_alarm_pixels"] == pytest.approx(100 * shares.mean())
+    assert figures["false_alarm_images"] == pytest.approx(100 * (shares > 0).mean())
+    assert figures["large_false_alarm_images"] == pytest.approx(100 * (shares > 0.01).mean())
+    for name in ("false_alarm_pixels", "false_alarm_images", "large_false_alarm_images"):
+        assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
+    # They are in no mean of the fakes.
+    assert evaluation.table.num_rows == 8 and evaluation.figures()["images_without_fake"] == 0
+
+
+def test_the_metric_at_the_threshold_of_valid_is_the_iou_there(run, evaluation, mixed_store):
+    rows = mixed_store.fake_rows("test")
+    threshold = run.require_valid_threshold()
+    found = [
+        float(
+            intersection_over_union(
+                one, torch.from_numpy(mixed_store.read_masks(rows[[n]])), threshold
+            )
+        )
+        for n, one in enumerate(maps_of(run, mixed_store, rows))
+    ]
+    assert evaluation.values("iou_valid_threshold").tolist() == pytest.approx(found, abs=0.5)
+    assert evaluation.mean("iou_valid_threshold") == pytest.approx(np.mean(found), abs=0.5)
+
+
+def test_files_of_real_images_are_written_and_read_again(run, evaluation, mixed_store, monkeypatch):
+    (folder,) = evaluation.save(run.path / EVALUATIONS)
+    with (folder / "false_alarms.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["id", "split", "scene", "score", "fake_share"]
+    assert len(rows) == 5 and {row["split"] for row in rows} == {"test"}
+    summary = json.loads((folder / "false_alarms.json").read_text())
+    assert summary["false_alarm_pixels"] == evaluation.false_alarms()["false_alarm_pixels"]
+    with monkeypatch.context() as patch:
+        patch.setattr("declip_pipeline.evaluation.evaluate.localize", None)
+        patch.setattr("declip_pipeline.evaluation.evaluate.partial", lambda *some, **more: None)
+        again = evaluate(run, mixed_store, device="cpu", reuse=True)
+    assert again.false_alarms() == evaluation.false_alarms()
+    assert again.figures() == evaluation.figures()
+
+
+def test_a_store_without_real_images_has_none(tiny_run, tiny_store, tmp_path):
+    evaluation = evaluate(tiny_run, tiny_store, device="cpu")
+    figures = evaluation.false_alarms()
+    assert figures["real_images"] == 0 and figures["false_alarm_pixels"] is None
+    (folder,) = evaluation.save(tmp_path)
+    assert sorted(path.name for path in folder.iterdir()) == ["per_image.csv", "summary.json"]
+
+
+def test_of_joined_evaluations_each_real_image_counts_once(evaluation):
+    assert merged([evaluation, evaluation])[0].false_alarms() == evaluation.false_alarms()
+
+
+def test_a_run_without_a_threshold_has_no_figure_at_it(mixed_store, run, cpu):
+    rows = mixed_store.fake_rows("test")
+    values = localize(run.decoder(), mixed_store, [FeatureSource("layer1")], rows, device=cpu)
+    assert np.isnan(values["iou_valid_threshold"]).all()
+    one = localized("ldm", 0, ldm=[80.0, 60.0])
+    names = one.table.column_names
+    place = names.index("iou_valid_threshold")
+    none = one.table.set_column(place, "iou_valid_threshold", [[float("nan")] * 2])
+    without = type(one)(one.run, one.config, one.task, one.split, one.stores, none, *[one.real] * 2)
+    assert without.figures()["iou_valid_threshold"] is None
+    assert without.figures()["iou"] == 70.0
+    compared = compared_means([without], [localized("ldm", 1, ldm=[50.0, 60.0])])
+    assert {row.metric for row in compared} == {"iou", "f1_best", "f1_fixed", "ap"}

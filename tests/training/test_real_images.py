@@ -1,0 +1,179 @@
+"""Real images as samples with empty masks, and the threshold that is best on `valid`."""
+
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from declip_pipeline.decoders.building import build_decoder, initialize
+from declip_pipeline.decoders.decoder import probability_maps
+from declip_pipeline.errors import InputError
+from declip_pipeline.feeding.feed import Feed
+from declip_pipeline.feeding.inputs import FeatureSource
+from declip_pipeline.metrics.localization import intersection_over_union
+from declip_pipeline.training.data import TrainingData
+from declip_pipeline.training.epochs import epoch_order, real_count
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.run import Run
+from declip_pipeline.training.runs import plan_run, train_run, train_runs
+from declip_pipeline.training.validation import (
+    THRESHOLDS,
+    Candidate,
+    best_thresholds,
+    validation_ious,
+)
+
+CPU = torch.device("cpu")
+LABELS = np.array([1] * 20 + [0] * 6)
+LINEAR = Recipe("linear", epochs=3, batch_size=4, learning_rate=1e-2)
+
+
+@pytest.mark.parametrize(("share", "reals"), [(0.0, 6), (0.1, 2), (0.2, 5), (0.5, 20)])
+def test_an_epoch_has_each_fake_once_and_the_share_of_real_images(share, reals):
+    order = epoch_order(LABELS, 0, 1, share)
+    counts = Counter(order.tolist())
+    assert all(counts[position] == 1 for position in range(20))
+    assert len(order) == 20 + reals
+    drawn = [counts[position] for position in range(20, 26)]
+    assert sum(drawn) == reals and max(drawn) - min(drawn) <= 1
+    if share:
+        assert real_count(20, share) == reals
+    assert np.array_equal(order, epoch_order(LABELS, 0, 1, share))
+    assert not np.array_equal(order, epoch_order(LABELS, 0, 2, share))
+    assert not np.array_equal(order, epoch_order(LABELS, 1, 1, share))
+
+
+def test_a_run_with_real_images_sees_both(mixed_store, tmp_path):
+    said, seen = [], []
+    data = TrainingData([mixed_store], device=CPU, notice=said.append)
+
+    def of_epoch(epoch):
+        train, _ = data.feeds([data.inputs("layer1")], ["lama", "ldm"], "masks", True)
+        order = epoch_order(train.labels, 0, epoch.epoch, 0.2)
+        seen.append(int((train.labels[order] == 0).sum()))
+
+    recipe = replace(LINEAR, with_real=0.2)
+    run = train_run(data, tmp_path, layer="layer1", recipe=recipe, on_epoch=of_epoch)
+    assert said[1] == "images: train 16 fake and 10 real, valid 10 fake and 6 real"
+    assert seen == [4, 4, 4]
+    config = run.config()
+    assert config["with_real"] == 0.2
+    assert config["images"] == {
+        "train": {"fake": 16, "real": 10},
+        "valid": {"fake": 10, "real": 6},
+    }
+    plain = train_run(data, tmp_path, layer="layer1", recipe=LINEAR)
+    assert plain.path != run.path and "images" not in plain.config()
+    mine, theirs = (one.best_decoder()[0].state_dict() for one in (run, plain))
+    assert not all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def test_real_images_have_their_share_in_the_validation_score(mixed_store, cpu):
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"])
+    initialize(decoder, "pytorch", seed=2)
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source])
+
+    def score(rows, share=0.0):
+        feed = Feed([(mixed_store, rows)], [source], device=cpu)
+        return validation_ious([candidate], feed, 4, real_share=share)[0]
+
+    both = mixed_store.fake_and_real_rows("valid")
+    is_fake = mixed_store.labels[both] == 1
+    fakes, reals = score(both[is_fake]), score(both[~is_fake])
+    assert fakes != reals
+    assert score(both, 0.3) == pytest.approx(0.7 * fakes + 0.3 * reals)
+
+
+def test_the_constant_score_counts_empty_masks(mixed_store, cpu):
+    data = TrainingData([mixed_store], device=cpu)
+    masks = mixed_store.read_targets(mixed_store.fake_rows("valid")) > 127
+    assert not (masks.sum(axis=(1, 2)) == 0).any()
+    assert data.constant_score(["lama", "ldm"], "masks", 0.4) == pytest.approx(40)
+    assert data.constant_score(["lama", "ldm"], "masks", 0.01) == pytest.approx(99 * masks.mean())
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("two_threads")
+def test_resumed_and_side_by_side_it_is_the_same(mixed_store, tmp_path):
+    recipes = [replace(LINEAR, with_real=0.3, learning_rate=lr) for lr in (1e-2, 1e-3)]
+    data = TrainingData([mixed_store], device=CPU)
+    together = [plan_run(data, tmp_path / "one", layer="layer1", recipe=r) for r in recipes]
+    assert train_runs(data, together) == [None, None]
+
+    def stop(epoch):
+        if epoch.epoch == 2:
+            raise KeyboardInterrupt
+
+    for run, recipe in zip(together, recipes, strict=True):
+        data = TrainingData([mixed_store], device=CPU, tier="stream")
+        with pytest.raises(KeyboardInterrupt):
+            train_run(data, tmp_path / "two", layer="layer1", recipe=recipe, on_epoch=stop)
+        alone = train_run(data, tmp_path / "two", layer="layer1", recipe=recipe)
+        assert alone.best_checkpoint.read_bytes() == run.folder.best_checkpoint.read_bytes()
+        assert alone.valid_threshold == run.folder.valid_threshold
+
+
+def test_a_store_without_real_images_is_refused(tiny_store, tmp_path):
+    data = TrainingData([tiny_store], device=CPU)
+    with pytest.raises(InputError) as caught:
+        train_run(data, tmp_path, layer="layer1", recipe=replace(LINEAR, with_real=0.2))
+    assert str(caught.value) == (
+        f"no real image in split 'train' of {tiny_store.location}; `with_real` learns from some, "
+        "extract a dataset that has both"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"with_real": 1.0}, "`with_real` is 1.0; expected less than 1"),
+        ({"with_real": -0.1}, "`with_real` is -0.1; expected a number of at least 0"),
+        (
+            {"with_real": 0.2, "pooling": "mean"},
+            "`with_real=0.2` is for localization; detection learns from all real images, leave it "
+            "out",
+        ),
+    ],
+)
+def test_a_share_that_means_nothing_is_refused(options, message):
+    with pytest.raises(InputError) as caught:
+        Recipe("linear", **options)
+    assert str(caught.value) == message
+
+
+def test_the_best_threshold_is_that_of_a_search(mixed_store, cpu):
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    rows = mixed_store.fake_and_real_rows("valid")
+    feed = Feed([(mixed_store, rows)], [source], device=cpu)
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
+    ((threshold, score),) = best_thresholds([candidate], feed, 5)
+    with torch.inference_mode():
+        features = mixed_store.read_layer("layer1", rows).decoded()
+        maps = probability_maps(decoder(features), 256, 256)
+    truth = torch.from_numpy(mixed_store.read_targets(rows) > 127)
+    means = [float(intersection_over_union(maps, truth, one).mean()) for one in THRESHOLDS]
+    assert score == pytest.approx(max(means)) and len(set(means)) > 10
+    assert means[THRESHOLDS.index(threshold)] == max(means)
+
+
+def test_the_threshold_is_kept_with_the_run(tiny_store, tiny_run, mixed_store, tmp_path):
+    run = Run(tiny_run)
+    summary = run.summary()
+    assert summary["valid_threshold"] in THRESHOLDS
+    assert summary["valid_iou_at_threshold"] >= summary["best_valid_iou"] - 1e-6
+    assert run.require_valid_threshold() == run.valid_threshold == summary["valid_threshold"]
+    data = TrainingData([mixed_store], device=CPU)
+    other = train_run(data, tmp_path, layer="layer1", recipe=replace(LINEAR, pooling="mean"))
+    assert other.valid_threshold is None
+    with pytest.raises(InputError) as caught:
+        other.require_valid_threshold()
+    assert str(caught.value) == (
+        f"{other.path} has no threshold from its split valid: runs of detection, imported ones "
+        "and those of earlier versions keep none; give `threshold` as a number"
+    )
