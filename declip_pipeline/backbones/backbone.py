@@ -158,8 +158,8 @@ def require_multiple(name: str, size: Size, step: int) -> None:
     if any(side < step or side % step for side in size):
         near = [max(1, round(side / step)) * step for side in size]
         raise InputError(
-            f"`image_size` is {size[0]}x{size[1]}; {name} takes multiples of {step}, such as "
-            f"{near[0]}x{near[1]}"
+            f"images of {size[0]}x{size[1]} pixels for {name}, which takes multiples of {step}; "
+            f"take an `image_size`, or `tiles`, such as {near[0]}x{near[1]}"
         )
 
 

@@ -60,6 +60,11 @@ class WholeNetwork(nn.Module):
         `InputError` for backbones with different input sizes or interpolations.
         """
         super().__init__()
+        if any("windows" in part for part in parts_of(features)):
+            raise InputError(
+                "it takes whole images beside tiles, and one graph takes one image, so such a run "
+                "cannot be exported to ONNX"
+            )
         # Checks that backbones and decoder belong together, as for a prediction.
         Predictor(backbones, decoder, features, dtypes=["float32"] * len(backbones))
         self.preprocessing = backbones[0].preprocessing

@@ -98,13 +98,26 @@ def require_same_features(
     `decoder` and `features` name the two sides in the message. Raises `IdentityMismatchError`
     naming the first field that differs, with both values.
     """
-    for field in {**trained_on, **found}:
-        expected = trained_on.get(field)
-        if found.get(field) != expected:
-            raise IdentityMismatchError(
-                f"{field} differs: {decoder} was trained on {expected!r}, {features} has "
-                f"{found.get(field)!r}; use features extracted as the decoder's were"
+    # Tiles say more than the input's size, which follows from them.
+    for field in dict.fromkeys(("backbone", "tiles", *trained_on, *found)):
+        expected, other = trained_on.get(field), found.get(field)
+        if other == expected:
+            continue
+        if isinstance(expected, Mapping) and isinstance(other, Mapping):
+            names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
+            expected, other = (
+                {name: one.get(name) for name in names} for one in (expected, other)
             )
+        raise IdentityMismatchError(
+            f"{field} differs: {decoder} was trained on {_shown(field, expected)}, {features} has "
+            f"{_shown(field, other)}; use features extracted as the decoder's were"
+        )
+
+
+def _shown(field: str, value: Any) -> str:
+    if field == "tiles":
+        return "whole images" if value is None else f"tiles of {value} pixels"
+    return repr(value)
 
 
 def manifest_sha256(fake_is_white: bool, samples: Samples) -> str:

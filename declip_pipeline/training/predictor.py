@@ -162,7 +162,7 @@ class Predictor:
         for other in predictors[1:]:
             for name, expected, found in (
                 ("task", first.task, other.task),
-                ("tiles", str(first.tiling), str(other.tiling)),
+                ("tiles", *(str(one.tiling or "whole images") for one in (first, other))),
                 ("output_size", first.output_size, other.output_size),
             ):
                 if expected != found:

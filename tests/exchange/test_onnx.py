@@ -162,3 +162,13 @@ def test_backbones_that_see_pictures_differently_are_refused(backbones):
     words = r"see images of 224x224 bilinear and 160x160 bicubic; one graph takes one image"
     with pytest.raises(InputError, match=words):
         network_of([(backbones["vit"], "layer1"), (other, "layer1")], "linear")
+
+
+def test_whole_images_beside_tiles_are_refused(backbones):
+    backbone = backbones["vit"]
+    beside = {**identity(backbone, "layer0"), "windows": 224}
+    shapes = [backbone.layers["layer1"], backbone.layers["layer0"]]
+    decoder = build_decoder("linear", shapes)
+    features = joined_identity([identity(backbone, "layer1"), beside], "concat")
+    with pytest.raises(InputError, match="whole images beside tiles"):
+        WholeNetwork([backbone, backbone], decoder, features)

@@ -48,6 +48,7 @@ def test_a_size_that_does_not_fit_is_refused(refused, shared_dataset, tmp_path):
     command = ("extract", shared_dataset, "--arch", "efficientnet-lite0", "--image-size", "230")
     line = refused(*command, "--cache", tmp_path)
     assert line == (
-        "--image-size is 230x230; efficientnet-lite0 takes multiples of 32, such as 224x224"
+        "images of 230x230 pixels for efficientnet-lite0, which takes multiples of 32; take an "
+        "--image-size, or --tiles, such as 224x224"
     )
     assert not any(tmp_path.iterdir())

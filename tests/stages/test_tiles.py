@@ -73,7 +73,8 @@ def test_what_yaml_makes_of_tiles_without_quotes_is_refused():
         (("--tiles", "64:-0.5"), "--tiles is '64:-0.5'; expected SIZE or SIZE:OVERLAP"),
         (
             ("--tiles", "70"),
-            "--image-size is 70x70; efficientnet-lite0 takes multiples of 32, such as 64x64",
+            "images of 70x70 pixels for efficientnet-lite0, which takes multiples of 32; take an "
+            "--image-size, or --tiles, such as 64x64",
         ),
         (
             ("--tiles", "512"),
@@ -115,4 +116,4 @@ def test_tiles_with_whole_views_beside_from_extraction_to_evaluation(
     alone = program("train", tiles, *options, "-o", runs)
     assert alone.code == 0, alone.err
     line = refused("evaluate", alone.last_line, "--on", whole, code=1)
-    assert "tiles differs: the run" in line and "was trained on 64" in line
+    assert "tiles differs: the run" in line and "was trained on tiles of 64 pixels" in line

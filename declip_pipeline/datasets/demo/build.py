@@ -30,7 +30,7 @@ COUNTS: dict[DemoSize, dict[str, int]] = {
 
 
 def build_demo_set(
-    folder: Path,
+    folder: str | Path,
     *,
     size: DemoSize = "small",
     seed: int = 0,
@@ -68,6 +68,7 @@ def build_demo_set(
     counts = {
         split: COUNTS[size][split] if count is None else count for split, count in given.items()
     }
+    folder = Path(folder)
     for split, count in counts.items():
         if count < 1:
             raise InputError(f"{split}_count is {count}; a split needs at least 1 image")
