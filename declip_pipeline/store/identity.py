@@ -104,10 +104,9 @@ def require_same_features(
         if other == expected:
             continue
         if isinstance(expected, Mapping) and isinstance(other, Mapping):
-            names = [name for name in {**expected, **other} if expected.get(name) != other.get(name)]
-            expected, other = (
-                {name: one.get(name) for name in names} for one in (expected, other)
-            )
+            both = {**expected, **other}
+            names = [name for name in both if expected.get(name) != other.get(name)]
+            expected, other = ({name: one.get(name) for name in names} for one in (expected, other))
         raise IdentityMismatchError(
             f"{field} differs: {decoder} was trained on {_shown(field, expected)}, {features} has "
             f"{_shown(field, other)}; use features extracted as the decoder's were"

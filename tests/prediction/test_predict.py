@@ -132,7 +132,7 @@ def test_bad_arguments_are_refused(runs, photos, tmp_path, arguments, message):
 
 
 def test_runs_on_tiles_and_on_whole_images_are_refused_together(runs, tiled_run, photos, tmp_path):
-    with pytest.raises(IdentityMismatchError, match="tiles differs: the first run has 'whole images', ano"):
+    with pytest.raises(IdentityMismatchError, match="tiles differs: .* has 'whole images', ano"):
         dp.predict([runs[0], tiled_run], photos, out=tmp_path / "out", device="cpu")
     assert not (tmp_path / "out").exists()
 
