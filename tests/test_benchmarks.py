@@ -34,6 +34,7 @@ def benchmarks(tmp_path_factory):
         ("scale.py --samples 2000 --files 40", "scale"),
         ("light_decoders.py --rounds 1", "light_decoders"),
         ("metrics.py", "metrics"),
+        ("evaluate_memory.py --megapixels 1", "evaluate_memory"),
         ("robustness.py --part mutations --cases 4 --only lists", "robustness_mutations"),
     ],
 )
