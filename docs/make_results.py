@@ -52,6 +52,13 @@ MEASUREMENTS = {
         "python benchmarks/scale.py",
         "Opening, selecting and planning with the records of so many samples.",
     ),
+    "evaluate_memory": Measurement(
+        "Memory of an evaluation",
+        "python benchmarks/evaluate_memory.py",
+        "What a process held at most beyond one that evaluates a single image of 256x256 pixels. "
+        "Values of fake pixels that differ are thresholds: random maps, whose values mostly do, "
+        "and masks that are fake everywhere take the most.",
+    ),
     "dtypes_features": Measurement(
         "Stored dtypes: size, speed and error of features",
         "python benchmarks/dtypes.py",

@@ -98,7 +98,7 @@ def _keep(evaluation: "Evaluation") -> None:
 
 def _paths(text: str) -> list[str]:
     """Return a run's folder, or several; the name of an existing folder may hold commas."""
-    return [text] if Path(text).exists() else comma_separated(text) or []
+    return [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
 
 
 def _table(rows: "Sequence[ComparedMeans]") -> str:

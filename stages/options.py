@@ -32,8 +32,10 @@ BatchSizeOption = Annotated[
     int,
     typer.Option(
         min=1,
-        help="Images a step. Whatever it is, maps at the masks' own sizes take 0.4 GB at most, or "
-        "70 bytes a pixel of an image of more than 4 megapixels.",
+        # Figures of benchmarks/results/evaluate_memory.json, compared by a test.
+        help="Images a step. Whatever it is, maps at the masks' own sizes are of 4 megapixels at a "
+        "time, or of one larger image, and take at most 105 bytes a pixel (45 where a quarter of "
+        "it is fake).",
         rich_help_panel=MACHINE,
     ),
 ]
@@ -137,10 +139,15 @@ StoresArgument = Annotated[
 
 
 def require_folder(path: Path, option: str) -> None:
-    """Refuse a folder to write into that cannot be one; `option` names another."""
+    """Refuse a folder to write into that cannot be one, or is a store's; `option` names another."""
+    from declip_pipeline.store.reader import enclosing_store
+
     nearest = next((p for p in (path, *path.absolute().parents) if p.exists()), path)
     if nearest.exists() and not nearest.is_dir():
         raise OutputExistsError(f"{nearest} is a file; name a folder with {option}")
+    inside = enclosing_store(nearest)
+    if inside is not None:
+        raise OutputExistsError(f"{path} lies in the store {inside}; name another with {option}")
     if nearest.exists() and not os.access(nearest, os.W_OK | os.X_OK):
         raise OutputExistsError(
             f"{nearest} cannot be written into; name another folder with {option}"
@@ -166,16 +173,19 @@ def refuse_given(context: typer.Context, names: Sequence[str], reason: str) -> N
             raise InputError(f"{flag_of(name)} {reason}")
 
 
-def comma_separated(text: str | None) -> list[str] | None:
+def comma_separated(text: str | None, *, repeats: bool = False) -> list[str] | None:
     """Return the items of a comma-separated option; None where it was not given.
 
-    Raises `InputError` for an empty item.
+    Raises `InputError` for an empty item, and unless `repeats` for one that is given twice.
     """
     if text is None:
         return None
     items = [item.strip() for item in text.split(",")]
     if not all(items):
         raise InputError(f"{text!r} has an empty item; expected names separated by commas")
+    repeated = next((item for item in items if items.count(item) > 1), None)
+    if repeated is not None and not repeats:
+        raise InputError(f"{repeated!r} is given twice in {text!r}; give each once")
     return items
 
 

@@ -47,14 +47,14 @@ def evaluate_robustness(
         open_views,
         over_seeds,
     )
-    from declip_pipeline.images.views import parse_view
+    from declip_pipeline.images.views import parse_views
     from declip_pipeline.reports.robustness_figure import draw_robustness
     from declip_pipeline.training.learning import MARK
     from stages.figures_texts import seeds_title
     from stages.screen import progress, remark, result
 
     split = selection.split
-    asked = None if views == ALL else [parse_view(text) for text in comma_separated(views) or []]
+    asked = None if views == ALL else parse_views(comma_separated(views) or [])
     opened = [open_views(part.store, asked, runs, selection.beside) for part in selection.parts]
     for part, own in zip(selection.parts, opened, strict=True):
         check_views(runs, own, split=split, generators=part.generators)

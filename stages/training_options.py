@@ -201,7 +201,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _numbers(text: str | None, field: Field) -> tuple[int, ...] | None:
-    items = comma_separated(text)
+    items = comma_separated(text, repeats=True)
     if items is None:
         return None
     if not all(item.isdecimal() and len(item) < 10 for item in items):

@@ -41,6 +41,7 @@ def benchmarks(tmp_path_factory):
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),
         ("activations.py --images 1 --arch efficientnet-lite0", "activations"),
         ("metrics.py", "metrics"),
+        ("evaluate_memory.py --megapixels 1", "evaluate_memory"),
         ("robustness.py --part mutations --cases 4 --only lists", "robustness_mutations"),
     ],
 )

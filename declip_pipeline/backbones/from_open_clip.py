@@ -53,18 +53,10 @@ def open_openai(name: str, weights: str | None, size: Size | None = None) -> Net
 def open_any(name: str, weights: str | None, size: Size | None = None) -> NetworkBackbone:
     """Open "ARCH/TAG" with the mean, std and interpolation of its tag.
 
-    A tag that was trained with QuickGELU gets it whether or not the name says so. "ARCH" alone
-    needs weights. Raises `UnknownNameError` for a tag, `WeightsError` for weights.
+    A tag that was trained with QuickGELU gets it whether or not the name says so. Raises
+    `UnknownNameError` for a tag, `WeightsError` for weights.
     """
-    arch, _, given_tag = name.removeprefix("open_clip:").partition("/")
-    tags = open_clip.list_pretrained_tags_by_model(arch)
-    # As open_clip reads tags itself; the canonical name has one spelling.
-    tag = given_tag.lower().replace("-", "_") or None
-    if tag is not None and not open_clip.is_pretrained_cfg(arch, tag):
-        raise UnknownNameError(f"tag of open_clip's {arch}", tag, tags)
-    if tag is None and weights is None:
-        known = f"a tag ({', '.join(f'{arch}/{tag}' for tag in tags)}) or " if tags else ""
-        raise WeightsError(f"{arch} alone does not say which weights; give {known}`weights=FILE`")
+    arch, tag = architecture_and_tag(name, weights)
     if (
         tag is not None
         and open_clip.get_pretrained_cfg(arch, tag).get("quick_gelu")
@@ -75,6 +67,23 @@ def open_any(name: str, weights: str | None, size: Size | None = None) -> Networ
     return _open(canonical, arch, tag, weights, size, interpolation=None)
 
 
+def architecture_and_tag(name: str, weights: str | None) -> tuple[str, str | None]:
+    """Return the architecture and the tag of "ARCH/TAG"; "ARCH" alone has none, and needs weights.
+
+    Raises `UnknownNameError` for a tag, `WeightsError` without a tag and weights.
+    """
+    arch, _, given_tag = name.removeprefix("open_clip:").partition("/")
+    tags = open_clip.list_pretrained_tags_by_model(arch)
+    # As open_clip reads tags itself; the canonical name has one spelling.
+    tag = given_tag.lower().replace("-", "_") or None
+    if tag is not None and not open_clip.is_pretrained_cfg(arch, tag):
+        raise UnknownNameError(f"tag of open_clip's {arch}", tag, tags)
+    if tag is None and weights is None:
+        known = f"a tag ({', '.join(f'{arch}/{tag}' for tag in tags)}) or " if tags else ""
+        raise WeightsError(f"{arch} alone does not say which weights; give {known}`weights=FILE`")
+    return arch, tag
+
+
 def open_from_file(name: str, weights: str | None, size: Size | None = None) -> NetworkBackbone:
     """Open a CLIP in OpenAI's layout with the architecture that its weights file implies.
 
@@ -82,10 +91,9 @@ def open_from_file(name: str, weights: str | None, size: Size | None = None) -> 
     when it is not in that layout, or when it has the shapes of an architecture of open_clip's and
     does not say which activation it was trained with.
     """
-    if weights is None or random_seed(weights) is not None:
-        raise WeightsError(f"{name} reads the architecture off a file; give `weights=FILE`")
-    source = f"weights {weights}"
-    file_tensors = read_tensors(Path(weights))
+    file = require_given_file(name, weights)
+    source = f"weights {file}"
+    file_tensors = read_tensors(file)
     tensors = clip_tensors(file_tensors, source=source)
     embed_dim, vision = _openai_configuration(tensors, source=source)
     if not is_openai_file(file_tensors):
@@ -95,6 +103,13 @@ def open_from_file(name: str, weights: str | None, size: Size | None = None) -> 
     own_positions = positions_of(vision)
     _load_visual(visual, tensors, arch=name, source=source, own_positions=own_positions)
     return _backbone(name, visual, {}, "bilinear", size)
+
+
+def require_given_file(name: str, weights: str | None) -> Path:
+    """Return the file that the weights are. Raises `WeightsError` for none, and for random ones."""
+    if weights is None or random_seed(weights) is not None:
+        raise WeightsError(f"{name} reads the architecture off a file; give `weights=FILE`")
+    return Path(weights)
 
 
 def build_visual(embed_dim: int, vision: Mapping[str, Any], quick_gelu: bool) -> nn.Module:

@@ -97,19 +97,7 @@ def open_backbone(
         isinstance(size, tuple) and len(size) == 2 and all(isinstance(side, int) for side in size)
     ):
         raise InputError(f"`image_size` is {image_size!r}; expected a side, or height and width")
-    names = [part.strip() for part in name.split(",")]
-    given: Sequence[str | Path | None] = (
-        [weights] if isinstance(weights, str | Path) else weights or [None] * len(names)
-    )
-    if len(given) != len(names):
-        raise InputError(
-            f"{len(given)} weights for the {len(names)} parts of {name!r}; "
-            "give one for each part, in the same order, or none"
-        )
-    parts = [
-        _open_part(part, None if file is None else str(file), size, str(chosen))
-        for part, file in zip(names, given, strict=True)
-    ]
+    parts = [_open_part(part, file, size, str(chosen)) for part, file in _parts(name, weights)]
     if len(parts) > 1:
         from declip_pipeline.backbones.fusion import FusedBackbone
 
@@ -186,12 +174,47 @@ def _open_part(
     return _open_entry_point(name, weights, size, device)
 
 
-def require_backbone(name: str) -> None:
-    """Raise what `open_backbone` raises for a name, without opening anything."""
-    for part in name.split(","):
-        own, _ = _without_seed(part.strip(), None)
-        if _built_in(own) is None:
+def require_backbone(name: str, weights: str | Path | Sequence[str | Path] | None = None) -> None:
+    """Raise what `open_backbone` raises for a name and missing weights, without opening anything.
+
+    Raises `UnknownNameError`, `WeightsError`, `InputError`.
+    """
+    from declip_pipeline.backbones.weights import random_seed
+    from declip_pipeline.backbones.weights_file import EXPECTED, require_file
+
+    for part, given in _parts(name, weights):
+        own, file = _without_seed(part, given)
+        opener = _built_in(own)
+        if opener is None:
             _find_entry_point(own)
+        elif opener.__name__ == "open_from_file":
+            from declip_pipeline.backbones.from_open_clip import require_given_file
+
+            require_given_file(own, file)
+        elif opener.__name__ == "open_any":
+            from declip_pipeline.backbones.from_open_clip import architecture_and_tag
+
+            architecture_and_tag(own, file)
+        if file is not None and random_seed(file) is None:
+            require_file(Path(file), f"weights {file}", expected=EXPECTED)
+
+
+def _parts(
+    name: str, weights: str | Path | Sequence[str | Path] | None
+) -> list[tuple[str, str | None]]:
+    """Return each part of a backbone's name with its weights."""
+    names = [part.strip() for part in name.split(",")]
+    given: Sequence[str | Path | None] = (
+        [weights] if isinstance(weights, str | Path) else weights or [None] * len(names)
+    )
+    if len(given) != len(names):
+        raise InputError(
+            f"{len(given)} weights for the {len(names)} parts of {name!r}; "
+            "give one for each part, in the same order, or none"
+        )
+    return [
+        (part, None if file is None else str(file)) for part, file in zip(names, given, strict=True)
+    ]
 
 
 def _built_in(name: str) -> Opener | None:

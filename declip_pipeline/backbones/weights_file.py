@@ -87,11 +87,7 @@ def read_content(
         DeclipError: Of the class `error`, for a file that is missing, empty or damaged, or that
             asks to run code.
     """
-    if not path.is_file():
-        found = "a folder" if path.is_dir() else "no such file" if not path.exists() else "no file"
-        raise error(f"{source}: {found}; {expected}")
-    if path.stat().st_size == 0:
-        raise error(f"{source}: the file is empty; {expected}")
+    require_file(path, source, expected=expected, error=error)
     try:
         with path.open("rb") as file:
             start = file.read(9)
@@ -115,6 +111,17 @@ def read_content(
         raise error(
             f"{source}: not a weights file, or damaged ({_reason(cause)}); {expected}"
         ) from cause
+
+
+def require_file(
+    path: Path, source: str, *, expected: str, error: type[DeclipError] = WeightsError
+) -> None:
+    """Raise `error` for a file that is missing or empty; arguments as of `read_content`."""
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "no such file" if not path.exists() else "no file"
+        raise error(f"{source}: {found}; {expected}")
+    if path.stat().st_size == 0:
+        raise error(f"{source}: the file is empty; {expected}")
 
 
 def _reason(error: Exception) -> str:

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -92,6 +92,15 @@ def parse_view(text: str) -> View:
             )
         steps.append((name, value))
     return View(tuple(steps))
+
+
+def parse_views(texts: Sequence[str]) -> list[View]:
+    """Parse several views as `parse_view` does. Raises `InputError`, for a view given twice too."""
+    views = [parse_view(text) for text in texts]
+    for place, view in enumerate(views):
+        if view in views[:place]:
+            raise InputError(f"view {texts[place]!r} is given twice; give each view once")
+    return views
 
 
 def parse_augmentation(text: str) -> list[View]:

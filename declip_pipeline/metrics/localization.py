@@ -50,9 +50,9 @@ def localization_metrics(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
     Raises:
         InputError: Shapes, devices, dtypes or values do not fit.
 
-    Memory beside the inputs, measured on a CPU: 35 bytes a pixel and 45 a fake pixel, for at most
-    2^22 pixels at a time (0.34 GB), or for one image where that is larger (an image of
-    20,000x20,000 pixels needs 14 to 32 GB).
+    Memory with the inputs, measured on a CPU by benchmarks/evaluate_memory.py: at most 45 bytes a
+    pixel where a quarter is fake, and 105 where all are and their values differ, for at most 2^22
+    pixels at a time (0.44 GB), or for one image where that is larger.
 
     Source: DeCLIP, section 4; F1 as in TruFor (Guillaro et al., CVPR 2023).
     """

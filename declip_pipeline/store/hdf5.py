@@ -20,7 +20,7 @@ from declip_pipeline.store import format as fmt
 from declip_pipeline.store.hdf5_rows import ARRAY, EXPECTED, MARK, RECORDS
 from declip_pipeline.store.identity import store_location
 from declip_pipeline.store.local import LocalStorage
-from declip_pipeline.store.reader import Store, is_single_file
+from declip_pipeline.store.reader import Store, enclosing_store, is_single_file
 from declip_pipeline.store.records import parse_completion
 from declip_pipeline.store.schema import DamagedRecordError
 from declip_pipeline.store.shards import EncodedShard
@@ -52,6 +52,9 @@ def export_store(
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected a file, name one such as {path}.h5")
+    inside = enclosing_store(path.parent)
+    if inside is not None:
+        raise InputError(f"{path} lies in the store {inside}; name a file elsewhere")
     remove_abandoned(path.parent)
     if path.exists() and not overwrite:
         raise OutputExistsError(

@@ -302,6 +302,13 @@ def is_single_file(location: str | Path) -> bool:
         return False  # whoever opens it as a folder says why
 
 
+def enclosing_store(folder: Path) -> Path | None:
+    """Return the store, complete or not, that a folder is or lies in; None outside of all."""
+    places = (folder.absolute(), *folder.absolute().parents)
+    marks = (fmt.GROUP, fmt.MANIFEST)
+    return next((place for place in places if all((place / m).is_file() for m in marks)), None)
+
+
 def _require_in_place(location: str) -> None:
     """Raise `StoreError` where a store was to be replaced, and a kill came in between."""
     if not location or is_single_file(location) or not is_below_something(location):

@@ -22,7 +22,7 @@ from declip_pipeline.extraction.store_plan import StorePlan, input_size, plan_st
 from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.tiles import Tiling
-from declip_pipeline.images.views import View, parse_augmentation, parse_view
+from declip_pipeline.images.views import View, parse_augmentation, parse_views
 from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.study.callbacks import SILENT, Callbacks
 
@@ -38,7 +38,7 @@ class ExtractionStep:
             `precision`.
         layers: Layers to store, see `select_layers`.
         dtype: Type of the stored features.
-        views: Renderings of each image, see `parse_view`.
+        views: Renderings of each image, see `parse_views`.
         augment: Random views of the train split, see `parse_augmentation`.
         tiles: Windows over the images that become rows, see `extract`; None for whole images.
         cache: Folder or URL of the stores.
@@ -101,12 +101,12 @@ class ExtractionStep:
     ) -> Iterator["OpenExtraction"]:
         """Open the dataset, the workers and the backbone. Raises as `run` does."""
         times = times or StageTimes()
-        views = [parse_view(text) for text in self.views]
+        views = parse_views(self.views)
         random_views = [] if self.augment is None else parse_augmentation(self.augment)
         input_size(self.tiles, self.image_size)
         # A wrong name or key is better said now than after all images were read.
         if self.backbone is None:
-            require_backbone(self.arch)
+            require_backbone(self.arch, self.weights)
         if URL_MARK in self.cache:
             storage_at(self.cache).folders()
         with times.measure("hash"), callbacks.progress("reading files", "files") as tell:
@@ -185,8 +185,8 @@ class OpenExtraction:
 
     @property
     def views(self) -> list[View]:
-        """Every view, the random ones last, each once."""
-        return list(dict.fromkeys([*self.asked, *self.random_views]))
+        """Every view, the random ones last."""
+        return [*self.asked, *self.random_views]
 
     def estimate(self, view: View) -> tuple[StorePlan, Estimate]:
         """Measure what the view's store would take; nothing is kept."""

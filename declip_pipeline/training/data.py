@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import combinations
 
 import numpy as np
+import pyarrow.compute as pc
 import torch
 
 from declip_pipeline.datasets.samples import REAL
@@ -94,6 +96,7 @@ class TrainingData:
         self.notice = notice
         self._sources: dict[str, FeatureSource] = {}
         self._rows: dict[_RowsKey, list[tuple[Store, np.ndarray]]] = {}
+        self._said: set[str] = set()
         self._kept: _KeptFeeds | None = None
         self._backbones = RecordedBackbones(device)
 
@@ -171,8 +174,9 @@ class TrainingData:
         where another has it: augmented views are of `train` alone.
         Of tiles of fakes to learn masks from, those that `learned_tiles` chooses.
         Raises `InputError` for a split that none has, or without a fake of these generators (or,
-        with those, without a real image), and for a training split without a fake pixel,
-        `UnknownNameError` for a generator that is not there.
+        with those, without a real image), for a training split without a fake pixel, and for two
+        stores one of which has all images of the other in the same view; `UnknownNameError` for a
+        generator that is not there.
         """
         if targets == "labels":
             _refuse_tiles(self.stores)
@@ -184,6 +188,10 @@ class TrainingData:
                 found = self._to_learn_from(found)
             if targets == "labels" or with_real:
                 found = self._with_real(split, found, generators, targets)
+            for line in _repeated_images(split, found):
+                if line not in self._said:
+                    self._said.add(line)
+                    self.notice(line)
             self._rows[key] = found
         return self._rows[key]
 
@@ -332,6 +340,33 @@ def _refuse_tiles(stores: Sequence[Store]) -> None:
                 f"{store.location} holds tiles of {store.identity.tiles}; detection learns labels "
                 "of whole images, expected a store of these (`evaluate` scores images of tiles)"
             )
+
+
+def _repeated_images(split: str, parts: Sequence[tuple[Store, np.ndarray]]) -> list[str]:
+    """Return a line for each store that shares images with one before, in the same view.
+
+    Another dtype, precision or choice of layers makes another store of the same images. Raises
+    `InputError` where all images of either store are shared.
+    """
+    lines = []
+    contents = [(store, store.samples.take(rows).content()) for store, rows in parts]
+    for (one, first), (two, second) in combinations(contents, 2):
+        if one.identity.view != two.identity.view:
+            continue
+        shared = pc.sum(pc.is_in(second, value_set=first)).as_py()
+        if not shared:
+            continue
+        if shared >= min(len(first), len(second)):
+            raise InputError(
+                f"{two.location} ({two.identity.dtype}) and {one.location} ({one.identity.dtype}) "
+                f"hold the same images of split {split!r} in the same view: {shared} would count "
+                "twice; give one of them"
+            )
+        lines.append(
+            f"{shared} images of split {split!r} are in {two.location} and in "
+            f"{one.location}; they count twice"
+        )
+    return lines
 
 
 def _require_fake_pixels(parts: Sequence[tuple[Store, np.ndarray]]) -> None:

@@ -2,9 +2,14 @@
 
 import importlib.util
 import json
+import re
+from math import ceil
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
+
+from stages.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]
 spec = importlib.util.spec_from_file_location("make_results", ROOT / "docs" / "make_results.py")
@@ -45,6 +50,19 @@ def test_readme_matrix_is_the_demos():
     ).splitlines():
         assert line in report
         assert line in readme
+
+
+def test_memory_of_evaluate_in_its_help_is_what_was_measured():
+    """Rounded up to the next five bytes a pixel."""
+    text = get_type_hints(evaluate, include_extras=True)["batch_size"].__metadata__[0].help
+    said = re.search(r"at most (\d+) bytes a pixel \((\d+) where a quarter of it is fake\)", text)
+    assert said is not None
+    rows = make_results.rows_of("evaluate_memory")
+    most = {
+        fake: max(row["bytes a pixel"] for row in rows if row["fake pixels"] == fake)
+        for fake in ("all", "a quarter")
+    }
+    assert [int(figure) for figure in said.groups()] == [5 * ceil(n / 5) for n in most.values()]
 
 
 def test_a_changed_figure_is_found(tmp_path, monkeypatch):

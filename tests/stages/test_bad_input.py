@@ -302,6 +302,29 @@ class TestWeights:
         assert "--weights FILE" in line
         assert "efficientnet-lite0" in line
 
+    @pytest.mark.parametrize(
+        ("arch", "weights", "line"),
+        [
+            ("CLIP:from-file", (), "reads the architecture off a file; give --weights FILE"),
+            ("CLIP:from-file", ("random:0",), "reads the architecture off a file"),
+            ("ViT-B-32", (), "ViT-B-32 alone does not say which weights; give a tag"),
+            ("ViT-B-32/laion", (), "unknown tag of open_clip's ViT-B-32 'laion'"),
+            ("RN50", ("no.pt",), "weights no.pt: no such file"),
+            ("RN50", ("no.pt", "no.pt"), "2 weights for the 1 parts of 'RN50'"),
+        ],
+    )
+    def test_weights_that_are_missing_are_said_before_files_are_read(
+        self, refused, monkeypatch, shared_dataset, arch, weights, line
+    ):
+        def fail(*args, **options):
+            pytest.fail("files were read")
+
+        monkeypatch.setattr("declip_pipeline.study.extraction.open_dataset", fail)
+        options = [option for file in weights for option in ("--weights", file)]
+        code = 2 if "unknown" in line or "parts" in line else 1
+        command = ("extract", shared_dataset, "--arch", arch, *options)
+        assert line in refused(*command, code=code)
+
 
 @pytest.fixture
 def copied_store(tiny_store, tmp_path):

@@ -104,6 +104,18 @@ def test_an_export_to_what_cannot_be_a_file(refused, tiny_store, tmp_path, monke
     assert [place.name for place in tmp_path.iterdir()] == ["folder"]
 
 
+def test_nothing_is_written_into_a_store(program, refused, tiny_store, tmp_path):
+    """Neither an exported file, nor runs."""
+    before = files_of(tiny_store.location)
+    inside = Path(tiny_store.location, "ledger", "out.h5")
+    line = refused("cache", "export", tiny_store.location, inside)
+    assert f"{inside} lies in the store {tiny_store.location}; name a file elsewhere" in line
+    runs = Path(tiny_store.location, "runs")
+    line = refused("train", tiny_store.location, *DECODER, "-o", runs, code=1)
+    assert f"{runs} lies in the store {tiny_store.location}; name another with -o" in line
+    assert files_of(tiny_store.location) == before
+
+
 def test_an_export_of_what_is_no_store(refused, tmp_path, tiny_store):
     (tmp_path / "notes.txt").write_text("hello")
     for place, message in {

@@ -80,4 +80,8 @@ def test_a_view_that_cannot_be_is_refused_before_anything(
         *command, "--views", "clean,sepia:1"
     )
     assert "expected kinds and how many views" in refused(*command, "--augment", "jpeg")
+    for option, text in {"--views": "clean,clean", "--split": "test,test"}.items():
+        assert f"is given twice in '{text}'; give each once" in refused(*command, option, text)
+    line = refused(*command, "--views", "jpeg:70,jpeg:70.0")
+    assert "view 'jpeg:70.0' is given twice; give each view once" in line
     assert not (tmp_path / "cache").exists()

@@ -93,7 +93,8 @@ def test_training_sets_are_an_axis(program, tiny_store, tmp_path):
         (("--layers", "layer0", "--seeds", "0,x"), "--seed 'x'; expected a whole number"),
         (("--layers", "layer0", "--lr", "1e-3,0"), "--learning-rate '0'; expected a number of at"),
         (("--layers", "layer0", "--lr", "inf"), "--learning-rate 'inf'; expected a number of at"),
-        (("--layers", "layer0", "--seeds", "1,1"), "1 is given twice; give each value of a grid"),
+        (("--layers", "layer0", "--seeds", "1,1"), "'1' is given twice in '1,1'; give each once"),
+        (("--layers", "layer0", "--seeds", "1,01"), "1 is given twice; give each value of a grid"),
         (("--layers", "layer0", "--seeds", "1,,2"), "has an empty item"),
     ],
 )

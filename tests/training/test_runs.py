@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from declip_pipeline.compute import permutation
 from declip_pipeline.decoders.file import load_decoder
@@ -22,6 +23,7 @@ from declip_pipeline.errors import (
     UnknownNameError,
 )
 from declip_pipeline.evaluation.evaluate import evaluate
+from declip_pipeline.extraction.extract import extract
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.store.reader import Store
@@ -148,6 +150,38 @@ def test_a_store_given_twice_is_taken_once(tiny_store, cpu):
     data = TrainingData([tiny_store, Store(tiny_store.location)], device=cpu, notice=said.append)
     assert data.stores == [tiny_store]
     assert said == [f"given more than once, taken once: {tiny_store.location}"]
+
+
+def test_a_store_of_the_same_images_in_another_dtype_is_refused(tiny_store, store_in, cpu):
+    other = store_in("int8")
+    data = TrainingData([tiny_store, other], device=cpu)
+    count = len(tiny_store.fake_rows("train", tiny_store.generators))
+    line = re.escape(
+        f"{other.location} (int8) and {tiny_store.location} (float16) hold the same images of "
+        f"split 'train' in the same view: {count} would count twice; give one of them"
+    )
+    with pytest.raises(InputError, match=line):
+        data.rows("train", data.generators)
+
+
+def test_images_that_two_stores_share_are_said_once(
+    tiny_store, shared_dataset, tiny_backbone, tmp_path, cpu
+):
+    """Where each store has images of its own as well."""
+    own = shutil.copytree(shared_dataset, tmp_path / "noisy")
+    changed = next((own / "images" / "train").iterdir())
+    pixels = np.asarray(Image.open(changed))
+    Image.fromarray(255 - pixels).save(changed)
+    said = []
+    store = extract(own, tiny_backbone, cache=tmp_path / "cache")
+    data = TrainingData([tiny_store, store], device=cpu, notice=said.append)
+    shared = len(tiny_store.fake_rows("train", tiny_store.generators)) - 1
+    data.rows("train", data.generators)
+    data.rows("train", ["noisy", "noisy"])
+    assert said == [
+        f"{shared} images of split 'train' are in {store.location} and in {tiny_store.location}; "
+        "they count twice"
+    ]
 
 
 def test_a_damaged_summary_says_what_to_do(tiny_store, tmp_path):
