@@ -49,7 +49,7 @@ METRICS = {
     "f1_fixed": Metric("F1 at 0.5", "F1 at 0.5"),
     "ap": Metric("AP", "AP of pixels"),
     "iou_valid_threshold": Metric(
-        "IoU at valid's threshold", "IoU at the threshold that is best on `valid`", highest=100.0
+        "IoU at valid's threshold", "IoU at the threshold that is best on valid", highest=100.0
     ),
 }
 """Metrics of localization: both IoU in percent, the others in [0, 1].

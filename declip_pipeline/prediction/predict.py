@@ -307,7 +307,7 @@ def _threshold_of(runs: Sequence[Run], threshold: Threshold) -> float:
     if threshold == "valid":
         if len(runs) > 1:
             raise InputError(
-                f'`threshold="valid"` for {len(runs)} runs, whose mean no split `valid` has a '
+                f'`threshold="valid"` for {len(runs)} runs, of whose mean no split has a '
                 "threshold for; give a number"
             )
         return runs[0].require_valid_threshold()

@@ -270,7 +270,7 @@ def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSu
         if fmt.MANIFEST not in own and storage.read(f"{below}{fmt.MANIFEST}") is None:
             raise StoreError(
                 f"{location}: its {fmt.MANIFEST} is missing; extract the dataset again with "
-                "--overwrite"
+                "`overwrite=True`"
             )
         if completion is not None:
             _require_whole(completion, header, shards, location)

@@ -135,12 +135,12 @@ def test_killed_twice_it_ends_as_if_undisturbed(tiny_store, tmp_path, monkeypatc
     epoch = training._one_epoch
     done = []
 
-    def dying(*arguments):
+    def dying(*arguments, **keywords):
         if len(done) in (5, 12):
             done.append("died")
             raise KeyboardInterrupt
         done.append("epoch")
-        return epoch(*arguments)
+        return epoch(*arguments, **keywords)
 
     monkeypatch.setattr(training, "_one_epoch", dying)
     for states in (["finished"] * 2 + ["running"], ["finished"] * 5 + ["running"]):

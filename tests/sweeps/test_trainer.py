@@ -92,10 +92,10 @@ def _slow_down(seconds, log=None):
     epoch = getattr(training, "undelayed", training._one_epoch)
     training.undelayed = epoch
 
-    def slow(*arguments):
+    def slow(*arguments, **keywords):
         began = time.time()
         time.sleep(seconds)
-        epoch(*arguments)
+        epoch(*arguments, **keywords)
         if log is not None:
             with Path(log).open("a") as file:
                 file.write(f"{os.getpid()} {began} {time.time()}\n")

@@ -76,8 +76,8 @@ def test_side_by_side_is_as_alone_after_one_pass(tiny_store, tmp_path, monkeypat
             lambda feed, order, size: orders.append(len(order)) or batches(feed, order, size),
         )
         assert train_runs(data, together) == [None] * 3
-    # One pass for the statistics, then training and validation of each epoch.
-    assert orders == [8, 8, 3, 8, 3]
+    # One pass for the statistics, training and validation of each epoch, one for the threshold.
+    assert orders == [8, 8, 3, 8, 3, 3]
     data, alone = plans(tiny_store, tmp_path / "alone", some)
     for run in alone:
         assert train_runs(data, [run]) == [None]

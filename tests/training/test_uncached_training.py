@@ -130,8 +130,8 @@ def test_statistics_of_a_normalization_are_of_the_computed_features(
     stored = trained([exact], tmp_path / "stored", **options)
     forward_passes.clear()
     computed = trained([rounded], tmp_path / "computed", no_cache=True, **options)
-    # One pass more, of the training images alone.
-    assert [size for size, _ in forward_passes] == [5, 3, 5, 3, 3]
+    # One pass more, of the training images alone, and one of valid for the threshold.
+    assert [size for size, _ in forward_passes] == [5, 3, 5, 3, 3, 3]
     one, other = (run.decoder().state_dict() for run in (stored, computed))
     for name in one:
         if name.startswith("normalization."):
