@@ -99,6 +99,24 @@ MEASUREMENTS = {
         "One image in windows of 224 pixels that overlap by a quarter; bare: backbone and decoder "
         "on as many windows.",
     ),
+    "resolution": Measurement(
+        "Resolution: large images whole and in tiles",
+        "python benchmarks/resolution.py --folder DIR",
+        "The demo's large set: canvases of 2 to 12 megapixels, of which 0.05% to 1% is forged. "
+        "Each canvas is there with one forgery, by four generators in turn, so all were learned. "
+        "The same images, layers, decoder, seeds and number of steps in all rows. IoU at the "
+        "images' own size, with its interval over scenes (canvases, which share photographs) and "
+        "seeds, and how many times that of the whole image at 224 pixels. A region is a connected "
+        "part of the mask; recall is the share of regions of which at least half of the pixels are "
+        "called fake. Prediction is from file to map; growth is the largest image's seconds a "
+        "megapixel over the smallest one's.",
+    ),
+    "resolution_choice": Measurement(
+        "Decoders for the comparison of resolutions",
+        "python benchmarks/resolution.py --folder DIR --choose",
+        "Best validation IoU of the first seed, by what the backbone sees: on whole images at the "
+        "decoder's 256x256, on tiles of all of an image's pixels. No test image is looked at.",
+    ),
     "predict_memory": Measurement(
         "Memory of prediction",
         "python benchmarks/predict.py",
@@ -291,6 +309,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "predict_rates": whole("predict_rates"),
     "predict_tiles": whole("predict_tiles"),
     "predict_memory": whole("predict_memory"),
+    "resolution": whole("resolution"),
     "extract_vit_b": whole("extract_ViT-B-32"),
     "extract_vit_l": whole("extract_ViT-L-14"),
 }

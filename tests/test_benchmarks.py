@@ -1,5 +1,6 @@
 """Every benchmark runs, at sizes that say nothing about speed, and writes its JSON."""
 
+import importlib
 import json
 import os
 import shutil
@@ -7,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -36,6 +38,11 @@ def benchmarks(tmp_path_factory):
             "--megapixels 0.1 0.2 --tiled-megapixels 0.1 --name tiny_predict",
             "tiny_predict_memory",
         ),
+        (
+            "resolution.py --folder resolution --canvases 1 1 1 --models efficientnet-lite0 "
+            "--seeds 0 --steps 4 --overlap 0 --name tiny_resolution",
+            "tiny_resolution",
+        ),
         ("scale.py --samples 2000 --files 40", "scale"),
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),
@@ -55,7 +62,22 @@ def test_a_benchmark_runs(benchmarks, command, written):
         timeout=600,
         check=False,
         env=place,
+        cwd=benchmarks,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads((benchmarks / "results" / f"{written}.json").read_text())
     assert result["rows"]
+
+
+def test_a_region_is_found_where_half_of_its_pixels_are(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    resolution = importlib.import_module("resolution")
+    mask = np.zeros((12, 12), bool)
+    mask[0:2, 0:2] = mask[2:4, 2:4] = True  # one region: they touch at a corner
+    mask[6:8, 6:8] = True
+    mask[10:12, 0:2] = True
+    probability = np.full(mask.shape, 0.5)
+    probability[0:2, 0:2] = 0.6  # half of the first
+    probability[6, 6] = 1.0  # a quarter of the second
+    assert resolution.found_regions(probability, mask) == (1, 3)
+    assert resolution.found_regions(np.ones(mask.shape), mask) == (3, 3)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,10 +53,32 @@ def localize_joined(
     Returns:
         `LOCALIZATION_COLUMNS`, (images,) each, in the order of `whole_images`.
     """
+    found: dict[str, list[Any]] = {name: [] for name in LOCALIZATION_COLUMNS}
+    for pair in joined_maps(
+        decoder, store, sources, rows, device=device, batch_size=batch_size, progress=progress
+    ):
+        maps, masks = (torch.from_numpy(one[None]).to(device) for one in pair)
+        for name, value in localization_values(maps, masks, threshold).items():
+            found[name].append(value.item())
+    return {name: np.asarray(values) for name, values in found.items()}
+
+
+def joined_maps(
+    decoder: Decoder,
+    store: Store,
+    sources: Sequence[FeatureSource],
+    rows: np.ndarray,
+    *,
+    device: torch.device,
+    batch_size: int = 64,
+    progress: Progress = lambda done, total: None,
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield each image's joined map, (H, W) float32 in [0, 1], and its mask, (H, W) bool.
+
+    In the order of `whole_images`. Arguments as in `localize_joined`.
+    """
     samples = store.samples.take(rows)
     images, image_of = whole_images(samples)
-    found = {name: np.zeros(len(images)) for name in LOCALIZATION_COLUMNS}
-    found["has_fake"] = np.zeros(len(images), bool)
     windows = [Window(*place) for place in samples.places.tolist()]
     tiles = _Tiles(decoder, store, sources, rows, image_of, windows, device, batch_size, progress)
     for image, (members, logits) in enumerate(tiles.by_image("masks")):
@@ -69,10 +92,7 @@ def localize_joined(
             joined[done : done + len(strip)] = strip
             done += len(strip)
             windows[member].of(mask)[...] = store.read_masks(rows[[member]])[0]
-        maps, masks = (torch.from_numpy(one[None]).to(device) for one in (joined, mask))
-        for name, value in localization_values(maps, masks, threshold).items():
-            found[name][image] = value.item()
-    return found
+        yield joined, mask
 
 
 def detect_joined(

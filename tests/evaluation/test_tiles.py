@@ -8,7 +8,9 @@ from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.evaluate import evaluate
+from declip_pipeline.evaluation.joined_scores import joined_maps
 from declip_pipeline.extraction.extract import extract_store
+from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.masks import decode_mask
 from declip_pipeline.images.tiles import Window, joined_map
 from declip_pipeline.metrics.localization import localization_metrics
@@ -77,6 +79,16 @@ def test_an_evaluation_has_a_row_an_image_of_its_joined_map(
         assert table.loc[name, "fake_share"] == (joined > 0.5).mean()
         assert table.loc[name, "has_fake"]
     assert set(table["scene"]) == set(expected)
+
+
+def test_joined_maps_come_with_the_images_masks(run, tiled_store, expected, cpu):
+    decoder, _ = run.best_decoder()
+    rows = tiled_store.fake_rows("test")
+    images, _ = whole_images(tiled_store.samples.take(rows))
+    found = list(joined_maps(decoder, tiled_store, [FeatureSource("layer1")], rows, device=cpu))
+    for name, (joined, mask) in zip(images.ids, found, strict=True):
+        np.testing.assert_allclose(joined, expected[name][0], atol=1e-6)
+        np.testing.assert_array_equal(mask, expected[name][1])
 
 
 def test_values_of_an_evaluation_are_taken_again(run, tiled_store, cpu):
