@@ -156,6 +156,9 @@ def _damage_settings(file: Path, case: Case) -> None:
     data, change = way(file.read_bytes(), case.random)
     case.note(f"{file.name}: {change}")
     file.write_bytes(data)
+    # Without a decoder it is the paper's, whose training alone takes longer than a hang.
+    if b"decoders" not in data:
+        file.write_bytes(data + b"\ndecoders: [linear]\n")
 
 
 def damaged_study(world: World, case: Case) -> None:

@@ -71,6 +71,9 @@ def load_decoder(
         InputError: The file is absent or not a decoder's.
         DecoderError: The factory cannot be imported, or builds another network.
     """
+    if path.exists() and not path.is_file():
+        # A pipe would be waited for.
+        raise InputError(f"{path} is no regular file; expected a decoder's checkpoint")
     try:
         data = path.read_bytes()
     except FileNotFoundError as error:

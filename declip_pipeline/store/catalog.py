@@ -22,7 +22,12 @@ from declip_pipeline.store.header import (
 )
 from declip_pipeline.store.identity import StoreIdentity
 from declip_pipeline.store.reader import Store, is_single_file
-from declip_pipeline.store.records import damaged_record, parse_completion, parse_ledger_entry
+from declip_pipeline.store.records import (
+    damaged_record,
+    parse_completion,
+    parse_ledger_entry,
+    require_recorded,
+)
 from declip_pipeline.store.schema import DamagedRecordError
 from declip_pipeline.store.storage import URL_MARK, Storage, folder_of, join_location, storage_at
 
@@ -265,7 +270,8 @@ def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSu
     shards = sum(key.startswith(fmt.LEDGER) for key in own)
     header, completion, problem = None, None, None
     try:
-        header = parse_header(storage.read(f"{below}{fmt.GROUP}"), location)
+        group = storage.read(f"{below}{fmt.GROUP}")
+        header = parse_header(group, location)
         completion = storage.read(f"{below}{fmt.COMPLETE}")
         if fmt.MANIFEST not in own and storage.read(f"{below}{fmt.MANIFEST}") is None:
             raise StoreError(
@@ -273,7 +279,7 @@ def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSu
                 "`overwrite=True`"
             )
         if completion is not None:
-            _require_whole(completion, header, shards, location)
+            _require_whole(completion, header, group, shards, location)
         elif fmt.COMPLETE in storage_at(location).folders():
             raise StoreError(f"{location}: its {fmt.COMPLETE} is a folder, not a file; remove it")
     except StoreError as error:
@@ -292,12 +298,19 @@ def _summary(storage: Storage, folder: str, sizes: Mapping[str, int]) -> StoreSu
     )
 
 
-def _require_whole(completion: bytes, header: StoreHeader, shards: int, location: str) -> None:
-    """Raise `StoreError` unless a completion is well-formed and the ledger has every entry."""
+def _require_whole(
+    completion: bytes, header: StoreHeader, group: bytes | None, shards: int, location: str
+) -> None:
+    """Raise `StoreError` unless a completion is well-formed and of this header's bytes, `group`,
+    and the ledger has every entry."""
     try:
-        parse_completion(completion, header)
+        found = parse_completion(completion, header)
     except DamagedRecordError as error:
         raise damaged_record(location, fmt.COMPLETE, error) from error
+    try:
+        require_recorded(fmt.GROUP, group, found)
+    except DamagedRecordError as error:
+        raise damaged_record(location, fmt.GROUP, error) from error
     if shards < header.shards:
         raise StoreError(
             f"{location} is declared complete, and only {shards} of the ledger's "

@@ -396,7 +396,9 @@ def _require_number(described: Field, value: Any) -> None:
         return
     kind = Integral if described.kind is int else Real
     least = described.option.least
-    is_number = isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)
+    is_number = isinstance(value, kind) and not isinstance(value, bool)
+    # Not `isfinite`, which turns whole numbers into floats that may not hold them.
+    is_number = is_number and -math.inf < value < math.inf
     if not is_number or (least is not None and value < least):
         what = "a whole number" if described.kind is int else "a number"
         bound = "" if least is None else f" of at least {least:g}"

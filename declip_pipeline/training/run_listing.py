@@ -135,6 +135,8 @@ def _configured(config: Mapping[str, Any]) -> dict[str, Any]:
 def _evaluations(run: Run) -> tuple[EvaluationScore, ...]:
     found = []
     for file in sorted((run.path / "evaluations").glob("*/summary.json")):
+        if not file.is_file():  # a pipe would be waited for
+            continue
         try:
             summary = json.loads(file.read_bytes())
             means = summary["overall"]

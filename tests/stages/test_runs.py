@@ -1,6 +1,7 @@
 """`declip-pipe runs ls`, and runs and grids with names of the user's own."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -67,6 +68,15 @@ def test_unfinished_and_damaged_runs_are_listed_as_such(program, runs, tmp_path)
     assert "its config.yaml is damaged" in outcome.err
     alone = program("runs", "ls", copy / "first")
     assert alone.last_line.startswith("first  unfinished")
+
+
+def test_a_pipe_among_the_evaluations_is_not_waited_for(program, runs, tmp_path):
+    copy = shutil.copytree(runs, tmp_path / "runs")
+    (summary,) = (copy / "first" / "evaluations").glob("*/summary.json")
+    summary.unlink()
+    os.mkfifo(summary)
+    first, *_ = json.loads(program("runs", "ls", copy, "--json").out)
+    assert first["evaluations"] == []
 
 
 def test_folders_without_runs(program, refused, tmp_path):

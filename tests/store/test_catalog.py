@@ -113,3 +113,13 @@ def test_a_damaged_completion_is_said(folder):
     (store / fmt.COMPLETE).write_text("{")
     (found,) = list_stores(folder)
     assert "complete.json" in found.problem and not found.is_complete
+
+
+def test_an_edited_header_is_said(folder):
+    (store,) = folder.iterdir()
+    group = store / fmt.GROUP
+    text = group.read_text()
+    assert '"torch"' in text
+    group.write_text(text.replace('"torch"', '"toroh"'))
+    (found,) = list_stores(folder)
+    assert "zarr.json was edited or damaged" in found.problem and not found.is_complete

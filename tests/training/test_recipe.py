@@ -49,6 +49,10 @@ def test_a_number_that_cannot_be_used_is_refused(option, message):
         Recipe(**option)
 
 
+def test_a_whole_number_may_be_too_large_for_a_float():
+    assert Recipe(patience=10**400).patience == 10**400
+
+
 @pytest.mark.parametrize("name", ["../outside", "a/b", ".."])
 def test_a_name_that_leads_out_of_the_folder_of_runs_is_refused(name):
     with pytest.raises(InputError, match="cannot name a folder; expected letters, digits"):
