@@ -123,6 +123,12 @@ MEASUREMENTS = {
         "Peaks of processes of their own, with the image itself as backbone; bytes a pixel above "
         "the smallest image.",
     ),
+    "engines": Measurement(
+        "Engines of a ViT on a CPU",
+        "python benchmarks/engines.py",
+        "Forward passes as deep as one layer. The difference is the largest from PyTorch's features, "
+        "over their range. ViT-L/14 has random weights.",
+    ),
     "train_cache": Measurement(
         "An epoch with and without a cache",
         "python benchmarks/train.py --images 32 --batch-size 8",
@@ -310,6 +316,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "predict_tiles": whole("predict_tiles"),
     "predict_memory": whole("predict_memory"),
     "resolution": whole("resolution"),
+    "engines": whole("engines"),
     "extract_vit_b": whole("extract_ViT-B-32"),
     "extract_vit_l": whole("extract_ViT-L-14"),
 }

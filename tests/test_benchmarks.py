@@ -47,6 +47,11 @@ def benchmarks(tmp_path_factory):
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),
         ("activations.py --images 1 --arch efficientnet-lite0", "activations"),
+        (
+            "engines.py --models dinov2-vit-s14 --batch-size 1 --rounds 1 "
+            "--engines pytorch backbone onnxruntime",
+            "engines",
+        ),
         ("metrics.py", "metrics"),
         ("evaluate_memory.py --megapixels 1", "evaluate_memory"),
         ("robustness.py --part mutations --cases 4 --only lists", "robustness_mutations"),
