@@ -37,7 +37,8 @@ from declip_pipeline.training.learner import GradientLearner
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.run import Run
 from declip_pipeline.training.runs import plan_run, train_runs
-from declip_pipeline.training.train import Training, take_steps
+from declip_pipeline.training.side_by_side import take_steps
+from declip_pipeline.training.train import Training
 
 DECODERS = ("linear", "attention", "conv-4", "conv-20")
 # Of an epoch's seconds over the bare decoder's.

@@ -126,8 +126,8 @@ MEASUREMENTS = {
     "engines": Measurement(
         "Engines of a ViT on a CPU",
         "python benchmarks/engines.py",
-        "Forward passes as deep as one layer. The difference is the largest from PyTorch's features, "
-        "over their range. ViT-L/14 has random weights.",
+        "Forward passes as deep as one layer. The difference is the largest from PyTorch's "
+        "features, over their range. ViT-L/14 has random weights.",
     ),
     "train_cache": Measurement(
         "An epoch with and without a cache",

@@ -24,8 +24,9 @@ from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import PLATEAU_EPOCHS, Recipe, choose_precision
 from declip_pipeline.training.recipes import recipe_defaults
 from declip_pipeline.training.run import Run, require_name
+from declip_pipeline.training.side_by_side import train_side_by_side
 from declip_pipeline.training.tile_choice import LEARNED_TILES
-from declip_pipeline.training.train import Epoch, Training, train_side_by_side
+from declip_pipeline.training.train import Epoch, Training
 
 
 def train(

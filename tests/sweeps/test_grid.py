@@ -13,7 +13,7 @@ from declip_pipeline.sweeps.grid import Grid, grid_name, one_after_another
 from declip_pipeline.sweeps.grid_job import GridJob, grid_cells
 from declip_pipeline.sweeps.grid_trainer import GridTrainer
 from declip_pipeline.training import learner
-from declip_pipeline.training import train as training
+from declip_pipeline.training import side_by_side as training
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run

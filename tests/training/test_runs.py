@@ -28,7 +28,7 @@ from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training import learner, run_files
-from declip_pipeline.training import train as training
+from declip_pipeline.training import side_by_side as training
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
