@@ -422,7 +422,8 @@ def scanned(root: Path) -> Any:
 def made_dataset(count: int) -> Any:
     """Samples like those of Dolos: one in five real, the fakes of a scene by each generator."""
     from declip_pipeline.datasets.dataset import Dataset
-    from declip_pipeline.datasets.samples import FAKE, REAL, REAL_GENERATOR, Samples
+    from declip_pipeline.datasets.sample import FAKE, REAL, REAL_GENERATOR
+    from declip_pipeline.datasets.samples import Samples
 
     random = np.random.default_rng(0)
     kinds = (REAL_GENERATOR, *GENERATORS)

@@ -32,7 +32,8 @@ import tensorstore as ts
 import zarr
 from reporting import report
 
-from declip_pipeline.datasets.samples import FAKE, Sample, Samples
+from declip_pipeline.datasets.sample import FAKE, Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.extraction.shard_filling import SHARDS_BEING_WRITTEN
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feed import READ_AHEAD

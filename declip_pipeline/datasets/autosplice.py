@@ -11,7 +11,8 @@ from pathlib import Path
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.listing import list_files, list_images, stem_of, subfolders
 from declip_pipeline.datasets.pairing import require_paired
-from declip_pipeline.datasets.samples import REAL_GENERATOR, Samples
+from declip_pipeline.datasets.sample import REAL_GENERATOR
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError
 
 EXPECTED = "the tree of AutoSplice, Forged_JPEG75, Forged_JPEG90 or Forged_JPEG100 beside Mask"

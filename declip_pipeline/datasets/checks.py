@@ -8,7 +8,8 @@ import numpy as np
 
 from declip_pipeline.datasets.counterparts import Group, groups_of, spread
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.samples import FAKE, Sample, Samples
+from declip_pipeline.datasets.sample import FAKE, Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.scan import Scan, in_threads
 from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS

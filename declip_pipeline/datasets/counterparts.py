@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.samples import FAKE, REAL, Sample, Samples
+from declip_pipeline.datasets.sample import FAKE, REAL, Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.scan import in_threads
 from declip_pipeline.errors import ImageError
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, decode_image

@@ -26,7 +26,7 @@ from declip_pipeline.datasets.counterparts import (
 )
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.pairing import count_and_names
-from declip_pipeline.datasets.samples import FAKE, REAL, UNKNOWN, UNSPLIT, Sample
+from declip_pipeline.datasets.sample import FAKE, REAL, UNKNOWN, UNSPLIT, Sample
 from declip_pipeline.datasets.scan import Scan
 from declip_pipeline.datasets.splits import SPLIT_NAMES
 

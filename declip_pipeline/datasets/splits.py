@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from declip_pipeline.compute import derived_seed
-from declip_pipeline.datasets.samples import UNSPLIT, Samples
+from declip_pipeline.datasets.sample import UNSPLIT
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError
 
 SPLIT_NAMES = ("train", "valid", "test")

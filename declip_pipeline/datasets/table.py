@@ -9,15 +9,15 @@ import pyarrow as pa
 
 from declip_pipeline.datasets.listing import unique_ids
 from declip_pipeline.datasets.pairing import count_and_names
-from declip_pipeline.datasets.samples import (
+from declip_pipeline.datasets.sample import (
     FAKE,
     REAL,
     REAL_GENERATOR,
     UNKNOWN,
     UNKNOWN_GENERATOR,
     UNSPLIT,
-    Samples,
 )
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.splits import SPLIT_NAMES, split_named
 from declip_pipeline.errors import InputError, UnknownNameError
 

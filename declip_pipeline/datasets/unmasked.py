@@ -5,7 +5,8 @@ from pathlib import Path
 
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.listing import list_images, stem_of
-from declip_pipeline.datasets.samples import UNKNOWN, UNKNOWN_GENERATOR, Samples
+from declip_pipeline.datasets.sample import UNKNOWN, UNKNOWN_GENERATOR
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.splits import splits_of_paths
 from declip_pipeline.errors import InputError
 

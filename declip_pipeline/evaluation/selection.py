@@ -8,7 +8,7 @@ from typing import Any, get_args
 import numpy as np
 
 from declip_pipeline.arguments import names_in
-from declip_pipeline.datasets.samples import REAL
+from declip_pipeline.datasets.sample import REAL
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.scores import Task

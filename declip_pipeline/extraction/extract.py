@@ -15,7 +15,8 @@ from declip_pipeline.backbones.weights import absolute_weights
 from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.datasets.samples import FAKE, Sample, Samples
+from declip_pipeline.datasets.sample import FAKE, Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError
 from declip_pipeline.extraction.reuse import match_rows, order_after
 from declip_pipeline.extraction.shard_filling import ShardFiller, fill_store

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.backbones.backbone import Preprocessing
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import EarlierStores, match_rows

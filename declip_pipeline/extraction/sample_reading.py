@@ -9,7 +9,7 @@ import numpy as np
 
 from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.checks import other_size_text
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.decode import decode_image

@@ -15,7 +15,7 @@ import torch
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import is_out_of_memory
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import StoreError
 from declip_pipeline.extraction.feature_computing import (
     ComputedBatch,

@@ -11,7 +11,8 @@ from declip_pipeline.datasets.checks import find_duplicates
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.findings import duplicate_problems
 from declip_pipeline.datasets.opening import scanned_dataset
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.tiles import tiled
 from declip_pipeline.errors import InputError
 from declip_pipeline.extraction.reuse import find_earlier_stores, order_after

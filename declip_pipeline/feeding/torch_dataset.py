@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from declip_pipeline.datasets.samples import UNKNOWN, Samples
+from declip_pipeline.datasets.sample import UNKNOWN
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.store.storage import absolute_location

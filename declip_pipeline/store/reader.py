@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.arguments import require_path
-from declip_pipeline.datasets.samples import FAKE, REAL
+from declip_pipeline.datasets.sample import FAKE, REAL
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.features import FeatureShape, StoredFeatures
 from declip_pipeline.images.tiles import Tiling

@@ -12,7 +12,8 @@ from declip_pipeline.datasets.checks import (
     read_some_masks,
 )
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.samples import FAKE, REAL, REAL_GENERATOR, SCHEMA, Sample, Samples
+from declip_pipeline.datasets.sample import FAKE, REAL, REAL_GENERATOR, Sample
+from declip_pipeline.datasets.samples import SCHEMA, Samples
 from declip_pipeline.datasets.scan import scan_dataset
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.compute as pc
 import torch
 
-from declip_pipeline.datasets.samples import REAL
+from declip_pipeline.datasets.sample import REAL
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.feeding.batch import BatchFeed
 from declip_pipeline.feeding.feed import Feed, TargetKind, fed_bytes, images_of, targets_bytes

@@ -11,7 +11,7 @@ import torch
 
 from declip_pipeline.arguments import require_path
 from declip_pipeline.compute import choose_device
-from declip_pipeline.datasets.samples import FAKE, REAL
+from declip_pipeline.datasets.sample import FAKE, REAL
 from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.feeding.inputs import JOIN, DecoderInputs

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import torch_threads
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.sample_reading import ReadSample, SampleReader

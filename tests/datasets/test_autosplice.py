@@ -4,7 +4,7 @@ import pytest
 
 from declip_pipeline.datasets.autosplice import is_autosplice, read_autosplice
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import InputError
 
 

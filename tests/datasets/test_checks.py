@@ -16,7 +16,8 @@ from declip_pipeline.datasets.checks import (
 from declip_pipeline.datasets.counterparts import Group
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.layouts import list_dataset
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.scan import scan_dataset
 from declip_pipeline.errors import InputError
 from declip_pipeline.images.masks import Mask

@@ -16,7 +16,7 @@ from declip_pipeline.datasets.counterparts import (
     votes,
 )
 from declip_pipeline.datasets.layouts import list_dataset
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 
 REAL = photograph([1])
 FAKE, MASK = forge(REAL, [2])

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, UnknownNameError
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.dolos import is_dolos, read_dolos
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import InputError
 
 GENERATORS = ("lama", "ldm", "pluralistic", "repaint-p2", "repaint-p2-9k")

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from declip_pipeline.datasets.layouts import _LAYOUTS, AUTO, LAYOUTS, list_dataset
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 
 EXPECTED = (

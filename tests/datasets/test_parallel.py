@@ -7,7 +7,7 @@ import pytest
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
 from declip_pipeline.datasets.parallel import is_coco_sd, is_folders, is_tp_gt, read_folders
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import InputError
 
 

@@ -10,15 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from declip_pipeline.datasets.samples import (
-    FAKE,
-    PLACE,
-    REAL,
-    SCHEMA,
-    UNKNOWN,
-    Sample,
-    Samples,
-)
+from declip_pipeline.datasets.sample import FAKE, REAL, UNKNOWN, Sample
+from declip_pipeline.datasets.samples import PLACE, SCHEMA, Samples
 from declip_pipeline.errors import InputError, UnknownNameError
 
 ROWS = [

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from declip_pipeline.datasets.dataset import Dataset
-from declip_pipeline.datasets.samples import Sample
+from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import InputError
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from declip_pipeline.datasets.samples import PLACE, Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import PLACE, Samples
 from declip_pipeline.datasets.tiles import image_ids, require_sound_tiles, tiled, whole_images
 from declip_pipeline.errors import InputError
 from declip_pipeline.images.tiles import Tiling, Window

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, OutputExistsError, StorageFullError, StoreError
 from declip_pipeline.features import FEATURE_DTYPES, FeatureShape, encode_features
 from declip_pipeline.files import canonical_json, sha256_of_json

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import zarr
 
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import StorageFullError, StoreError, UnknownNameError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.store import format as fmt

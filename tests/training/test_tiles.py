@@ -8,7 +8,8 @@ import torch
 from conftest import TILES, TINY_VIT
 
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.datasets.samples import Sample, Samples
+from declip_pipeline.datasets.sample import Sample
+from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.datasets.tiles import image_ids, tiled, whole_images
 from declip_pipeline.decoders.at_windows import features_at_windows
 from declip_pipeline.errors import InputError
