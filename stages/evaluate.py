@@ -87,7 +87,7 @@ def evaluate(
     """Evaluate runs on the fakes of stores, at each mask's own size.
 
     Of stores of tiles, the maps of overlapping tiles are joined to one of the image. Memory: one
-    such image at a time, 5 bytes a pixel, and about 35 more for its metrics.
+    such image at a time, of as many bytes a pixel as --batch-size says.
 
     Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over images
     with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix

@@ -74,7 +74,7 @@ def test_what_yaml_makes_of_tiles_without_quotes_is_refused():
         (
             ("--tiles", "70"),
             "images of 70x70 pixels for efficientnet-lite0, which takes multiples of 32; take an "
-            "--image-size, or --tiles, such as 64x64",
+            "--image-size, or --tiles, such as 64",
         ),
         (
             ("--tiles", "512"),
