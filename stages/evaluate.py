@@ -140,6 +140,7 @@ def evaluate(
     remark_repeated([*repeated, *selection.repeated])
     for location in selection.left_out:
         remark(f"left out, has none of the generators that were named: {location}")
+    _remark_unused(selection)
     _check_domains(distinct, selection, aliases)
     remark_problems(distinct)
     if views is not None:
@@ -178,6 +179,13 @@ def evaluate(
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases)
+
+
+def _remark_unused(selection: "Selection") -> None:
+    from stages.screen import remark
+
+    for location in selection.unused_beside:
+        remark(f"--beside {location} is not used: no run takes a layer of it")
 
 
 def _refuse_beside_views(detection: bool, alias: list[str] | None) -> None:
