@@ -87,7 +87,7 @@ def evaluate(
     """Evaluate runs on the fakes of stores, at each mask's own size.
 
     Of stores of tiles, the maps of overlapping tiles are joined to one of the image. Memory: one
-    such image at a time, 5 bytes a pixel, and about 35 more for its metrics.
+    such image at a time, of as many bytes a pixel as --batch-size says.
 
     Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over images
     with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix
@@ -140,6 +140,7 @@ def evaluate(
     remark_repeated([*repeated, *selection.repeated])
     for location in selection.left_out:
         remark(f"left out, has none of the generators that were named: {location}")
+    _remark_unused(selection)
     _check_domains(distinct, selection, aliases)
     remark_problems(distinct)
     if views is not None:
@@ -178,6 +179,13 @@ def evaluate(
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases)
+
+
+def _remark_unused(selection: "Selection") -> None:
+    from stages.screen import remark
+
+    for location in selection.unused_beside:
+        remark(f"--beside {location} is not used: no run takes a layer of it")
 
 
 def _refuse_beside_views(detection: bool, alias: list[str] | None) -> None:

@@ -78,8 +78,9 @@ WeightsOption = Annotated[
         metavar="FILE",
         rich_help_panel=DATA,
         help="Backbone weights from a file: OpenAI .pt (TorchScript or state dict), open_clip "
-        ".safetensors or .bin. Once for each part of a fusion, in order. random:SEED gives "
-        "untrained weights, for measuring speed. Default: downloaded from the hub, or embedded.",
+        ".safetensors or .bin, Hugging Face's CLIP, or DINOv2's .pth under timm's name. Once for "
+        "each part of a fusion, in order. random:SEED gives untrained weights, for measuring "
+        "speed. Default: downloaded from the hub, or embedded.",
     ),
 ]
 ImageSizeOption = Annotated[

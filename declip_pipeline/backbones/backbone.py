@@ -157,9 +157,15 @@ def require_multiple(name: str, size: Size, step: int) -> None:
     """Raise `InputError` unless height and width are multiples of a backbone's patch or stride."""
     if any(side < step or side % step for side in size):
         near = [max(1, round(side / step)) * step for side in size]
+        # Tiles are square, and take a single number.
+        remedy = (
+            f"an `image_size`, or `tiles`, such as {near[0]}"
+            if near[0] == near[1]
+            else f"an `image_size` such as {near[0]}x{near[1]}"
+        )
         raise InputError(
             f"images of {size[0]}x{size[1]} pixels for {name}, which takes multiples of {step}; "
-            f"take an `image_size`, or `tiles`, such as {near[0]}x{near[1]}"
+            f"take {remedy}"
         )
 
 

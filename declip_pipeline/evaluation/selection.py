@@ -77,6 +77,7 @@ class Selection:
             raise UnknownNameError("task", task, get_args(Task))
         self.generators = None if generators is None else names_in(generators, "generators")
         self.beside = [as_store(one) for one in beside]
+        self._unused = list(self.beside)
         if task == "detection" and split == CALIBRATION:
             raise InputError(
                 f"thresholds are chosen on {CALIBRATION} and cannot be evaluated there; expected "
@@ -127,8 +128,17 @@ class Selection:
         run.config()
         decoder, features = run.best_decoder()
         for part in self.parts:
-            self.inputs(run, features, part.store)
+            taken = [
+                source.store_of(part.store)
+                for source in self.inputs(run, features, part.store).sources
+            ]
+            self._unused = [one for one in self._unused if one not in taken]
         return decoder, features
+
+    @property
+    def unused_beside(self) -> list[str]:
+        """Locations of the stores beside of which no run that was checked takes a layer."""
+        return [one.location for one in self._unused]
 
     def inputs(self, run: Run, features: dict[str, Any], store: Store) -> DecoderInputs:
         """Return what a run's decoder takes from a store and those beside it."""

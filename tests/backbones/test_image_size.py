@@ -91,10 +91,14 @@ def test_dinov2_and_dinov3_see_224_pixels_unless_told_otherwise():
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("dinov2-vit-s14", 230, "230x230 pixels .* multiples of 14; .* such as 224x224"),
-        ("efficientnet-lite0", (224, 100), "takes multiples of 32; .*such as 224x96"),
-        ("timm:test_resnet", 8, "takes multiples of 32; .*such as 32x32"),
-        ("ViT-S-32-alt", 100, "takes multiples of 32; .*such as 96x96"),
+        ("dinov2-vit-s14", 230, "230x230 pixels .* multiples of 14; .* such as 224$"),
+        (
+            "efficientnet-lite0",
+            (224, 100),
+            "takes multiples of 32; take an `image_size` such as 224x96$",
+        ),
+        ("timm:test_resnet", 8, "takes multiples of 32; .*such as 32$"),
+        ("ViT-S-32-alt", 100, "takes multiples of 32; .*such as 96$"),
         ("timm:convit_tiny", 448, "takes images of 224x224 only"),
         ("pixels:64", 96, "pixels:64 says its size itself"),
     ],

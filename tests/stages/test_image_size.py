@@ -49,6 +49,6 @@ def test_a_size_that_does_not_fit_is_refused(refused, shared_dataset, tmp_path):
     line = refused(*command, "--cache", tmp_path)
     assert line == (
         "images of 230x230 pixels for efficientnet-lite0, which takes multiples of 32; take an "
-        "--image-size, or --tiles, such as 224x224"
+        "--image-size, or --tiles, such as 224"
     )
     assert not any(tmp_path.iterdir())

@@ -74,7 +74,7 @@ def test_what_yaml_makes_of_tiles_without_quotes_is_refused():
         (
             ("--tiles", "70"),
             "images of 70x70 pixels for efficientnet-lite0, which takes multiples of 32; take an "
-            "--image-size, or --tiles, such as 64x64",
+            "--image-size, or --tiles, such as 64",
         ),
         (
             ("--tiles", "512"),
@@ -110,10 +110,14 @@ def test_tiles_with_whole_views_beside_from_extraction_to_evaluation(
     run = trained.last_line
     evaluated = program("evaluate", run, "--on", tiles, "--beside", whole)
     assert evaluated.code == 0, evaluated.err
+    assert "is not used" not in evaluated.err
     assert json.loads(next((runs / "both").rglob("evaluations/*/summary.json")).read_text())
     line = refused("evaluate", run, "--on", tiles)
     assert "seeing whole images, as well, which" in line and line.endswith("with --beside")
     alone = program("train", tiles, *options, "-o", runs)
     assert alone.code == 0, alone.err
+    evaluated = program("evaluate", alone.last_line, "--on", tiles, "--beside", whole)
+    assert evaluated.code == 0, evaluated.err
+    assert f"--beside {whole} is not used: no run takes a layer of it" in evaluated.err
     line = refused("evaluate", alone.last_line, "--on", whole, code=1)
     assert "tiles differs: the run" in line and "was trained on tiles of 64 pixels" in line
