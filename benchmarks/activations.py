@@ -1,4 +1,4 @@
-"""How far standardised features lie from their mean: whether clipping them would do anything.
+"""Distances of standardised features from their mean: whether clipping would change them.
 
 python benchmarks/activations.py [--arch dinov2-vit-s14] [--images 20]
 

@@ -1,4 +1,4 @@
-"""What each dtype of stored features takes, and what it does to features and decoders.
+"""Size of each dtype of stored features, and its effect on features and decoders.
 
 python benchmarks/dtypes.py
 

@@ -234,7 +234,7 @@ def plain_loop(
     batch_size: int,
     save: Save,
 ) -> None:
-    """What one writes first: decode, forward with hooks, save; one thing after the other."""
+    """Decode, compute with forward hooks, and save, one after the other."""
     network = backbone.network  # type: ignore[attr-defined]
     caught: dict[str, torch.Tensor] = {}
     hooks = [

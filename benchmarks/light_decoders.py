@@ -1,4 +1,4 @@
-"""What makes light decoders light, and a step of each beside one of conv-4.
+"""Parts of a light decoder's step, and a step of each light decoder beside one of conv-4.
 
 Parts of a linear decoder: enlarging, the loss of enlarged maps, and pieces one to a core.
 

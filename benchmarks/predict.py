@@ -209,7 +209,7 @@ class Seconds:
     works: list[float] = field(default_factory=list)
 
     def beside(self, bare: "Seconds") -> dict[str, str]:
-        """How much slower than the bare forward of the same round."""
+        """Return the ratio to the bare forward of the same round."""
         ratios = sorted(one / own for one, own in zip(bare.walls, self.walls, strict=True))
         cpu = median(one / own for one, own in zip(bare.works, self.works, strict=True))
         return {
@@ -268,7 +268,7 @@ def prediction_turn(
     batch_size: int,
     images: Path | None = None,
 ) -> Callable[[], object]:
-    """What the command does once the backbone is open."""
+    """Predict as the command does once the backbone is open."""
 
     def turn() -> Callable[[], object]:
         out = root / "out"

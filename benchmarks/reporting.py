@@ -1,4 +1,4 @@
-"""What the benchmarks share: repeated timing, a table, and a JSON file of results."""
+"""Repeated timing, a table, and a JSON file of results, for all benchmarks."""
 
 import json
 import platform

@@ -72,7 +72,7 @@ PROGRESS_SECONDS = 15.0
 
 @dataclass(frozen=True)
 class View:
-    """What a backbone sees: the image whole, or tiles of it, maybe with the whole image beside."""
+    """View of a backbone: the whole image, or tiles of it, maybe with the whole image beside."""
 
     size: int
     in_tiles: bool = False
@@ -291,7 +291,7 @@ class Work:
 
 
 class Notes:
-    """What was measured, kept in a file."""
+    """Measurements that are kept in a file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""What each check of a store's bytes and each way of moving them costs, in CPU time.
+"""CPU time of each check of a store's bytes, and of each way of moving them.
 
 Called by `python benchmarks/store.py --breakdown`. CPU time of the one thread that works, so that
 other programs of a shared machine disturb it little: they only take caches and memory bandwidth.

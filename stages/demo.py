@@ -143,7 +143,7 @@ def _prepare(out: Path, asked: dict[str, Any], *, overwrite: bool) -> bool:
 
 
 def _marked(marker: Path) -> object:
-    """What the demo of a folder was asked to do; refuses a folder that is not a demo's."""
+    """Return the recorded settings of a folder; refuse one that is not a demo's."""
     try:
         return json.loads(marker.read_bytes())[MARK]
     except (OSError, ValueError, LookupError, TypeError) as error:

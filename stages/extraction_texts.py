@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def price_text(plan: "StorePlan", estimate: "Estimate") -> str:
-    """What a store will take, a line each."""
+    """Return lines on the size and the time of a store."""
     identity = plan.identity
     taken = estimate.images - estimate.done_images - estimate.computed_images
     done = f", {estimate.done_images} of them done already" if estimate.done_images else ""

@@ -113,7 +113,7 @@ def _study_file(path: Path) -> Path:
 
 
 def _places(texts: list[str], names: list[str]) -> dict[str, Path]:
-    """Where each dataset of a study lies."""
+    """Return the place of each dataset of a study."""
     if len(names) == 1 and len(texts) == 1 and "=" not in texts[0]:
         texts = [f"{names[0]}={texts[0]}"]
     places = {}

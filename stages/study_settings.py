@@ -37,7 +37,7 @@ class TrainingSettings(Settings):
 
 
 class TestSettings(Settings):
-    """What all runs are evaluated on, see `EvaluationStep`."""
+    """Data that all runs are evaluated on, see `EvaluationStep`."""
 
     stores: list[str] = Field(min_length=1)
     beside: list[str] = Field(default_factory=list)

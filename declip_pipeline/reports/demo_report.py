@@ -23,7 +23,7 @@ from declip_pipeline.training.learning import MARK_MEANING
 
 @dataclass(frozen=True)
 class BackboneSection:
-    """What the demo found with one backbone.
+    """Results of the demo with one backbone.
 
     Attributes:
         name: Name of the backbone.

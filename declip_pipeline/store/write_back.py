@@ -17,8 +17,8 @@ _SYNC_FILE_RANGE_WRITE = 2
 def write_pieces(descriptor: int, pieces: Iterable[bytes | memoryview]) -> None:
     """Write all pieces to a file that is open at its beginning, a few megabytes a call.
 
-    The disk is told to begin with each part at once, while the next is made: what the flush at the
-    end waits for is the last part.
+    Write-back of each part begins while the next part is made, so that the final flush waits for
+    the last part only.
     """
     waiting: list[bytes | memoryview] = []
     start = size = 0

@@ -62,7 +62,7 @@ class PredictedMap:
 
 @dataclass(frozen=True, eq=False)
 class PreparedImage:
-    """What the backbones see of an image.
+    """Input of the backbones from one image.
 
     Attributes:
         size: Height and width of the image in pixels.

@@ -114,7 +114,7 @@ class Run:
 
     @property
     def problem(self) -> str | None:
-        """What is wrong with how it learned, and what to change; None if nothing is.
+        """Problem of the training and what to change, in a line; None if there is none.
 
         Raises as `summary`.
         """

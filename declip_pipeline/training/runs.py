@@ -146,7 +146,7 @@ def train(
 
 
 IOU_OF_TILES = "IoU of each image over all of its tiles together"
-"""What `valid_iou` of a run on tiles is; see `validation_ious`."""
+"""Meaning of `valid_iou` of a run on tiles; see `validation_ious`."""
 
 
 @dataclass(frozen=True)
