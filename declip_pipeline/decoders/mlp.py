@@ -9,7 +9,7 @@ from declip_pipeline.decoders.projected import ProjectingDecoder
 from declip_pipeline.features import FeatureShape
 
 WIDTH = 32
-"""Out of domain, wider heads find less (docs/design.md); the source has 256 and more."""
+"""Narrow, as trials pointed to (docs/design.md); the source has 256 and more."""
 
 
 class MLPDecoder(ProjectingDecoder):

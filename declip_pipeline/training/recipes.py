@@ -26,13 +26,8 @@ def recipe_defaults(name: RecipeName, decoder_type: str, images: int) -> dict[st
     them, and grow to the paper's 64, so that an epoch has steps enough. The learning rate follows
     one cycle up to 3e-2 for a linear decoder, 3e-3 for others, from PyTorch's initial weights.
 
-    Measured on a demo set of another seed, DINOv2's layer9, as the best validation IoU (percent, 40
-    images). Linear decoders in batches of 8 along one cycle up to 3e-3, 1e-2 and 3e-2: 31.4, 47.8,
-    49.6 on 100 images in 400 steps (1,200 steps at 1e-2: 49.6); 39.9, 53.0, 56.2 on 1,000 in 375
-    (1,250 steps: 57.0 at 1e-2, 57.1 at 3e-2); 55.0 at 3e-2 on 300 in 684. With the paper's
-    schedule and initial weights at 2e-3: 41.0 on 100 images. A conv-4 of widths 64, 32, 16, 16 at
-    3e-3: 53.5 on 100 images in 416 steps (50.6 at 1e-3 in 208), 62.7 on 1,000 in 375. The paper's
-    recipe for linear, batches of 64 at 1e-3, had reached 5.4 after 10 epochs of 1,000 images.
+    The values come from trials with one seed, most of them of linear decoders, on a demo set of
+    another seed; how near they come to the best recipe of other decoders is open.
 
     Args:
         name: "paper", whose values are the defaults of `Recipe`, or "auto".
