@@ -52,8 +52,8 @@ from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.training.run import Run
 from declip_pipeline.training.tile_choice import learned_tiles
 
-# Layers of each backbone, the same in all rows. For the CNN, layer2 beside layer3 may be better, and
-# a step takes twice as long.
+# Layers of each backbone, the same in all rows. For the CNN, layer2 beside layer3 may be better,
+# and a step takes twice as long.
 LAYERS = {
     "dinov2-vit-s14": ["layer5", "layer9"],
     "efficientnet-lite0": ["layer3"],
