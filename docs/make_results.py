@@ -93,6 +93,11 @@ MEASUREMENTS = {
         "that are tensors already. Medians of ratios within a round, and their range; the ratio of "
         "processor time is what a machine that does nothing else would come near to.",
     ),
+    "encoding": Measurement(
+        "Encoders of a prediction's files",
+        "python benchmarks/encoding.py",
+        "One photograph of 512x512, a smooth map and its mask; processor time.",
+    ),
     "predict_tiles": Measurement(
         "Prediction of a large image in tiles",
         "python benchmarks/predict.py",
@@ -313,6 +318,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "activations": whole("activations"),
     "metrics": whole("metrics"),
     "predict_rates": whole("predict_rates"),
+    "encoding": whole("encoding"),
     "predict_tiles": whole("predict_tiles"),
     "predict_memory": whole("predict_memory"),
     "resolution": whole("resolution"),

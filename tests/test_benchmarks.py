@@ -52,6 +52,7 @@ def benchmarks(tmp_path_factory):
             "--engines pytorch backbone onnxruntime",
             "engines",
         ),
+        ("encoding.py --side 64 --rounds 1", "encoding"),
         ("metrics.py", "metrics"),
         ("evaluate_memory.py --megapixels 1", "evaluate_memory"),
         ("robustness.py --part mutations --cases 4 --only lists", "robustness_mutations"),

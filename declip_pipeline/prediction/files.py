@@ -110,8 +110,8 @@ def predicted_files(
     - "map": .npz with `map` (hw float32, as fine as the decoder's), `score` and `imgsize` (height,
       width).
     - "map-full": 16-bit grey PNG of the image's size, 65535 times the probability. A value is then
-      right to 1e-5 everywhere, and 12 megapixels take 8 MB; float16, with half the digits near 1,
-      would take 24 MB.
+      right to 1e-5 everywhere; float16 has half the digits near 1 and takes more space
+      (benchmarks/encoding.py).
     - "overlay": JPEG, of the image's size up to 65,500 pixels a side.
     - "each": .npz with `maps` (runs, h, w) float32, `runs` (their names) and `imgsize`.
 
@@ -155,7 +155,7 @@ def predicted_files(
 
 def _npz(**arrays: np.ndarray) -> bytes:
     file = io.BytesIO()
-    # Compression would take seven milliseconds to save an eighth.
+    # Compression costs much and saves little (benchmarks/encoding.py).
     np.savez(file, **arrays)  # type: ignore[arg-type]
     return file.getvalue()
 
