@@ -129,22 +129,31 @@ def tile_backbone():
 
 
 @pytest.fixture(scope="session")
-def tiled_store(shared_dataset, tile_backbone, tmp_path_factory):
-    """A complete store of tiles of the shared dataset, two layers of the tiny ViT in float32."""
+def extracted(shared_dataset, tile_backbone, tmp_path_factory):
+    """Function that makes a store of the shared dataset, two layers of the tiny ViT in float32."""
     from declip_pipeline.datasets.opening import open_dataset
     from declip_pipeline.extraction.extract import extract_store
     from declip_pipeline.store.reader import Store
 
-    extraction = extract_store(
-        open_dataset(shared_dataset),
-        tile_backbone,
-        layers=["layer1", "layer2"],
-        root=tmp_path_factory.mktemp("cache"),
-        dtype="float32",
-        tiles=TILES,
-        provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
-    )
-    return Store(extraction.location)
+    def extract(**options):
+        extraction = extract_store(
+            open_dataset(shared_dataset),
+            tile_backbone,
+            layers=["layer1", "layer2"],
+            root=tmp_path_factory.mktemp("cache"),
+            dtype="float32",
+            provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
+            **options,
+        )
+        return Store(extraction.location)
+
+    return extract
+
+
+@pytest.fixture(scope="session")
+def tiled_store(extracted):
+    """A complete store of tiles."""
+    return extracted(tiles=TILES)
 
 
 @pytest.fixture(scope="session")

@@ -15,8 +15,8 @@ class GreyPng:
     """Content of a grey PNG file of 8 or 16 bits that is made from the top, in strips of rows.
 
     8 bits are for masks: runs of equal bytes are compressed and nothing else is looked for, in a
-    fraction of Pillow's time (benchmarks/encoding.py). 16 bits are for smooth maps: each value is stored as its difference from
-    its left neighbour (filter "Sub").
+    fraction of Pillow's time (benchmarks/encoding.py). 16 bits are for smooth maps: each value is
+    stored as its difference from its left neighbour (filter "Sub").
 
     Source: PNG specification, third edition (W3C).
     """

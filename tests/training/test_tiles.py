@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from conftest import TILES, TINY_VIT
+from conftest import TILES
 
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.sample import Sample
@@ -35,17 +35,9 @@ def trained(data, folder, **changes):
 
 
 @pytest.fixture(scope="module")
-def whole_store(shared_dataset, tile_backbone, tmp_path_factory):
+def whole_store(extracted):
     """Whole views of the images of `tiled_store`, in another order of rows."""
-    extraction = extract_store(
-        open_dataset(shared_dataset),
-        tile_backbone,
-        layers=["layer1", "layer2"],
-        root=tmp_path_factory.mktemp("cache"),
-        dtype="float32",
-        provenance={"arch": "CLIP:from-file", "weights": [str(TINY_VIT)]},
-    )
-    return Store(extraction.location)
+    return extracted()
 
 
 def data_of(tiled_store, whole_store=None, **options):
