@@ -1,27 +1,14 @@
-"""Repeated timing, a table, and a JSON file of results, for all benchmarks."""
+"""A table and a JSON file of results, for all benchmarks."""
 
 import json
 import platform
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-
-
-def median_seconds(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall time of `work` over `repeats`, after one call that is not counted."""
-    work()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
 
 
 def report(name: str, rows: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> None:

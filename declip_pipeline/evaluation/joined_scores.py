@@ -19,7 +19,7 @@ from declip_pipeline.evaluation.scores import (
 )
 from declip_pipeline.feeding.feed import TargetKind
 from declip_pipeline.feeding.inputs import FeatureSource
-from declip_pipeline.images.tiles import MapJoiner, Window
+from declip_pipeline.images.tiles import Window, joined_map
 from declip_pipeline.store.reader import Store
 
 
@@ -83,15 +83,12 @@ def joined_maps(
     tiles = _Tiles(decoder, store, sources, rows, image_of, windows, device, batch_size, progress)
     for image, (members, logits) in enumerate(tiles.by_image("masks")):
         height, width = images.sizes[image].tolist()
-        joiner = MapJoiner([windows[one] for one in members], image_size=(height, width))
-        joined = np.empty((height, width), np.float32)
+        maps = (torch.sigmoid(own.float()).cpu().numpy() for own in logits)
+        own_windows = [windows[member] for member in members]
+        joined = joined_map(own_windows, maps, image_size=(height, width))
         mask = np.zeros((height, width), bool)
-        done = 0
-        for member, own in zip(members, logits, strict=True):
-            strip = joiner.add(torch.sigmoid(own.float()).cpu().numpy())
-            joined[done : done + len(strip)] = strip
-            done += len(strip)
-            windows[member].of(mask)[...] = store.read_masks(rows[[member]])[0]
+        for member, window in zip(members, own_windows, strict=True):
+            window.of(mask)[...] = store.read_masks(rows[[member]])[0]
         yield joined, mask
 
 

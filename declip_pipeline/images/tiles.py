@@ -202,19 +202,17 @@ def joined_map(
     *,
     image_size: tuple[int, int],
     size: tuple[int, int] | None = None,
-    dtype: str = "float32",
 ) -> np.ndarray:
-    """Return the whole joined map, (height, width) of `dtype`; see `MapJoiner`.
+    """Return the whole joined map, (height, width) float32; see `MapJoiner`.
 
     Args:
         windows: All windows over the image, as `Tiling.windows` returns them.
         maps: Probabilities of each, (h, w) in [0, 1]; taken one by one.
         image_size: Height and width of the image.
         size: Height and width of the joined map; None for those of the image.
-        dtype: "float32", or "float16" for half the memory.
     """
     joiner = MapJoiner(windows, image_size=image_size, size=size)
-    joined = np.empty(image_size if size is None else size, dtype)
+    joined = np.empty(image_size if size is None else size, np.float32)
     done = 0
     for _, values in zip(windows, maps, strict=True):
         strip = joiner.add(values)

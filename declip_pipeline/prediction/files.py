@@ -28,7 +28,7 @@ _ENDINGS = {
     EACH: "_each.npz",
 }
 
-# A PNG of an overlay takes 25 times as long as a JPEG, for seven times the bytes (512x512).
+# A PNG takes many times as long, and more bytes (benchmarks/encoding.py).
 _OVERLAY_QUALITY = 90
 _LONGEST_JPEG = 65_500
 
