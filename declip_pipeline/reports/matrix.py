@@ -77,11 +77,12 @@ def matrix_summary(
     """
     matrix = checked_matrix(values, rows, columns)
     same = in_domain(rows, columns, domain)
+    means = matrix_means(values, rows, columns, domain)
     shown = [interval_text(*interval, decimals) for interval in intervals] or ["", ""]
     return ", ".join(
-        f"{name} {_number(_mean(cells), decimals)}{interval} ({_count(cells)})"
-        for name, cells, interval in zip(
-            ("ID", "OOD"), (matrix[same], matrix[~same]), shown, strict=True
+        f"{name} {_number(mean, decimals)}{interval} ({_count(cells)})"
+        for name, mean, interval, cells in zip(
+            ("ID", "OOD"), means, shown, (matrix[same], matrix[~same]), strict=True
         )
     )
 
