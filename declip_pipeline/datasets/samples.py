@@ -150,7 +150,10 @@ class Samples(Sequence[Sample]):
         """
         try:
             # Unlike `read_table`, this does not import pyarrow.dataset.
-            table = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(_NAMES)).read()
+            file = pq.ParquetFile(pa.BufferReader(content), read_dictionary=list(_NAMES))
+            # A process that ends while Arrow's threads do may abort (apache/arrow#34314); they save
+            # little even of a million samples.
+            table = file.read(use_threads=False)
         except KeyError as error:
             lacking = error.args[0]
             name = lacking.decode() if isinstance(lacking, bytes) else lacking

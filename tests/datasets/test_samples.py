@@ -3,6 +3,8 @@
 import hashlib
 import io
 import struct
+import subprocess
+import sys
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -191,3 +193,23 @@ def test_label_and_mask_must_agree() -> None:
         assert str(caught.value) == "sample b: a fake has a mask, and no other image has one"
     with pytest.raises(InputError, match="sample a has label 2; 1 fake, 0 real or -1 unknown exp"):
         Sample(**(asdict(real) | {"label": 2}))
+
+
+def test_reading_a_table_leaves_no_thread_that_could_abort_the_end_of_a_process(tmp_path):
+    file = tmp_path / "samples.parquet"
+    names = [f"{number}.png" for number in range(1000)]
+    samples = Samples.from_columns(names, generator="real", source="a")
+    file.write_bytes(samples.to_parquet())
+    code = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from declip_pipeline.datasets.samples import Samples\n"
+        "content = Path(sys.argv[1]).read_bytes()\n"
+        "before = len(os.listdir('/proc/self/task'))\n"
+        "assert len(Samples.from_parquet(content)) == 1000\n"
+        "print(len(os.listdir('/proc/self/task')) - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, file], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "0\n"
