@@ -245,7 +245,7 @@ def _add_masks(
     groups = [g for g in facts if (g.source, g.generator) == (source, generator)]
     whole = [group for group in groups if facts[group].masks.is_whole]
     findings.notes += [
-        f"{group}: {facts[group].images} images that are generated as a whole"
+        f"{group}: all images are generated as a whole, {facts[group].images} in number"
         for group in sorted(whole, key=str)
     ]
     groups = [group for group in groups if group not in whole]

@@ -65,8 +65,8 @@ _USES = {
     "columbia": "tested on in the protocols of MVSS-Net and CAT-Net (IMDL-BenCo)",
     "coverage": "tested on in the protocols of MVSS-Net and CAT-Net (IMDL-BenCo)",
     "imd2020": "tested on in MVSS-Net's protocol, trained on in CAT-Net's (IMDL-BenCo)",
-    "cocoglide": "tested on, of TruFor's evaluation",
-    "defacto": "without splits, `assign_splits` draws them",
+    "cocoglide": "tested on in TruFor's evaluation",
+    "defacto": "",
     "tgif": "training, validation and testing as published",
 }
 

@@ -34,13 +34,13 @@ def write_casia1(root: Path, count: int = 4) -> Path:
     return root
 
 
-def write_casia2(root: Path, count: int = 8, other_sizes: int = 0) -> Path:
+def write_casia2(root: Path, count: int = 8, other_sizes: int = 0, seed: int = 3) -> Path:
     """CASIA v2: Tp/, Au/, CASIA 2 Groundtruth/; the last masks are of another size."""
     for number in range(count):
-        real = photograph([number, 3])
+        real = photograph([number, seed])
         save(root / f"Au/Au_nat_{30100 + number}.jpg", real, quality=95)
         name = f"Tp_D_CRN_S_N_cha{number:05d}_nat{30100 + number}_{11818 + number}"
-        picture, mask = forge(real, [number, 4])
+        picture, mask = forge(real, [number, seed, 4])
         save(root / f"Tp/{name}.{'tif' if number % 2 else 'jpg'}", picture)
         rows = HEIGHT - 1 if number >= count - other_sizes else HEIGHT
         save(root / f"CASIA 2 Groundtruth/{name}_gt.png", white(mask)[:rows])
