@@ -47,7 +47,27 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 """Device of a computation; "auto" is CUDA if there is a GPU."""
 
 LayoutName = Literal[
-    "auto", "dolos", "autosplice", "coco-sd", "tp-gt", "folders", "images", "json", "csv"
+    "auto",
+    "dolos",
+    "autosplice",
+    "casia1",
+    "casia2",
+    "columbia",
+    "coverage",
+    "tgif",
+    "cocoglide",
+    "defacto",
+    "imd2020",
+    "nist16",
+    "sagi-d",
+    "coco-sd",
+    "tp-gt",
+    "folders",
+    "opensdi",
+    "parquet",
+    "images",
+    "json",
+    "csv",
 ]
 """Layout of a dataset on disk; "auto" recognises each of the others."""
 

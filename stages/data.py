@@ -8,10 +8,12 @@ import typer
 from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
+    ColumnsOption,
     JsonOption,
     LayoutOption,
     MegapixelsOption,
     PolarityOption,
+    columns_named,
     fake_is_white,
     percents,
 )
@@ -26,6 +28,7 @@ def check(
     layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
+    columns: ColumnsOption = None,
     allow_unpaired: AllowUnpairedOption = False,
     counterparts: Annotated[
         int,
@@ -40,7 +43,8 @@ def check(
 ) -> None:
     """Check a dataset: print what was found, and what would spoil a result.
 
-    A row for each generator and split: images, sizes, the mean share of fake pixels (percent),
+    First the layout, the splits, and how the field's protocols use the dataset where it is known.
+    Then a row for each generator and split: images, sizes, the mean share of fake pixels (percent),
     and of the fakes compared with their real images how many differ where the mask says fake.
     Then notes, problems, and ok or their number. Every file is read. Exit codes: 0 no problem, 1
     problems, 2 no dataset that can be read.
@@ -48,7 +52,7 @@ def check(
     from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
     from declip_pipeline.datasets.findings import facts_of_groups, findings_of, other_sizes
-    from declip_pipeline.datasets.layouts import list_dataset, recognise_layout
+    from declip_pipeline.datasets.layouts import list_dataset, recognise_layout, use_of
     from declip_pipeline.datasets.scan import scan_dataset
     from stages.screen import json_result, progress, result
     from stages.table import format_table
@@ -61,6 +65,7 @@ def check(
         fake_is_white=fake_is_white(polarity),
         allow_unpaired=True,
         assign_splits=percents(assign_splits),
+        columns=columns_named(columns),
     )
     with progress("reading files", "files") as tell:
         scan = scan_dataset(
@@ -87,6 +92,8 @@ def check(
         value = {
             "name": dataset.name,
             "layout": recognised,
+            "splits": list(dataset.splits),
+            "use": use_of(recognised),
             "fake_is_white": dataset.fake_is_white,
             "images": len(dataset),
             "groups": rows,
@@ -113,6 +120,8 @@ def check(
         result(
             f"{dataset.name}: layout {recognised}, {len(dataset)} images; {colour} is fake, {said}"
         )
+        use = spelled(use_of(recognised))
+        result(f"taken as: split {', '.join(dataset.splits)}{f'; {use}' if use else ''}")
         header = ["source", "generator", "split", "images", "sizes", "fake %", "differ as masked"]
         result(format_table(header, [_cells(row) for row in rows]))
         for note in findings.notes:

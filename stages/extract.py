@@ -17,6 +17,7 @@ from stages.options import (
     AllowUnpairedOption,
     AssignSplitsOption,
     CacheOption,
+    ColumnsOption,
     DeviceOption,
     ImageSizeOption,
     LayoutOption,
@@ -25,6 +26,7 @@ from stages.options import (
     PolarityOption,
     SchedulerOption,
     WeightsOption,
+    columns_named,
     comma_separated,
     fake_is_white,
     percents,
@@ -44,9 +46,10 @@ def extract(
         Path,
         typer.Argument(
             metavar="DATA",
-            help="A Dolos tree or a part of it; AutoSplice; a folder with images/ and masks/, or "
-            "Tp/ and Gt/ (with train/valid/test below each, or without); a list, .json or .csv; a "
-            "folder of images alone, for features without masks.",
+            help="A Dolos tree or a part of it, or another published benchmark as it is "
+            "distributed (--layout lists them); a folder with images/ and masks/, or Tp/ and Gt/ "
+            "(with train/valid/test below each, or without); a list, .json or .csv; .parquet files "
+            "in Hugging Face's form; a folder of images alone, for features without masks.",
         ),
     ],
     arch: Annotated[
@@ -123,6 +126,7 @@ def extract(
     layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     assign_splits: AssignSplitsOption = None,
+    columns: ColumnsOption = None,
     allow_unpaired: AllowUnpairedOption = False,
     max_failures: Annotated[
         int,
@@ -221,6 +225,7 @@ def extract(
         layout=layout,
         polarity=polarity,
         assign_splits=assign_splits,
+        columns=columns,
         allow_unpaired=allow_unpaired,
         max_failures=max_failures,
         max_megapixels=max_megapixels,
@@ -273,6 +278,7 @@ def extraction_step(data: Path, **options: Any) -> "ExtractionStep":
         "weights": tuple(asked.pop("weights") or ()),
         "fake_is_white": fake_is_white(asked.pop("polarity")),
         "assign_splits": percents(asked.pop("assign_splits")),
+        "columns": columns_named(asked.pop("columns")),
         "image_size": read_image_size(asked.pop("image_size")),
         "tiles": None if tiles is None else Tiling.parse(tiles),
         "compile": asked.pop("compile_backbone"),

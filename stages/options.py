@@ -102,7 +102,7 @@ LayoutOption = Annotated[
 PolarityOption = Annotated[
     Polarity | None,
     typer.Option(
-        help="Which colour marks fake pixels. Default: black for Dolos, else white.",
+        help="Which colour marks fake pixels. Default: black for Dolos and NIST16, else white.",
         rich_help_panel=DATA,
     ),
 ]
@@ -110,7 +110,18 @@ AssignSplitsOption = Annotated[
     str | None,
     typer.Option(
         metavar="TRAIN,VALID,TEST",
-        help="For a dataset without splits: percents, such as 80,10,10; drawn by name.",
+        help="For a dataset without splits: percents, such as 80,10,10; drawn by name. With 0 for "
+        "test, a train split without a valid one is divided.",
+        rich_help_panel=DATA,
+    ),
+]
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="WHAT=NAME,...",
+        help="Names of the columns of Parquet files where they are not recognised: "
+        "image=photo,mask=gt; also label, generator, split, source, scene, key. mask=none takes "
+        "the images without masks.",
         rich_help_panel=DATA,
     ),
 ]
@@ -203,6 +214,15 @@ def image_size(text: str | None) -> tuple[int, int] | None:
     if match is None:
         raise InputError(f"--image-size {text!r}; expected pixels such as 448 or 448x672")
     return int(match[1]), int(match[2] or match[1])
+
+
+def columns_named(text: str | None) -> dict[str, str] | None:
+    """Return the names of `--columns`. Raises `InputError` for anything else."""
+    parts = [item.partition("=") for item in comma_separated(text) or []]
+    for what, _, name in parts:
+        if not what or not name:
+            raise InputError(f"--columns {text!r}; expected WHAT=NAME, such as image=photo,mask=gt")
+    return {what.strip(): name.strip() for what, _, name in parts} or None
 
 
 def percents(text: str | None) -> tuple[int, int, int] | None:

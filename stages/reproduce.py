@@ -22,14 +22,18 @@ if TYPE_CHECKING:
 
 def reproduce(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml", help="A study, such as those in configs/paper.")
+        Path,
+        typer.Argument(
+            metavar="CONFIG.yaml", help="A study, such as those in configs and configs/paper."
+        ),
     ],
     data: Annotated[
         list[str],
         typer.Option(
             metavar="NAME=PATH",
             help="Where a dataset of the study lies, as `extract` takes it; repeatable. Of a study "
-            "with one dataset, PATH is enough.",
+            "with one dataset, PATH is enough. One that is missing is left out, as long as others "
+            "are there to learn from and to test on.",
         ),
     ],
     changes: Annotated[
@@ -57,7 +61,8 @@ def reproduce(
     Each step is a command of this program, which is printed before it begins; what is done already
     is found, so the same command goes on after an interruption. A figure that was published stands
     behind ours, with the difference. The last line of stdout is table.md, with table.csv and
-    table.png beside it.
+    table.png beside it; tables of further metrics lie in folders of their names. Where a dataset
+    was left out, the exit code is 1.
     """
     from dataclasses import replace
 
@@ -78,57 +83,75 @@ def reproduce(
         commands.append(command_of(step, study.places))
         remark(f"$ {commands[-1]}")
 
+    places, missing = _places(data, settings.datasets)
+    left_out = [f"{name}: {reason}" for name, reason in missing.items()]
+    if missing:
+        try:
+            settings = settings.without(missing)
+        except InputError as error:
+            raise InputError(f"{error}: {'; '.join(left_out)}") from None
+        for line in left_out:
+            remark(f"left out: {line}")
     study = settings.study(
         config,
-        _places(data, settings.datasets),
+        places,
         extract={name: value for name, value in extract.items() if value},
         train={**everywhere, "runs": str(runs), "device": device},
         device=device,
         callbacks=replace(callbacks, begun=say),
     )
-    report = write_report(
-        study,
-        study.run(),
-        folder,
-        title=settings.title,
-        published=settings.published.published() if settings.published else None,
-        changes=changes or [],
-        commands=commands,
-    )
-    result(report.text)
-    result(str(report.page))
+    evaluations = study.evaluations()
+    for form in settings.table.forms():
+        report = write_report(
+            replace(study, table=form),
+            form.of(evaluations, study.test.aliases),
+            folder if form == study.table else folder / form.metric,
+            title=settings.title,
+            published=settings.published_of(form.metric),
+            changes=changes or [],
+            left_out=left_out,
+            commands=commands,
+        )
+        result(report.text)
+        result(str(report.page))
+    if left_out:
+        raise typer.Exit(1)
 
 
 def _study_file(path: Path) -> Path:
-    """The file of a study; those of configs/paper ship with the program."""
+    """The file of a study; those of configs/ ship with the program."""
     from stages.settings import packaged_config
 
     if path.exists():
         return path
-    folder = packaged_config("paper")
-    packaged = {f"configs/paper/{file.name}": file for file in sorted(folder.glob("*.yaml"))}
+    folder = packaged_config("paper").parent
+    packaged = {
+        f"configs/{file.relative_to(folder).as_posix()}": file
+        for file in sorted((*folder.glob("paper/*.yaml"), *folder.glob("*.yaml")))
+        if "\ntable:" in file.read_text()
+    }
     if str(path) not in packaged:
         raise UnknownNameError("study", str(path), packaged)
     return packaged[str(path)]
 
 
-def _places(texts: list[str], names: list[str]) -> dict[str, Path]:
-    """Return the place of each dataset of a study."""
+def _places(texts: list[str], names: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the place of each dataset of a study, and why each other one is missing."""
     if len(names) == 1 and len(texts) == 1 and "=" not in texts[0]:
         texts = [f"{names[0]}={texts[0]}"]
-    places = {}
+    places: dict[str, Path] = {}
+    missing: dict[str, str] = {}
     for text in texts:
         name, equals, path = text.partition("=")
         if not equals or not path:
             raise InputError(f"--data {text!r}; expected NAME=PATH, NAME of {', '.join(names)}")
         if name not in names:
             raise UnknownNameError("dataset in --data", name, names)
-        if not Path(path).exists():
-            raise InputError(f"--data {text}: {path} is not there; expected a dataset")
-        places[name] = Path(path)
-    missing = [name for name in names if name not in places]
-    if missing:
-        raise InputError(
-            f"the study needs the dataset {missing[0]}; say where it lies: --data {missing[0]}=PATH"
-        )
-    return places
+        if Path(path).exists():
+            places[name] = Path(path)
+        else:
+            missing[name] = f"--data {text}: {path} is not there; expected a dataset"
+    for name in names:
+        if name not in places:
+            missing.setdefault(name, f"say where it lies: --data {name}=PATH")
+    return places, missing

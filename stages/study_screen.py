@@ -44,6 +44,8 @@ def _extraction_flags(step: ExtractionStep) -> Iterator[str]:
             continue
         if field.name == "fake_is_white":
             yield from ("--polarity", "white-is-fake" if value else "black-is-fake")
+        elif field.name == "columns":
+            yield from ("--columns", ",".join(f"{what}={name}" for what, name in value.items()))
         elif field.name == "weights":
             yield from (part for file in value for part in ("--weights", file))
         else:

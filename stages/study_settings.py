@@ -1,6 +1,6 @@
 """Settings of a study that `declip-pipe reproduce` carries out."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,16 +62,21 @@ class TableSettings(Settings):
     rows: TableFields
     columns: TableFields = Field(default_factory=list)
     over: list[TableField] | None = None
-    metric: StudyMetric = "iou"
+    metric: StudyMetric | Annotated[list[StudyMetric], Field(min_length=1)] = "iou"
+    mean: bool = False
 
-    def form(self) -> TableForm:
-        """Return what the study takes."""
-        return TableForm(
-            rows=_listed(self.rows),
-            columns=_listed(self.columns),
-            over=None if self.over is None else tuple(self.over),
-            metric=self.metric,
-        )
+    def forms(self) -> list[TableForm]:
+        """Return what the study takes, a form for each metric."""
+        return [
+            TableForm(
+                rows=_listed(self.rows),
+                columns=_listed(self.columns),
+                over=None if self.over is None else tuple(self.over),
+                metric=metric,
+                with_mean=self.mean,
+            )
+            for metric in (self.metric if isinstance(self.metric, list) else [self.metric])
+        ]
 
 
 def _listed(names: str | list[str]) -> tuple[str, ...]:
@@ -79,12 +84,13 @@ def _listed(names: str | list[str]) -> tuple[str, ...]:
 
 
 class PublishedSettings(Settings):
-    """Published figures, see `Published`."""
+    """Published figures of a metric, by default the table's first, see `Published`."""
 
     source: str
+    metric: str | None = None
     figures: dict[str, dict[str, float]] = Field(default_factory=dict)
     means: dict[Domain, float] = Field(default_factory=dict)
-    others: dict[str, dict[Domain, float]] = Field(default_factory=dict)
+    others: dict[str, dict[str, float]] = Field(default_factory=dict)
 
     def published(self) -> Published:
         """Return what the report takes."""
@@ -103,7 +109,36 @@ class StudySettings(Settings):
     train: list[TrainingSettings] = Field(min_length=1)
     test: TestSettings
     table: TableSettings
-    published: PublishedSettings | None = None
+    published: PublishedSettings | list[PublishedSettings] = Field(default_factory=list)
+
+    def published_of(self, metric: str) -> Published | None:
+        """Return the figures that were published for a table of a metric; None without any."""
+        some = self.published if isinstance(self.published, list) else [self.published]
+        first = self.table.forms()[0].metric
+        return next((one.published() for one in some if (one.metric or first) == metric), None)
+
+    def without(self, datasets: Collection[str]) -> "StudySettings":
+        """Return the study without the stores of some datasets.
+
+        Raises `InputError` where nothing is left to learn from or to test on.
+        """
+        stores = {name: step for name, step in self.stores.items() if step.data not in datasets}
+        train = [
+            step.model_copy(update={"stores": kept})
+            for step in self.train
+            if (kept := [name for name in step.stores if name in stores])
+        ]
+        tested = [name for name in self.test.stores if name in stores]
+        if not train or not tested:
+            what = "to learn from" if not train else "to test on"
+            raise InputError(f"the study has nothing left {what}")
+        test = self.test.model_copy(
+            update={
+                "stores": tested,
+                "beside": [name for name in self.test.beside if name in stores],
+            }
+        )
+        return self.model_copy(update={"stores": stores, "train": train, "test": test})
 
     @property
     def datasets(self) -> list[str]:
@@ -155,7 +190,7 @@ class StudySettings(Settings):
                 beside=tuple(test.beside),
                 aliases=tuple(test.aliases),
             ),
-            table=self.table.form(),
+            table=self.table.forms()[0],
             device=device,
             callbacks=callbacks,
         )

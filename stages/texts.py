@@ -38,10 +38,10 @@ FLAGS = {
 # Parameters of no recipe whose flag is their name.
 PLAIN = frozenset(
     """
-    allow_unpaired arch assign_splits augment cache check_on checkpoint config counterparts dask
-    data deep detection dry_run dtype each feature_layer generators image_size keep layers layout
-    max_failures max_megapixels name on onnx overwrite polarity profile repair run save scheduler
-    split threshold tiles views weights
+    allow_unpaired arch assign_splits augment cache check_on checkpoint columns config
+    counterparts dask data deep detection dry_run dtype each feature_layer generators
+    image_size keep layers layout max_failures max_megapixels name on onnx overwrite polarity
+    profile repair run save scheduler split threshold tiles views weights
     """.split()  # noqa: SIM905
 )
 
@@ -101,6 +101,8 @@ def _typed(name: str, value: Any) -> str:
         return VALUES[name][value]
     if value is True:
         return ""
+    if isinstance(value, dict):
+        return ",".join(f"{key}={one}" for key, one in value.items())
     return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 

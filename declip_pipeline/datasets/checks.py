@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from declip_pipeline.datasets.contents import are_whole, decodable
 from declip_pipeline.datasets.counterparts import Group, groups_of, spread
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.sample import FAKE, Sample
@@ -46,11 +47,13 @@ class GroupMasks:
         shares: Share of fake pixels, in [0, 1], of each mask that could be read.
         unusual: Values of each mask that holds others than black and white, and whether they are
             clear, by the mask's path; see `Mask`.
+        is_whole: Every image of the group is generated as a whole, so its masks are of one value.
     """
 
     masks: int
     shares: list[float] = field(default_factory=list)
     unusual: dict[str, tuple[str, bool]] = field(default_factory=dict)
+    is_whole: bool = False
 
     @property
     def has_both(self) -> bool:
@@ -98,7 +101,8 @@ def read_some_masks(
 ) -> dict[Group, GroupMasks]:
     """Read masks of every group, spread evenly over it; unreadable ones are left out.
 
-    Where none of these has both fake and real pixels, the others are read until one has.
+    Where none of these has both fake and real pixels, the others are read until one has. Masks of
+    images that are generated as a whole are not read.
     """
     samples = dataset.samples
 
@@ -106,7 +110,7 @@ def read_some_masks(
         mask = str(samples[row].mask)
         try:
             return mask, read_mask(
-                dataset.root / mask,
+                decodable(dataset.root, mask),
                 fake_is_white=dataset.fake_is_white,
                 max_megapixels=max_megapixels,
             )
@@ -114,9 +118,12 @@ def read_some_masks(
             return mask, None
 
     found = {}
+    whole = are_whole(samples.table.column("mask"))
     for group, rows in groups_of(samples, samples.rows(label=FAKE)).items():
         some = list(spread(rows.tolist(), most_per_group))
-        masks = found[group] = GroupMasks(len(rows))
+        masks = found[group] = GroupMasks(len(rows), is_whole=bool(whole[rows].all()))
+        if masks.is_whole:
+            continue
         with closing(in_threads(read, some)) as readings:
             for path, mask in readings:
                 _add(masks, path, mask)

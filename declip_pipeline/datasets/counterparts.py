@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from declip_pipeline.datasets.contents import decodable
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.sample import FAKE, REAL, Sample
 from declip_pipeline.datasets.samples import Samples
@@ -100,12 +101,13 @@ def compare_with_real(
         fake = samples[row]
         try:
             return fake, verdict_of(
-                decode_image(dataset.root / fake.image, max_megapixels=max_megapixels),
+                decode_image(decodable(dataset.root, fake.image), max_megapixels=max_megapixels),
                 decode_image(
-                    dataset.root / others[real_of[row]].image, max_megapixels=max_megapixels
+                    decodable(dataset.root, others[real_of[row]].image),
+                    max_megapixels=max_megapixels,
                 ),
                 decode_mask(
-                    dataset.root / str(fake.mask),
+                    decodable(dataset.root, str(fake.mask)),
                     fake_is_white=dataset.fake_is_white,
                     max_megapixels=max_megapixels,
                 ),

@@ -15,6 +15,7 @@ from declip_pipeline.datasets.checks import (
     size_text,
     unusual_masks_lines,
 )
+from declip_pipeline.datasets.contents import are_whole
 from declip_pipeline.datasets.counterparts import (
     Compared,
     Group,
@@ -73,6 +74,7 @@ def facts_of_groups(scan: Scan) -> dict[Group, GroupFacts]:
     facts = {}
     masks = samples.table.column("mask")
     unusual = set(scan.unusual_masks)
+    whole = are_whole(masks)
     for group, rows in groups_of(samples).items():
         paths = masks.take(pa.array(rows)).to_pylist() if unusual else []
         found, counts = np.unique(sizes[rows][sizes[rows].any(axis=1)], axis=0, return_counts=True)
@@ -85,6 +87,7 @@ def facts_of_groups(scan: Scan) -> dict[Group, GroupFacts]:
                 len(rows),
                 shares[~np.isnan(shares)].tolist(),
                 {path: scan.unusual_masks[path] for path in unusual.intersection(paths)},
+                is_whole=bool(whole[rows].all()),
             ),
         )
     return facts
@@ -168,6 +171,12 @@ def _add_splits(dataset: Dataset, facts: Mapping[Group, GroupFacts], findings: F
     if dataset.splits == ("test",):
         findings.notes.append("test is the only split: fit to evaluate on, not to train on")
         return
+    if dataset.splits in (("train",), ("test", "train")) and dataset.samples.have_masks:
+        findings.notes.append(
+            "no valid split, which a training needs; draw it from train with "
+            "`assign_splits=(95, 5, 0)`"
+        )
+        return
     splits_of: dict[tuple[str, str], set[str]] = {}
     for group, found in facts.items():
         if found.label != UNKNOWN:
@@ -234,6 +243,12 @@ def _add_masks(
 ) -> None:
     """Shares of fake pixels of one generator: none, all, or most where nothing else can tell."""
     groups = [g for g in facts if (g.source, g.generator) == (source, generator)]
+    whole = [group for group in groups if facts[group].masks.is_whole]
+    findings.notes += [
+        f"{group}: all images are generated as a whole, {facts[group].images} in number"
+        for group in sorted(whole, key=str)
+    ]
+    groups = [group for group in groups if group not in whole]
     for group in sorted(groups, key=str):
         masks = facts[group].masks
         if not masks.shares:

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.pairing import count_and_names
 from declip_pipeline.datasets.table import tabled_samples
 from declip_pipeline.errors import InputError, UnknownNameError
 
 FAKE_IS_WHITE = True
 JSON_EXPECTED = 'a .json file with a list of [image, mask | "Negative"]'
+BENCO_DATASETS = ("ManiDataset", "JsonDataset")
 CSV_COLUMNS = ("image", "mask", "split", "generator", "source", "label", "scene")
 CSV_EXPECTED = f"a .csv file whose first line is image,mask (or more of {','.join(CSV_COLUMNS)})"
 
@@ -19,7 +21,9 @@ CSV_EXPECTED = f"a .csv file whose first line is image,mask (or more of {','.joi
 def read_json_list(file: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
     """Read a list of [image, mask], or [image, "Negative"] for a real image.
 
-    It has no splits, and every fake is of generator and source `name`.
+    It has no splits, and every fake is of generator and source `name`. The form is that of
+    `JsonDataset` in IMDL-BenCo (Ma et al., NeurIPS 2024, arXiv 2406.10580); its files that list
+    datasets, for `BalancedDataset` and for testing, are refused with the names of these.
 
     Raises:
         InputError: For another content, an image that is listed twice, and files that do not exist
@@ -31,6 +35,7 @@ def read_json_list(file: Path, *, name: str, fake_is_white: bool, allow_unpaired
         raise InputError(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file} is not JSON ({error}); expected {JSON_EXPECTED}") from error
+    _refuse_datasets(file, value)
     if not isinstance(value, list):
         raise InputError(f"{file} holds no list; expected {JSON_EXPECTED}")
     for number, entry in enumerate(value, start=1):
@@ -103,6 +108,25 @@ def _dataset(
         allow_missing=allow_unpaired,
     )
     return Dataset(name, root, fake_is_white, samples, left_out)
+
+
+def _refuse_datasets(file: Path, value: Any) -> None:
+    """Raise `InputError` for a list of datasets in place of images."""
+    pairs = [*value.items()] if isinstance(value, dict) else value
+    if not isinstance(pairs, list) or not pairs:
+        return
+    places = [
+        pair[1]
+        for pair in pairs
+        if isinstance(pair, list | tuple)
+        and len(pair) == 2
+        and all(isinstance(one, str) for one in pair)
+        and ("/" in pair[1] if isinstance(value, dict) else pair[0] in BENCO_DATASETS)
+    ]
+    if len(places) == len(pairs):
+        raise InputError(
+            f"{file} lists {count_and_names('dataset', places)} and no images; open each of these"
+        )
 
 
 def _refuse_columns(file: Path, columns: list[str]) -> None:

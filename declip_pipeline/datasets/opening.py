@@ -37,6 +37,7 @@ def open_dataset(
     fake_is_white: bool | None = None,
     allow_unpaired: bool = False,
     assign_splits: tuple[int, int, int] | None = None,
+    columns: Mapping[str, str] | None = None,
     splits: Iterable[str] | str | None = None,
     generators: Iterable[str] | str | None = None,
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
@@ -54,14 +55,17 @@ def open_dataset(
         >>> len(dataset), dataset.generators
 
     Args:
-        path: A folder in one of the known layouts, a folder of images without masks, or a list
-            (.json, .csv).
+        path: A folder in one of the known layouts, a folder of images without masks, a list
+            (.json, .csv), or Parquet files.
         layout: One of `LAYOUTS`; "auto" recognises each of the others.
         name: Name of the dataset. Default: that of the folder, or of the list without its suffix.
         fake_is_white: Whether white pixels of the masks are fake. None takes the layout's own:
-            black for Dolos, white for all others.
+            black for Dolos and NIST16, white for all others.
         allow_unpaired: Leave out what has no partner, and list it in `unpaired`.
-        assign_splits: Percents of train, valid and test, for a dataset without splits.
+        assign_splits: Percents of train, valid and test, for a dataset without splits; with 0
+            for test, a train split without a valid one is divided.
+        columns: Names of the columns of Parquet files, as in {"image": "photo", "mask": "gt"},
+            where they are not recognised.
         splits: Splits to keep; None for all.
         generators: Generators to keep ("real" is one); None for all.
         max_megapixels: Limit of an image or mask that is decoded for the checks.
@@ -87,6 +91,7 @@ def open_dataset(
         fake_is_white=fake_is_white,
         allow_unpaired=allow_unpaired,
         assign_splits=assign_splits,
+        columns=columns,
     )
     dataset = _scanned(whole.select(splits, generators), progress)
     masks = read_some_masks(dataset, most_per_group=MASKS_PER_GROUP, max_megapixels=max_megapixels)
@@ -145,7 +150,7 @@ def _large_shares(
     proved = {(g.source, g.generator) for g, found in compared.items() if sum(votes(found))}
     unproved: dict[tuple[str, str], list[GroupMasks]] = {}
     for group, found in masks.items():
-        if (group.source, group.generator) not in proved:
+        if (group.source, group.generator) not in proved and not found.is_whole:
             unproved.setdefault((group.source, group.generator), []).append(found)
     return [
         problem

@@ -23,7 +23,7 @@ TP_GT_EXPECTED = "Tp/ and Gt/ side by side"
 _FolderNames = Mapping[str, tuple[str, ...]]
 """Names that the folders of images and of masks may have, in lower case; the images' first."""
 _IMAGES_AND_MASKS = {"images": ("images", "image"), "masks": ("masks", "mask")}
-_TP_AND_GT = {"Tp": ("tp",), "Gt": ("gt", "casia 2 groundtruth")}
+_TP_AND_GT = {"Tp": ("tp",), "Gt": ("gt",)}
 
 
 def read_folders(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
@@ -63,7 +63,8 @@ def read_coco_sd(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: 
 def read_tp_gt(root: Path, *, name: str, fake_is_white: bool, allow_unpaired: bool) -> Dataset:
     """Read PATH/Tp and PATH/Gt, in any case, as `read_folders` reads its two.
 
-    CASIA's Gt is "CASIA 2 Groundtruth"; its real images, Au, are left out.
+    This is `ManiDataset` in IMDL-BenCo (Ma et al., NeurIPS 2024, arXiv 2406.10580), which pairs by
+    the names' order; here they pair by name.
 
     A mask's name may go on with _gt or _mask.
     """

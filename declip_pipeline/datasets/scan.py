@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from declip_pipeline.datasets.contents import read_content
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, image_size
@@ -150,7 +151,7 @@ def in_threads(
 
 def _read_image(root: Path, image: str) -> _File:
     try:
-        content = (root / image).read_bytes()
+        content = read_content(root, image)
     except OSError as error:
         # A file that cannot be read now may be read later, and then has a size.
         raise InputError(
@@ -168,7 +169,7 @@ def _read_mask(
     root: Path, mask: str, *, fake_is_white: bool | None, max_megapixels: float
 ) -> _File:
     try:
-        content = (root / mask).read_bytes()
+        content = read_content(root, mask)
     except OSError as error:
         raise InputError(
             f"mask {root / mask}: cannot be opened: {error.strerror}; repair or remove it"

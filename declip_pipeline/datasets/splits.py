@@ -58,12 +58,14 @@ def splits_of_paths(where: str, images: Sequence[str], below: Sequence[str]) -> 
 def assign_splits(samples: Samples, percents: tuple[int, int, int]) -> Samples:
     """Split unsplit samples into train, valid and test by a hash of their scene.
 
-    A sample's split depends on its scene alone: images of one scene stay together, so that nothing
-    is tested on that was learned, and adding images moves no other. The percents are met on
-    average, not to the image.
+    With 0 percent of test, a published train split without a valid one is divided, and a test split
+    stays; where all are in the one split that is asked for, nothing changes. A sample's split
+    depends on its scene alone: images of one scene stay together, so that nothing is tested on that
+    was learned, and adding images moves no other. The percents are met on average, not to the
+    image.
 
     Args:
-        samples: All of the split "all".
+        samples: All of the split "all", or of train and maybe test where none is drawn for test.
         percents: Percents of train, valid and test, 100 in all.
 
     Raises:
@@ -73,12 +75,22 @@ def assign_splits(samples: Samples, percents: tuple[int, int, int]) -> Samples:
         shown = ", ".join(map(str, percents))
         raise InputError(f"split percents {shown}; three numbers of 0 to 100, 100 in all, expected")
     existing = sorted({*samples.names("split")} - {UNSPLIT})
-    if existing:
+    if len(existing) == 1 and percents[SPLIT_NAMES.index(existing[0])] == 100:
+        return samples
+    divided = {UNSPLIT}
+    if existing and {*existing} <= {"train", "test"} and "train" in existing:
+        divided = {"train"}
+    if existing and (percents[2] or divided == {UNSPLIT}):
+        way_out = "" if divided == {UNSPLIT} else ", or draw valid from train with none for test"
         raise InputError(
             f"the dataset has splits already ({', '.join(existing)}); leave the percents out"
+            f"{way_out}"
         )
     return samples.replace(
-        split=[_split_of_scene(scene, percents) for scene in samples.strings("scene")]
+        split=[
+            _split_of_scene(scene, percents) if split in divided else split
+            for split, scene in zip(samples.strings("split"), samples.strings("scene"), strict=True)
+        ]
     )
 
 

@@ -37,6 +37,9 @@ TESTED = ("dataset", "generator")
 TABLE_FIELDS = (*RUN_FIELDS, *TESTED, "view", "dtype", DOMAIN)
 """Fields that tables can have as rows and columns."""
 
+MEAN = "mean"
+"""Name of the column of means over the cells of a row."""
+
 _AVERAGED = (*TESTED, *TRAINING)
 # Fields that follow from the method, or nearly so: no title needs them.
 _IMPLIED = ("weights", "preprocessing", "widths")
@@ -131,6 +134,7 @@ def two_way_tables(
     score: str = MEAN_SIGMOID,
     over: Collection[str] | None = None,
     aliases: Mapping[str, str] | None = None,
+    with_mean: bool = False,
 ) -> list[Table]:
     """Return tables of rows by columns, one for each combination of the other fields.
 
@@ -150,6 +154,7 @@ def two_way_tables(
             in domain or out of domain, and these are two tables unless `domain` is a row or a
             column.
         aliases: Names that stand for one generator; see `generator_key`.
+        with_mean: Add a column `MEAN`, the mean of all cells of a row, in domain and out of it.
 
     Raises:
         UnknownNameError: For a field that is not one of these.
@@ -215,6 +220,13 @@ def two_way_tables(
             DOMAINS if fields == [DOMAIN] else tuple(dict.fromkeys(some))
             for fields, some in zip((rows, columns), zip(*members, strict=True), strict=True)
         ]
+        if with_mean:
+            for row in names[0]:
+                some = [
+                    cell for (own, _), cells_ in members.items() if own == row for cell in cells_
+                ]
+                means[row, MEAN] = estimates(some, [metric], score)[metric]
+            names[1] = (*names[1], MEAN)
         domain = str(group.fields[DOMAIN]) if DOMAIN in apart else ""
         title = ", ".join(filter(None, [domain, group.title(leaving_out=[DOMAIN])]))
         found.append(Table(corner, names[0], names[1], means, title))

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.backbones.backbone import Preprocessing
+from declip_pipeline.datasets.contents import read_content
 from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
@@ -100,7 +101,7 @@ class RecordedPictures:
     def _require_same(self, relative: str, expected: str) -> None:
         path = self._root / relative
         try:
-            content = path.read_bytes()
+            content = read_content(self._root, relative)
         except OSError as error:
             raise StoreError(
                 f"{path} is needed again and cannot be read ({error.strerror}); "

@@ -9,6 +9,7 @@ import numpy as np
 
 from declip_pipeline.backbones.backbone import Preprocessing
 from declip_pipeline.datasets.checks import other_size_text
+from declip_pipeline.datasets.contents import read_content
 from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.files import sha256_of_bytes
@@ -162,7 +163,7 @@ _TOO_LARGE = "does not fit in memory; shrink it"
 
 def _content(root: Path, relative: str, expected: str | None) -> bytes:
     try:
-        content = (root / relative).read_bytes()
+        content = read_content(root, relative)
     except OSError as error:
         raise StoreError(
             f"{root / relative} cannot be read any more ({error.strerror}); "

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import choose_device
+from declip_pipeline.datasets.contents import read_content
 from declip_pipeline.errors import InputError
 from declip_pipeline.extraction.recorded_backbones import open_store_backbone
 from declip_pipeline.extraction.reuse import match_rows
 from declip_pipeline.extraction.sample_reading import SampleReader
 from declip_pipeline.extraction.shard_filling import ShardFiller
 from declip_pipeline.extraction.stage_times import StageTimes
-from declip_pipeline.files import sha256_of_file
+from declip_pipeline.files import sha256_of_bytes
 from declip_pipeline.images.views import view_named
 from declip_pipeline.jobs import worker
 from declip_pipeline.jobs.tasks import run_tasks
@@ -189,11 +190,14 @@ def _require_files(
     """In a worker: raise `InputError` unless it sees the files, the weights and the token."""
     host = socket.gethostname()
     for name, sha256 in files.items():
-        path = Path(data_root, name)
-        found = _fingerprint(path, sha256_of_file)
+        try:
+            found = sha256_of_bytes(read_content(Path(data_root), name))
+        except OSError as error:
+            found = f"nothing ({error.strerror})"
         if found != sha256:
             raise InputError(
-                f"the worker on {host} sees no {path} of SHA-256 {sha256[:12]}..., but {found}; "
+                f"the worker on {host} sees no {Path(data_root, name)} of SHA-256 "
+                f"{sha256[:12]}..., but {found}; "
                 "keep the dataset on a disk that all workers mount at the same path"
             )
     for name, size in weights.items():

@@ -1,6 +1,6 @@
 """Extraction of a dataset as a step of a study: every view of it, from flat arguments."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -33,7 +33,7 @@ class ExtractionStep:
 
     Attributes:
         data: The dataset, see `open_dataset`; so are `splits`, `generators`, `name`, `layout`,
-            `fake_is_white`, `allow_unpaired` and `assign_splits`.
+            `fake_is_white`, `allow_unpaired`, `assign_splits` and `columns`.
         arch: Name of the backbone, see `open_backbone`; so are `weights`, `image_size` and
             `precision`.
         layers: Layers to store, see `select_layers`.
@@ -70,6 +70,7 @@ class ExtractionStep:
     fake_is_white: bool | None = None
     allow_unpaired: bool = False
     assign_splits: tuple[int, int, int] | None = None
+    columns: Mapping[str, str] | None = None
     max_failures: int = 0
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
     device: str = "auto"
@@ -117,6 +118,7 @@ class ExtractionStep:
                 fake_is_white=self.fake_is_white,
                 allow_unpaired=self.allow_unpaired,
                 assign_splits=self.assign_splits,
+                columns=self.columns,
                 splits=self.splits,
                 generators=self.generators,
                 max_megapixels=self.max_megapixels,

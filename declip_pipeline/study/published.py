@@ -24,7 +24,8 @@ class Published:
         source: Where, in one line.
         figures: By row and column of the table.
         means: Of a train x test matrix, its means by domain, "ID" and "OOD".
-        others: Those of other methods, by their names.
+        others: Those of other methods, by their names: by domain of a train x test matrix, else by
+            column of the table.
     """
 
     source: str
@@ -38,13 +39,17 @@ def beside_published(
 ) -> list[list[tuple[Table, Figures]]]:
     """Return for each table the parts to show, each with the figures that were published for it.
 
-    The parts are the table and, of a matrix, its means. Published figures are for a study with one
-    table.
+    The parts are the table and, of a matrix, its means. Other methods are rows of the means, or of
+    the table that is no matrix. Published figures are for a study with one table.
     """
     known = published if published and len(tables) == 1 else Published("")
     found = []
     for one in tables:
-        parts: list[tuple[Table, Figures]] = [(one.table, known.figures)]
+        table, figures = one.table, known.figures
+        if one.in_domain is None:
+            table = replace(table, rows=(*table.rows, *known.others))
+            figures = {**figures, **known.others}
+        parts: list[tuple[Table, Figures]] = [(table, figures)]
         if one.means is not None:
             means = replace(one.means, rows=(*one.means.rows, *known.others))
             parts.append((means, {OURS: known.means, **known.others}))

@@ -46,6 +46,7 @@ def write_report(
     title: str,
     published: Published | None = None,
     changes: Sequence[str] = (),
+    left_out: Sequence[str] = (),
     commands: Sequence[str] = (),
 ) -> StudyReport:
     """Write `table.md`, `table.csv` and `table.png` of a study.
@@ -57,6 +58,7 @@ def write_report(
         title: Title of the study.
         published: Figures that stand beside ours where there is one table.
         changes: How the study differs from a published one.
+        left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
 
     Raises:
@@ -74,6 +76,8 @@ def write_report(
         about[0] += f" (published, difference); published: {published.source}"
     if changes:
         about.append(f"changed, so not the published setting: {', '.join(changes)}")
+    if left_out:
+        about.append(f"left out, so not the whole protocol: {'; '.join(left_out)}")
     if any(one.table.is_marked for one in tables):
         about.append(MARK_MEANING)
     compared = beside_published(tables, published)

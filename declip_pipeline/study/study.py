@@ -69,12 +69,14 @@ class TableForm:
             otherwise in domain and out of domain.
         over: Fields that are averaged, see `two_way_tables`.
         metric: What the means are of; "detection_ap" and "detection_auc" are of whole images.
+        with_mean: Add a column of means over each row, see `two_way_tables`; not for a matrix.
     """
 
     rows: tuple[str, ...]
     columns: tuple[str, ...] = ()
     over: tuple[str, ...] | None = None
     metric: StudyMetric = "iou"
+    with_mean: bool = False
 
     @property
     def column_fields(self) -> tuple[str, ...]:
@@ -105,6 +107,7 @@ class TableForm:
             self.metric,
             over=self.over,
             aliases=parse_aliases(aliases),
+            with_mean=self.with_mean,
         )
 
 
@@ -138,11 +141,15 @@ class Study:
             TrainingError: A run failed. The others are kept.
             DeclipError: What any of the steps raises.
         """
+        return self.table.of(self.evaluations(), self.test.aliases)
+
+    def evaluations(self) -> list[Evaluation]:
+        """Do all of it, or what is not done yet; returns the runs' evaluations. Raises as `run`."""
         self.extract()
         self.check()
         rows = self.train()
         require_finished(rows)
-        return self.table.of(self.evaluate(rows), self.test.aliases)
+        return self.evaluate(rows)
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""

@@ -48,6 +48,7 @@ def study_tables(
     *,
     over: Collection[str] | None = None,
     aliases: Mapping[str, str] | None = None,
+    with_mean: bool = False,
 ) -> list[StudyTable]:
     """Return the tables of a study; several where runs differ in more than a table shows.
 
@@ -65,6 +66,7 @@ def study_tables(
             score=MEAN_SIGMOID,
             over=over,
             aliases=aliases,
+            with_mean=with_mean,
         )
         if list(columns) == [DOMAIN]:
             tables = [replace(one, corner=", ".join(rows)) for one in tables]

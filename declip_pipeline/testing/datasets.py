@@ -1,20 +1,21 @@
 """Contract of a dataset: what extraction, training and evaluation rely on."""
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 
+from declip_pipeline.datasets import scan
 from declip_pipeline.datasets.checks import (
     MASKS_PER_GROUP,
     check_masks,
     check_usable,
     read_some_masks,
 )
+from declip_pipeline.datasets.contents import file_of, read_content
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.sample import FAKE, REAL, REAL_GENERATOR, Sample
 from declip_pipeline.datasets.samples import SCHEMA, Samples
-from declip_pipeline.datasets.scan import scan_dataset
 
 
 class DatasetContract:
@@ -42,7 +43,7 @@ class DatasetContract:
         for path in _files(dataset):
             assert "\\" not in path and ".." not in PurePosixPath(path).parts, path
             assert not PurePosixPath(path).is_absolute(), path
-            assert (dataset.root / path).is_file(), path
+            assert (dataset.root / file_of(path)).is_file(), path
 
     def test_label_mask_and_generator_agree(self, dataset: Dataset) -> None:
         for sample in dataset.samples:  # `Sample` itself refuses other labels and masks
@@ -70,37 +71,36 @@ class DatasetContract:
         assert sum(parts) == len(dataset)
 
     def test_files_pass_the_checks_in_the_dataset_s_polarity(self, dataset: Dataset) -> None:
-        scan = scan_dataset(dataset)
-        assert scan.unreadable == {}
-        check_usable(scan)
-        fits = (scan.dataset.samples.sizes == scan.mask_sizes).all(axis=1)
-        assert fits[scan.dataset.samples.rows(label=FAKE)].all(), "masks of another size"
-        masks = read_some_masks(scan.dataset, most_per_group=MASKS_PER_GROUP)
-        white = scan.dataset.fake_is_white
+        found = scan.scan_dataset(dataset)
+        assert found.unreadable == {}
+        check_usable(found)
+        fits = (found.dataset.samples.sizes == found.mask_sizes).all(axis=1)
+        assert fits[found.dataset.samples.rows(label=FAKE)].all(), "masks of another size"
+        masks = read_some_masks(found.dataset, most_per_group=MASKS_PER_GROUP)
+        white = found.dataset.fake_is_white
         assert check_masks(masks, fake_is_white=white, polarity_is_given=False) == []
-        assert scan.dataset.is_scanned
-        assert (scan.dataset.samples.sizes > 0).all()
-        has_mask = np.asarray(scan.dataset.samples.labels == FAKE)
-        hashes = scan.dataset.samples.strings("mask_sha256")
+        assert found.dataset.is_scanned
+        assert (found.dataset.samples.sizes > 0).all()
+        has_mask = np.asarray(found.dataset.samples.labels == FAKE)
+        hashes = found.dataset.samples.strings("mask_sha256")
         assert [one is not None for one in hashes] == has_mask.tolist()
 
     def test_any_byte_of_any_file_changes_the_hash_of_the_samples(
         self, dataset: Dataset, monkeypatch: Any
     ) -> None:
-        before = scan_dataset(dataset).dataset.samples.sha256()
-        read_bytes = type(dataset.root).read_bytes
+        before = scan.scan_dataset(dataset).dataset.samples.sha256()
         for path in list(_files(dataset))[:4]:
 
-            def changed(file: Any, path: str = path) -> bytes:
-                content = bytearray(read_bytes(file))
-                if file == dataset.root / path:
+            def changed(root: Path, address: str, path: str = path) -> bytes:
+                content = bytearray(read_content(root, address))
+                if address == path:
                     content[len(content) // 2] ^= 1
                 return bytes(content)
 
-            monkeypatch.setattr(type(dataset.root), "read_bytes", changed)
-            assert scan_dataset(dataset).dataset.samples.sha256() != before, path
+            monkeypatch.setattr(scan, "read_content", changed)
+            assert scan.scan_dataset(dataset).dataset.samples.sha256() != before, path
         monkeypatch.undo()
-        assert scan_dataset(dataset).dataset.samples.sha256() == before
+        assert scan.scan_dataset(dataset).dataset.samples.sha256() == before
 
 
 def _files(dataset: Dataset) -> list[str]:

@@ -7,13 +7,14 @@ from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import InputError, UnknownNameError
 
 EXPECTED = (
-    "the tree of Dolos, SOURCE/fake/GENERATOR/{images,masks}/{train,valid,test}, "
-    "or the tree of AutoSplice, Forged_JPEG75, Forged_JPEG90 or Forged_JPEG100 beside Mask, "
-    "or the tree of COCO-SD, images/ and masks/ with the same names, "
-    "or Tp/ and Gt/ side by side, or images/ and masks/ side by side, "
-    "or a folder of images without masks"
+    "Tp/ and Gt/ side by side, or images/ and masks/ side by side, "
+    "or .parquet files with a column of images and one of masks, as bytes, "
+    "or a folder of images without masks, or the published tree of one of dolos, autosplice, "
+    "casia1, casia2, columbia, coverage, tgif, cocoglide, defacto, imd2020, nist16, sagi-d, "
+    "coco-sd, opensdi"
 )
 LISTS = (
+    ".parquet files with a column of images and one of masks, as bytes, or "
     'a .json file with a list of [image, mask | "Negative"], or a .csv file whose first line is '
     "image,mask (or more of image,mask,split,generator,source,label,scene)"
 )
@@ -86,8 +87,10 @@ def test_assigns_splits(own: Path) -> None:
 
 
 def test_does_not_overrule_existing_splits(generator: Path) -> None:
-    message = "the dataset has splits already (train); leave the percents out"
-    assert error(generator, assign_splits=(60, 20, 20)) == message
+    assert error(generator, assign_splits=(60, 20, 20)) == (
+        "the dataset has splits already (train); leave the percents out, or draw valid from train "
+        "with none for test"
+    )
 
 
 def test_a_missing_path_and_a_file(tmp_path: Path) -> None:
@@ -123,10 +126,13 @@ def test_every_name_of_a_layout_has_one() -> None:
 
 
 def test_an_unknown_layout_lists_the_known_ones(own: Path) -> None:
-    assert " ".join(LAYOUTS) == "auto dolos autosplice coco-sd tp-gt folders images json csv"
+    assert " ".join(LAYOUTS) == (
+        "auto dolos autosplice casia1 casia2 columbia coverage tgif cocoglide defacto imd2020 "
+        "nist16 sagi-d coco-sd tp-gt folders opensdi parquet images json csv"
+    )
     with pytest.raises(UnknownNameError) as caught:
         list_dataset(own, layout="dolls")
-    expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, autosplice, coco"
+    expected = "unknown layout 'dolls'; did you mean 'dolos'? known: auto, dolos, autosplice, cas"
     assert str(caught.value).startswith(expected)
 
 

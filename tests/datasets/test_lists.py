@@ -187,3 +187,17 @@ def test_bytes_that_are_no_text(files: Path) -> None:
     assert f"; expected {CSV}" in error(files / "mine.csv")
     (files / "mine.json").write_bytes(b"\xff\xfe\xfa")
     assert f"; expected {JSON}" in error(files / "mine.json")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"Columbia": "/IML/Columbia.json", "CASIAv1": "/IML/CASIA1.0"},
+        [["JsonDataset", "/IML/Columbia.json"], ["ManiDataset", "/IML/CASIA1.0"]],
+    ],
+)
+def test_benco_s_lists_of_datasets_are_named_as_such(files: Path, value: object) -> None:
+    assert error(json_of(files, value)) == (
+        f"{files}/mine.json lists 2 datasets (/IML/Columbia.json, /IML/CASIA1.0) and no images; "
+        "open each of these"
+    )

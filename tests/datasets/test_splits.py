@@ -67,3 +67,22 @@ def test_images_of_one_scene_stay_together() -> None:
     splits = assign_splits(made, (50, 25, 25)).strings("split")
     assert all(len({*splits[first : first + 3]}) == 1 for first in range(0, 60, 3))
     assert {*splits} == {"train", "valid", "test"}
+
+
+def test_valid_is_drawn_from_a_published_train_split() -> None:
+    images = [f"{number}.png" for number in range(200)]
+    splits = ["train"] * 120 + ["test"] * 80
+    made = Samples.from_columns(images, mask=images, split=splits, generator="x", source="x")
+    found = assign_splits(made, (75, 25, 0)).strings("split")
+    assert found[120:] == ["test"] * 80
+    assert 15 < found[:120].count("valid") < 45 and {*found[:120]} == {"train", "valid"}
+    with pytest.raises(InputError) as caught:
+        assign_splits(made, (80, 10, 10))
+    assert str(caught.value) == (
+        "the dataset has splits already (test, train); leave the percents out, or draw valid from "
+        "train with none for test"
+    )
+
+
+def test_the_one_split_that_is_asked_for_is_left_as_it_is() -> None:
+    assert assign_splits(samples(3, "test"), (0, 0, 100)) == samples(3, "test")

@@ -41,8 +41,9 @@ P2 = (
 
 def test_a_whole_dolos_tree(program, made):
     outcome = program("data", "check", made)
-    first, header, *rows = outcome.out.splitlines()
+    first, use, header, *rows = outcome.out.splitlines()
     assert outcome.code == 0
+    assert use == "taken as: split test, train, valid; trained and tested on in DeCLIP's tables"
     assert first == "dolos: layout dolos, 108 images; black is fake, as in layout dolos"
     squeezed = [" ".join(row.split()) for row in (header, *rows)]
     assert squeezed[0] == "source generator split images sizes fake % differ as masked"
