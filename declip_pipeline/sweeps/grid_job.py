@@ -71,7 +71,7 @@ class GridJob:
             "decoder and the number of training images, with paper the published ones.",
             "training",
         ),
-    ] = "paper"
+    ] = "auto"
     chosen: tuple[str, ...] = ()
     device: Annotated[
         str,

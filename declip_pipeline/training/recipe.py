@@ -315,6 +315,11 @@ class Recipe:
                 "bce and focal, leave it out"
             )
 
+    @classmethod
+    def unrecorded(cls) -> dict[str, Any]:
+        """Return the defaults of the fields `LATER`, which records lack where they are set so."""
+        return {one.name: one.default for one in fields(cls) if one.name in LATER}
+
     @property
     def losses(self) -> tuple[LossName, ...]:
         """Names of the losses that are added up."""

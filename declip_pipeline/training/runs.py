@@ -45,7 +45,7 @@ def train(
     uncached: bool = False,
     progress: Callable[[Epoch], None] = lambda epoch: None,
     notice: Callable[[str], None] = lambda line: None,
-    recipe: RecipeName = "paper",
+    recipe: RecipeName = "auto",
     **options: Any,
 ) -> Run:
     """Train a decoder on the fakes of the split `train`.
