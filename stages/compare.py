@@ -57,6 +57,7 @@ def compare(
     weights on the same store is taken; else the run is evaluated.
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
+    from declip_pipeline.training.learning import MARK, MARK_MEANING
     from declip_pipeline.training.run import Run
     from stages.figures_texts import remark_problems, remark_repeated
     from stages.screen import progress, remark, result
@@ -76,9 +77,13 @@ def compare(
         )
     remark_repeated(found.repeated)
     remark_problems([Run(one.run) for one in (*found.first, *found.second)])
+    names = []
     for name, side in (("A", found.first), ("B", found.second)):
-        result(f"{name}: {', '.join(str(one.run) for one in side)}")
-    result(f"{split} split\n{_table(found.means)}")
+        names.append(name + MARK * any(one.problem for one in side))
+        result(f"{names[-1]}: {', '.join(str(one.run) for one in side)}")
+    result(f"{split} split\n{_table(found.means, *names)}")
+    if names != ["A", "B"]:
+        result(MARK_MEANING)
     count = sum(row.difference.p_value == row.difference.p_value for row in found.means)
     result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
     for run, number in found.left_out.items():
@@ -101,7 +106,7 @@ def _paths(text: str) -> list[str]:
     return [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
 
 
-def _table(rows: "Sequence[ComparedMeans]") -> str:
+def _table(rows: "Sequence[ComparedMeans]", first: str, second: str) -> str:
     from declip_pipeline.evaluation.scores import METRICS
     from declip_pipeline.reports.matrix import interval_text
     from stages.table import format_table
@@ -125,5 +130,6 @@ def _table(rows: "Sequence[ComparedMeans]") -> str:
                 p_value,
             ]
         )
-    header = ["generator", "images", "metric", "A", "B", "A - B", "95% interval", "p"]
+    columns = [first, second, "A - B", "95% interval", "p"]
+    header = ["generator", "images", "metric", *columns]
     return format_table(header, cells)

@@ -53,7 +53,7 @@ def localization_lines(
 
 
 def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
-    """Return a line on the false alarms on real images, none without such images."""
+    """Return lines on the false alarms on real images, none without such images."""
     from declip_pipeline.evaluation.intervals import ALARMING, false_alarm_figures
     from declip_pipeline.reports.matrix import interval_text
 
@@ -66,9 +66,12 @@ def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
         return f"{figures[name]:.2f}%{_spread(figures, name, 2)}{interval}"
 
     return [
-        f"  false alarms on real images at 0.5: {text('false_alarm_pixels')} of pixels, "
-        f"{text('false_alarm_images')} of images, {text('large_false_alarm_images')} with more "
-        f"than {ALARMING:.0%} of their pixels ({_images(figures['real_images'])})"
+        f"  false alarms on real images at {at}: {text(f'false_alarm_pixels{behind}')} of pixels, "
+        f"{text(f'false_alarm_images{behind}')} of images, "
+        f"{text(f'large_false_alarm_images{behind}')} with more than {ALARMING:.0%} of their "
+        f"pixels ({_images(figures['real_images'])})"
+        for at, behind in (("0.5", ""), ("valid's threshold", "_valid_threshold"))
+        if figures[f"false_alarm_pixels{behind}"] is not None
     ]
 
 

@@ -54,12 +54,11 @@ def _extraction_flags(step: ExtractionStep) -> Iterator[str]:
 
 def _training_flags(step: TrainingStep) -> Iterator[str]:
     known = option_fields()
-    # What another recipe would choose is said, whatever the paper's value is.
-    is_chosen = step.options.get("recipe_name", "paper") != "paper"
     for name, value in step.options.items():
         default = known[name].default
         is_default = value == ([default] if known[name].option.several else default)
-        if is_default and not (is_chosen and name in CHOSEN):
+        # What the recipe would choose is said: the default is the paper's, not what is chosen.
+        if is_default and name not in CHOSEN:
             continue
         if name == "pooling":
             yield "--detection"

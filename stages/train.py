@@ -45,7 +45,10 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train decoders on the fakes of one or several stores, with the paper's schedule.
+    """Train decoders on the fakes of one or several stores.
+
+    Epochs, batches, learning rate, its schedule and the initial weights suit the decoder and the
+    number of training images where they are not given; --recipe paper takes the published ones.
 
     With --detection, on their fakes and all their real images, from labels of images: masks
     are not looked at, fake and real images count the same however many there are of each.

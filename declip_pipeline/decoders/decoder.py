@@ -30,6 +30,7 @@ class Decoder(nn.Module, ABC):
             them as they are.
         fusion: Joins the features of several layers; None for one layer.
         pooling: Reduces a map to one logit, for detection; None for localization.
+        widths: Channels of its stages; None for a type that has no choice of them.
     """
 
     # Standard deviation of the published initial weights; None where those are PyTorch's own.
@@ -43,6 +44,7 @@ class Decoder(nn.Module, ABC):
         self.normalization: FeatureNormalization | None = None
         self.fusion: FeatureFusion | None = None
         self.pooling: Pooling | None = None
+        self.widths: tuple[int, ...] | None = None
 
     @property
     def input_shapes(self) -> tuple[FeatureShape, ...]:

@@ -346,6 +346,7 @@ class Evaluation:
             about |= {"view": store.view, "trained_on": list(self.trained_on)}
         else:
             about |= {"trained_on": list(self.trained_on), "pooling": self.config.get("pooling")}
+        about["problem"] = self.problem
         by_generator = {name: self.figures_by_score(name) for name in self.generators}
         return {**about, "overall": self.figures_by_score(), "by_generator": by_generator}
 

@@ -130,7 +130,7 @@ def read_values(
             "has_fake": np.array([known[row["has_fake"]] for row in rows], bool),
             **{
                 name: np.array([float(row[name]) for row in rows])
-                for name in (*METRICS, "score", "fake_share")
+                for name in (*METRICS, *FALSE_ALARM_COLUMNS)
             },
         }
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):

@@ -72,7 +72,7 @@ ALARMING = 0.01
 
 
 def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
-    """Return the false alarms of maps on real images at the threshold 0.5, means over images.
+    """Return the false alarms of maps on real images, means over images.
 
     Args:
         seeds: For each seed its evaluation, of the same images in the same order.
@@ -80,18 +80,22 @@ def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
     Returns:
         `real_images` is a count. In percent, each with `_low` and `_high` (bootstrap of scenes) and
         with several seeds `_spread`: `false_alarm_pixels`, the share of pixels that are called
-        fake; `false_alarm_images`, the share of images with such a pixel;
+        fake at 0.5; `false_alarm_images`, the share of images with such a pixel;
         `large_false_alarm_images`, the share of those with more than `ALARMING` of their pixels.
-        None without a real image, or for the interval of fewer than two scenes.
+        The same at the threshold that is best on `valid`, each run's own, with
+        `_valid_threshold` behind the name. None without a real image or threshold, or for the
+        interval of fewer than two scenes.
     """
     real = [one.on_real() for one in seeds]
-    shares = np.array([one.values("fake_share") for one in real], np.float64)
+    values: dict[str, np.ndarray] = {}
+    for behind in ("", "_valid_threshold"):
+        shares = np.array([one.values(f"fake_share{behind}") for one in real], np.float64)
+        # A share that is not known stays NaN.
+        alarms = {"false_alarm": shares > 0, "large_false_alarm": shares > ALARMING}
+        values[f"false_alarm_pixels{behind}"] = 100 * shares
+        for name, are in alarms.items():
+            values[f"{name}_images{behind}"] = np.where(np.isnan(shares), np.nan, 100.0 * are)
     figures: Figures = {"real_images": shares.shape[1]}
-    values = {
-        "false_alarm_pixels": 100 * shares,
-        "false_alarm_images": 100.0 * (shares > 0),
-        "large_false_alarm_images": 100.0 * (shares > ALARMING),
-    }
     if shares.shape[1]:
         resampled = resampled_means(
             list(values.values()),
@@ -99,7 +103,8 @@ def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
             seeds_alike=[0] * len(values),
         )
     for number, (name, own) in enumerate(values.items()):
-        found = own.mean(axis=1) if shares.shape[1] else None
+        is_known = shares.shape[1] and not np.isnan(own).any()
+        found = own.mean(axis=1) if is_known else None
         figures[name] = None if found is None else float(found.mean())
         low, high = NO_INTERVAL
         if found is not None:

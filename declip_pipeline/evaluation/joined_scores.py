@@ -46,7 +46,7 @@ def localize_joined(
         sources: Layers that the decoder takes, of the store or of stores beside it.
         rows: All tiles of the images to evaluate, int64.
         device: Where to compute.
-        threshold: Threshold of `iou_valid_threshold`, in (0, 1); None where there is none.
+        threshold: The one that is best on `valid`, in (0, 1); None where there is none.
         batch_size: Tiles a step.
         progress: Called with the number of tiles done and of all.
 

@@ -57,15 +57,18 @@ METRICS = {
 `iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`.
 """
 
-LOCALIZATION_COLUMNS = ("has_fake", *METRICS, "score", "fake_share")
-"""Values of an image in localization.
+FALSE_ALARM_COLUMNS = ("score", "fake_share", "fake_share_valid_threshold")
+"""Values of a map in itself: its mean, and the shares of its pixels above thresholds.
 
-`has_fake` is False for an image without a fake pixel; of such an image only `score` (mean of its
-map) and `fake_share` (share of its pixels above 0.5) are meaningful.
+The thresholds are 0.5 and the one that is best on `valid`; NaN for runs that keep none.
 """
 
-FALSE_ALARM_COLUMNS = ("score", "fake_share")
-"""Values of a real image in localization, as in `LOCALIZATION_COLUMNS`."""
+LOCALIZATION_COLUMNS = ("has_fake", *METRICS, *FALSE_ALARM_COLUMNS)
+"""Values of an image in localization.
+
+`has_fake` is False for an image without a fake pixel; of such an image only
+`FALSE_ALARM_COLUMNS` are meaningful.
+"""
 
 MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 """Image scores that every decoder's map gives."""
@@ -96,7 +99,7 @@ def localize(
         sources: Layers that the decoder takes, of the store or of stores beside it.
         rows: Rows to evaluate, int64.
         device: Where to compute.
-        threshold: Threshold of `iou_valid_threshold`, in (0, 1); None where there is none.
+        threshold: The one that is best on `valid`, in (0, 1); None where there is none.
         batch_size: Images a step.
         progress: Called with the number of images done and of all.
 
@@ -221,15 +224,22 @@ def localization_values(
 ) -> dict[str, torch.Tensor]:
     """Return `LOCALIZATION_COLUMNS` of maps (N, H, W) in [0, 1] and masks (N, H, W) bool.
 
-    `threshold` is that of `iou_valid_threshold`, in (0, 1); without one its values are NaN.
+    `threshold` is the one that is best on `valid`, in (0, 1); without one the values at it are NaN.
     """
-    none = torch.full((len(masks),), torch.nan, dtype=torch.float64)
+    at_valid = share_at_valid = torch.full((len(masks),), torch.nan, dtype=torch.float64)
+    if threshold is not None:
+        at_valid = intersection_over_union(maps, masks, threshold)
+        share_at_valid = share_above(maps, threshold)
     return {
         "has_fake": has_fake(masks),
         **localization_metrics(maps, masks),
-        "iou_valid_threshold": none
-        if threshold is None
-        else intersection_over_union(maps, masks, threshold),
+        "iou_valid_threshold": at_valid,
         "score": maps.mean(dim=(1, 2)),
-        "fake_share": (maps > 0.5).double().mean(dim=(1, 2)),
+        "fake_share": share_above(maps, 0.5),
+        "fake_share_valid_threshold": share_at_valid,
     }
+
+
+def share_above(maps: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return the share of pixels of maps (N, H, W) above a threshold, (N,) float64."""
+    return (maps > threshold).double().mean(dim=(1, 2))

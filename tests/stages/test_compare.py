@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.training.learning import MARK_MEANING
 
 TRAINING = ("--decoder-type", "linear", "--epochs", 2, "--batch-size", 4)
 
@@ -79,10 +80,14 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     outcome = program(*command)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
-    assert lines[:3] == [f"A: {runs[0]}", f"B: {runs[1]}", "test split"]
-    assert lines[3].split()[:3] == ["generator", "images", "metric"]
-    assert lines[-1] == "p is not corrected for the 5 comparisons above; choose one beforehand"
-    assert [line.split()[:2] for line in lines[4:-1]] == [["noisy", "4"]] * 5
+    # Both learned nothing.
+    assert lines[:3] == [f"A!: {runs[0]}", f"B!: {runs[1]}", "test split"]
+    assert lines[3].split()[:5] == ["generator", "images", "metric", "A!", "B!"]
+    assert lines[-2:] == [
+        MARK_MEANING,
+        "p is not corrected for the 5 comparisons above; choose one beforehand",
+    ]
+    assert [line.split()[:2] for line in lines[4:-2]] == [["noisy", "4"]] * 5
     iou = re.fullmatch(
         r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)", lines[4]
     )
@@ -103,7 +108,7 @@ def test_compare_takes_seeds_on_a_side(program, runs, tiny_run, tiny_store):
     )
     assert outcome.code == 0, outcome.err
     assert outcome.out.splitlines()[:3] == [
-        *(f"A: {runs[0]}, {runs[1]}", f"B: {tiny_run}", "valid split")
+        *(f"A!: {runs[0]}, {runs[1]}", f"B: {tiny_run}", "valid split")
     ]
 
 

@@ -61,5 +61,12 @@ def test_false_alarms_stand_behind_the_means():
         "50.00% [0.00, 100.00] of images, 25.00% [0.00, 75.00] with more than 1% of their pixels "
         "(4 images)"
     )
+    assert lines[2].startswith(
+        "  false alarms on real images at valid's threshold: 30.00% [30.00, 30.00] of pixels, "
+    )
     assert "12.55% ± 0.00 [" in evaluation_lines(two)[1]
     assert len(evaluation_lines([one])) == 1
+    # A run that keeps no threshold of `valid` has no line at it.
+    place = real.column_names.index("fake_share_valid_threshold")
+    none = real.set_column(place, "fake_share_valid_threshold", [[float("nan")] * 4])
+    assert len(evaluation_lines([replace(one, real=none)])) == 2

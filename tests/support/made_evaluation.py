@@ -60,6 +60,7 @@ def localized(
             "ap": np.full(count, 0.75),
             "score": np.full(count, 0.1),
             "fake_share": np.full(count, 0.2),
+            "fake_share_valid_threshold": np.full(count, 0.3),
         },
     )
     run = config or config_of(learned, seed)
