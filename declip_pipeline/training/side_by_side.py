@@ -70,10 +70,9 @@ def _one_epoch(
         for training in together:
             training.begin_epoch()
         order = epoch_order(train_feed.labels, recipe.seed, together[0].epoch, recipe.with_real)
-        pace = None
-        if is_first:
-            left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
-            pace = Pace(-(-len(order) // recipe.batch_size), left, train_feed.device)
+        left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
+        steps = -(-len(order) // recipe.batch_size)
+        pace = Pace(steps, left, train_feed.device, is_first=is_first)
         with mapping_parts(together[0].learner.threads) as map_pieces:
             sizes = take_steps(together, train_feed, order, map_pieces, pace)
             losses = _finite_losses(together, train_feed, order, sizes)
