@@ -69,6 +69,10 @@ CACHE_COMMANDS = {
         "stages.cache.info:info",
         "Say what a store holds: identity, provenance, size of each array, samples and failures.",
     ),
+    "show": (
+        "stages.cache.show:show",
+        "Show the features of a store as images: what each layer sees.",
+    ),
     "compare": (
         "stages.cache.compare:compare",
         "Compare two stores layer by layer: size, reading speed, and the error of STORE_B.",
