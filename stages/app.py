@@ -43,6 +43,10 @@ COMMANDS = {
         "stages.predict:predict",
         "Find the manipulated pixels of images of any size and mode.",
     ),
+    "app": (
+        "stages.page.command:app",
+        "Serve a local page that finds the manipulated pixels of an image dropped on it.",
+    ),
     "reproduce": (
         "stages.reproduce:reproduce",
         "Extract, train and evaluate what a study asks for, and print its table.",
