@@ -42,7 +42,7 @@ def test_without_gradio_it_says_what_to_install(refused, tiny_run, monkeypatch):
     ("options", "message"),
     [
         (("--threshold", "2"), "--threshold '2'; expected a number from 0 to 1, or valid"),
-        (("--max-megabytes", "nan"), "nan is not a number that can be used; expected a finite one"),
+        (("--max-megabytes", "inf"), "inf is not a number that can be used; expected a finite one"),
         (("--port", "99999"), "invalid value for '--port'"),
     ],
 )
