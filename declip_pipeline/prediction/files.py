@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Protocol, get_args
 
 import numpy as np
 from PIL import Image
@@ -15,7 +15,6 @@ from declip_pipeline.files import write_text
 from declip_pipeline.images.png import GreyPng
 from declip_pipeline.options import SavedKind
 from declip_pipeline.reports.overlay import overlaid
-from declip_pipeline.training.image_maps import ImageMaps
 
 DEFAULT_SAVE: tuple[SavedKind, ...] = ("mask", "map", "overlay")
 EACH = "each"
@@ -87,6 +86,29 @@ def files_of(name: str, kinds: Collection[str]) -> dict[str, str]:
     return {kind: name + ending for kind, ending in _ENDINGS.items() if kind in kinds}
 
 
+class ImageMap(Protocol):
+    """Map of one image, read once: an `ImageMaps` on its way, or a `PredictedMap` that is kept."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+
+    @property
+    def small(self) -> np.ndarray:
+        """The map (h, w) float32 in [0, 1], as fine as the decoder's."""
+
+    @property
+    def each(self) -> np.ndarray:
+        """The map of each run, (runs, h, w) float32 in [0, 1]."""
+
+    @property
+    def score(self) -> float:
+        """Score of the image in [0, 1]."""
+
+    def strips(self, *, with_each: bool = False) -> Iterator[np.ndarray]:
+        """Yield the map at the image's size from the top; see `ImageMaps.strips`."""
+
+
 @dataclass(frozen=True)
 class PredictedFiles:
     """Content of an image's files by kind, and the figures of its row."""
@@ -97,7 +119,7 @@ class PredictedFiles:
 
 
 def predicted_files(
-    maps: ImageMaps,
+    maps: ImageMap,
     grey: np.ndarray | None,
     kinds: Collection[str],
     threshold: float,
@@ -116,7 +138,7 @@ def predicted_files(
     - "each": .npz with `maps` (runs, h, w) float32, `runs` (their names) and `imgsize`.
 
     Args:
-        maps: Not yet read.
+        maps: The maps.
         grey: (H, W) uint8; needed for an overlay.
         kinds: Of `chosen_kinds`.
         threshold: Pixels above it are fake.
@@ -172,8 +194,13 @@ def _jpeg(shown: np.ndarray) -> bytes:
 
 def write_prediction_table(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write the rows as CSV; an interrupted write leaves no file."""
+    write_text(path, prediction_table(predictions))
+
+
+def prediction_table(predictions: Sequence[Prediction]) -> str:
+    """Return the rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Prediction)])
     writer.writeheader()
     writer.writerows(asdict(prediction) for prediction in predictions)
-    write_text(path, text.getvalue())
+    return text.getvalue()

@@ -1,6 +1,6 @@
 """Predictor: backbones and decoders, from images to probability maps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ SHRUNK = 2.0
 
 # Windows of one image that `Predictor.predict` computes at once.
 _BATCH_SIZE = 16
+_STRIP_PIXELS = 2**20
 
 _InputSize = tuple[int, int, str]
 
@@ -58,6 +59,22 @@ class PredictedMap:
     small: np.ndarray
     full: np.ndarray
     score: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return self.full.shape[0], self.full.shape[1]
+
+    @property
+    def each(self) -> np.ndarray:
+        """`small` as the map of the only run, (1, h, w)."""
+        return self.small[None]
+
+    def strips(self, *, with_each: bool = False) -> Iterator[np.ndarray]:
+        """Yield `full` from the top, as `ImageMaps.strips` does."""
+        rows = max(1, _STRIP_PIXELS // self.full.shape[1])
+        for top in range(0, len(self.full), rows):
+            yield self.full[top : top + rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,15 +243,28 @@ class Predictor:
         rows, columns = (max(getattr(s, side) for s in shapes) for side in ("height", "width"))
         return -(-height // rows), -(-width // columns)
 
-    def predict(self, image: np.ndarray) -> PredictedMap:
-        """Return the map of an image, HWC uint8 RGB, in two sizes, and a score of the image."""
+    def predict(
+        self,
+        image: np.ndarray,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> PredictedMap:
+        """Return the map of an image in two sizes, and a score of the image.
+
+        Args:
+            image: HWC uint8 RGB.
+            progress: `progress(done, total)` is called with the number of windows computed.
+        """
         prepared = self.prepare(image)
         windows = self.windows(*prepared.size)
-        batches = (
-            self.compute([(prepared, one) for one in windows[first : first + _BATCH_SIZE]])
-            for first in range(0, len(windows), _BATCH_SIZE)
-        )
-        maps = ImageMaps(prepared.size, windows, batches)
+
+        def batches() -> Iterator[WindowMaps]:
+            for first in range(0, len(windows), _BATCH_SIZE):
+                some = windows[first : first + _BATCH_SIZE]
+                yield self.compute([(prepared, one) for one in some])
+                progress(first + len(some), len(windows))
+
+        maps = ImageMaps(prepared.size, windows, batches())
         full = np.concatenate(list(maps.strips()))
         return PredictedMap(maps.small, full, maps.score)
 

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts
+from declip_pipeline.datasets.sample import REAL
 from declip_pipeline.errors import TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.training.epochs import epoch_order
 from declip_pipeline.training.learner import LookingLearner
 from declip_pipeline.training.pace import Pace
 from declip_pipeline.training.train import Training
-from declip_pipeline.training.validation import VALIDATIONS, best_thresholds
+from declip_pipeline.training.validation import VALIDATIONS, best_thresholds, real_shares
 
 # Images of a step that an error names.
 SHOWN_IDS = 8
@@ -37,20 +38,20 @@ def train_side_by_side(
         _one_epoch(together, train_feed, valid_feed, is_first=is_first)
         is_first = False
     ended = [training for training in trainings if training.error is None]
-    thresholds = _thresholds(ended, valid_feed)
-    for training, threshold in zip(ended, thresholds, strict=True):
-        training.finish(len(train_feed), len(valid_feed), threshold)
-
-
-def _thresholds(
-    ended: Sequence[Training], valid_feed: BatchFeed
-) -> Sequence[tuple[float, float] | None]:
-    """Return the best threshold of each training on the validation images, and its IoU."""
-    if not ended or ended[0].recipe.pooling is not None:
-        return [None] * len(ended)
-    recipe = ended[0].recipe
+    if not ended:
+        return
+    recipe, counts = ended[0].recipe, (len(train_feed), len(valid_feed))
+    if recipe.pooling is not None:
+        for training in ended:
+            training.finish(*counts)
+        return
     candidates = [training.best_candidate(valid_feed.device) for training in ended]
-    return best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+    thresholds = best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+    shares: Sequence[np.ndarray | None] = [None] * len(ended)
+    if (valid_feed.labels == REAL).any():
+        shares = real_shares(candidates, valid_feed, recipe.batch_size)
+    for training, threshold, own in zip(ended, thresholds, shares, strict=True):
+        training.finish(*counts, threshold, own)
 
 
 def _one_epoch(
@@ -70,10 +71,9 @@ def _one_epoch(
         for training in together:
             training.begin_epoch()
         order = epoch_order(train_feed.labels, recipe.seed, together[0].epoch, recipe.with_real)
-        pace = None
-        if is_first:
-            left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
-            pace = Pace(-(-len(order) // recipe.batch_size), left, train_feed.device)
+        left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
+        steps = -(-len(order) // recipe.batch_size)
+        pace = Pace(steps, left, train_feed.device, is_first=is_first)
         with mapping_parts(together[0].learner.threads) as map_pieces:
             sizes = take_steps(together, train_feed, order, map_pieces, pace)
             losses = _finite_losses(together, train_feed, order, sizes)

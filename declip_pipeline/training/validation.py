@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.compute import MapParts
+from declip_pipeline.datasets.sample import REAL
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import FeatureSource
@@ -77,6 +78,33 @@ def best_thresholds(
     return found
 
 
+def real_shares(
+    candidates: Sequence[Candidate], feed: BatchFeed, batch_size: int
+) -> list[np.ndarray]:
+    """Return the share of pixels that each decoder calls fake in each real image of the feed.
+
+    Arguments as in `validation_ious`. Of an image that is fed in tiles it is the share over all its
+    tiles.
+
+    Returns:
+        For each decoder (images, thresholds) float32 in [0, 1], at each of `THRESHOLDS`.
+    """
+    real = np.flatnonzero(feed.labels == REAL)
+    _, image_of = np.unique(feed.image_of[real], return_inverse=True)
+    parts = np.bincount(image_of)
+    shares = []
+    for one, counts in zip(
+        candidates,
+        _values(_counts_at_thresholds, candidates, feed, batch_size, map, real),
+        strict=True,
+    ):
+        called = np.zeros((len(parts), len(THRESHOLDS)))
+        np.add.at(called, image_of, counts[..., 1].cpu().numpy())
+        pixels = parts[:, None] * one.decoder.output_size**2
+        shares.append((called / pixels).astype(np.float32))
+    return shares
+
+
 def validation_aps(
     candidates: Sequence[Candidate],
     feed: BatchFeed,
@@ -112,13 +140,15 @@ def _values(
     feed: BatchFeed,
     batch_size: int,
     map_pieces: MapParts,
+    positions: np.ndarray | None = None,
 ) -> list[Tensor]:
-    """Return each decoder's values of all images of the feed, in its order."""
+    """Return each decoder's values of the images at these positions of the feed, or of all."""
     for one in candidates:
         one.decoder.eval()
 
     scores: list[list[Tensor]] = [[] for _ in candidates]
-    for batch in feed.batches(np.arange(len(feed)), batch_size):
+    order = np.arange(len(feed)) if positions is None else positions
+    for batch in feed.batches(order, batch_size):
         for size in dict.fromkeys(one.piece_size for one in candidates):
             numbers = [n for n, one in enumerate(candidates) if one.piece_size == size]
             compute_all = partial(_compute_all, compute, [candidates[n] for n in numbers])

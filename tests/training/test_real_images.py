@@ -22,6 +22,7 @@ from declip_pipeline.training.validation import (
     THRESHOLDS,
     Candidate,
     best_thresholds,
+    real_shares,
     validation_ious,
 )
 
@@ -177,3 +178,47 @@ def test_the_threshold_is_kept_with_the_run(tiny_store, tiny_run, mixed_store, t
         f"{other.path} has no threshold from its split valid: runs of detection, imported ones "
         "and those of earlier versions keep none; give `threshold` as a number"
     )
+
+
+def test_shares_of_real_images_are_those_of_their_maps(mixed_store, cpu):
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    rows = mixed_store.fake_and_real_rows("valid")
+    feed = Feed([(mixed_store, rows)], [source], device=cpu)
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
+    (found,) = real_shares([candidate], feed, 5)
+    real = rows[mixed_store.labels[rows] == 0]
+    with torch.inference_mode():
+        maps = torch.sigmoid(decoder(mixed_store.read_layer("layer1", real).decoded()))
+    expected = [(maps > one).float().mean((1, 2)).numpy() for one in THRESHOLDS]
+    np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-6)
+    assert found.shape == (6, 99) and 0 < found.mean() < 1
+
+
+def test_tiles_of_a_real_image_count_as_one(mixed_store, cpu, monkeypatch):
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    real = mixed_store.samples.rows(splits=["valid"], label=0)
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
+    feed = Feed([(mixed_store, real)], [source], device=cpu)
+    (alone,) = real_shares([candidate], feed, 5)
+    monkeypatch.setattr(Feed, "image_of", np.array([0, 1, 1, 0, 1, 2]))
+    (joined,) = real_shares([candidate], feed, 5)
+    expected = [alone[[0, 3]].mean(0), alone[[1, 2, 4]].mean(0), alone[5]]
+    np.testing.assert_allclose(joined, expected, atol=1e-6)
+
+
+def test_shares_of_real_images_are_kept_with_the_run(mixed_store, tiny_run, tmp_path):
+    data = TrainingData([mixed_store], device=CPU)
+    recipe = replace(LINEAR, with_real=0.2)
+    run = train_run(data, tmp_path, layer="layer1", recipe=recipe)
+    shares = run.valid_real_shares()
+    assert shares.shape == (6, 99) and shares.dtype == np.float32
+    assert (np.diff(shares, axis=1) <= 0).all(), "fewer pixels are above a higher threshold"
+    assert Run(tiny_run).valid_real_shares() is None
+    file = run.path / "valid_real_shares.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match="its valid_real_shares.npy is damaged"):
+        run.valid_real_shares()
