@@ -86,6 +86,11 @@ MEASUREMENTS = {
         "python benchmarks/extract.py --model ViT-L-14 --images 64",
         "One layer, random weights; seconds of each stage overlap.",
     ),
+    "extract_dinov2-vit-s14": Measurement(
+        "Extraction beside the bare forward pass, DINOv2 ViT-S/14",
+        "python benchmarks/extract.py --model dinov2-vit-s14",
+        "One layer; seconds of each stage overlap.",
+    ),
     "predict_rates": Measurement(
         "Prediction beside the bare forward pass",
         "python benchmarks/predict.py",
