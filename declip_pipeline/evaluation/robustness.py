@@ -16,7 +16,8 @@ from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, in_common
 from declip_pipeline.evaluation.groups import Group
 from declip_pipeline.evaluation.intervals import Figures, localization_figures
-from declip_pipeline.evaluation.scores import METRICS, Progress
+from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
+from declip_pipeline.evaluation.scores import Progress
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
@@ -55,7 +56,7 @@ class Robustness:
     def save(self, path: Path) -> None:
         """Write a CSV file with a row for each view and generator, whole or not at all."""
         ends = ("", "_low", "_high")
-        names = [f"{metric}{end}" for metric in METRICS for end in ends]
+        names = [f"{metric}{end}" for metric in LOCALIZATION_METRICS for end in ends]
         content = io.StringIO()
         writer = csv.writer(content, lineterminator="\n")
         writer.writerow(["view", "family", "strength", "generator", "images", *names])

@@ -1,7 +1,6 @@
 """Values of single images: how a decoder localizes forgeries, and how it scores whole images."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,10 +8,12 @@ import torch
 
 from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder, probability_maps
+from declip_pipeline.evaluation.metrics import METRICS, PIXEL_COUNTS
 from declip_pipeline.feeding.feed import Feed, TargetKind
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import (
     PIXELS_AT_ONCE,
+    TOP_SHARE,
     has_fake,
     intersection_over_union,
     localization_metrics,
@@ -23,48 +24,24 @@ Task = Literal["localization", "detection"]
 """Localization evaluates maps against masks, detection scores of whole images against labels."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """Metric of localization: a column of an evaluation's table.
-
-    Args:
-        title: Heading of a column.
-        meaning: What it is, in a report.
-        highest: Best value: 100 for a metric in percent, else 1.
-    """
-
-    title: str
-    meaning: str
-    highest: float = 1.0
-
-    @property
-    def decimals(self) -> int:
-        """Decimals of a mean that is printed."""
-        return 2 if self.highest == 100.0 else 4
-
-
-METRICS = {
-    "iou": Metric("IoU", "IoU", highest=100.0),
-    "f1_best": Metric("F1 best", "F1 at the best threshold of each image"),
-    "f1_fixed": Metric("F1 at 0.5", "F1 at 0.5"),
-    "ap": Metric("AP", "AP of pixels"),
-    "iou_valid_threshold": Metric(
-        "IoU at valid's threshold", "IoU at the threshold that is best on valid", highest=100.0
-    ),
-}
-"""Metrics of localization: both IoU in percent, the others in [0, 1].
-
-`iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`.
-"""
-
-LOCALIZATION_COLUMNS = ("has_fake", *METRICS, "score", "fake_share")
+LOCALIZATION_COLUMNS = (
+    "has_fake",
+    *METRICS,
+    *PIXEL_COUNTS,
+    "score",
+    "score_max",
+    "score_top",
+    "fake_share",
+)
 """Values of an image in localization.
 
-`has_fake` is False for an image without a fake pixel; of such an image only `score` (mean of its
-map) and `fake_share` (share of its pixels above 0.5) are meaningful.
+`has_fake` is False for an image without a fake pixel; of such an image only the scores and
+`fake_share` (share of its pixels above 0.5) are meaningful. `PIXEL_COUNTS` are pixels. Scores of an
+image are those of its map at its own size, in [0, 1]: `score` its mean, `score_max` its maximum,
+`score_top` the mean of its highest values.
 """
 
-FALSE_ALARM_COLUMNS = ("score", "fake_share")
+FALSE_ALARM_COLUMNS = ("score", "score_max", "score_top", "fake_share")
 """Values of a real image in localization, as in `LOCALIZATION_COLUMNS`."""
 
 MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
@@ -82,6 +59,7 @@ def localize(
     *,
     device: torch.device,
     threshold: float | None = None,
+    top_share: float = TOP_SHARE,
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
@@ -97,6 +75,7 @@ def localize(
         rows: Rows to evaluate, int64.
         device: Where to compute.
         threshold: Threshold of `iou_valid_threshold`, in (0, 1); None where there is none.
+        top_share: Share of the pixels that `score_top` is the mean of.
         batch_size: Images a step.
         progress: Called with the number of images done and of all.
 
@@ -106,8 +85,10 @@ def localize(
     sizes = store.samples.sizes
     # Images of one size go through the metrics together, whatever their order in the store.
     by_size = rows[np.lexsort((rows, sizes[rows, 1], sizes[rows, 0]))]
-    found = {name: np.zeros(len(rows)) for name in LOCALIZATION_COLUMNS}
-    found["has_fake"] = np.zeros(len(rows), bool)
+    dtypes = {"has_fake": bool, **dict.fromkeys(PIXEL_COUNTS, np.int64)}
+    found = {
+        name: np.zeros(len(rows), dtypes.get(name, np.float64)) for name in LOCALIZATION_COLUMNS
+    }
     done = 0
     for positions, logits in logits_of(
         decoder, store, sources, by_size, "masks", device, batch_size
@@ -115,7 +96,11 @@ def localize(
         batch_rows = by_size[positions]
         for members in _members(sizes[batch_rows]):
             values = _localized(
-                store, batch_rows[members], logits[torch.from_numpy(members)], threshold
+                store,
+                batch_rows[members],
+                logits[torch.from_numpy(members)],
+                threshold,
+                top_share,
             )
             for name, value in values.items():
                 found[name][positions[members]] = value.cpu().numpy()
@@ -209,24 +194,32 @@ def _members(sizes: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _localized(
-    store: Store, rows: np.ndarray, logits: torch.Tensor, threshold: float | None
+    store: Store,
+    rows: np.ndarray,
+    logits: torch.Tensor,
+    threshold: float | None,
+    top_share: float,
 ) -> dict[str, torch.Tensor]:
     masks = torch.from_numpy(store.read_masks(rows)).to(logits.device)
     maps = probability_maps(logits, *masks.shape[1:])
-    return localization_values(maps, masks, threshold)
+    return localization_values(maps, masks, threshold, top_share)
 
 
 def localization_values(
-    maps: torch.Tensor, masks: torch.Tensor, threshold: float | None
+    maps: torch.Tensor,
+    masks: torch.Tensor,
+    threshold: float | None,
+    top_share: float = TOP_SHARE,
 ) -> dict[str, torch.Tensor]:
     """Return `LOCALIZATION_COLUMNS` of maps (N, H, W) in [0, 1] and masks (N, H, W) bool.
 
     `threshold` is that of `iou_valid_threshold`, in (0, 1); without one its values are NaN.
+    `top_share` is the share of the pixels that `score_top` is the mean of.
     """
     none = torch.full((len(masks),), torch.nan, dtype=torch.float64)
     return {
         "has_fake": has_fake(masks),
-        **localization_metrics(maps, masks),
+        **localization_metrics(maps, masks, top_share),
         "iou_valid_threshold": none
         if threshold is None
         else intersection_over_union(maps, masks, threshold),

@@ -13,17 +13,22 @@ from declip_pipeline.training.epochs import epoch_order
 from declip_pipeline.training.learner import LookingLearner
 from declip_pipeline.training.pace import Pace
 from declip_pipeline.training.train import Training
-from declip_pipeline.training.validation import VALIDATIONS, best_thresholds
+from declip_pipeline.training.validation import VALIDATIONS, best_thresholds, score_thresholds
 
 # Images of a step that an error names.
 SHOWN_IDS = 8
 
 
 def train_side_by_side(
-    trainings: Sequence[Training], train_feed: BatchFeed, valid_feed: BatchFeed
+    trainings: Sequence[Training],
+    train_feed: BatchFeed,
+    valid_feed: BatchFeed,
+    score_feed: BatchFeed | None = None,
 ) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
+    `score_feed` has the fakes and real images of `valid`, for thresholds of image scores; without
+    one no run keeps such a threshold.
     All have the task, seed, batch size and share of real images of the first, and compute in
     threads as it does. The order of samples depends on (seed, epoch) alone, so that a resumed
     training ends as an undisturbed one does, and one in company as one by itself. A training that
@@ -38,8 +43,9 @@ def train_side_by_side(
         is_first = False
     ended = [training for training in trainings if training.error is None]
     thresholds = _thresholds(ended, valid_feed)
-    for training, threshold in zip(ended, thresholds, strict=True):
-        training.finish(len(train_feed), len(valid_feed), threshold)
+    of_scores = _score_thresholds(ended, score_feed)
+    for training, threshold, of_score in zip(ended, thresholds, of_scores, strict=True):
+        training.finish(len(train_feed), len(valid_feed), threshold, of_score)
 
 
 def _thresholds(
@@ -51,6 +57,16 @@ def _thresholds(
     recipe = ended[0].recipe
     candidates = [training.best_candidate(valid_feed.device) for training in ended]
     return best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+
+
+def _score_thresholds(
+    ended: Sequence[Training], score_feed: BatchFeed | None
+) -> Sequence[tuple[float, float] | None]:
+    """Return the best threshold of each training's image scores, and its balanced accuracy."""
+    if not ended or score_feed is None:
+        return [None] * len(ended)
+    candidates = [training.best_candidate(score_feed.device) for training in ended]
+    return score_thresholds(candidates, score_feed, ended[0].recipe.batch_size)
 
 
 def _one_epoch(

@@ -12,7 +12,7 @@ from declip_pipeline.compute import MapParts
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import FeatureSource
-from declip_pipeline.metrics.detection import detection_metrics
+from declip_pipeline.metrics.detection import balanced_threshold, detection_metrics
 from declip_pipeline.metrics.localization import iou_from_counts
 
 
@@ -74,6 +74,34 @@ def best_thresholds(
         means = zip(_mean_iou(counts, feed, real_share).tolist(), THRESHOLDS, strict=True)
         score, threshold = max(means, key=lambda one: (one[0], -abs(one[1] - 0.5)))
         found.append((threshold, score))
+    return found
+
+
+def score_thresholds(
+    candidates: Sequence[Candidate], feed: BatchFeed, batch_size: int
+) -> list[tuple[float, float]]:
+    """Return each decoder's threshold of image scores with the best balanced accuracy, and that.
+
+    An image is forged where its score is at least the threshold. The score is the mean of the map's
+    probabilities; of a decoder with a pooling, the sigmoid of its pooled logit. Of an image that is
+    fed in tiles it is the mean over these. See `balanced_threshold`.
+
+    Args:
+        candidates: The decoders.
+        feed: Validation images, fake and real ones.
+        batch_size: Images a batch.
+
+    Returns:
+        For each decoder the threshold, and the balanced accuracy in percent.
+    """
+    images, first, image_of = np.unique(feed.image_of, return_index=True, return_inverse=True)
+    labels = torch.from_numpy(feed.labels[first].astype(np.int64))
+    rows = torch.from_numpy(image_of)
+    tiles = torch.bincount(rows)
+    found = []
+    for scores in _values(_image_scores, candidates, feed, batch_size, map):
+        sums = torch.zeros(len(images), dtype=torch.float64).index_add_(0, rows, scores.cpu())
+        found.append(balanced_threshold(sums / tiles, labels))
     return found
 
 
@@ -170,6 +198,18 @@ def _mean_iou(counts: Tensor, feed: BatchFeed, real_share: float) -> Tensor:
         return ious.mean(0)
     is_fake = torch.from_numpy(feed.labels[first] == 1).to(counts.device)
     return (1 - real_share) * ious[is_fake].mean(0) + real_share * ious[~is_fake].mean(0)
+
+
+def _image_scores(one: Candidate, piece: Batch) -> Tensor:
+    """(N,) float64."""
+    logits = one.logits(piece.inputs(one.sources)).float()
+    pooling = one.decoder.pooling
+    scores: Tensor = (
+        logits.double().sigmoid().mean(dim=(1, 2))
+        if pooling is None
+        else pooling(logits).double().sigmoid()
+    )
+    return scores
 
 
 def _logits_and_labels(one: Candidate, piece: Batch) -> Tensor:
