@@ -96,7 +96,7 @@ def test_seeds_are_taken_together_and_means_are_over_cells(program, mixed_store,
     for line, score in zip(lines[place + 2 :], ("mean_sigmoid", "mean_logit"), strict=True):
         both = rf"AP {mean}, AUC {mean} \(1 cell\)"
         assert re.fullmatch(f"  {score}: ID {both}; OOD {both}", line), line
-    assert ", over " not in program("evaluate", runs[0], *on).out
+    assert " seeds (" not in program("evaluate", runs[0], *on).out
 
 
 @pytest.mark.slow
