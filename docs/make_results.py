@@ -187,7 +187,9 @@ MEASUREMENTS = {
     "metrics": Measurement(
         "Localization metrics",
         "python benchmarks/metrics.py",
-        "IoU, both F1 and AP of an image of 256x256 pixels.",
+        "All metrics and image scores of an image of 256x256 pixels, as `evaluate` computes them. "
+        "SciPy and scikit-learn compute IoU, both best F1, AP, AUC, MCC, precision, recall and the "
+        "mean of the highest values.",
     ),
 }
 

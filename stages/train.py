@@ -111,6 +111,13 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
             f"threshold best on valid: {run.valid_threshold:g}, with a mean IoU of "
             f"{summary['valid_iou_at_threshold']:.2f}"
         )
+    if run.score_threshold is not None:
+        remark(
+            f"threshold of image scores best on valid: {run.score_threshold:.6g}, with a balanced "
+            f"accuracy of {summary['valid_balanced_accuracy']:.2f}"
+        )
+    elif trained:
+        remark("no threshold of image scores: the split valid has no real image")
     if run.problem is not None:
         remark(f"remark: {run.problem}")
     for layer, weight in summary.get("layer_weights", {}).items():

@@ -16,7 +16,8 @@ from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, in_common
 from declip_pipeline.evaluation.groups import Group
 from declip_pipeline.evaluation.intervals import Figures, localization_figures
-from declip_pipeline.evaluation.scores import METRICS, Progress
+from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
+from declip_pipeline.evaluation.scores import Progress
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
@@ -59,7 +60,7 @@ class Robustness:
         The column `mark` has "!" where the run learned nothing.
         """
         ends = ("", "_low", "_high")
-        names = [f"{metric}{end}" for metric in METRICS for end in ends]
+        names = [f"{metric}{end}" for metric in LOCALIZATION_METRICS for end in ends]
         content = io.StringIO()
         writer = csv.writer(content, lineterminator="\n")
         writer.writerow(["view", "family", "strength", "generator", "images", *names, "mark"])

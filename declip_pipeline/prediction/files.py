@@ -18,6 +18,7 @@ from declip_pipeline.reports.overlay import overlaid
 
 DEFAULT_SAVE: tuple[SavedKind, ...] = ("mask", "map", "overlay")
 EACH = "each"
+FORGED, NOT_FOUND = "forged", "not found"
 
 _ENDINGS = {
     "mask": "_mask.png",
@@ -43,8 +44,8 @@ class Prediction:
         width: In pixels.
         score: Probability that the image is fake, in [0, 1].
         fake_share: Share of the pixels above the threshold, in [0, 1].
-        smallest_region: WIDTHxHEIGHT in pixels of what the backbone sees as one position, of an
-            image that is much larger than the backbone's input: smaller regions cannot be found.
+        smallest_region: WIDTHxHEIGHT in pixels of what the backbone sees of the image, or of a
+            tile, as one position: smaller regions may not be found.
         mask: File, relative to the folder of predictions, as are the other files; empty where it
             is not saved.
         map: See `mask`.
@@ -52,6 +53,8 @@ class Prediction:
         map_full: See `mask`.
         each: See `mask`.
         reason: Why the image could not be used.
+        verdict: "forged" where the score is at least the run's threshold of image scores
+            (`Run.score_threshold`), else "not found"; empty where there is no such threshold.
     """
 
     image: str
@@ -67,6 +70,7 @@ class Prediction:
     smallest_region: str = ""
     map_full: str = ""
     each: str = ""
+    verdict: str = ""
 
 
 def chosen_kinds(save: Sequence[str], *, each: bool = False) -> list[str]:

@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.metrics import (
+    DETECTION_PROTOCOL,
+    LOCALIZATION_METRICS,
+    protocol_lines,
+)
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.domain_figure import draw_domains
 from declip_pipeline.reports.matrix_figure import draw_matrix
@@ -23,7 +27,7 @@ from declip_pipeline.study.tables import StudyTable
 from declip_pipeline.training.learning import MARK_MEANING
 
 METRIC_NAMES = {
-    **{name: metric.meaning for name, metric in METRICS.items()},
+    **{name: metric.meaning for name, metric in LOCALIZATION_METRICS.items()},
     "detection_ap": "AP of whole images",
     "detection_auc": "AUC of whole images",
 }
@@ -71,9 +75,10 @@ def write_report(
         )
     form = study.table
     unit = f"{METRIC_NAMES[form.metric]} (percent)"
-    about = ["ours, with its bootstrap interval of 95%"]
+    protocol = [DETECTION_PROTOCOL] if form.task == "detection" else protocol_lines([form.metric])
+    about = [*protocol, "ours, with its bootstrap interval of 95%"]
     if published and len(tables) == 1:
-        about[0] += f" (published, difference); published: {published.source}"
+        about[-1] += f" (published, difference); published: {published.source}"
     if changes:
         about.append(f"changed, so not the published setting: {', '.join(changes)}")
     if left_out:
@@ -102,7 +107,8 @@ def write_report(
         sections += [beside_markdown(table, theirs, DECIMALS) for table, theirs in parts]
         sections.append(f"![]({figure.name})\n")
     remove_abandoned(out)
-    write_text(out / "table.csv", beside_csv([part for parts in compared for part in parts]))
+    every = [part for parts in compared for part in parts]
+    write_text(out / "table.csv", beside_csv(every, metric=form.metric, protocol=protocol))
     done = "```sh\n" + "\n".join(commands) + "\n```\n"
     head = [f"# {title}: {unit}\n", *(f"{line}\n" for line in about)]
     write_text(out / "table.md", "\n".join([*head, *sections, done]))

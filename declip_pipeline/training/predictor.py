@@ -222,26 +222,32 @@ class Predictor:
         """Return the map (height, width) float32 in [0, 1] of an image, HWC uint8 RGB."""
         return self.predict(image).full
 
-    def smallest_region(self, height: int, width: int) -> tuple[int, int] | None:
+    def smallest_region(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of what the backbone sees of an image as one position, in pixels.
+
+        Smaller regions are not told apart, and may not be found.
 
         Args:
             height: Height of the image.
             width: Width of the image.
 
         Returns:
-            (height, width) of the finest grid's positions, rounded up, for an image that is shrunk
-            by more than `SHRUNK` before a backbone sees it; None for others, and for tiles, which
-            are not shrunk.
+            (height, width) of a position of the finest grid, rounded up: its part of the image or,
+            for a run on tiles, which are not shrunk, of a tile.
         """
         if self.tiling is not None:
-            return None
-        sizes = [backbone.preprocessing for backbone, _ in self._layers_of()]
-        if all(height <= SHRUNK * one.height and width <= SHRUNK * one.width for one in sizes):
-            return None
+            window = self.tiling.windows(height, width)[0]
+            height, width = window.height, window.width
         shapes = [shape for member in self._members for shape in member.decoder.input_shapes]
         rows, columns = (max(getattr(s, side) for s in shapes) for side in ("height", "width"))
         return -(-height // rows), -(-width // columns)
+
+    def is_shrunk(self, height: int, width: int) -> bool:
+        """Return whether an image is shrunk by more than `SHRUNK` before a backbone sees it."""
+        if self.tiling is not None:
+            return False
+        sizes = [backbone.preprocessing for backbone, _ in self._layers_of()]
+        return any(height > SHRUNK * one.height or width > SHRUNK * one.width for one in sizes)
 
     def predict(
         self,

@@ -134,6 +134,17 @@ class Run:
         threshold: float | None = self.summary().get("valid_threshold")
         return threshold
 
+    @property
+    def score_threshold(self) -> float | None:
+        """Threshold of image scores with the best balanced accuracy on the split `valid`.
+
+        An image is forged where its score is at least this: for a run of localization the mean of
+        its map, for one of detection its score. None for runs whose split `valid` has no real
+        image, imported ones, and those of versions that did not keep it. Raises as `summary`.
+        """
+        threshold: float | None = self.summary().get("valid_score_threshold")
+        return threshold
+
     def require_valid_threshold(self) -> float:
         """Return `valid_threshold`. Raises `InputError` where there is none."""
         threshold = self.valid_threshold

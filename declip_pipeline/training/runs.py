@@ -338,9 +338,12 @@ def train_runs(
             first.recipe.targets,
             first.recipe.with_real > 0,
         )
+        score_feed = data.score_feed(
+            [training.inputs for training in trainings.values()], first.generators
+        )
         for threads in {one.learner.threads for one in trainings.values()}:
             some = [one for one in trainings.values() if one.learner.threads == threads]
-            train_side_by_side(some, *feeds)
+            train_side_by_side(some, *feeds, score_feed)
         for number, training in trainings.items():
             outcomes[number] = training.error
     return outcomes

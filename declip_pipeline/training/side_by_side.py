@@ -7,24 +7,33 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.compute import MapParts, is_out_of_memory, mapping_parts
-from declip_pipeline.datasets.sample import REAL
 from declip_pipeline.errors import TrainingError
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.training.epochs import epoch_order
 from declip_pipeline.training.learner import LookingLearner
 from declip_pipeline.training.pace import Pace
 from declip_pipeline.training.train import Training
-from declip_pipeline.training.validation import VALIDATIONS, best_thresholds, real_shares
+from declip_pipeline.training.validation import (
+    VALIDATIONS,
+    best_thresholds,
+    real_shares,
+    score_thresholds,
+)
 
 # Images of a step that an error names.
 SHOWN_IDS = 8
 
 
 def train_side_by_side(
-    trainings: Sequence[Training], train_feed: BatchFeed, valid_feed: BatchFeed
+    trainings: Sequence[Training],
+    train_feed: BatchFeed,
+    valid_feed: BatchFeed,
+    score_feed: BatchFeed | None = None,
 ) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
+    `score_feed` has the fakes and real images of `valid`, for thresholds of image scores; without
+    one no run keeps such a threshold.
     All have the task, seed, batch size and share of real images of the first, and compute in
     threads as it does. The order of samples depends on (seed, epoch) alone, so that a resumed
     training ends as an undisturbed one does, and one in company as one by itself. A training that
@@ -38,20 +47,32 @@ def train_side_by_side(
         _one_epoch(together, train_feed, valid_feed, is_first=is_first)
         is_first = False
     ended = [training for training in trainings if training.error is None]
-    if not ended:
-        return
-    recipe, counts = ended[0].recipe, (len(train_feed), len(valid_feed))
-    if recipe.pooling is not None:
-        for training in ended:
-            training.finish(*counts)
-        return
+    if ended:
+        _finish(ended, train_feed, valid_feed, score_feed)
+
+
+def _finish(
+    ended: Sequence[Training],
+    train_feed: BatchFeed,
+    valid_feed: BatchFeed,
+    score_feed: BatchFeed | None,
+) -> None:
+    """Choose thresholds on the split `valid`, and write the summaries."""
+    recipe = ended[0].recipe
     candidates = [training.best_candidate(valid_feed.device) for training in ended]
-    thresholds = best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
-    shares: Sequence[np.ndarray | None] = [None] * len(ended)
-    if (valid_feed.labels == REAL).any():
-        shares = real_shares(candidates, valid_feed, recipe.batch_size)
-    for training, threshold, own in zip(ended, thresholds, shares, strict=True):
-        training.finish(*counts, threshold, own)
+    none = [None] * len(ended)
+    thresholds: Sequence[tuple[float, float] | None] = none
+    of_scores: Sequence[tuple[float, float] | None] = none
+    shares: Sequence[np.ndarray | None] = none
+    if recipe.pooling is None:
+        thresholds = best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+    if score_feed is not None:
+        of_scores = score_thresholds(candidates, score_feed, recipe.batch_size)
+    if score_feed is not None and recipe.pooling is None:
+        shares = real_shares(candidates, score_feed, recipe.batch_size)
+    counts = len(train_feed), len(valid_feed)
+    for number, training in enumerate(ended):
+        training.finish(*counts, thresholds[number], of_scores[number], shares[number])
 
 
 def _one_epoch(

@@ -218,17 +218,20 @@ class Training:
         self,
         train_images: int,
         valid_images: int,
-        threshold: tuple[float, float] | None = None,
-        real_shares: np.ndarray | None = None,
+        threshold: tuple[float, float] | None,
+        score_threshold: tuple[float, float] | None,
+        real_shares: np.ndarray | None,
     ) -> None:
         """Write the summary: the run is finished.
 
         Args:
             train_images: Number of training images.
             valid_images: Number of validation images.
-            threshold: Threshold that is best on the latter, and its IoU in percent; None in
-                detection.
-            real_shares: Shares of the pixels that are called fake in the latter's real images;
+            threshold: Threshold of pixels that is best on the latter, and its IoU in percent; None
+                in detection.
+            score_threshold: Threshold of image scores that is best on the split `valid`, and its
+                balanced accuracy in percent; None where the split has no real image.
+            real_shares: Shares of the pixels that are called fake in the real images of `valid`;
                 None in detection, or without such images.
         """
         best, _ = self.run.best_decoder()
@@ -246,6 +249,9 @@ class Training:
         }
         if threshold is not None:
             summary |= {"valid_threshold": threshold[0], "valid_iou_at_threshold": threshold[1]}
+        if score_threshold is not None:
+            summary["valid_score_threshold"] = score_threshold[0]
+            summary["valid_balanced_accuracy"] = score_threshold[1]
         if best.fusion is not None and best.fusion.weights is not None:
             summary["layer_weights"] = dict(
                 zip(self.inputs.names, best.fusion.weights, strict=True)

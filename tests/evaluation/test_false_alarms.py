@@ -12,6 +12,7 @@ from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.evaluation.compare import compared_means
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.evaluation import merged
+from declip_pipeline.evaluation.metrics import DEFAULT_METRICS
 from declip_pipeline.evaluation.scores import localize
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import intersection_over_union
@@ -83,8 +84,10 @@ def test_files_of_real_images_are_written_and_read_again(run, evaluation, mixed_
     (folder,) = evaluation.save(run.path / EVALUATIONS)
     with (folder / "false_alarms.csv").open() as file:
         rows = list(csv.DictReader(file))
-    columns = ["score", "fake_share", "fake_share_valid_threshold"]
-    assert list(rows[0]) == ["id", "split", "scene", *columns]
+    assert list(rows[0]) == [
+        *("id", "split", "scene", "score", "score_max", "score_top", "fake_share"),
+        "fake_share_valid_threshold",
+    ]
     assert len(rows) == 5 and {row["split"] for row in rows} == {"test"}
     summary = json.loads((folder / "false_alarms.json").read_text())
     assert summary["false_alarm_pixels"] == evaluation.false_alarms()["false_alarm_pixels"]
@@ -122,4 +125,4 @@ def test_a_run_without_a_threshold_has_no_figure_at_it(mixed_store, run, cpu):
     assert without.figures()["iou_valid_threshold"] is None
     assert without.figures()["iou"] == 70.0
     compared = compared_means([without], [localized("ldm", 1, ldm=[50.0, 60.0])])
-    assert {row.metric for row in compared} == {"iou", "f1_best", "f1_fixed", "ap"}
+    assert {row.metric for row in compared} == {*DEFAULT_METRICS} - {"iou_valid_threshold"}
