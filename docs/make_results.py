@@ -189,7 +189,8 @@ MEASUREMENTS = {
         "python benchmarks/metrics.py",
         "All metrics and image scores of an image of 256x256 pixels, as `evaluate` computes them. "
         "SciPy and scikit-learn compute IoU, both best F1, AP, AUC, MCC, precision, recall and the "
-        "mean of the highest values.",
+        "mean of the highest values. Other programs delay the clock; processor time is that of "
+        "both cores together.",
     ),
 }
 

@@ -192,10 +192,9 @@ def _print_verdicts(rows: "list[Prediction]", prediction: "FolderPrediction") ->
             f"is a score of at least {threshold:.6g}, best on the run's split valid (`evaluate` "
             "says how often that is right)"
         )
-    result(
-        "regions smaller than the smallest region, in pixels of the image, may be missed: not "
-        "found does not prove an image authentic"
-    )
+    missed = "regions smaller than the smallest region, in pixels of the image, may be missed"
+    proof = "" if threshold is None else ": not found does not prove an image authentic"
+    result(missed + proof)
 
 
 def _images(count: int) -> str:
