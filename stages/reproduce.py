@@ -1,7 +1,7 @@
 """`declip-pipe reproduce`: a table of a paper with one command, beside the published figures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,20 +18,21 @@ from stages.training_options import DaskOption, RunsOption
 if TYPE_CHECKING:
     from declip_pipeline.study.extraction import ExtractionStep
     from declip_pipeline.study.study import TrainingStep
+    from stages.study_settings import DemoDataSettings, StudySettings
 
 
 def reproduce(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml", help="A study, such as those in configs/paper.")
+        Path, typer.Argument(metavar="CONFIG.yaml", help="A study, such as those in configs.")
     ],
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
             help="Where a dataset of the study lies, as `extract` takes it; repeatable. Of a study "
-            "with one dataset, PATH is enough.",
+            "with one dataset, PATH is enough. Demo sets are built where this is left out.",
         ),
-    ],
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,6 +49,14 @@ def reproduce(
         Path | None,
         typer.Option("--out", metavar="OUT", help="Folder of the table. Default: tables/CONFIG."),
     ] = None,
+    done: Annotated[
+        bool,
+        typer.Option(
+            "--done",
+            help="Extract and train nothing: the table of the runs that are finished, with the "
+            "names of those that are missing.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
@@ -61,6 +70,7 @@ def reproduce(
     """
     from dataclasses import replace
 
+    from declip_pipeline.study.methods_table import write_methods
     from declip_pipeline.study.report import write_report
     from stages.screen import remark, result
     from stages.study_screen import callbacks, command_of
@@ -80,40 +90,46 @@ def reproduce(
 
     study = settings.study(
         config,
-        _places(data, settings.datasets),
+        _places(data or [], settings, folder / "data"),
         extract={name: value for name, value in extract.items() if value},
         train={**everywhere, "runs": str(runs), "device": device},
         device=device,
         callbacks=replace(callbacks, begun=say),
     )
-    report = write_report(
-        study,
-        study.run(),
-        folder,
-        title=settings.title,
-        published=settings.published.published() if settings.published else None,
-        changes=changes or [],
-        commands=commands,
-    )
-    result(report.text)
-    result(str(report.page))
+    found = study.done() if done else study.run()
+    said: dict[str, Any] = {
+        "title": settings.title,
+        "missing": found.missing,
+        "changes": changes or [],
+        "commands": commands,
+    }
+    if study.table is None:
+        text, page = write_methods(found.methods, folder, baselines=study.baselines, **said)
+    else:
+        published = settings.published.published() if settings.published else None
+        report = write_report(study, found.tables, folder, published=published, **said)
+        text, page = report.text, report.page
+    result(text)
+    result(str(page))
 
 
 def _study_file(path: Path) -> Path:
-    """The file of a study; those of configs/paper ship with the program."""
+    """The file of a study; those of configs ship with the program."""
     from stages.settings import packaged_config
 
     if path.exists():
         return path
-    folder = packaged_config("paper")
-    packaged = {f"configs/paper/{file.name}": file for file in sorted(folder.glob("*.yaml"))}
+    study = packaged_config("light_decoders.yaml")
+    found = [*sorted(packaged_config("paper").glob("*.yaml")), study]
+    packaged = {f"configs/{file.relative_to(study.parent)}": file for file in found}
     if str(path) not in packaged:
         raise UnknownNameError("study", str(path), packaged)
     return packaged[str(path)]
 
 
-def _places(texts: list[str], names: list[str]) -> dict[str, Path]:
-    """Return the place of each dataset of a study."""
+def _places(texts: list[str], settings: "StudySettings", built: Path) -> dict[str, Path]:
+    """Return the place of each dataset of a study; demo sets are built below a folder."""
+    names = settings.datasets
     if len(names) == 1 and len(texts) == 1 and "=" not in texts[0]:
         texts = [f"{names[0]}={texts[0]}"]
     places = {}
@@ -126,9 +142,27 @@ def _places(texts: list[str], names: list[str]) -> dict[str, Path]:
         if not Path(path).exists():
             raise InputError(f"--data {text}: {path} is not there; expected a dataset")
         places[name] = Path(path)
-    missing = [name for name in names if name not in places]
+    missing = [name for name in names if name not in places and name not in settings.demo]
     if missing:
         raise InputError(
             f"the study needs the dataset {missing[0]}; say where it lies: --data {missing[0]}=PATH"
         )
+    for name in names:
+        if name not in places:
+            places[name] = _demo_set(settings.demo[name], name, built)
     return places
+
+
+def _demo_set(settings: "DemoDataSettings", name: str, folder: Path) -> Path:
+    """Return the place of a demo set, built unless it is there."""
+    from declip_pipeline.datasets.demo.build import build_demo_set
+    from declip_pipeline.files import sha256_of_json
+    from stages.screen import progress
+
+    asked = settings.model_dump()
+    place = folder / f"{name}-{sha256_of_json(asked)[:12]}"
+    if not place.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with progress(f"building {name}", "images") as tell:
+            build_demo_set(place, **asked, progress=tell)
+    return place / "demo"

@@ -1,19 +1,21 @@
 """Settings of a study that `declip-pipe reproduce` carries out."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from declip_pipeline.datasets.demo.build import DemoSize
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.table import TABLE_FIELDS
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.published import Published
 from declip_pipeline.study.study import EvaluationStep, Study, TableForm
 from declip_pipeline.study.tables import StudyMetric
-from stages.settings import Settings, settings_of, yaml_of
+from stages.settings import Settings, Whole, settings_of, yaml_of
 from stages.study_options import read_extraction, read_training
 
 Domain = Annotated[str, Field(pattern="^(ID|OOD)$")]
@@ -29,21 +31,53 @@ class ExtractionSettings(Settings):
     options: Options = Field(default_factory=dict)
 
 
-class TrainingSettings(Settings):
-    """One `declip-pipe train`: the stores that it takes, by name, and its options."""
-
-    stores: list[str] = Field(min_length=1)
-    options: Options
-
-
 class TestSettings(Settings):
-    """Data that all runs are evaluated on, see `EvaluationStep`."""
+    """Data that runs are evaluated on, see `EvaluationStep`."""
 
     stores: list[str] = Field(min_length=1)
     beside: list[str] = Field(default_factory=list)
     split: str = "test"
     generators: list[str] | None = None
     aliases: list[str] = Field(default_factory=list)
+
+    def step(self) -> EvaluationStep:
+        """Return what the study takes."""
+        return EvaluationStep(
+            tuple(self.stores),
+            split=self.split,
+            generators=None if self.generators is None else tuple(self.generators),
+            beside=tuple(self.beside),
+            aliases=tuple(self.aliases),
+        )
+
+
+class TrainingSettings(Settings):
+    """One `declip-pipe train`: the stores that it takes, by name, and its options.
+
+    `name` is that of its rows in a table of methods, `test` what its runs are evaluated on
+    instead of what all runs are.
+    """
+
+    stores: list[str] = Field(min_length=1)
+    options: Options
+    name: str = ""
+    test: TestSettings | None = None
+
+
+class DemoDataSettings(Settings):
+    """A demo set that the command builds, see `build_demo_set`."""
+
+    size: DemoSize = "small"
+    seed: Whole = Field(default=0, ge=0)
+    train_count: Whole | None = Field(default=None, ge=1)
+    valid_count: Whole | None = Field(default=None, ge=1)
+    test_count: Whole | None = Field(default=None, ge=1)
+
+
+class MethodsSettings(Settings):
+    """A table of methods: the names of those that the others are compared with."""
+
+    baselines: list[str] = Field(default_factory=list)
 
 
 def _table_field(name: str) -> str:
@@ -94,7 +128,8 @@ class PublishedSettings(Settings):
 class StudySettings(Settings):
     """A table of a paper: what to extract, train and evaluate, and what was published.
 
-    `extract` are options of `declip-pipe extract` for all of `stores`, which are by name.
+    `extract` are options of `declip-pipe extract` for all of `stores`, which are by name; `demo`
+    are datasets that are built. There is a `table`, or a table of `methods`.
     """
 
     title: str
@@ -102,12 +137,21 @@ class StudySettings(Settings):
     stores: dict[str, ExtractionSettings] = Field(min_length=1)
     train: list[TrainingSettings] = Field(min_length=1)
     test: TestSettings
-    table: TableSettings
+    table: TableSettings | None = None
+    methods: MethodsSettings | None = None
     published: PublishedSettings | None = None
+    demo: dict[str, DemoDataSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_table(self) -> Self:
+        if (self.table is None) == (self.methods is None):
+            both = "both" if self.table else "neither"
+            raise ValueError(f"found {both} of table and methods; expected one of them")
+        return self
 
     @property
     def datasets(self) -> list[str]:
-        """The datasets that have to be there."""
+        """The datasets that have to be there, or can be built."""
         return list(dict.fromkeys(step.data for step in self.stores.values()))
 
     def study(
@@ -133,7 +177,6 @@ class StudySettings(Settings):
         Raises:
             InputError: For options that a step does not have or take, naming their place.
         """
-        test = self.test
         return Study(
             extractions={
                 name: read_extraction(
@@ -145,17 +188,16 @@ class StudySettings(Settings):
                 for name, step in self.stores.items()
             },
             trainings=tuple(
-                read_training(step.stores, step.options, f"{path}, train[{number}]", **train)
+                replace(
+                    read_training(step.stores, step.options, f"{path}, train[{number}]", **train),
+                    name=step.name,
+                    test=None if step.test is None else step.test.step(),
+                )
                 for number, step in enumerate(self.train)
             ),
-            test=EvaluationStep(
-                tuple(test.stores),
-                split=test.split,
-                generators=None if test.generators is None else tuple(test.generators),
-                beside=tuple(test.beside),
-                aliases=tuple(test.aliases),
-            ),
-            table=self.table.form(),
+            test=self.test.step(),
+            table=None if self.table is None else self.table.form(),
+            baselines=() if self.methods is None else tuple(self.methods.baselines),
             device=device,
             callbacks=callbacks,
         )
@@ -184,7 +226,8 @@ def read_study(path: Path, changes: list[str]) -> StudySettings:
         for options in _changed(values, section, change):
             options[name] = value
     study = settings_of(path, values, StudySettings)
-    named = [*study.test.stores, *study.test.beside]
+    tests = [study.test, *(step.test for step in study.train if step.test)]
+    named = [name for test in tests for name in (*test.stores, *test.beside)]
     for name in [*named, *(name for step in study.train for name in step.stores)]:
         if name not in study.stores:
             raise UnknownNameError(f"store in {path}", name, study.stores)

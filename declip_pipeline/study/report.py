@@ -45,6 +45,7 @@ def write_report(
     *,
     title: str,
     published: Published | None = None,
+    missing: Sequence[str] = (),
     changes: Sequence[str] = (),
     commands: Sequence[str] = (),
 ) -> StudyReport:
@@ -56,6 +57,7 @@ def write_report(
         out: Folder of the files.
         title: Title of the study.
         published: Figures that stand beside ours where there is one table.
+        missing: A line for each run that the tables lack.
         changes: How the study differs from a published one.
         commands: What was done, as typed in a shell.
 
@@ -68,6 +70,7 @@ def write_report(
             f"no image of {', '.join(names)} has a fake pixel; there is no figure to compare"
         )
     form = study.table
+    assert form is not None
     unit = f"{METRIC_NAMES[form.metric]} (percent)"
     about = ["ours, with its bootstrap interval of 95%"]
     if published and len(tables) == 1:
@@ -76,6 +79,8 @@ def write_report(
         about.append(f"changed, so not the published setting: {', '.join(changes)}")
     if any(one.table.is_marked for one in tables):
         about.append(MARK_MEANING)
+    if missing:
+        about.append(f"{len(missing)} runs are missing: {'; '.join(missing)}")
     compared = beside_published(tables, published)
     texts = []
     for one, parts in zip(tables, compared, strict=True):
