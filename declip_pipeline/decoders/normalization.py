@@ -22,9 +22,9 @@ class FeatureNormalization(nn.Module):
     normalized by them. The statistics are buffers, and so part of a decoder's state; before `fit`
     they change nothing. "instance" takes both over the positions of each image instead (Ulyanov et
     al., 2016, arXiv 1607.08022), so that what distinguishes images is gone, and what distinguishes
-    the positions of one image is left. "layernorm" normalizes the channels of each token or position to mean 0
-    and variance 1 (Ba et al., 2016, arXiv 1607.06450). Neither has learned parameters or needs
-    statistics of the training images.
+    the positions of one image is left. "layernorm" normalizes the channels of each token or
+    position to mean 0 and variance 1 (Ba et al., 2016, arXiv 1607.06450). Neither has learned
+    parameters or needs statistics of the training images.
 
     Raises `UnknownNameError` for another mode.
     """
