@@ -90,7 +90,7 @@ def reproduce(
 
     study = settings.study(
         config,
-        _places(data or [], settings, folder / "data"),
+        _places(data or [], settings, folder / "data", build=not done),
         extract={name: value for name, value in extract.items() if value},
         train={**everywhere, "runs": str(runs), "device": device},
         device=device,
@@ -127,7 +127,9 @@ def _study_file(path: Path) -> Path:
     return packaged[str(path)]
 
 
-def _places(texts: list[str], settings: "StudySettings", built: Path) -> dict[str, Path]:
+def _places(
+    texts: list[str], settings: "StudySettings", built: Path, *, build: bool
+) -> dict[str, Path]:
     """Return the place of each dataset of a study; demo sets are built below a folder."""
     names = settings.datasets
     if len(names) == 1 and len(texts) == 1 and "=" not in texts[0]:
@@ -149,19 +151,19 @@ def _places(texts: list[str], settings: "StudySettings", built: Path) -> dict[st
         )
     for name in names:
         if name not in places:
-            places[name] = _demo_set(settings.demo[name], name, built)
+            places[name] = _demo_set(settings.demo[name], name, built, build=build)
     return places
 
 
-def _demo_set(settings: "DemoDataSettings", name: str, folder: Path) -> Path:
-    """Return the place of a demo set, built unless it is there."""
+def _demo_set(settings: "DemoDataSettings", name: str, folder: Path, *, build: bool) -> Path:
+    """Return the place of a demo set, which is built unless it is there."""
     from declip_pipeline.datasets.demo.build import build_demo_set
     from declip_pipeline.files import sha256_of_json
     from stages.screen import progress
 
     asked = settings.model_dump()
     place = folder / f"{name}-{sha256_of_json(asked)[:12]}"
-    if not place.exists():
+    if build and not place.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with progress(f"building {name}", "images") as tell:
             build_demo_set(place, **asked, progress=tell)

@@ -97,10 +97,13 @@ class ExtractionStep:
         return [one.location for one in found]
 
     def complete(self, callbacks: Callbacks = SILENT) -> list[str] | None:
-        """Return the stores' locations, None where one is not complete; nothing is extracted.
+        """Return the stores' locations; None where the data or one of them is not there.
 
-        Raises `InputError` for a dataset, view, layer or backbone that cannot be used.
+        Nothing is extracted. Raises `InputError` for a dataset, view, layer or backbone that
+        cannot be used.
         """
+        if not self.data.exists():
+            return None
         with self.opened(callbacks) as work:
             places = [work.plan(view).location for view in work.views]
         for place in places:

@@ -67,7 +67,8 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert outcome.code == 0, outcome
     assert "2 runs are missing:" in outcome.out
     assert "- light: no store one, other" in outcome.out
-    assert not (tmp_path / "cache").exists() and not (tmp_path / "runs").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study.yaml"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md"]
 
     outcome = reproduce()
     assert outcome.code == 0, outcome
