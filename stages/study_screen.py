@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from declip_pipeline.study.callbacks import Callbacks
@@ -33,6 +33,13 @@ def command_of(
     if isinstance(step, ExtractionStep):
         typed = ["extract", str(step.data), *_extraction_flags(step)]
     else:
+        beside = [
+            (place, layer)
+            for store, layer in step.options.get("beside", ())
+            for place in places([str(store)])
+        ]
+        options = {**step.options, **({"beside": beside} if beside else {})}
+        step = replace(step, options=options)
         typed = ["train", *places([str(store) for store in step.stores]), *_training_flags(step)]
     return shlex.join(["declip-pipe", *typed])
 

@@ -246,6 +246,18 @@ def intervals_over_cells(
     """
     if not cells:
         return dict.fromkeys(metrics, NO_INTERVAL)
+    totals = resampled_over_cells(cells, metrics, score)
+    return {name: _clipped(total, name) for name, total in totals.items()}
+
+
+def resampled_over_cells(
+    cells: "Sequence[Sequence[Evaluation]]", metrics: Sequence[str], score: str
+) -> dict[str, np.ndarray]:
+    """Return the resampled means that `intervals_over_cells` takes intervals of, by metric.
+
+    Scenes are drawn alike for other runs on the same images, so that the difference of two calls
+    is a paired one.
+    """
     is_ranking = cells[0][0].task == "detection"
     datasets: dict[str, list[Sequence[Evaluation]]] = {}
     for cell in cells:
@@ -273,7 +285,7 @@ def intervals_over_cells(
                 )
             for mean, cell in zip(means, own, strict=True):
                 totals[name] = totals[name] + mean * len(cell) / (len(cell) * len(cells))
-    return {name: _clipped(total, name) for name, total in totals.items()}
+    return totals
 
 
 def _resampled_rankings(

@@ -49,6 +49,7 @@ def write_report(
     *,
     title: str,
     published: Published | None = None,
+    missing: Sequence[str] = (),
     changes: Sequence[str] = (),
     left_out: Sequence[str] = (),
     commands: Sequence[str] = (),
@@ -61,6 +62,7 @@ def write_report(
         out: Folder of the files.
         title: Title of the study.
         published: Figures that stand beside ours where there is one table.
+        missing: A line for each run that the tables lack.
         changes: How the study differs from a published one.
         left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
@@ -74,6 +76,7 @@ def write_report(
             f"no image of {', '.join(names)} has a fake pixel; there is no figure to compare"
         )
     form = study.table
+    assert form is not None
     unit = f"{METRIC_NAMES[form.metric]} (percent)"
     protocol = [DETECTION_PROTOCOL] if form.task == "detection" else protocol_lines([form.metric])
     about = [*protocol, "ours, with its bootstrap interval of 95%"]
@@ -85,6 +88,8 @@ def write_report(
         about.append(f"left out, so not the whole protocol: {'; '.join(left_out)}")
     if any(one.table.is_marked for one in tables):
         about.append(MARK_MEANING)
+    if missing:
+        about.append(f"{len(missing)} runs are missing: {'; '.join(missing)}")
     compared = beside_published(tables, published)
     texts = []
     for one, parts in zip(tables, compared, strict=True):

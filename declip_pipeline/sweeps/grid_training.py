@@ -16,6 +16,7 @@ from declip_pipeline.sweeps.grid import (
     CellResult,
     Grid,
     RunGroups,
+    cell_result,
     claim_folder,
     grid_name,
     one_after_another,
@@ -117,6 +118,14 @@ class GridTraining:
                 on_change=on_change,
             )
             return grid.run()
+
+    def finished(self) -> list[CellResult]:
+        """Return a row for each cell, finished or waiting, without training or writing anything."""
+        return [
+            cell_result(cell, run) if run.is_finished else CellResult.of(cell, "waiting")
+            for cell in self.cells
+            for run in [self.trainer.plan(cell).folder]
+        ]
 
     @contextmanager
     def _training(self) -> Iterator[tuple[RunGroups, list[list[int]]]]:

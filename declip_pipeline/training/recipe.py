@@ -95,7 +95,8 @@ class Recipe:
         Normalization | None,
         Option(
             "Normalization of each layer's features: each channel by its mean and deviation over "
-            "the training images, each token by its own (layernorm), or none. Default: channel "
+            "the training images (channel) or over the image itself (instance), each token by its "
+            "own (layernorm), or none. Default: channel "
             f"for {', '.join(LIGHT_TYPES)}; else none, as published.",
             "decoder",
         ),

@@ -85,6 +85,6 @@ def test_a_normalized_linear_decoder_is_exported_as_a_plain_one(
 def test_a_normalization_that_is_not_there_is_refused(refused, tiny_store, tmp_path):
     command = ("train", tiny_store.location, *QUICK, "-o", tmp_path, "--feature-layer", "layer1")
     line = refused(*command, "--normalize", "batch")
-    assert "'batch' is not one of 'none', 'channel', 'layernorm'" in line
+    assert "'batch' is not one of 'none', 'channel', 'instance', 'layernorm'" in line
     line = refused(*command, "--decoder-type", "probe", "--normalize", "channel")
     assert "leave out --normalize" in line
