@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         "Default: each generator by itself."
     },
     learning_rate={
-        "help": "First learning rate; a tenth at each plateau.",
+        "help": "Highest learning rate, of the schedule plateau the first.",
         "one_because": "layers are compared",
     },
     seed={"help": "Seeds, comma-separated."},

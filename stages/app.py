@@ -25,7 +25,7 @@ COMMANDS = {
     ),
     "train": (
         "stages.train:train",
-        "Train decoders on the fakes of one or several stores, with the paper's schedule.",
+        "Train decoders on the fakes of one or several stores.",
     ),
     "ablate": (
         "stages.ablate:ablate",

@@ -13,6 +13,12 @@ WATCHED_FROM = 5
 FALLEN = 0.9
 """The loss has fallen when it is below this share of the first epoch's."""
 
+LITTLE = 0.25
+"""A best first epoch is a problem below this share of the way from a constant map's score to 100.
+
+On many images a decoder may learn all it can in one epoch, and then fit them too well.
+"""
+
 FEW_STEPS = 20
 """Steps an epoch below which a smaller batch is advised: the paper's trainings have 140."""
 
@@ -44,7 +50,12 @@ def learning_problem(
             f"its best validation {name}, {best:.2f}, is not above that of a constant map, "
             f"{constant:.2f}, while {loss}"
         )
-    elif falls and len(scores) > WATCHED_FROM and scores.index(best) == 0:
+    elif (
+        falls
+        and len(scores) > WATCHED_FROM
+        and scores.index(best) == 0
+        and best < constant + LITTLE * (100 - constant)
+    ):
         what = (
             f"its validation {name} was best in the first of {len(scores)} epochs, {best:.2f}, "
             f"while {loss}"

@@ -113,8 +113,8 @@ class Recipe:
     epochs: Annotated[
         int | None,
         Option(
-            "Epochs; the most for the schedule plateau, which mostly stops before (default 400). "
-            "The other schedules need a number.",
+            "Epochs; the most for the schedule plateau, which mostly stops before. The paper has "
+            "400; its recipe needs a number for other schedules.",
             "training",
             least=1,
         ),

@@ -43,6 +43,11 @@ def test_a_best_first_epoch_is_a_problem_where_the_loss_fell():
     assert learning_problem(records(FALLING[:5], ious[:5]), 12.5, recipe, 9000) is None
 
 
+def test_a_training_that_learns_all_in_its_first_epoch_has_no_problem():
+    ious = [79.4, 79.0, 78.0, 78.0, 77.0, 77.0]
+    assert learning_problem(records(FALLING, ious), 17.0, Recipe(), 1000) is None
+
+
 def test_a_training_that_learns_has_no_problem():
     ious = [0.0, 0.0, 5.0, 20.0, 30.0, 40.0]
     assert learning_problem(records(FALLING, ious), 12.5, Recipe(), 200) is None
