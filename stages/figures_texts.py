@@ -139,8 +139,9 @@ def verdict_lines(seeds: "Sequence[Evaluation]") -> list[str]:
     return [
         f"  verdict forged at {at}, best on valid in training: "
         f"{percent_text(figures, 'true_positive_rate', sign='%')} of {figures['fake']} fakes are "
-        f"called forged, {percent_text(figures, 'false_positive_rate', sign='%')} of "
-        f"{_real(figures['real'])}"
+        f"called forged (true positive rate), "
+        f"{percent_text(figures, 'false_positive_rate', sign='%')} of {_real(figures['real'])} "
+        "(false positive rate)"
     ]
 
 

@@ -174,8 +174,8 @@ def _print_verdicts(rows: "list[Prediction]", prediction: "FolderPrediction") ->
             + (
                 "no split has a threshold for the mean of several runs"
                 if len(prediction.runs) > 1
-                else "the run keeps no threshold of image scores, for which its split valid must "
-                "have real images"
+                else "the run keeps no threshold of image scores: its split valid has no real "
+                "image, or it was imported, or trained by an earlier version"
             )
         )
     if len(scored) <= SHOWN_IMAGES:

@@ -110,6 +110,7 @@ def test_whole_images_and_verdicts_stand_behind_false_alarms():
     ]
     assert lines[7:] == [
         "  verdict forged at a score of at least 0.3, best on valid in training: 100.00% [100.00, "
-        "100.00] of 2 fakes are called forged, 50.00% [0.00, 100.00] of 2 real images"
+        "100.00] of 2 fakes are called forged (true positive rate), 50.00% [0.00, 100.00] of 2 "
+        "real images (false positive rate)"
     ]
     assert "verdict" not in "".join(evaluation_lines([replace(run, score_threshold=None)]))

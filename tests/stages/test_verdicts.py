@@ -101,7 +101,7 @@ def test_rows_of_an_earlier_version_get_a_verdict(program, run, pictures, tmp_pa
 def test_without_a_threshold_there_is_no_verdict(program, run, tiny_run, pictures, tmp_path):
     images = images_of(pictures)
     outcome = program("predict", tiny_run, *images, "-o", tmp_path / "one")
-    assert "no verdicts: the run keeps no threshold of image scores, for which its" in outcome.err
+    assert "no verdicts: the run keeps no threshold of image scores: its split valid" in outcome.err
     with Path(outcome.last_line).open(newline="") as file:
         assert {row["verdict"] for row in csv.DictReader(file)} == {""}
     assert " forged" not in outcome.out.splitlines()[-3]
@@ -133,7 +133,8 @@ def test_evaluate_rates_the_verdicts_that_predict_gives(
     (line,) = [line for line in outcome.out.splitlines() if line.startswith("  verdict forged")]
     found = re.search(
         r"at least (\S+), best on valid in training: ([\d.]+)% \[[\d., ]+\] of 8 fakes are called "
-        r"forged, ([\d.]+)% \[[\d., ]+\] of 5 real images$",
+        r"forged \(true positive rate\), ([\d.]+)% \[[\d., ]+\] of 5 real images \(false positive "
+        r"rate\)$",
         line,
     )
     assert found is not None, line
