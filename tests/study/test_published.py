@@ -3,7 +3,14 @@
 from declip_pipeline.evaluation.cells import Estimate
 from declip_pipeline.evaluation.table import Table
 from declip_pipeline.metrics.bootstrap import Interval
-from declip_pipeline.study.published import beside_csv, beside_markdown, beside_text
+from declip_pipeline.study.published import (
+    Published,
+    beside_csv,
+    beside_markdown,
+    beside_published,
+    beside_text,
+)
+from declip_pipeline.study.tables import StudyTable
 
 TABLE = Table(
     "test \\ train",
@@ -43,3 +50,16 @@ def test_the_file_has_a_row_for_each_cell():
     assert lines[0] == "row,column,ours,low,high,published,difference,mark"
     assert lines[1].startswith("ldm,ldm,50.24,48.0,52.06,50.0,0.24")
     assert lines[2:] == ["ldm,lama,20.0,,,,,", "a|b,ldm,1.0,0.5,1.5,,,", "a|b,lama,,,,,,"]
+
+
+def test_other_methods_are_rows_of_a_table_that_is_no_matrix():
+    known = Published("a page", {"ldm": {"ldm": 51.1}}, others={"TruFor": {"lama": 5.0}})
+    ((part,),) = beside_published([StudyTable(TABLE)], known)
+    table, figures = part
+    assert table.rows == ("ldm", "a|b", "TruFor")
+    assert beside_text(table, figures, 1, with_intervals=False).splitlines()[-1] == (
+        "TruFor        -                  - (5.0)"
+    )
+    # Of several tables no figure is of one of them.
+    parts = beside_published([StudyTable(TABLE)] * 2, known)
+    assert [(one.rows, figures) for ((one, figures),) in parts] == [(TABLE.rows, {})] * 2
