@@ -34,6 +34,19 @@ def test_a_cell_is_ours_then_theirs_and_the_difference():
     ]
 
 
+def test_other_methods_are_rows_of_a_table_that_is_no_matrix():
+    known = Published("a page", {"ldm": {"ldm": 51.1}}, others={"TruFor": {"lama": 5.0}})
+    ((part,),) = beside_published([StudyTable(TABLE)], known)
+    table, figures = part
+    assert table.rows == ("ldm", "a|b", "TruFor")
+    assert beside_text(table, figures, 1, with_intervals=False).splitlines()[-1] == (
+        "TruFor        -                  - (5.0)"
+    )
+    # Of several tables no figure is of one of them.
+    parts = beside_published([StudyTable(TABLE)] * 2, known)
+    assert [(one.rows, figures) for ((one, figures),) in parts] == [(TABLE.rows, {})] * 2
+
+
 def test_intervals_stand_behind_ours():
     text = beside_text(TABLE, PUBLISHED, 1, with_intervals=True)
     assert "50.2 [48.0, 52.1] (51.1, -0.9)" in text
@@ -50,16 +63,3 @@ def test_the_file_has_a_row_for_each_cell():
     assert lines[0] == "row,column,ours,low,high,published,difference,mark"
     assert lines[1].startswith("ldm,ldm,50.24,48.0,52.06,50.0,0.24")
     assert lines[2:] == ["ldm,lama,20.0,,,,,", "a|b,ldm,1.0,0.5,1.5,,,", "a|b,lama,,,,,,"]
-
-
-def test_other_methods_are_rows_of_a_table_that_is_no_matrix():
-    known = Published("a page", {"ldm": {"ldm": 51.1}}, others={"TruFor": {"lama": 5.0}})
-    ((part,),) = beside_published([StudyTable(TABLE)], known)
-    table, figures = part
-    assert table.rows == ("ldm", "a|b", "TruFor")
-    assert beside_text(table, figures, 1, with_intervals=False).splitlines()[-1] == (
-        "TruFor        -                  - (5.0)"
-    )
-    # Of several tables no figure is of one of them.
-    parts = beside_published([StudyTable(TABLE)] * 2, known)
-    assert [(one.rows, figures) for ((one, figures),) in parts] == [(TABLE.rows, {})] * 2
