@@ -237,8 +237,10 @@ def plain_loop(
     """Decode, compute with forward hooks, and save, one after the other."""
     network = backbone.network  # type: ignore[attr-defined]
     caught: dict[str, torch.Tensor] = {}
+    # open_clip's ViTs or timm's.
+    blocks = network.transformer.resblocks if hasattr(network, "transformer") else network.blocks
     hooks = [
-        network.transformer.resblocks[int(layer.removeprefix("layer"))].register_forward_hook(
+        blocks[int(layer.removeprefix("layer"))].register_forward_hook(
             lambda module, inputs, output, layer=layer: caught.update({layer: output})
         )
         for layer in layers

@@ -19,7 +19,7 @@ PoolingName = Literal["mean", "max", "learned"]
 FusionMode = Literal["concat", "weighted"]
 """Combination of the features of several layers."""
 
-Normalization = Literal["none", "channel", "layernorm"]
+Normalization = Literal["none", "channel", "instance", "layernorm"]
 """Normalization of features before they are decoded; see `FeatureNormalization`."""
 
 Precision = Literal["float32", "bfloat16"]

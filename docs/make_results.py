@@ -86,6 +86,11 @@ MEASUREMENTS = {
         "python benchmarks/extract.py --model ViT-L-14 --images 64",
         "One layer, random weights; seconds of each stage overlap.",
     ),
+    "extract_dinov2-vit-s14": Measurement(
+        "Extraction beside the bare forward pass, DINOv2 ViT-S/14",
+        "python benchmarks/extract.py --model dinov2-vit-s14",
+        "One layer; seconds of each stage overlap.",
+    ),
     "predict_rates": Measurement(
         "Prediction beside the bare forward pass",
         "python benchmarks/predict.py",
@@ -160,6 +165,15 @@ MEASUREMENTS = {
         "Training steps on layers of 16x16x1024 beside one of conv-4, in batches of 8 and the "
         "precision that `auto` takes.",
     ),
+    "choices": Measurement(
+        "Choices of the light decoders and of their recipe",
+        "python benchmarks/choices.py --folder DIR --train-on telea texture-copy",
+        "On a demo set of another seed than the study's: trained on single generators, evaluated "
+        "on the split valid of all four; no test split is read. Each candidate differs from the "
+        "recipe in the settings by what its name says. `score` is the mean of ID and OOD; `chosen "
+        "without` names the generators that can be left out, neither learned nor evaluated, with "
+        "the candidate the best of its part.",
+    ),
     "activations": Measurement(
         "Standardised features",
         "python benchmarks/activations.py",
@@ -182,7 +196,10 @@ MEASUREMENTS = {
     "metrics": Measurement(
         "Localization metrics",
         "python benchmarks/metrics.py",
-        "IoU, both F1 and AP of an image of 256x256 pixels.",
+        "All metrics and image scores of an image of 256x256 pixels, as `evaluate` computes them. "
+        "SciPy and scikit-learn compute IoU, both best F1, AP, AUC, MCC, precision, recall and the "
+        "mean of the highest values. Other programs delay the clock; processor time is that of "
+        "both cores together.",
     ),
 }
 
@@ -292,6 +309,25 @@ def demo(heading: str) -> Callable[[Path], str]:
     return table
 
 
+STUDY = RESULTS / "study"
+STUDY_COMMAND = "declip-pipe reproduce configs/light_decoders.yaml --out study"
+
+
+def study(with_figure: bool) -> Callable[[Path], str]:
+    """Return the maker of the table of the study of light decoders, without its commands."""
+
+    def table(document: Path) -> str:
+        page = (STUDY / "table.md").read_text().partition("```sh")[0].partition("\n")[2].strip()
+        figure = os.path.relpath(STUDY / "table.png", document.parent)
+        shown = f"![Methods of the study]({figure})" if with_figure else ""
+        text = page.replace("![](table.png)", shown)
+        link = os.path.relpath(STUDY / "table.csv", document.parent)
+        text = re.sub(r"\n{3,}", "\n\n", text)
+        return f"{text}\n\nFrom `{STUDY_COMMAND}`: [table.csv]({link})."
+
+    return table
+
+
 # Backbones of the demo.
 VIT, CNN = "dinov2-vit-s14", "efficientnet-lite0"
 
@@ -299,6 +335,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "demo_pairings": demo("Best pairings"),
     "demo_matrix": demo(f"{VIT}: IoU across generators"),
     "demo_layers": demo(f"{VIT}: IoU by layer"),
+    "study": study(with_figure=True),
+    "choices": whole("choices"),
     "store": whole("store"),
     "scale": whole("scale"),
     "store_writing": some("store", "measure", "write"),
@@ -369,6 +407,7 @@ def results_page() -> str:
         "## The demo: times",
         demo("Times")(PAGE),
     ]
+    parts += ["## Light decoders beside those of the paper", study(with_figure=True)(PAGE)]
     found = sorted(file.stem for file in RESULTS.glob("*.json"))
     for name in [
         *(n for n in MEASUREMENTS if n in found),

@@ -48,6 +48,7 @@ def ablate(
     and its 95% bootstrap interval over images and seeds, then the layers that are best; the last
     line of stdout is the figure, with ablation.csv and the runs' results.csv beside it.
     """
+    from declip_pipeline.evaluation.metrics import PROTOCOL
     from declip_pipeline.store.reader import Store
     from declip_pipeline.study.ablation import (
         ablation_table,
@@ -93,7 +94,7 @@ def ablate(
         evaluations[row.layer].append(evaluation)
     scores = layer_scores(evaluations)
     write_scores(folder / "ablation.csv", scores)
-    result(ablation_table(scores))
+    result(f"{ablation_table(scores)}\nIoU {PROTOCOL}")
     if any(score.estimate.mark for score in scores):
         result(MARK_MEANING)
     if finished:

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping
 from functools import cached_property
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -42,6 +43,10 @@ COMMANDS = {
         "stages.predict:predict",
         "Find the manipulated pixels of images of any size and mode.",
     ),
+    "app": (
+        "stages.page.command:app",
+        "Serve a local page that finds the manipulated pixels of an image dropped on it.",
+    ),
     "reproduce": (
         "stages.reproduce:reproduce",
         "Extract, train and evaluate what a study asks for, and print its table.",
@@ -67,6 +72,10 @@ CACHE_COMMANDS = {
     "info": (
         "stages.cache.info:info",
         "Say what a store holds: identity, provenance, size of each array, samples and failures.",
+    ),
+    "show": (
+        "stages.cache.show:show",
+        "Show the features of a store as images: what each layer sees.",
     ),
     "compare": (
         "stages.cache.compare:compare",
@@ -124,11 +133,39 @@ class LazyCommand(TyperCommand):
 
         alone = typer.Typer(add_completion=False)
         alone.command(self.name, cls=DocumentedCommand)(getattr(import_module(module), function))
-        return typer.main.get_command(alone)
+        command: Any = typer.main.get_command(alone)
+        command.params.append(_log_file_option())
+        return command
 
     def make_context(self, *arguments: Any, **options: Any) -> Any:
         """Make the context of the command itself, which then runs or shows its help."""
         return self.command.make_context(*arguments, **options)
+
+
+def _log_file_option() -> Any:
+    """Return the option that every command has."""
+    from stages.log_file import open_log
+    from stages.options import OUTPUT
+
+    def holder(
+        log_file: Annotated[
+            Path | None,
+            typer.Option(
+                "--log-file",
+                metavar="FILE",
+                callback=open_log,
+                expose_value=False,
+                help="Also write what is said here into a file, with a line each 30 s on progress; "
+                "added to it if it is there.",
+                rich_help_panel=OUTPUT,
+            ),
+        ] = None,
+    ) -> None: ...
+
+    alone = typer.Typer(add_completion=False)
+    alone.command()(holder)
+    command: Any = typer.main.get_command(alone)
+    return next(one for one in command.params if one.name == "log_file")
 
 
 def _lazy(table: Mapping[str, tuple[str, str]]) -> dict[str, Any]:
@@ -199,10 +236,24 @@ def main() -> None:
             sys.exit(2)
         if os.environ.get(TRACEBACK_VARIABLE):
             raise
-        print(f"declip-pipe: {_one_line(error)}", file=sys.stderr)
+        line = f"declip-pipe: {_one_line(error)}"
+        print(line, file=sys.stderr)
+        _close_log("failed", line)
         sys.exit(2 if isinstance(error, InputError) else 1)
     if isinstance(outcome, int) and outcome:
+        _close_log("done in part")
         sys.exit(outcome)
+    _close_log("done")
+
+
+def _close_log(outcome: str, line: str = "") -> None:
+    """Write how the command ended into its log file, if it has one."""
+    if "stages.log_file" in sys.modules:
+        from stages.log_file import close_log, log
+
+        if line:
+            log(line)
+        close_log(outcome)
 
 
 def _show_usage_error(error: Any) -> None:

@@ -50,15 +50,16 @@ def compare(
 ) -> None:
     """Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.
 
-    Prints for each generator, and for all, the means of IoU (percent), F1 and AP, their difference
-    A - B with its interval of 95% and a two-sided p-value, from a bootstrap of the same images
-    for both (scenes are drawn, and seeds, where a side has several); p is not corrected for how
-    many there are. Images are the same when id and content are. What `evaluate` wrote of the same
-    weights on the same store is taken; else the run is evaluated.
+    Prints for each generator, and for all, means in percent of IoU, F1, AP and AUC, their
+    difference A - B with its interval of 95% and a two-sided p-value, from a bootstrap of the same
+    images for both (scenes are drawn, and seeds, where a side has several); p is not corrected for
+    how many there are. Images are the same when id and content are. What `evaluate` wrote of the
+    same weights on the same store is taken; else the run is evaluated.
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
+    from declip_pipeline.training.learning import MARK, MARK_MEANING
     from declip_pipeline.training.run import Run
-    from stages.figures_texts import remark_problems, remark_repeated
+    from stages.figures_texts import caption_of, remark_problems, remark_repeated
     from stages.screen import progress, remark, result
 
     with progress("evaluating", "runs") as tell:
@@ -76,9 +77,14 @@ def compare(
         )
     remark_repeated(found.repeated)
     remark_problems([Run(one.run) for one in (*found.first, *found.second)])
+    names = []
     for name, side in (("A", found.first), ("B", found.second)):
-        result(f"{name}: {', '.join(str(one.run) for one in side)}")
-    result(f"{split} split\n{_table(found.means)}")
+        names.append(name + MARK * any(one.problem for one in side))
+        result(f"{names[-1]}: {', '.join(str(one.run) for one in side)}")
+    shown = dict.fromkeys(row.metric for row in found.means)
+    result(f"{split} split\n{caption_of(shown)}\n{_table(found.means, *names)}")
+    if names != ["A", "B"]:
+        result(MARK_MEANING)
     count = sum(row.difference.p_value == row.difference.p_value for row in found.means)
     result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
     for run, number in found.left_out.items():
@@ -101,29 +107,33 @@ def _paths(text: str) -> list[str]:
     return [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
 
 
-def _table(rows: "Sequence[ComparedMeans]") -> str:
-    from declip_pipeline.evaluation.scores import METRICS
+def _table(rows: "Sequence[ComparedMeans]", first: str, second: str) -> str:
+    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
     from declip_pipeline.reports.matrix import interval_text
     from stages.table import format_table
 
     cells = []
     for row in rows:
-        metric = METRICS[row.metric]
-        decimals = metric.decimals
+        metric = LOCALIZATION_METRICS[row.metric]
+        ours, theirs, value, low, high = (
+            metric.percent * one
+            for one in (row.first, row.second, row.difference.value, *row.difference.interval)
+        )
         difference = row.difference
-        interval = interval_text(*difference.interval, decimals).strip() or "-"
+        interval = interval_text(low, high, 2).strip() or "-"
         p_value = "-" if difference.p_value != difference.p_value else f"{difference.p_value:.4f}"
         cells.append(
             [
                 row.generator,
                 row.images,
                 metric.title,
-                f"{row.first:.{decimals}f}",
-                f"{row.second:.{decimals}f}",
-                f"{difference.value:+.{decimals}f}",
+                f"{ours:.2f}",
+                f"{theirs:.2f}",
+                f"{value:+.2f}",
                 interval,
                 p_value,
             ]
         )
-    header = ["generator", "images", "metric", "A", "B", "A - B", "95% interval", "p"]
+    columns = [first, second, "A - B", "95% interval", "p"]
+    header = ["generator", "images", "metric", *columns]
     return format_table(header, cells)

@@ -58,6 +58,7 @@ def demo(
     settings = read_settings(path, DemoSettings)
 
     from declip_pipeline.compute import choose_device
+    from declip_pipeline.evaluation.metrics import PROTOCOL
     from declip_pipeline.study.callbacks import Callbacks
     from declip_pipeline.study.demo import Demo
     from stages.screen import progress, remark, result
@@ -82,6 +83,7 @@ def demo(
     found = study.run()
     for title, matrix in found.matrices.items():
         result(f"{title}\n{matrix}")
+    result(f"IoU {PROTOCOL}")
     remark(", ".join(f"{step} {seconds:.0f} s" for step, seconds in found.seconds.items()))
     result(str(found.report))
 

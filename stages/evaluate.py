@@ -70,6 +70,24 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME,...",
+            help="Metrics to print, comma-separated, the first of which the matrix shows, or all. "
+            "Files hold all of them. Default: iou,f1,f1_fixed,f1_best,ap,auc,iou_valid_threshold; "
+            "with --views: iou.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    top_share: Annotated[
+        float,
+        typer.Option(
+            help="Share of a map's pixels whose highest values one of its image scores is the mean "
+            "of.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = 0.01,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -89,22 +107,24 @@ def evaluate(
     Of stores of tiles, the maps of overlapping tiles are joined to one of the image. Memory: one
     such image at a time, of as many bytes a pixel as --batch-size says.
 
-    Prints IoU (percent), F1 at the best threshold and at 0.5, and AP (0 to 1), means over images
-    with their bootstrap intervals of 95%, for each run and generator; of several, also the matrix
-    of IoU with the means in domain (ID: a generator of a dataset that the run learned) and out of
-    domain (OOD), one for each configuration of runs, and of runs that differ in their seed only the
-    mean over seeds. Writes per_image.csv and summary.json into each run's folder, or below -o; the
-    same command again evaluates again. All runs and stores are checked before the first is
-    evaluated.
+    Prints means over images in percent with their bootstrap intervals of 95%, for each run and
+    generator, below a caption that says the protocol; of several, also the matrix of IoU with the
+    means in domain (ID: a generator of a dataset that the run learned) and out of domain (OOD), one
+    for each configuration of runs, and of runs that differ in their seed only the mean over seeds.
+    Where the split has real images, also false alarms, how scores of whole maps tell fakes from
+    them, and how often the run's verdict is right. Writes per_image.csv and summary.json into each
+    run's folder, or below -o, in which all but IoU is from 0 to 1; the same command again evaluates
+    again. All runs and stores are checked before the first is evaluated.
 
-    With --views, prints IoU by view instead, over the images that all views have, and writes
-    robustness.csv and robustness.png into the folder of the clean evaluation.
+    With --views, prints IoU, or another metric, by view instead, over the images that all views
+    have, and writes robustness.csv and robustness.png into the folder of the clean evaluation.
 
-    With --detection: AP and AUC (0 to 1) and accuracies (percent) of two scores, the mean of a
-    map's probabilities and the sigmoid of its mean logit, for each generator against the real
-    images, at 0.5 and at the threshold that is best for it on the split valid; in detection.csv
-    and detection.json. Then means over seeds, ID and OOD, as above.
+    With --detection: AP, AUC, accuracies and F1 of two scores, the mean of a map's probabilities
+    and the sigmoid of its mean logit, for each generator against the real images, at 0.5 and at the
+    threshold that is best for it on the split valid; in detection.csv and detection.json. Then
+    means over seeds, ID and OOD, as above.
     """
+    chosen_names = _chosen_metrics(metrics, detection=detection, by_view=views is not None)
     if views is not None:
         _refuse_beside_views(detection, alias)
     from declip_pipeline.compute import choose_device
@@ -114,6 +134,7 @@ def evaluate(
     from declip_pipeline.evaluation.selection import Selection, distinct_runs
     from declip_pipeline.training.learning import MARK
     from stages.figures_texts import (
+        caption_of,
         evaluation_lines,
         remark_problems,
         remark_repeated,
@@ -145,11 +166,18 @@ def evaluate(
     remark_problems(distinct)
     if views is not None:
         evaluate_robustness(
-            distinct, selection, views, folders, device=chosen, batch_size=batch_size
+            distinct,
+            selection,
+            views,
+            folders,
+            metric=chosen_names[0],
+            device=chosen,
+            batch_size=batch_size,
         )
         return
     if not detection:
         remark_weak_maps(distinct)
+    result(f"{split} split\n{caption_of(chosen_names)}")
     evaluations = []
     for run in distinct:
         for part in selection.parts:
@@ -162,6 +190,7 @@ def evaluate(
                     generators=part.generators,
                     beside=selection.beside,
                     task=task,
+                    top_share=top_share,
                     device=chosen,
                     batch_size=batch_size,
                     progress=tell,
@@ -170,15 +199,39 @@ def evaluate(
             evaluations.append(evaluation)
             mark = MARK if evaluation.problem else ""
             result(f"{name}{mark}, {split}: {folder}")
-            for line in evaluation_lines([evaluation]):
+            for line in evaluation_lines([evaluation], chosen_names):
                 result(line)
     for group in seed_groups(evaluations):
         if len(group.members) > 1:
-            result("\n".join([seeds_title(group, split), *evaluation_lines(group.members)]))
+            result(
+                "\n".join(
+                    [seeds_title(group, split), *evaluation_lines(group.members, chosen_names)]
+                )
+            )
     if detection:
         _print_detection_domains(evaluations, split, aliases)
     else:
-        _print_matrices(evaluations, split, aliases)
+        _print_matrices(evaluations, split, aliases, chosen_names[0])
+
+
+def _chosen_metrics(text: str | None, *, detection: bool, by_view: bool) -> tuple[str, ...]:
+    """Return the metrics to print: none for detection, one by view."""
+    from declip_pipeline.evaluation.metrics import chosen_metrics
+
+    if detection:
+        if text is not None:
+            raise InputError(
+                "--metrics are those of maps, --detection evaluates whole images; leave one out"
+            )
+        return ()
+    if by_view and text is None:
+        return ("iou",)
+    chosen = chosen_metrics(comma_separated(text))
+    if by_view and len(chosen) > 1:
+        raise InputError(
+            f"--views shows one metric by view, found {', '.join(chosen)}; name one with --metrics"
+        )
+    return chosen
 
 
 def _remark_unused(selection: "Selection") -> None:
@@ -242,16 +295,19 @@ def _check_domains(
 
 
 def _print_matrices(
-    evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str]
+    evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str], metric: str
 ) -> None:
+    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
     from declip_pipeline.evaluation.table import matrices
     from declip_pipeline.reports.matrix import format_matrix_text
     from declip_pipeline.training.learning import MARK_MEANING
+    from stages.figures_texts import caption_of
     from stages.screen import result
 
-    found = matrices(evaluations, aliases=aliases)
+    one = LOCALIZATION_METRICS[metric]
+    found = matrices(evaluations, metrics=[metric], aliases=aliases)
     for matrix in found:
-        values = matrix.table.values
+        values = one.percent * matrix.table.values
         if values.size < 2:
             continue
         of = f", {matrix.title}" if len(found) > 1 else ""
@@ -259,10 +315,11 @@ def _print_matrices(
             values,
             matrix.table.rows,
             matrix.table.marked_columns,
-            intervals=matrix.intervals,
+            intervals=[(one.percent * low, one.percent * high) for low, high in matrix.intervals],
             domain=matrix.in_domain,
         )
-        result(f"\nIoU (percent), {split} split{of}\n{text.rstrip()}")
+        title = f"{one.meaning} (percent), {split} split{of}"
+        result(f"\n{title}\n{caption_of([metric])}\n{text.rstrip()}")
         if matrix.table.is_marked:
             result(MARK_MEANING)
 
@@ -273,7 +330,7 @@ def _print_detection_domains(
     """Print the means of the scores that all runs of a configuration have, of several cells."""
     from declip_pipeline.evaluation.cells import DOMAINS
     from declip_pipeline.evaluation.table import matrices
-    from stages.figures_texts import domains_line
+    from stages.figures_texts import caption_of, domains_line
     from stages.screen import result
 
     titles: dict[str, list[str]] = {}
@@ -286,4 +343,5 @@ def _print_detection_domains(
                 line = domains_line(list(zip(DOMAINS, zip(ap, auc, strict=True), strict=True)))
                 titles.setdefault(matrix.title, []).append(f"  {score}: {line}")
     for title, lines in titles.items():
-        result("\n".join([f"\nmeans over cells, {split} split, {title}", *lines]))
+        head = f"\nmeans over cells, {split} split, {title}\n{caption_of([])}"
+        result("\n".join([head, *lines]))

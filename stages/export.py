@@ -66,7 +66,7 @@ def export(
         if file is not None:
             _require_free(file, overwrite)
     from declip_pipeline.training.run import Run
-    from stages.screen import result
+    from stages.screen import result, working
 
     folder = Run(run)
     folder.summary()
@@ -80,7 +80,9 @@ def export(
         export_published(folder, checkpoint)
         result(str(checkpoint))
     if onnx is not None:
-        _export_onnx(folder, onnx, _images(check_on), weights)
+        images = _images(check_on)
+        with working(f"exporting to {onnx}"):
+            _export_onnx(folder, onnx, images, weights)
         result(str(onnx))
 
 

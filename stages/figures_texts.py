@@ -7,7 +7,6 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.cells import Estimate
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.groups import Group
-    from declip_pipeline.evaluation.scores import Metric
     from declip_pipeline.training.run import Run
 
 OVERALL = "overall"
@@ -19,8 +18,20 @@ _IN_THE_NAME = (
 )
 
 
-def evaluation_lines(seeds: "Sequence[Evaluation]") -> list[str]:
-    """Return lines of an evaluation, or of evaluations of several seeds together."""
+def caption_of(metrics: Collection[str]) -> str:
+    """Return the caption of figures: their unit and protocol; without a metric, of detection."""
+    from declip_pipeline.evaluation.metrics import DETECTION_PROTOCOL, protocol_lines
+
+    return "\n".join(protocol_lines(metrics) if metrics else [DETECTION_PROTOCOL])
+
+
+def evaluation_lines(
+    seeds: "Sequence[Evaluation]", metrics: Sequence[str] | None = None
+) -> list[str]:
+    """Return lines of an evaluation, or of evaluations of several seeds together.
+
+    All figures are in percent. `metrics` are those of localization, the default ones where None.
+    """
     from declip_pipeline.evaluation.intervals import detection_figures, localization_figures
 
     first = seeds[0]
@@ -33,42 +44,103 @@ def evaluation_lines(seeds: "Sequence[Evaluation]") -> list[str]:
 
     names = first.generators
     if first.task == "localization":
-        lines = localization_lines({name: figures(name) for name in names}, figures(None))
-        return [*lines, *false_alarm_lines(seeds)]
+        lines = localization_lines({name: figures(name) for name in names}, figures(None), metrics)
+        return [
+            *lines,
+            *false_alarm_lines(seeds),
+            *image_score_lines(seeds),
+            *verdict_lines(seeds),
+        ]
     lines = []
     for score in first.scores:
         lines.append(f"  {score}:")
         lines += [_detection_line(name, figures(name, score)) for name in names]
         if len(names) > 1:
             lines.append(_detection_line("all", figures(None, score)))
-    return lines
+    return [*lines, *verdict_lines(seeds)]
 
 
 def localization_lines(
-    figures: Mapping[str, Mapping[str, Any]], overall: Mapping[str, Any]
+    figures: Mapping[str, Mapping[str, Any]],
+    overall: Mapping[str, Any],
+    metrics: Sequence[str] | None = None,
 ) -> list[str]:
     """Return lines by generator and, of several, for all images; more for those without a fake."""
+    from declip_pipeline.evaluation.metrics import chosen_metrics
+
+    chosen = chosen_metrics(metrics)
     named = dict(figures) if len(figures) == 1 else {**figures, OVERALL: overall}
-    return [line for name, found in named.items() for line in _localization_lines(name, found)]
+    return [
+        line for name, found in named.items() for line in _localization_lines(name, found, chosen)
+    ]
 
 
 def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
-    """Return a line on the false alarms on real images, none without such images."""
+    """Return lines on the false alarms on real images, none without such images."""
     from declip_pipeline.evaluation.intervals import ALARMING, false_alarm_figures
-    from declip_pipeline.reports.matrix import interval_text
 
     figures = false_alarm_figures(seeds)
     if not figures["real_images"]:
         return []
 
     def text(name: str) -> str:
-        interval = interval_text(figures[f"{name}_low"], figures[f"{name}_high"], 2)
-        return f"{figures[name]:.2f}%{_spread(figures, name, 2)}{interval}"
+        return percent_text(figures, name, sign="%")
 
     return [
-        f"  false alarms on real images at 0.5: {text('false_alarm_pixels')} of pixels, "
-        f"{text('false_alarm_images')} of images, {text('large_false_alarm_images')} with more "
-        f"than {ALARMING:.0%} of their pixels ({_images(figures['real_images'])})"
+        f"  false alarms on real images at {at}: {text(f'false_alarm_pixels{behind}')} of pixels, "
+        f"{text(f'false_alarm_images{behind}')} of images, "
+        f"{text(f'large_false_alarm_images{behind}')} with more than {ALARMING:.0%} of their "
+        f"pixels ({_images(figures['real_images'])})"
+        for at, behind in (("0.5", ""), ("valid's threshold", "_valid_threshold"))
+        if figures[f"false_alarm_pixels{behind}"] is not None
+    ]
+
+
+def image_score_lines(seeds: "Sequence[Evaluation]") -> list[str]:
+    """Return how scores of maps tell fakes from real images; none without both."""
+    from declip_pipeline.evaluation.image_scores import image_score_figures
+    from declip_pipeline.metrics.localization import TOP_SHARE
+
+    found = image_score_figures(seeds)
+    if not found:
+        return []
+    share = seeds[0].stores[0].made_from.get("top_share", TOP_SHARE)
+    titles = {
+        "score": "mean",
+        "score_max": "maximum (any pixel above 0.5)",
+        "score_top": f"mean of the highest {100 * share:g}% of pixels",
+    }
+    first = next(iter(found.values()))
+    lines = [
+        "  whole images by their map at the image's own size, called fake above 0.5 "
+        f"({first['fake']} fake, {first['real']} real):"
+    ]
+    for score, figures in found.items():
+        texts = [
+            f"{title} {percent_text(figures, name, factor)}"
+            for title, name, factor in (
+                ("AUC", "auc", 100),
+                ("accuracy", "accuracy", 1),
+                ("F1", "f1", 100),
+            )
+        ]
+        lines.append(f"    {titles[score]}: {', '.join(texts)}")
+    return lines
+
+
+def verdict_lines(seeds: "Sequence[Evaluation]") -> list[str]:
+    """Return how often verdicts at the runs' own thresholds are right; none without any."""
+    from declip_pipeline.evaluation.image_scores import verdict_figures
+
+    figures = verdict_figures(seeds)
+    if figures is None:
+        return []
+    at = f"a score of at least {figures['threshold']:.6g}" if "threshold" in figures else "scores"
+    return [
+        f"  verdict forged at {at}, best on valid in training: "
+        f"{percent_text(figures, 'true_positive_rate', sign='%')} of {figures['fake']} fakes are "
+        f"called forged, {percent_text(figures, 'false_positive_rate', sign='%')} of "
+        f"{_real(figures['real'])}"
     ]
 
 
@@ -146,8 +218,8 @@ def remark_repeated(places: Collection[object]) -> None:
         remark(repeated_text(place))
 
 
-def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
-    from declip_pipeline.evaluation.scores import METRICS
+def _localization_lines(name: str, figures: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
+    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
 
     count = figures["images_without_fake"]
     if figures["iou"] is None:
@@ -155,11 +227,17 @@ def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
     else:
         # A run that keeps no threshold of `valid` has no mean at it.
         means = ", ".join(
-            _mean_text(figures, name, metric)
-            for name, metric in METRICS.items()
-            if figures[name] is not None
+            f"{LOCALIZATION_METRICS[metric].title} "
+            + percent_text(figures, metric, LOCALIZATION_METRICS[metric].percent, ends=1)
+            for metric in metrics
+            if figures[metric] is not None
         )
         lines = [f"  {name}: {means} ({_images(figures['images'])})"]
+        if "auc" in metrics and figures["images_without_auc"]:
+            lines.append(
+                f"  {name}, left out of AUC: {_images(figures['images_without_auc'])} without a "
+                "real pixel"
+            )
     if count:
         lines.append(
             f"  {name}, left out of the means: {_images(count)} without a fake pixel, of which "
@@ -169,32 +247,42 @@ def _localization_lines(name: str, figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _mean_text(figures: Mapping[str, Any], name: str, metric: "Metric") -> str:
+def percent_text(
+    figures: Mapping[str, Any], name: str, factor: float = 1, *, ends: int = 2, sign: str = ""
+) -> str:
+    """Return a mean with its spread over seeds and its interval, in percent."""
     from declip_pipeline.reports.matrix import interval_text
 
-    decimals = metric.decimals
-    interval = interval_text(figures[f"{name}_low"], figures[f"{name}_high"], decimals - 1)
+    spread = figures.get(f"{name}_spread")
+    low, high = (
+        None if figures[f"{name}_{end}"] is None else factor * figures[f"{name}_{end}"]
+        for end in ("low", "high")
+    )
     return (
-        f"{metric.title} {figures[name]:.{decimals}f}{_spread(figures, name, decimals)}{interval}"
+        f"{factor * figures[name]:.2f}{sign}"
+        + ("" if spread is None else f" ± {factor * spread:.2f}")
+        + interval_text(low, high, ends)
     )
 
 
 def _detection_line(name: str, figures: Mapping[str, Any]) -> str:
     from declip_pipeline.reports.matrix import interval_text
 
-    ap, auc = (
-        f"{key.upper()} {figures[key]:.4f}{_spread(figures, key, 4)}" + interval_text(low, high, 4)
+    texts = [
+        f"{key.upper()} {100 * figures[key]:.2f}{_spread(figures, key, 100)}"
+        + interval_text(100 * low, 100 * high, 2)
         for key in ("ap", "auc")
         for low, high in [figures[f"{key}_interval"]]
-    )
+    ]
     half, best = (
-        f"{figures[key]:.2f}{_spread(figures, key, 2)}"
-        for key in ("accuracy_at_0_5", "accuracy_at_threshold")
+        f"accuracy {figures[f'accuracy_at_{at}']:.2f}{_spread(figures, f'accuracy_at_{at}', 1)} "
+        f"and F1 {100 * figures[f'f1_at_{at}']:.2f}{_spread(figures, f'f1_at_{at}', 100)}"
+        for at in ("0_5", "threshold")
     )
     # Over seeds each run has a threshold of its own.
     at = f"{figures['threshold']:.8g}" if "threshold" in figures else "thresholds from valid"
     return (
-        f"    {name}: {ap}, {auc}, accuracy {half} at 0.5, {best} at {at} "
+        f"    {name}: {', '.join(texts)}, {half} at 0.5, {best} at {at} "
         f"({figures['fake']} fake, {figures['real']} real)"
     )
 
@@ -202,13 +290,18 @@ def _detection_line(name: str, figures: Mapping[str, Any]) -> str:
 def _estimate_text(mean: "Estimate") -> str:
     from declip_pipeline.reports.matrix import interval_text
 
-    return f"{mean.value:.4f}{mean.mark}{interval_text(*mean.interval, 4)}"
+    percent = mean.scaled(100)
+    return f"{percent.value:.2f}{percent.mark}{interval_text(*percent.interval, 2)}"
 
 
-def _spread(figures: Mapping[str, Any], name: str, decimals: int) -> str:
+def _spread(figures: Mapping[str, Any], name: str, factor: float) -> str:
     spread = figures.get(f"{name}_spread")
-    return "" if spread is None else f" ± {spread:.{decimals}f}"
+    return "" if spread is None else f" ± {factor * spread:.2f}"
 
 
 def _images(count: int) -> str:
     return "1 image" if count == 1 else f"{count} images"
+
+
+def _real(count: int) -> str:
+    return "1 real image" if count == 1 else f"{count} real images"

@@ -10,13 +10,14 @@ from rich.table import Table
 
 from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.training.learning import MARK, MARK_MEANING
-from stages.screen import console, remark
+from stages.log_file import log
+from stages.screen import ProgressLines, console, log_table, remark
 
 
-def grid_table(results: Sequence[CellResult]) -> Table:
+def grid_table(results: Sequence[CellResult], pace: str = "") -> Table:
     """A row for each layer (and training set and learning rate, where there are several), a column
     for each decoder: mean best validation score over seeds, their standard deviation, and how many
-    of them are done."""
+    of them are done; `pace` is said below."""
     shown = [
         name
         for name in ("train_on", "learning_rate", "layer")
@@ -35,6 +36,8 @@ def grid_table(results: Sequence[CellResult]) -> Table:
     failed = sum(result.state == "failed" for result in results)
     marked = any(result.problem for result in results)
     table.caption = f"{done} of {len(results)} runs done" + (f", {failed} failed" * bool(failed))
+    if pace:
+        table.caption += f", {pace}"
     if marked:
         table.caption += f"\n{MARK_MEANING}"
     return table
@@ -57,33 +60,40 @@ def _cell(results: Sequence[CellResult]) -> str:
 def live_grid() -> Iterator[Callable[[Sequence[CellResult]], None]]:
     """Yield a function to call with all rows after each change.
 
-    On a terminal the table is drawn live; elsewhere a line is written for each run that ends, and
-    the table once.
+    On a terminal the table is drawn live; elsewhere, and in the file of --log-file, a line is
+    written for each run that ends, one each 30 seconds with the pace, and the table once.
     """
     ended: set[int] = set()
     latest: Sequence[CellResult] = []
     live = Live(console=console, auto_refresh=False) if console.is_terminal else None
+    lines = ProgressLines("training", "runs")
 
     def tell(results: Sequence[CellResult]) -> None:
         nonlocal latest
         latest = results
-        if live is not None:
-            live.update(grid_table(results), refresh=True)
-            return
         for number, result in enumerate(results):
             if result.state in ("finished", "failed") and number not in ended:
                 ended.add(number)
-                remark(_line(result))
+                if live is None:
+                    remark(_line(result))
+                else:
+                    log(_line(result))
+        lines.tell(len(ended), len(results))
+        if live is not None:
+            live.update(grid_table(results, lines.pace()), refresh=True)
 
     try:
         if live is not None:
             live.start()
         yield tell
     finally:
+        lines.close()
         if live is not None:
             live.stop()
         elif latest:
             console.print(grid_table(latest))
+        if latest:
+            log_table(grid_table(latest))
 
 
 def _line(result: CellResult) -> str:

@@ -67,23 +67,24 @@ def import_checkpoint(
     from declip_pipeline.backbones.registry import open_backbone
     from declip_pipeline.backbones.weights import absolute_weights
     from declip_pipeline.exchange.published_run import UNKNOWN, import_published
-    from stages.screen import remark, result
+    from stages.screen import remark, result, working
 
     size = read_image_size(image_size)
 
     def opened(name: str) -> "Backbone":
         return open_backbone(name, weights=weights, image_size=size, device=device)
 
-    run = import_published(
-        file,
-        runs,
-        opened,
-        arch=arch,
-        feature_layer=feature_layer,
-        decoder_type=decoder_type,
-        train_on=comma_separated(train_on),
-        weights=absolute_weights(weights or []),
-    )
+    with working(f"importing {file}"):
+        run = import_published(
+            file,
+            runs,
+            opened,
+            arch=arch,
+            feature_layer=feature_layer,
+            decoder_type=decoder_type,
+            train_on=comma_separated(train_on),
+            weights=absolute_weights(weights or []),
+        )
     config = run.config()
     learned = ", ".join(config["train_on"])
     remark(

@@ -18,6 +18,10 @@ from stages.options import (
 
 if TYPE_CHECKING:
     from declip_pipeline.prediction.files import Prediction
+    from declip_pipeline.prediction.predict import FolderPrediction
+
+SHOWN_IMAGES = 20
+"""Images up to which the scores of each are printed; predictions.csv has them always."""
 
 
 def predict(
@@ -75,7 +79,9 @@ def predict(
     For each image, in OUT and in the input's subfolders, what --save names: NAME_mask.png (255 =
     fake, the image's own size), NAME_map.npz (probabilities at the decoder's size),
     NAME_map-full.png (at the image's size, 16 bits), NAME_overlay.jpg; with --each NAME_each.npz;
-    and one predictions.csv, whose path is the last line of stdout. An image that cannot be read,
+    and one predictions.csv, whose path is the last line of stdout: with each image's score, its
+    verdict (forged, or not found) at the threshold that was best on the run's split valid, and the
+    smallest region that the run's input size can show. An image that cannot be read,
     or whose results cannot be written, is a row of it with the reason, and the exit code is 1.
     Memory does not grow with the number of images: those that are read, computed and written at
     one time take 0.5 GB at most, or one larger image, of 8 bytes a pixel, 16 with a run on tiles.
@@ -114,7 +120,8 @@ def predict(
         remark(f"{prediction.done} of {total} images are predicted already")
     with progress("predicting") as tell:
         found = prediction.run(progress=tell, notice=remark)
-    _remark_small_regions(found.rows)
+    _remark_small_regions(found.rows, [row for row in found.rows if prediction.is_shrunk(row)])
+    _print_verdicts(found.rows, prediction)
     result(str(found.table))
     if found.failed:
         remark(f"declip-pipe: {len(found.failed)} of {total} images could not be used")
@@ -137,11 +144,10 @@ def threshold_of(text: str) -> float | Literal["valid"]:
     return value
 
 
-def _remark_small_regions(rows: "list[Prediction]") -> None:
+def _remark_small_regions(rows: "list[Prediction]", large: "list[Prediction]") -> None:
     """Say what cannot be found in images that are much larger than the backbone's input."""
     from stages.screen import remark
 
-    large = [row for row in rows if row.smallest_region]
     if large:
         largest = max(large, key=lambda row: int(row.height) * int(row.width))
         remark(
@@ -150,3 +156,46 @@ def _remark_small_regions(rows: "list[Prediction]") -> None:
             f"{largest.smallest_region} pixels in {largest.image}, cannot be found; predict parts "
             "of such images, or train on `tiles`"
         )
+
+
+def _print_verdicts(rows: "list[Prediction]", prediction: "FolderPrediction") -> None:
+    """Print scores and verdicts of a few images, and how many of all are forged."""
+    from declip_pipeline.prediction.files import FORGED
+    from stages.screen import remark, result
+    from stages.table import format_table
+
+    scored = [row for row in rows if row.status == "ok"]
+    if not scored:
+        return
+    threshold = prediction.score_threshold
+    if threshold is None:
+        remark(
+            "no verdicts: "
+            + (
+                "no split has a threshold for the mean of several runs"
+                if len(prediction.runs) > 1
+                else "the run keeps no threshold of image scores, for which its split valid must "
+                "have real images"
+            )
+        )
+    if len(scored) <= SHOWN_IMAGES:
+        shown = [
+            [row.image, f"{float(row.score):.6g}", row.verdict or "-", row.smallest_region]
+            for row in scored
+        ]
+        header = ["image", "score", "verdict", "smallest region"]
+        result(format_table(header, shown))
+    if threshold is not None:
+        forged = sum(row.verdict == FORGED for row in scored)
+        result(
+            f"{forged} forged, {len(scored) - forged} not found, of {_images(len(scored))}; forged "
+            f"is a score of at least {threshold:.6g}, best on the run's split valid (`evaluate` "
+            "says how often that is right)"
+        )
+    missed = "regions smaller than the smallest region, in pixels of the image, may be missed"
+    proof = "" if threshold is None else ": not found does not prove an image authentic"
+    result(missed + proof)
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

@@ -1,7 +1,7 @@
 """`declip-pipe reproduce`: a table of a paper with one command, beside the published figures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,6 +18,7 @@ from stages.training_options import DaskOption, RunsOption
 if TYPE_CHECKING:
     from declip_pipeline.study.extraction import ExtractionStep
     from declip_pipeline.study.study import TrainingStep
+    from stages.study_settings import DemoDataSettings, StudySettings
 
 
 def reproduce(
@@ -28,14 +29,15 @@ def reproduce(
         ),
     ],
     data: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             metavar="NAME=PATH",
             help="Where a dataset of the study lies, as `extract` takes it; repeatable. Of a study "
-            "with one dataset, PATH is enough. One that is missing is left out, as long as others "
-            "are there to learn from and to test on.",
+            "with one dataset, PATH is enough. Demo sets are built where this is left out. Another "
+            "that is missing is left out, as long as others are there to learn from and to test "
+            "on.",
         ),
-    ],
+    ] = None,
     changes: Annotated[
         list[str] | None,
         typer.Option(
@@ -52,6 +54,14 @@ def reproduce(
         Path | None,
         typer.Option("--out", metavar="OUT", help="Folder of the table. Default: tables/CONFIG."),
     ] = None,
+    done: Annotated[
+        bool,
+        typer.Option(
+            "--done",
+            help="Extract and train nothing: the table of the runs that are finished, with the "
+            "names of those that are missing.",
+        ),
+    ] = False,
     device: DeviceOption = "auto",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
@@ -66,6 +76,7 @@ def reproduce(
     """
     from dataclasses import replace
 
+    from declip_pipeline.study.methods_table import write_methods
     from declip_pipeline.study.report import write_report
     from stages.screen import remark, result
     from stages.study_screen import callbacks, command_of
@@ -83,7 +94,7 @@ def reproduce(
         commands.append(command_of(step, study.places))
         remark(f"$ {commands[-1]}")
 
-    places, missing = _places(data, settings.datasets)
+    places, missing = _places(data or [], settings, folder / "data", build=not done)
     left_out = [f"{name}: {reason}" for name, reason in missing.items()]
     if missing:
         try:
@@ -100,17 +111,25 @@ def reproduce(
         device=device,
         callbacks=replace(callbacks, begun=say),
     )
-    evaluations = study.evaluations()
-    for form in settings.table.forms():
+    found = study.done() if done else study.run()
+    said: dict[str, Any] = {
+        "title": settings.title,
+        "missing": found.missing,
+        "changes": changes or [],
+        "left_out": left_out,
+        "commands": commands,
+    }
+    if settings.table is None:
+        text, page = write_methods(found.methods, folder, baselines=study.baselines, **said)
+        result(text)
+        result(str(page))
+    for form in [] if settings.table is None else settings.table.forms():
         report = write_report(
             replace(study, table=form),
-            form.of(evaluations, study.test.aliases),
+            form.of(found.evaluations, study.test.aliases),
             folder if form == study.table else folder / form.metric,
-            title=settings.title,
             published=settings.published_of(form.metric),
-            changes=changes or [],
-            left_out=left_out,
-            commands=commands,
+            **said,
         )
         result(report.text)
         result(str(report.page))
@@ -128,15 +147,21 @@ def _study_file(path: Path) -> Path:
     packaged = {
         f"configs/{file.relative_to(folder).as_posix()}": file
         for file in sorted((*folder.glob("paper/*.yaml"), *folder.glob("*.yaml")))
-        if "\ntable:" in file.read_text()
+        if {"table:", "methods:"} & set(file.read_text().split())
     }
     if str(path) not in packaged:
         raise UnknownNameError("study", str(path), packaged)
     return packaged[str(path)]
 
 
-def _places(texts: list[str], names: list[str]) -> tuple[dict[str, Path], dict[str, str]]:
-    """Return the place of each dataset of a study, and why each other one is missing."""
+def _places(
+    texts: list[str], settings: "StudySettings", built: Path, *, build: bool
+) -> tuple[dict[str, Path], dict[str, str]]:
+    """Return the place of each dataset of a study, and why each other one is missing.
+
+    Demo sets are built below a folder.
+    """
+    names = settings.datasets
     if len(names) == 1 and len(texts) == 1 and "=" not in texts[0]:
         texts = [f"{names[0]}={texts[0]}"]
     places: dict[str, Path] = {}
@@ -152,6 +177,23 @@ def _places(texts: list[str], names: list[str]) -> tuple[dict[str, Path], dict[s
         else:
             missing[name] = f"--data {text}: {path} is not there; expected a dataset"
     for name in names:
-        if name not in places:
+        if name in settings.demo and name not in (*places, *missing):
+            places[name] = _demo_set(settings.demo[name], name, built, build=build)
+        elif name not in places:
             missing.setdefault(name, f"say where it lies: --data {name}=PATH")
     return places, missing
+
+
+def _demo_set(settings: "DemoDataSettings", name: str, folder: Path, *, build: bool) -> Path:
+    """Return the place of a demo set, which is built unless it is there."""
+    from declip_pipeline.datasets.demo.build import build_demo_set
+    from declip_pipeline.files import sha256_of_json
+    from stages.screen import progress
+
+    asked = settings.model_dump()
+    place = folder / f"{name}-{sha256_of_json(asked)[:12]}"
+    if build and not place.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with progress(f"building {name}", "images") as tell:
+            build_demo_set(place, **asked, progress=tell)
+    return place / "demo"

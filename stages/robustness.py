@@ -33,6 +33,7 @@ def evaluate_robustness(
     views: str,
     folders: "Mapping[Path, Path]",
     *,
+    metric: str,
     device: "torch.device",
     batch_size: int,
 ) -> None:
@@ -40,6 +41,7 @@ def evaluate_robustness(
 
     All views of all stores are looked for and checked before the first is evaluated.
     """
+    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
     from declip_pipeline.evaluation.robustness import (
         check_views,
         evaluate_views,
@@ -50,10 +52,11 @@ def evaluate_robustness(
     from declip_pipeline.images.views import parse_views
     from declip_pipeline.reports.robustness_figure import draw_robustness
     from declip_pipeline.training.learning import MARK
-    from stages.figures_texts import seeds_title
+    from stages.figures_texts import caption_of, seeds_title
     from stages.screen import progress, remark, result
 
     split = selection.split
+    by_view = f"{LOCALIZATION_METRICS[metric].meaning} (percent) by view"
     asked = None if views == ALL else parse_views(comma_separated(views) or [])
     opened = [open_views(part.store, asked, runs, selection.beside) for part in selection.parts]
     for part, own in zip(selection.parts, opened, strict=True):
@@ -79,39 +82,43 @@ def evaluate_robustness(
             folder, *_ = [one.save(folders[run.path])[0] for one in found.complete]
             figured = [(view, named_figures([one])) for view, one in found.views]
             title = f"{name}{MARK if run.problem else ''}, {split}"
-            result(f"{title}: IoU (percent) by view\n{views_table(figured)}")
+            result(f"{title}: {by_view}\n{caption_of([metric])}\n{views_table(figured, metric)}")
             if found.left_out:
                 remark(f"{name}: left out, not in every view: {found.left_out} images")
             found.save(folder / "robustness.csv")
-            panels = panels_of(found.views)
+            panels = panels_of(found.views, metric)
             if panels:
-                draw_robustness(panels, folder / "robustness.png", title)
+                unit = f"{LOCALIZATION_METRICS[metric].title} (percent)"
+                draw_robustness(panels, folder / "robustness.png", title, unit)
             result(str(folder / ("robustness.png" if panels else "robustness.csv")))
     for some in by_store:
         for group, figured in over_seeds(some):
             title = seeds_title(group, split)
-            result(f"{title}: IoU (percent) by view\n{views_table(figured)}")
+            result(f"{title}: {by_view}\n{caption_of([metric])}\n{views_table(figured, metric)}")
 
 
-def views_table(figured: "Sequence[tuple[View, Mapping[str, Mapping[str, Any]]]]") -> str:
+def views_table(
+    figured: "Sequence[tuple[View, Mapping[str, Mapping[str, Any]]]]", metric: str
+) -> str:
     """Return a line for each view, a column for each generator: mean ± spread [interval]."""
+    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
     from declip_pipeline.evaluation.robustness import view_text
-    from declip_pipeline.reports.matrix import interval_text
+    from stages.figures_texts import percent_text
     from stages.table import format_table
+
+    factor = LOCALIZATION_METRICS[metric].percent
 
     rows = []
     for view, figures in figured:
-        cells = []
-        for found in figures.values():
-            spread = found.get("iou_spread")
-            shown = "" if spread is None else f" ± {spread:.2f}"
-            interval = interval_text(found["iou_low"], found["iou_high"], 1)
-            cells.append("-" if found["iou"] is None else f"{found['iou']:.2f}{shown}{interval}")
+        cells = [
+            "-" if found[metric] is None else percent_text(found, metric, factor, ends=1)
+            for found in figures.values()
+        ]
         rows.append([view_text(view), *cells])
     return format_table(["view", *figured[0][1]], rows)
 
 
-def panels_of(found: "Sequence[tuple[View, Evaluation]]") -> "list[RobustnessPanel]":
+def panels_of(found: "Sequence[tuple[View, Evaluation]]", metric: str) -> "list[RobustnessPanel]":
     """Return a panel for each family of changes, from the clean view to the strongest change."""
     from declip_pipeline.evaluation.robustness import FAMILIES, family_of
     from declip_pipeline.reports.robustness_figure import RobustnessPanel
@@ -123,15 +130,18 @@ def panels_of(found: "Sequence[tuple[View, Evaluation]]") -> "list[RobustnessPan
             members = [found[0], *own]
             strengths = [f"{view.steps[0][1]:g}" for view, _ in own]
             lines = {
-                name: [_point(evaluation, name) for _, evaluation in members]
+                name: [_point(evaluation, name, metric) for _, evaluation in members]
                 for name in found[0][1].generators
             }
             panels.append(RobustnessPanel(_TITLES[family], ["clean", *strengths], lines))
     return panels
 
 
-def _point(evaluation: "Evaluation", name: str) -> tuple[float, float, float]:
+def _point(evaluation: "Evaluation", name: str, metric: str) -> tuple[float, float, float]:
+    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
+
+    factor = LOCALIZATION_METRICS[metric].percent
     figures = evaluation.figures(name)
-    ends = [figures[key] for key in ("iou", "iou_low", "iou_high")]
-    value, low, high = [float("nan") if end is None else float(end) for end in ends]
+    ends = [figures[key] for key in (metric, f"{metric}_low", f"{metric}_high")]
+    value, low, high = [float("nan") if end is None else factor * float(end) for end in ends]
     return value, low, high

@@ -56,8 +56,8 @@ def ls(
         [
             *(run.name, run.state, (run.ended or run.begun)[:16].replace("T", " ")),
             *(_text(run.configured.get(name)) for name in names),
-            *(_score(run) if run.score == score else "-" for score in shown),
-            *(_percent(_iou(run, *test)) for test in tests),
+            *(_marked(run, run.best_score if run.score == score else None) for score in shown),
+            *(_marked(run, _iou(run, *test)) for test in tests),
         ]
         for run in runs
     ]
@@ -70,12 +70,8 @@ def _iou(run: "ListedRun", dataset: str, split: str) -> float | None:
     return found[0] if found else None
 
 
-def _score(run: "ListedRun") -> str:
-    return _percent(run.best_score) + (MARK if run.problem else "")
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2f}"
+def _marked(run: "ListedRun", value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}{MARK if run.problem else ''}"
 
 
 def _text(value: Any) -> str:

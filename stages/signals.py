@@ -57,6 +57,10 @@ def end_interrupted(interruption: Interruption) -> NoReturn:
     warnings.simplefilter("ignore")
     if _told.acquire(blocking=False):
         print(INTERRUPTED, file=sys.stderr)
+    if "stages.log_file" in sys.modules:
+        from stages.log_file import close_log
+
+        close_log("interrupted")
     sys.exit(128 + int(interruption.args[0]))
 
 

@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from declip_pipeline.study.callbacks import Callbacks
@@ -33,6 +33,13 @@ def command_of(
     if isinstance(step, ExtractionStep):
         typed = ["extract", str(step.data), *_extraction_flags(step)]
     else:
+        beside = [
+            (place, layer)
+            for store, layer in step.options.get("beside", ())
+            for place in places([str(store)])
+        ]
+        options = {**step.options, **({"beside": beside} if beside else {})}
+        step = replace(step, options=options)
         typed = ["train", *places([str(store) for store in step.stores]), *_training_flags(step)]
     return shlex.join(["declip-pipe", *typed])
 
@@ -54,12 +61,11 @@ def _extraction_flags(step: ExtractionStep) -> Iterator[str]:
 
 def _training_flags(step: TrainingStep) -> Iterator[str]:
     known = option_fields()
-    # What another recipe would choose is said, whatever the paper's value is.
-    is_chosen = step.options.get("recipe_name", "paper") != "paper"
     for name, value in step.options.items():
         default = known[name].default
         is_default = value == ([default] if known[name].option.several else default)
-        if is_default and not (is_chosen and name in CHOSEN):
+        # What the recipe would choose is said: the default is the paper's, not what is chosen.
+        if is_default and name not in CHOSEN:
             continue
         if name == "pooling":
             yield "--detection"

@@ -1,19 +1,21 @@
 """Settings of a study that `declip-pipe reproduce` carries out."""
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from declip_pipeline.datasets.demo.build import DemoSize
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.table import TABLE_FIELDS
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.published import Published
 from declip_pipeline.study.study import EvaluationStep, Study, TableForm
 from declip_pipeline.study.tables import StudyMetric
-from stages.settings import Settings, settings_of, yaml_of
+from stages.settings import Settings, Whole, settings_of, yaml_of
 from stages.study_options import read_extraction, read_training
 
 Domain = Annotated[str, Field(pattern="^(ID|OOD)$")]
@@ -29,21 +31,61 @@ class ExtractionSettings(Settings):
     options: Options = Field(default_factory=dict)
 
 
-class TrainingSettings(Settings):
-    """One `declip-pipe train`: the stores that it takes, by name, and its options."""
-
-    stores: list[str] = Field(min_length=1)
-    options: Options
-
-
 class TestSettings(Settings):
-    """Data that all runs are evaluated on, see `EvaluationStep`."""
+    """Data that runs are evaluated on, see `EvaluationStep`."""
 
     stores: list[str] = Field(min_length=1)
     beside: list[str] = Field(default_factory=list)
     split: str = "test"
     generators: list[str] | None = None
     aliases: list[str] = Field(default_factory=list)
+
+    def of(self, stores: Collection[str]) -> Self:
+        """Return what is left of it with some stores alone."""
+        kept = {
+            name: [one for one in getattr(self, name) if one in stores]
+            for name in ("stores", "beside")
+        }
+        return self.model_copy(update=kept)
+
+    def step(self) -> EvaluationStep:
+        """Return what the study takes."""
+        return EvaluationStep(
+            tuple(self.stores),
+            split=self.split,
+            generators=None if self.generators is None else tuple(self.generators),
+            beside=tuple(self.beside),
+            aliases=tuple(self.aliases),
+        )
+
+
+class TrainingSettings(Settings):
+    """One `declip-pipe train`: the stores that it takes, by name, and its options.
+
+    `name` is that of its rows in a table of methods, `test` what its runs are evaluated on
+    instead of what all runs are.
+    """
+
+    stores: list[str] = Field(min_length=1)
+    options: Options
+    name: str = ""
+    test: TestSettings | None = None
+
+
+class DemoDataSettings(Settings):
+    """A demo set that the command builds, see `build_demo_set`."""
+
+    size: DemoSize = "small"
+    seed: Whole = Field(default=0, ge=0)
+    train_count: Whole | None = Field(default=None, ge=1)
+    valid_count: Whole | None = Field(default=None, ge=1)
+    test_count: Whole | None = Field(default=None, ge=1)
+
+
+class MethodsSettings(Settings):
+    """A table of methods: the names of those that the others are compared with."""
+
+    baselines: list[str] = Field(default_factory=list)
 
 
 def _table_field(name: str) -> str:
@@ -100,7 +142,8 @@ class PublishedSettings(Settings):
 class StudySettings(Settings):
     """A table of a paper: what to extract, train and evaluate, and what was published.
 
-    `extract` are options of `declip-pipe extract` for all of `stores`, which are by name.
+    `extract` are options of `declip-pipe extract` for all of `stores`, which are by name; `demo`
+    are datasets that are built. There is a `table`, or a table of `methods`.
     """
 
     title: str
@@ -108,11 +151,22 @@ class StudySettings(Settings):
     stores: dict[str, ExtractionSettings] = Field(min_length=1)
     train: list[TrainingSettings] = Field(min_length=1)
     test: TestSettings
-    table: TableSettings
+    table: TableSettings | None = None
+    methods: MethodsSettings | None = None
     published: PublishedSettings | list[PublishedSettings] = Field(default_factory=list)
+    demo: dict[str, DemoDataSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_table(self) -> Self:
+        if (self.table is None) == (self.methods is None):
+            both = "both" if self.table else "neither"
+            raise ValueError(f"found {both} of table and methods; expected one of them")
+        return self
 
     def published_of(self, metric: str) -> Published | None:
         """Return the figures that were published for a table of a metric; None without any."""
+        if self.table is None:
+            return None
         some = self.published if isinstance(self.published, list) else [self.published]
         first = self.table.forms()[0].metric
         return next((one.published() for one in some if (one.metric or first) == metric), None)
@@ -123,26 +177,21 @@ class StudySettings(Settings):
         Raises `InputError` where nothing is left to learn from or to test on.
         """
         stores = {name: step for name, step in self.stores.items() if step.data not in datasets}
-        train = [
-            step.model_copy(update={"stores": kept})
-            for step in self.train
-            if (kept := [name for name in step.stores if name in stores])
-        ]
-        tested = [name for name in self.test.stores if name in stores]
-        if not train or not tested:
+        train = []
+        for step in self.train:
+            kept = [name for name in step.stores if name in stores]
+            test = step.test and step.test.of(stores)
+            if kept and (test is None or test.stores):
+                train.append(step.model_copy(update={"stores": kept, "test": test}))
+        test = self.test.of(stores)
+        if not train or not test.stores:
             what = "to learn from" if not train else "to test on"
             raise InputError(f"the study has nothing left {what}")
-        test = self.test.model_copy(
-            update={
-                "stores": tested,
-                "beside": [name for name in self.test.beside if name in stores],
-            }
-        )
         return self.model_copy(update={"stores": stores, "train": train, "test": test})
 
     @property
     def datasets(self) -> list[str]:
-        """The datasets that have to be there."""
+        """The datasets that have to be there, or can be built."""
         return list(dict.fromkeys(step.data for step in self.stores.values()))
 
     def study(
@@ -168,7 +217,6 @@ class StudySettings(Settings):
         Raises:
             InputError: For options that a step does not have or take, naming their place.
         """
-        test = self.test
         return Study(
             extractions={
                 name: read_extraction(
@@ -180,17 +228,16 @@ class StudySettings(Settings):
                 for name, step in self.stores.items()
             },
             trainings=tuple(
-                read_training(step.stores, step.options, f"{path}, train[{number}]", **train)
+                replace(
+                    read_training(step.stores, step.options, f"{path}, train[{number}]", **train),
+                    name=step.name,
+                    test=None if step.test is None else step.test.step(),
+                )
                 for number, step in enumerate(self.train)
             ),
-            test=EvaluationStep(
-                tuple(test.stores),
-                split=test.split,
-                generators=None if test.generators is None else tuple(test.generators),
-                beside=tuple(test.beside),
-                aliases=tuple(test.aliases),
-            ),
-            table=self.table.forms()[0],
+            test=self.test.step(),
+            table=None if self.table is None else self.table.forms()[0],
+            baselines=() if self.methods is None else tuple(self.methods.baselines),
             device=device,
             callbacks=callbacks,
         )
@@ -219,7 +266,8 @@ def read_study(path: Path, changes: list[str]) -> StudySettings:
         for options in _changed(values, section, change):
             options[name] = value
     study = settings_of(path, values, StudySettings)
-    named = [*study.test.stores, *study.test.beside]
+    tests = [study.test, *(step.test for step in study.train if step.test)]
+    named = [name for test in tests for name in (*test.stores, *test.beside)]
     for name in [*named, *(name for step in study.train for name in step.stores)]:
         if name not in study.stores:
             raise UnknownNameError(f"store in {path}", name, study.stores)

@@ -39,9 +39,10 @@ FLAGS = {
 PLAIN = frozenset(
     """
     allow_unpaired arch assign_splits augment cache check_on checkpoint columns config
-    counterparts dask data deep detection dry_run dtype each feature_layer generators
-    image_size keep layers layout max_failures max_megapixels name on onnx overwrite polarity
-    profile repair run save scheduler split threshold tiles views weights
+    counterparts dask data deep detection dry_run dtype each feature_layer generators host
+    image_size keep layers layout log_file max_failures max_megabytes max_megapixels metrics
+    name on onnx overwrite polarity port profile repair run save scheduler split threshold tiles
+    top_share views weights
     """.split()  # noqa: SIM905
 )
 

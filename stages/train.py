@@ -45,7 +45,10 @@ def train(
         ),
     ] = None,
 ) -> None:
-    """Train decoders on the fakes of one or several stores, with the paper's schedule.
+    """Train decoders on the fakes of one or several stores.
+
+    Epochs, batches, learning rate, its schedule and the initial weights suit the decoder and the
+    number of training images where they are not given; --recipe paper takes the published ones.
 
     With --detection, on their fakes and all their real images, from labels of images: masks
     are not looked at, fake and real images count the same however many there are of each.
@@ -108,6 +111,13 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
             f"threshold best on valid: {run.valid_threshold:g}, with a mean IoU of "
             f"{summary['valid_iou_at_threshold']:.2f}"
         )
+    if run.score_threshold is not None:
+        remark(
+            f"threshold of image scores best on valid: {run.score_threshold:.6g}, with a balanced "
+            f"accuracy of {summary['valid_balanced_accuracy']:.2f}"
+        )
+    elif trained:
+        remark("no threshold of image scores: the split valid has no real image")
     if run.problem is not None:
         remark(f"remark: {run.problem}")
     for layer, weight in summary.get("layer_weights", {}).items():

@@ -157,9 +157,9 @@ def _parameter(field: Field, default: Any = MISSING, **others: Any) -> inspect.P
     text = others.get("help", option.help)
     kind = form.typed
     if field.name in CHOSEN:
-        # What is not given is left to the recipe.
+        # What is not given is left to the recipe; the fields' own values are the paper's.
         shown = f"{default:g}" if isinstance(default, float) else default
-        text += "" if default is None else f" Default: {shown}, or the recipe's."
+        text += " Default: the recipe's" + ("." if default is None else f", of paper {shown}.")
         default, kind = None, kind | None
     if form.typed is str and isinstance(default, int | float):
         default = f"{default:g}"

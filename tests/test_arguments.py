@@ -24,7 +24,7 @@ CASES = {
     ),
     "widths": (
         lambda store, run, runs: dp.train(store, layer="layer1", widths=4, runs=runs),
-        "`widths` is 4; expected four whole numbers, one for each stage",
+        "`widths` is 4; expected whole numbers, one for each stage",
     ),
     "seed": (
         lambda store, run, runs: dp.train(store, **TRAIN, seed=-1, runs=runs),

@@ -135,7 +135,7 @@ def test_layers_of_one_decoder_are_joined(store, tmp_path):
     ("option", "message"),
     [
         ({"layer": None}, "`layer` is None; expected the name of a layer, or several to join"),
-        ({"widths": 4}, "`widths` is 4; expected four whole numbers, one for each stage"),
+        ({"widths": 4}, "`widths` is 4; expected whole numbers, one for each stage"),
         ({"initialization": "x"}, "unknown initialization 'x'; known: paper, pytorch, imagenet"),
         ({"epochs": 0}, "`epochs` is 0; expected a whole number of at least 1"),
         ({"name": "../up"}, "'../up' cannot name a folder; expected letters"),

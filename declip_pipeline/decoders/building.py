@@ -13,10 +13,15 @@ from declip_pipeline.decoders.factories import DecoderFactory, name_factory
 from declip_pipeline.decoders.fcn import FCNDecoder
 from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.decoders.mlp import MLPDecoder
-from declip_pipeline.decoders.names import PATCH_FORENSICS, DecoderType, read_decoder_type
+from declip_pipeline.decoders.names import (
+    PATCH_FORENSICS,
+    TAKERS_OF_WIDTHS,
+    WIDTHS,
+    DecoderType,
+    read_decoder_type,
+)
 from declip_pipeline.decoders.normalization import FeatureNormalization
 from declip_pipeline.decoders.paper import (
-    PAPER_WIDTHS,
     AttentionDecoder,
     ConvolutionalDecoder,
     LinearDecoder,
@@ -54,7 +59,7 @@ def build_decoder(
         fusion: How several layers are joined; see `FeatureFusion`.
         normalize: How the features of each layer are normalized before; see
             `FeatureNormalization`. Statistics of "channel" change nothing until they are fitted.
-        widths: Channels of a conv decoder's four stages, by default 512, 256, 128, 64; for a
+        widths: Channels of the stages of a type in `WIDTHS`, which has those by default; for a
             factory that takes them, its option `widths`.
         options: Keywords of a factory, JSON values.
         output_size: Side of the map in pixels; 256 for a factory.
@@ -138,7 +143,7 @@ def _build_for_one(
     if widths is not None and not kind.takes_widths:
         raise InputError(
             f"{kind.name} decoder got widths {list(widths)}, expected none; "
-            "leave them out or choose a conv decoder"
+            f"leave them out or choose {TAKERS_OF_WIDTHS}"
         )
     if kind.found is not None:
         if output_size != OUTPUT_SIZE:
@@ -153,17 +158,20 @@ def _build_for_one(
             f"{kind.name} decoder got options {dict(options)}, expected none; they are for "
             "decoders of one's own"
         )
+    if widths is not None:
+        _refuse_bad_widths(kind, widths)
+    own = widths or WIDTHS.get(kind.kind, ())
     if kind.depth is not None:
-        if widths is not None:
-            _refuse_bad_widths(widths)
-        return ConvolutionalDecoder(kind.depth, shape, widths or PAPER_WIDTHS, output_size)
+        return ConvolutionalDecoder(kind.depth, shape, own, output_size)
     if kind.kind == "probe":
         raise InputError(
             f"{kind.name} is a way to train a linear decoder, not a decoder; build a linear one"
         )
+    if kind.kind == "fcn":
+        return FCNDecoder(shape, output_size, own)
     if kind.kind in _PROJECTING:
         projected = shapes if joining is None or joining.mode == "concat" else [shape]
-        return _PROJECTING[kind.kind](projected, shape, output_size)
+        return _PROJECTING[kind.kind](projected, shape, output_size, own)
     return _BUILDERS[kind.kind](shape, output_size)
 
 
@@ -177,22 +185,24 @@ def _patch_forensics(shape: FeatureShape, output_size: int) -> Decoder:
 _BUILDERS: dict[str, Callable[[FeatureShape, int], Decoder]] = {
     "linear": LinearDecoder,
     "attention": AttentionDecoder,
-    "fcn": FCNDecoder,
     PATCH_FORENSICS: _patch_forensics,
 }
 """Builders of the built-in types that have no options of their own."""
 
-_PROJECTING: dict[str, Callable[[Sequence[FeatureShape], FeatureShape, int], ProjectingDecoder]] = {
+_PROJECTING: dict[
+    str,
+    Callable[[Sequence[FeatureShape], FeatureShape, int, Sequence[int]], ProjectingDecoder],
+] = {
     "mlp": MLPDecoder,
     "pup": PUPDecoder,
 }
 """Builders of the types that project each layer before they join them."""
 
 
-def _refuse_bad_widths(widths: Sequence[int]) -> None:
+def _refuse_bad_widths(kind: DecoderType, widths: Sequence[int]) -> None:
     fits = all(type(width) is int and 0 < width <= WIDEST for width in widths)
-    if len(widths) != 4 or not fits:
+    if not kind.takes(widths) or not fits:
         raise InputError(
-            f"got decoder widths {list(widths)}, expected four positive whole numbers of at most "
-            f"{WIDEST}, one for each stage, such as 512, 256, 128, 64"
+            f"got widths {list(widths)} for {kind.name}, expected {kind.described_widths}, each "
+            f"of at most {WIDEST}, such as {', '.join(map(str, WIDTHS[kind.kind]))}"
         )

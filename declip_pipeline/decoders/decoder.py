@@ -30,6 +30,7 @@ class Decoder(nn.Module, ABC):
             them as they are.
         fusion: Joins the features of several layers; None for one layer.
         pooling: Reduces a map to one logit, for detection; None for localization.
+        widths: Channels of its stages; None for a type that has no choice of them.
     """
 
     # Standard deviation of the published initial weights; None where those are PyTorch's own.
@@ -43,6 +44,7 @@ class Decoder(nn.Module, ABC):
         self.normalization: FeatureNormalization | None = None
         self.fusion: FeatureFusion | None = None
         self.pooling: Pooling | None = None
+        self.widths: tuple[int, ...] | None = None
 
     @property
     def input_shapes(self) -> tuple[FeatureShape, ...]:
@@ -143,6 +145,26 @@ def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
     resized = F.interpolate(maps[:, None], (height, width), mode="bilinear", align_corners=False)
     # Interpolation may leave [0, 1] by a rounding error.
     return resized[:, 0].clamp_(0, 1)
+
+
+def multiplications(decoder: Decoder) -> int:
+    """Return the multiplications of a forward pass for one image, with the enlargement of its map.
+
+    Those of products of matrices and of convolutions, as PyTorch counts them.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    parameter = next(decoder.parameters())
+    features = [
+        torch.zeros((1, *shape.array_shape), dtype=parameter.dtype, device=parameter.device)
+        for shape in decoder.input_shapes
+    ]
+    was_training = decoder.training
+    decoder.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        decoder(*features)
+    decoder.train(was_training)
+    return int(counter.get_total_flops()) // 2
 
 
 @lru_cache(maxsize=64)

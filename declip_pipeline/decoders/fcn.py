@@ -1,27 +1,33 @@
 """Fully convolutional head: two 3x3 convolutions on the grid of the features."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from declip_pipeline.decoders.decoder import PositionDecoder
 from declip_pipeline.decoders.fusion import as_grid
+from declip_pipeline.decoders.names import WIDTHS
 from declip_pipeline.features import FeatureShape
-
-WIDTHS = (128, 64)
 
 
 class FCNDecoder(PositionDecoder):
     """3x3 to 128 channels, 3x3 to 64, each with BatchNorm and ReLU; then 1x1 to 1.
 
     For a layer of 16x16x1024, 1.25 M parameters and 321 MMAC an image: 9*C*128 + 9*128*64 + 64 at
-    every position.
+    every position. Other widths take the place of 128 and 64.
 
     Source: the head of Long et al. (CVPR 2015, arXiv 1411.4038) in the form that segmentation
     toolboxes give it, with two convolutions.
     """
 
-    def __init__(self, shape: FeatureShape, output_size: int = 256) -> None:
+    def __init__(
+        self,
+        shape: FeatureShape,
+        output_size: int = 256,
+        widths: Sequence[int] = WIDTHS["fcn"],
+    ) -> None:
         super().__init__("fcn", shape, output_size)
-        first, second = WIDTHS
+        first, second = self.widths = tuple(widths)
         self.convolutions = nn.Sequential(
             nn.Conv2d(shape.channels, first, 3, padding=1, bias=False),
             nn.BatchNorm2d(first),

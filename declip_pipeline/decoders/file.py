@@ -16,7 +16,6 @@ from declip_pipeline.decoders.custom import CustomDecoder
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.factories import DecoderFactory, FoundFactory
 from declip_pipeline.decoders.names import DecoderType, read_decoder_type
-from declip_pipeline.decoders.paper import ConvolutionalDecoder
 from declip_pipeline.errors import DecoderError, InputError, UnknownNameError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.files import write_bytes
@@ -32,7 +31,7 @@ def encode_decoder(decoder: Decoder, features: dict[str, Any]) -> bytes:
     """
     about = {
         "decoder_type": decoder.decoder_type,
-        "widths": list(decoder.widths) if isinstance(decoder, ConvolutionalDecoder) else None,
+        "widths": None if decoder.widths is None else list(decoder.widths),
         "output_size": decoder.output_size,
         "input_shapes": [shape.to_json() for shape in decoder.input_shapes],
         "fusion": "concat" if decoder.fusion is None else decoder.fusion.mode,

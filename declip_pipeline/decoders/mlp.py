@@ -5,11 +5,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from declip_pipeline.decoders.names import WIDTHS
 from declip_pipeline.decoders.projected import ProjectingDecoder
 from declip_pipeline.features import FeatureShape
-
-WIDTH = 32
-"""Narrow, as trials pointed to (docs/design.md); the source has 256 and more."""
 
 
 class MLPDecoder(ProjectingDecoder):
@@ -18,6 +16,9 @@ class MLPDecoder(ProjectingDecoder):
     BatchNorm and ReLU follow the second 1x1. No position sees another, but through resampling. A
     layer of 16x16x1024 takes 0.03 M parameters and 9 MMAC an image, four of them 0.14 M and
     35 MMAC: C*32 and 32*32 a layer, at every position.
+
+    Another width takes the place of 32, which is narrow: the source has 256 and more, trials
+    pointed to fewer (docs/design.md).
 
     Source: the decoder of SegFormer (Xie et al., NeurIPS 2021, arXiv 2105.15203, section 3.2), on
     layers of one backbone or several.
@@ -28,18 +29,21 @@ class MLPDecoder(ProjectingDecoder):
         shapes: Sequence[FeatureShape],
         joined_shape: FeatureShape,
         output_size: int = 256,
+        widths: Sequence[int] = WIDTHS["mlp"],
     ) -> None:
-        super().__init__("mlp", shapes, joined_shape, WIDTH, output_size)
+        (width,) = widths
+        super().__init__("mlp", shapes, joined_shape, width, output_size)
+        self.widths = tuple(widths)
         self.fuse = nn.Sequential(
             # BatchNorm has a bias.
-            nn.Conv2d(WIDTH * len(shapes), WIDTH, 1, bias=False),
-            nn.BatchNorm2d(WIDTH),
+            nn.Conv2d(width * len(shapes), width, 1, bias=False),
+            nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
         )
-        self.classify = nn.Conv2d(WIDTH, 1, 1)
+        self.classify = nn.Conv2d(width, 1, 1)
 
     def join(self, features: Sequence[Tensor]) -> Tensor:
-        """Concatenate the projected layers, (N, 32 * layers, height, width)."""
+        """Concatenate the projected layers, (N, width * layers, height, width of the grid)."""
         return torch.cat(self.projected(features), 1)
 
     def position_logits(self, features: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 import inspect
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,20 @@ PATCH_FORENSICS: Literal["patch-forensics"] = "patch-forensics"
 
 LIGHT_TYPES = ("mlp", "fcn", "pup")
 """Heads of at most 1.5 million parameters for a layer of ViT-L/14, on normalized features."""
+
+WIDTHS = {
+    "conv": (512, 256, 128, 64),
+    "mlp": (32,),
+    "fcn": (128, 64),
+    "pup": (128, 64, 32),
+}
+"""Channels of each stage of the built-in types that take `widths`, by default."""
+
+DESCRIBED_WIDTHS = "; ".join(f"{','.join(map(str, own))} ({name})" for name, own in WIDTHS.items())
+"""`WIDTHS` in a line of help."""
+
+TAKERS_OF_WIDTHS = "conv-N, mlp, fcn or pup"
+"""The keys of `WIDTHS`, in messages."""
 
 DECODER_TYPES = (
     "linear", "attention", "conv-4", "conv-12", "conv-20", *LIGHT_TYPES, PATCH_FORENSICS,
@@ -46,10 +61,26 @@ class DecoderType:
     found: FoundFactory | None = None
 
     @property
+    def stages(self) -> int | None:
+        """Return the number of `widths` that the type takes; None for any number, or none."""
+        return len(WIDTHS[self.kind]) if self.kind in WIDTHS else None
+
+    @property
+    def described_widths(self) -> str:
+        """Return how many `widths` a type of `WIDTHS` takes, in words."""
+        count = len(WIDTHS[self.kind])
+        word = ("one", "two", "three", "four")[count - 1]
+        return f"{word} positive whole number{'' if count == 1 else 's, one for each stage'}"
+
+    def takes(self, widths: Sequence[int]) -> bool:
+        """Return whether `widths` are as many as the type takes."""
+        return self.takes_widths and self.stages in (None, len(widths))
+
+    @property
     def takes_widths(self) -> bool:
-        """Return whether `widths` can be given: to `conv-N`, or a factory that takes them."""
+        """Return whether the type takes `widths`: one of `WIDTHS`, or a factory with them."""
         if self.found is None:
-            return self.kind == "conv"
+            return self.kind in WIDTHS
         try:
             parameters = inspect.signature(self.found.factory).parameters.values()
         except (TypeError, ValueError):  # some callables written in C have no signature

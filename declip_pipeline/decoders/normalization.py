@@ -10,6 +10,9 @@ from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import Normalization
 
+EPSILON = 1e-5
+"""Added to variances, as PyTorch's normalizations do."""
+
 
 class FeatureNormalization(nn.Module):
     """Normalizes the features of each layer; shapes and order are kept.
@@ -17,9 +20,11 @@ class FeatureNormalization(nn.Module):
     "channel" subtracts each channel's mean and divides by its standard deviation, both over the
     positions of the training images: prefix tokens are not part of the statistics, but are
     normalized by them. The statistics are buffers, and so part of a decoder's state; before `fit`
-    they change nothing. "layernorm" normalizes the channels of each token or position to mean 0
-    and variance 1 without learned parameters (Ba et al., 2016, arXiv 1607.06450), and needs no
-    statistics.
+    they change nothing. "instance" takes both over the positions of each image instead (Ulyanov et
+    al., 2016, arXiv 1607.08022), so that what distinguishes images is gone, and what distinguishes
+    the positions of one image is left. "layernorm" normalizes the channels of each token or
+    position to mean 0 and variance 1 (Ba et al., 2016, arXiv 1607.06450). Neither has learned
+    parameters or needs statistics of the training images.
 
     Raises `UnknownNameError` for another mode.
     """
@@ -39,7 +44,7 @@ class FeatureNormalization(nn.Module):
     @property
     def is_fitted(self) -> bool:
         """Return whether nothing is left to be fitted."""
-        return self.mode == "layernorm" or int(self.get_buffer("positions")) > 0
+        return self.mode != "channel" or int(self.get_buffer("positions")) > 0
 
     def fit(self, statistics: Sequence[tuple[Tensor, Tensor]], positions: int) -> None:
         """Set the statistics.
@@ -55,6 +60,11 @@ class FeatureNormalization(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """Normalize features (N, *array_shape) of each of `shapes`."""
+        if self.mode == "instance":
+            return [
+                normalized_images(part, shape)
+                for part, shape in zip(features, self.shapes, strict=True)
+            ]
         if self.mode == "layernorm":
             return [
                 normalized_positions(part, 1 if shape.is_grid else 2)
@@ -71,7 +81,19 @@ class FeatureNormalization(nn.Module):
         return values[:, None, None] if self.shapes[number].is_grid else values
 
 
+def normalized_images(features: Tensor, shape: FeatureShape) -> Tensor:
+    """Normalize each channel over the positions of each image to mean 0 and variance 1.
+
+    Prefix tokens are not part of the statistics, but are normalized by them.
+    """
+    axes = (2, 3) if shape.is_grid else (1,)
+    places = features if shape.is_grid else features[:, shape.prefix_tokens or 0 :]
+    mean = places.mean(axes, keepdim=True)
+    variance = (places - mean).square().mean(axes, keepdim=True)
+    return (features - mean) * torch.rsqrt(variance + EPSILON)
+
+
 def normalized_positions(features: Tensor, axis: int) -> Tensor:
     """Normalize the channels of each position, along `axis`, to mean 0 and variance 1."""
     centred = features - features.mean(axis, keepdim=True)
-    return centred * torch.rsqrt(centred.square().mean(axis, keepdim=True) + 1e-5)
+    return centred * torch.rsqrt(centred.square().mean(axis, keepdim=True) + EPSILON)

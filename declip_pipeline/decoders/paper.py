@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from declip_pipeline.decoders.decoder import Decoder, PositionDecoder
+from declip_pipeline.decoders.names import WIDTHS
 from declip_pipeline.features import FeatureShape
 
-PAPER_WIDTHS = (512, 256, 128, 64)
 PAPER_DEVIATION = 0.02
 
 
@@ -78,7 +78,7 @@ class ConvolutionalDecoder(Decoder):
         self,
         depth: int,
         shape: FeatureShape,
-        widths: Sequence[int] = PAPER_WIDTHS,
+        widths: Sequence[int] = WIDTHS["conv"],
         output_size: int = 256,
     ) -> None:
         super().__init__(f"conv-{depth}", shape, output_size)

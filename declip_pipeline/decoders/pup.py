@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from declip_pipeline.decoders.fusion import resampled
+from declip_pipeline.decoders.names import WIDTHS
 from declip_pipeline.decoders.projected import ProjectingDecoder
 from declip_pipeline.features import FeatureShape
 
-WIDTHS = (128, 64, 32)
 GROWTH = 4
 
 
@@ -18,7 +18,8 @@ class PUPDecoder(ProjectingDecoder):
     BatchNorm and GELU stand between. The upsampling ends at half of the map's side, so grids of
     more than 32 positions a side grow by less; those of more than 128 stay as they are. A layer of
     16x16x1024 takes 0.16 M parameters and 111 MMAC an image, four of them 0.55 M and 212 MMAC:
-    C*128 a layer and 128*64 at every position, 9*64*32 + 32 at 16 times as many.
+    C*128 a layer and 128*64 at every position, 9*64*32 + 32 at 16 times as many. Other widths take
+    the place of 128, 64 and 32.
 
     Source: progressive upsampling of SETR (Zheng et al., CVPR 2021, arXiv 2012.15840, section
     3.2), in one step, on several layers as in its multi-level aggregation.
@@ -29,9 +30,11 @@ class PUPDecoder(ProjectingDecoder):
         shapes: Sequence[FeatureShape],
         joined_shape: FeatureShape,
         output_size: int = 256,
+        widths: Sequence[int] = WIDTHS["pup"],
     ) -> None:
-        first, second, third = WIDTHS
+        first, second, third = widths
         super().__init__("pup", shapes, joined_shape, first, output_size)
+        self.widths = tuple(widths)
         self.coarse = nn.Sequential(
             nn.BatchNorm2d(first),
             nn.GELU(),
@@ -51,7 +54,7 @@ class PUPDecoder(ProjectingDecoder):
         ]
 
     def join(self, features: Sequence[Tensor]) -> Tensor:
-        """Add up the projected layers, (N, 128, height, width)."""
+        """Add up the projected layers, (N, first width, height, width)."""
         first, *others = self.projected(features)
         return sum(others, first)
 

@@ -12,7 +12,8 @@ from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, Image
 from declip_pipeline.evaluation.groups import configured, group_by_fields
 from declip_pipeline.evaluation.intervals import localization_values
-from declip_pipeline.evaluation.scores import METRICS, Progress
+from declip_pipeline.evaluation.metrics import DEFAULT_METRICS
+from declip_pipeline.evaluation.scores import Progress
 from declip_pipeline.evaluation.selection import Selection, distinct_runs
 from declip_pipeline.feeding.inputs import inputs_like
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
@@ -27,8 +28,8 @@ class ComparedMeans:
 
     Attributes:
         generator: Name of the generator, or "overall".
-        metric: One of `METRICS`; `iou` is in percent, the others are in [0, 1].
-        images: Number of images.
+        metric: One of `DEFAULT_METRICS`; both IoU are in percent, the others in [0, 1].
+        images: Number of images; those without a value, which `auc` may have, are left out.
         first: Mean of the first side.
         second: Mean of the second side.
         difference: The first mean less the second, with its interval and p-value.
@@ -232,13 +233,15 @@ def compared_means(
         groups[OVERALL] = np.ones(len(names), bool)
     found = []
     for name, chosen in groups.items():
-        for metric in METRICS:
-            ours, theirs = (localization_values(side, metric)[:, chosen] for side in aligned)
-            if np.isnan(ours).any() or np.isnan(theirs).any():
+        for metric in DEFAULT_METRICS:
+            values = [localization_values(side, metric) for side in aligned]
+            kept = chosen & ~np.isnan(np.concatenate(values)).any(axis=0)
+            if not kept.any():
                 continue  # a run that keeps no threshold
-            difference = paired_difference(ours, theirs, scenes=scenes[chosen])
+            ours, theirs = (one[:, kept] for one in values)
+            difference = paired_difference(ours, theirs, scenes=scenes[kept])
             means = float(ours.mean()), float(theirs.mean())
-            found.append(ComparedMeans(name, metric, int(chosen.sum()), *means, difference))
+            found.append(ComparedMeans(name, metric, int(kept.sum()), *means, difference))
     return found
 
 

@@ -30,6 +30,7 @@ from declip_pipeline.evaluation.scores import (
 )
 from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
 from declip_pipeline.feeding.inputs import DecoderInputs
+from declip_pipeline.metrics.localization import TOP_SHARE, require_share
 from declip_pipeline.store.reader import Store, StoreLike
 from declip_pipeline.training.run import Run, RunLike, as_run
 
@@ -45,6 +46,7 @@ def evaluate(
     generators: str | Sequence[str] | None = None,
     beside: Sequence[StoreLike] = (),
     task: Task = "localization",
+    top_share: float = TOP_SHARE,
     batch_size: int = 64,
     device: str | torch.device = "auto",
     reuse: bool = False,
@@ -67,6 +69,8 @@ def evaluate(
             the store has some. "detection"
             evaluates scores of whole images on fakes and real images, with thresholds chosen on
             the split `valid`; runs of either kind of training can be evaluated so.
+        top_share: For localization: share of a map's pixels, in (0, 1], whose highest values the
+            image score `score_top` is the mean of.
         batch_size: Images a step.
         device: "auto", "cpu", "cuda" or a torch device.
         reuse: Take values that `Evaluation.save` wrote into the run's folder from the same weights
@@ -83,6 +87,7 @@ def evaluate(
         DeclipError: A batch does not fit into memory.
     """
     require_whole("batch_size", batch_size, 1)
+    require_share(top_share)
     selection = Selection(stores, split=split, generators=generators, beside=beside, task=task)
     run = as_run(run)
     decoder, features = selection.check(run)
@@ -95,12 +100,12 @@ def evaluate(
     for part in selection.parts:
         store = part.store
         inputs = selection.inputs(run, features, store)
-        about = _about(run, part, inputs, selection, scores)
+        about = _about(run, part, inputs, selection, scores, top_share)
         # Thresholds come first, as in the files.
         compute: Callable[..., dict[str, np.ndarray]]
         if task == "localization":
             by_row = localize if store.tiling is None else localize_joined
-            compute = partial(by_row, threshold=run.valid_threshold)
+            compute = partial(by_row, threshold=run.valid_threshold, top_share=top_share)
         else:
             compute = detect if store.tiling is None else detect_joined
         calibration_images = len(whole_images(store.samples.take(part.calibration))[0])
@@ -142,7 +147,16 @@ def evaluate(
         )
     table, calibration, real = (pa.concat_tables(some) for some in zip(*tables, strict=True))
     return Evaluation(
-        run.path, run.config(), task, split, tuple(found), table, calibration, real, run.problem
+        run.path,
+        run.config(),
+        task,
+        split,
+        tuple(found),
+        table,
+        calibration,
+        real,
+        run.problem,
+        run.score_threshold,
     )
 
 
@@ -171,6 +185,7 @@ def _about(
     inputs: DecoderInputs,
     selection: Selection,
     scores: Sequence[str],
+    top_share: float,
 ) -> EvaluatedStore:
     store: Store = part.store
     chosen = store.generators if part.generators is None else part.generators
@@ -183,6 +198,8 @@ def _about(
     }
     if selection.task == "detection":
         made_from |= {"thresholds_from": CALIBRATION, "scores": list(scores)}
+    else:
+        made_from["top_share"] = top_share
     return EvaluatedStore(
         location=store.location,
         dataset=store.dataset,

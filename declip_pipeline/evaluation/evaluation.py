@@ -20,13 +20,17 @@ from declip_pipeline.evaluation.groups import (
     learned_generators,
     method_of,
 )
+from declip_pipeline.evaluation.image_scores import image_score_figures, verdict_figures
 from declip_pipeline.evaluation.intervals import (
+    AT_THRESHOLDS,
+    RANKING_METRICS,
     Figures,
     detection_figures,
     false_alarm_figures,
     localization_figures,
 )
-from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, METRICS, Task
+from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
+from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, Task
 from declip_pipeline.metrics.bootstrap import Interval
 
 if TYPE_CHECKING:
@@ -85,6 +89,7 @@ class Evaluation:
         calibration: For detection, the images of the split `valid` in the same columns.
         real: For localization, the real images of the split, with `FALSE_ALARM_COLUMNS`.
         problem: What is wrong with how the run learned, None if nothing is.
+        score_threshold: The run's own threshold of image scores, see `Run.score_threshold`.
     """
 
     run: Path
@@ -96,6 +101,7 @@ class Evaluation:
     calibration: pa.Table
     real: pa.Table
     problem: str | None = None
+    score_threshold: float | None = None
 
     def __repr__(self) -> str:
         return (
@@ -109,8 +115,9 @@ class Evaluation:
         """Return the mean of a metric over images, NaN where there is none.
 
         Args:
-            metric: Of localization "iou" (percent), "f1_best", "f1_fixed" or "ap" (0 to 1), over
-                images with a fake pixel. Of detection "ap", "auc" (0 to 1), "accuracy_at_0_5" or
+            metric: Of localization one of `LOCALIZATION_METRICS`, over images with a fake pixel:
+                IoUs in percent, the others from 0 to 1, MCC from -1. Of detection "ap", "auc",
+                "f1_at_0_5", "f1_at_threshold" (0 to 1), "accuracy_at_0_5" or
                 "accuracy_at_threshold" (percent), of the images together.
             generator: Fakes of one generator; None takes all.
             score: For detection: the image score.
@@ -121,7 +128,7 @@ class Evaluation:
         """
         figures = self.figures(generator, score)
         if metric not in figures or isinstance(figures[metric], list | tuple):
-            known = METRICS if self.task == "localization" else _DETECTION_METRICS
+            known = LOCALIZATION_METRICS if self.task == "localization" else _DETECTION_METRICS
             raise UnknownNameError("metric", metric, known)
         value = figures[metric]
         return float("nan") if value is None else float(value)
@@ -138,8 +145,8 @@ class Evaluation:
             if f"{metric}_interval" not in figures:
                 raise UnknownNameError("metric with an interval", metric, ("ap", "auc"))
             return Interval(*figures[f"{metric}_interval"])
-        if metric not in METRICS:
-            raise UnknownNameError("metric", metric, METRICS)
+        if metric not in LOCALIZATION_METRICS:
+            raise UnknownNameError("metric", metric, LOCALIZATION_METRICS)
         ends = figures[f"{metric}_low"], figures[f"{metric}_high"]
         return Interval(*(float("nan") if end is None else float(end) for end in ends))
 
@@ -165,8 +172,9 @@ class Evaluation:
         """Write a folder for each store and return them.
 
         Localization writes `per_image.csv` and `summary.json`, and of real images
-        `false_alarms.csv` and `false_alarms.json`, detection `detection.csv` and
-        `detection.json`, into `folder`/DATASET-SPLIT-IDENTITY (and "detection-..." for detection).
+        `false_alarms.csv` and `false_alarms.json` (with image scores and verdicts), detection
+        `detection.csv` and `detection.json`, into `folder`/DATASET-SPLIT-IDENTITY (and
+        "detection-..." for detection).
         """
         paths = []
         for store in self.stores:
@@ -175,7 +183,11 @@ class Evaluation:
             images = pa.concat_tables([own.calibration, own.table])
             write_files(path, self.task, images, self.scores, store.made_from, own._summary())
             if own.real.num_rows:
-                alarms = own.false_alarms()
+                alarms = {
+                    **own.false_alarms(),
+                    "image_scores": own.image_scores(),
+                    "verdict": own.verdict(),
+                }
                 write_files(path, "false_alarms", own.real, (), store.made_from, alarms)
             paths.append(path)
         return paths
@@ -267,6 +279,14 @@ class Evaluation:
         """Return the false alarms of maps on real images; see `false_alarm_figures`."""
         return false_alarm_figures([self])
 
+    def image_scores(self) -> dict[str, Figures]:
+        """Return how scores of maps tell fakes from real images; see `image_score_figures`."""
+        return image_score_figures([self])
+
+    def verdict(self) -> Figures | None:
+        """Return how often verdicts at the run's threshold are right; see `verdict_figures`."""
+        return verdict_figures([self])
+
     def on_real(self) -> "Evaluation":
         """Return the evaluation with the real images in the table, in place of the fakes."""
         return replace(self, table=self.real)
@@ -346,6 +366,8 @@ class Evaluation:
             about |= {"view": store.view, "trained_on": list(self.trained_on)}
         else:
             about |= {"trained_on": list(self.trained_on), "pooling": self.config.get("pooling")}
+            about["verdict"] = self.verdict()
+        about["problem"] = self.problem
         by_generator = {name: self.figures_by_score(name) for name in self.generators}
         return {**about, "overall": self.figures_by_score(), "by_generator": by_generator}
 
@@ -356,7 +378,7 @@ class Evaluation:
         return {score: self.figures(generator, score) for score in self.scores}
 
 
-_DETECTION_METRICS = ("ap", "auc", "accuracy_at_0_5", "accuracy_at_threshold")
+_DETECTION_METRICS = (*RANKING_METRICS, *AT_THRESHOLDS)
 _NO_SCORES = (*SHARED_COLUMNS, *_CONTENT, *LOCALIZATION_COLUMNS)
 
 

@@ -3,19 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
-from declip_pipeline.evaluation.scores import (
-    FALSE_ALARM_COLUMNS,
-    LOCALIZATION_COLUMNS,
-    METRICS,
-    Task,
-)
+from declip_pipeline.evaluation.metrics import PIXEL_COUNTS
+from declip_pipeline.evaluation.scores import FALSE_ALARM_COLUMNS, LOCALIZATION_COLUMNS, Task
 from declip_pipeline.files import (
     folder_name,
     remove_abandoned,
@@ -125,13 +121,14 @@ def read_values(
         if kind != "localization":
             names = scores if kind == "detection" else FALSE_ALARM_COLUMNS
             return {name: np.array([float(row[name]) for row in rows]) for name in names}
-        known = {"True": True, "False": False}
+        read: dict[str, Callable[[str], bool | int | float]] = {
+            "has_fake": {"True": True, "False": False}.__getitem__,
+            **dict.fromkeys(PIXEL_COUNTS, int),
+        }
+        # A file of an earlier version lacks some.
         return {
-            "has_fake": np.array([known[row["has_fake"]] for row in rows], bool),
-            **{
-                name: np.array([float(row[name]) for row in rows])
-                for name in (*METRICS, "score", "fake_share")
-            },
+            name: np.array([read.get(name, float)(row[name]) for row in rows])
+            for name in LOCALIZATION_COLUMNS
         }
     except (OSError, ValueError, AttributeError, KeyError, TypeError, RecursionError):
         return None

@@ -128,11 +128,12 @@ def group_by_fields(
         for name in names
         if len({sha256_of_json(fields.get(name)) for fields, _ in groups.values()}) > 1
     ]
+    unrecorded = Recipe.unrecorded()
     return [
         Group(
             tuple(some),
             fields,
-            {name: field_text(fields.get(name)) for name in differing},
+            {name: field_text(fields.get(name, unrecorded.get(name))) for name in differing},
         )
         for fields, some in groups.values()
     ]

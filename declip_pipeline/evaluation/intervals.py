@@ -8,14 +8,24 @@ import numpy as np
 import torch
 
 from declip_pipeline.compute import derived_seed
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.metrics import (
+    LOCALIZATION_METRICS,
+    METRICS,
+    POOLED_METRICS,
+)
+from declip_pipeline.evaluation.pooled import pooled_values, resampled_pooled
 from declip_pipeline.metrics.bootstrap import (
     NO_INTERVAL,
     Interval,
     percentile_interval,
     resampled_means,
 )
-from declip_pipeline.metrics.detection import accuracy_at, area_under_roc, detection_metrics
+from declip_pipeline.metrics.detection import (
+    accuracy_at,
+    area_under_roc,
+    detection_metrics,
+    f1_at,
+)
 from declip_pipeline.metrics.detection_intervals import RankedImages, detection_intervals
 from declip_pipeline.metrics.resampling import drawn_deviations, resampled_counts
 
@@ -23,7 +33,11 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.evaluation import Evaluation
 
 RANKING_METRICS = ("ap", "auc")
-_ACCURACIES = ("accuracy_at_0_5", "accuracy_at_threshold")
+AT_THRESHOLDS = (
+    *("accuracy_at_0_5", "accuracy_at_threshold"),
+    *("f1_at_0_5", "f1_at_threshold"),
+)
+"""Figures of image scores at a threshold: accuracies in percent, F1 in [0, 1]."""
 
 Figures = dict[str, Any]
 """Means and intervals by name, plain JSON values."""
@@ -38,26 +52,42 @@ def localization_figures(seeds: "Sequence[Evaluation]") -> Figures:
         seeds: For each seed its evaluation, of the same images in the same order.
 
     Returns:
-        `iou` in percent and the other `METRICS` in [0, 1], over images that have a fake pixel,
-        each with `_low` and `_high`, and with several seeds `_spread`, the standard deviation of
-        their means. `images` and `images_without_fake` are counts; of the latter there are
-        `score_without_fake`, the mean of their maps, and `fake_share_without_fake`, the mean share
-        of their pixels above 0.5. None where there are no such images, or fewer than two scenes.
+        Each of `LOCALIZATION_METRICS` in its unit, over images that have a fake pixel, with `_low`
+        and `_high`, and with several seeds `_spread`, the standard deviation of their means.
+        `images`, `images_without_fake` and `images_without_auc` are counts. The second ones are in
+        no mean; of them there are `score_without_fake`, the mean of their maps, and
+        `fake_share_without_fake`, the mean share of their pixels above 0.5. The third ones, fake as
+        a whole, are in all means but that of `auc`. None where there are no such images, or fewer
+        than two scenes.
     """
     fakes = [one.values("has_fake") for one in seeds]
     values = {name: localization_values(seeds, name) for name in METRICS}
     count = next(iter(values.values())).shape[1]
-    figures: Figures = {"images": count, "images_without_fake": int((~fakes[0]).sum())}
+    figures: Figures = {
+        "images": count,
+        "images_without_fake": int((~fakes[0]).sum()),
+        "images_without_auc": int(np.isnan(values["auc"]).any(axis=0).sum()),
+    }
+    means: dict[str, list[float]] = {}
+    resampled: dict[str, np.ndarray] = {}
     if count:
         # All metrics use the same images and the same seeds in each resample.
-        scenes = [seeds[0].values("scene")[fakes[0]]] * len(METRICS)
-        resampled = resampled_means(
-            list(values.values()), scenes=scenes, seeds_alike=[0] * len(METRICS)
+        scenes = seeds[0].values("scene")[fakes[0]]
+        per_image = resampled_means(
+            list(values.values()),
+            scenes=[scenes] * len(METRICS),
+            seeds_alike=[0] * len(METRICS),
         )
-    for number, name in enumerate(METRICS):
-        found = [float(np.mean(own)) for own in values[name]] if count else []
+        resampled = dict(zip(METRICS, per_image, strict=True))
+        means = {name: [mean_of_images(own) for own in values[name]] for name in METRICS}
+        for name in POOLED_METRICS:
+            pooled = [pooled_values(seeds, name)]
+            (resampled[name],) = resampled_pooled(pooled, scenes=[scenes], seeds_alike=[0])
+            means[name] = pooled[0].of_seeds
+    for name in LOCALIZATION_METRICS:
+        found = means.get(name, [])
         figures[name] = _or_none(fmean(found)) if found else None
-        low, high = _clipped(resampled[number], name) if found else NO_INTERVAL
+        low, high = _clipped(resampled[name], name) if found else NO_INTERVAL
         figures[f"{name}_low"], figures[f"{name}_high"] = _or_none(low), _or_none(high)
         if len(seeds) > 1:
             figures[f"{name}_spread"] = _or_none(float(np.std(found, ddof=1))) if found else None
@@ -72,7 +102,7 @@ ALARMING = 0.01
 
 
 def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
-    """Return the false alarms of maps on real images at the threshold 0.5, means over images.
+    """Return the false alarms of maps on real images, means over images.
 
     Args:
         seeds: For each seed its evaluation, of the same images in the same order.
@@ -80,18 +110,22 @@ def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
     Returns:
         `real_images` is a count. In percent, each with `_low` and `_high` (bootstrap of scenes) and
         with several seeds `_spread`: `false_alarm_pixels`, the share of pixels that are called
-        fake; `false_alarm_images`, the share of images with such a pixel;
+        fake at 0.5; `false_alarm_images`, the share of images with such a pixel;
         `large_false_alarm_images`, the share of those with more than `ALARMING` of their pixels.
-        None without a real image, or for the interval of fewer than two scenes.
+        The same at the threshold that is best on `valid`, each run's own, with
+        `_valid_threshold` behind the name. None without a real image or threshold, or for the
+        interval of fewer than two scenes.
     """
     real = [one.on_real() for one in seeds]
-    shares = np.array([one.values("fake_share") for one in real], np.float64)
+    values: dict[str, np.ndarray] = {}
+    for behind in ("", "_valid_threshold"):
+        shares = np.array([one.values(f"fake_share{behind}") for one in real], np.float64)
+        # A share that is not known stays NaN.
+        alarms = {"false_alarm": shares > 0, "large_false_alarm": shares > ALARMING}
+        values[f"false_alarm_pixels{behind}"] = 100 * shares
+        for name, are in alarms.items():
+            values[f"{name}_images{behind}"] = np.where(np.isnan(shares), np.nan, 100.0 * are)
     figures: Figures = {"real_images": shares.shape[1]}
-    values = {
-        "false_alarm_pixels": 100 * shares,
-        "false_alarm_images": 100.0 * (shares > 0),
-        "large_false_alarm_images": 100.0 * (shares > ALARMING),
-    }
     if shares.shape[1]:
         resampled = resampled_means(
             list(values.values()),
@@ -99,7 +133,8 @@ def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
             seeds_alike=[0] * len(values),
         )
     for number, (name, own) in enumerate(values.items()):
-        found = own.mean(axis=1) if shares.shape[1] else None
+        is_known = shares.shape[1] and not np.isnan(own).any()
+        found = own.mean(axis=1) if is_known else None
         figures[name] = None if found is None else float(found.mean())
         low, high = NO_INTERVAL
         if found is not None:
@@ -115,12 +150,18 @@ def localization_values(seeds: "Sequence[Evaluation]", metric: str) -> np.ndarra
     return np.array([one.values(metric)[one.values("has_fake")] for one in seeds], np.float64)
 
 
+def mean_of_images(values: np.ndarray) -> float:
+    """Return the mean of the images (N,) that have a value; NaN where none has."""
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
 def seed_mean(one: "Evaluation", metric: str, score: str) -> float | None:
-    """Return one run's mean of a metric, None where no image has a fake pixel."""
+    """Return one run's mean of a metric, None where no image has a value."""
     if one.task == "detection":
         return float(_detection_figures_of_seed(one, score)[metric])
-    values = localization_values([one], metric)[0]
-    return _or_none(float(np.mean(values))) if len(values) else None
+    if metric in POOLED_METRICS:
+        return _or_none(pooled_values([one], metric).of_seeds[0])
+    return _or_none(mean_of_images(localization_values([one], metric)[0]))
 
 
 def detection_figures(seeds: "Sequence[Evaluation]", score: str) -> Figures:
@@ -132,11 +173,12 @@ def detection_figures(seeds: "Sequence[Evaluation]", score: str) -> Figures:
 
     Returns:
         `fake` and `real` are counts of images; `ap` and `auc` are in [0, 1], with `ap_interval`
-        and `auc_interval`; `accuracy_at_0_5` and `accuracy_at_threshold` are in percent. The
-        threshold is the best one on the split `valid` (halfway to the next lower score there).
-        A single seed has `threshold`, and `accuracy_at_best_of_test` at the threshold that is best
-        on the evaluated images themselves, as the reference reports it. Several seeds have
-        `_spread`s, the standard deviations of their values.
+        and `auc_interval`; `accuracy_at_0_5` and `accuracy_at_threshold` are in percent,
+        `f1_at_0_5` and `f1_at_threshold`, of the fakes, in [0, 1]. The threshold is the best one on
+        the split `valid` (halfway to the next lower score there). A single seed has
+        `threshold`, and `accuracy_at_best_of_test` at the threshold that is best on the evaluated
+        images themselves, as the reference reports it. Several seeds have `_spread`s, the standard
+        deviations of their values.
     """
     found = [_detection_figures_of_seed(one, score) for one in seeds]
     if len(found) == 1:
@@ -153,7 +195,7 @@ def detection_figures(seeds: "Sequence[Evaluation]", score: str) -> Figures:
             **{k: v for k, v in figures.items() if k not in ("fake", "real", "ap", "auc")},
         }
     figures = {name: found[0][name] for name in ("fake", "real")}
-    for name in (*RANKING_METRICS, *_ACCURACIES):
+    for name in (*RANKING_METRICS, *AT_THRESHOLDS):
         values = [one[name] for one in found]
         figures[name], figures[f"{name}_spread"] = fmean(values), stdev(values)
     for name, some in zip(RANKING_METRICS, _resampled_rankings([seeds], score, 0), strict=True):
@@ -178,6 +220,8 @@ def _detection_figures_of_seed(one: "Evaluation", score: str) -> Figures:
         "accuracy_at_0_5": measured["accuracy_at_0_5"],
         "threshold": threshold,
         "accuracy_at_threshold": accuracy_at(scores, labels, threshold),
+        "f1_at_0_5": f1_at(scores, labels, 0.5),
+        "f1_at_threshold": f1_at(scores, labels, threshold),
         "accuracy_at_best_of_test": measured["accuracy_at_best"],
     }
 
@@ -193,7 +237,7 @@ def intervals_over_cells(
 
     Args:
         cells: For each cell the evaluations of its seeds, on the same images of one dataset.
-        metrics: Of `METRICS`, or "ap" and "auc" of image scores.
+        metrics: Of `LOCALIZATION_METRICS`, or "ap" and "auc" of image scores.
         score: For detection: the image score.
 
     Returns:
@@ -202,6 +246,18 @@ def intervals_over_cells(
     """
     if not cells:
         return dict.fromkeys(metrics, NO_INTERVAL)
+    totals = resampled_over_cells(cells, metrics, score)
+    return {name: _clipped(total, name) for name, total in totals.items()}
+
+
+def resampled_over_cells(
+    cells: "Sequence[Sequence[Evaluation]]", metrics: Sequence[str], score: str
+) -> dict[str, np.ndarray]:
+    """Return the resampled means that `intervals_over_cells` takes intervals of, by metric.
+
+    Scenes are drawn alike for other runs on the same images, so that the difference of two calls
+    is a paired one.
+    """
     is_ranking = cells[0][0].task == "detection"
     datasets: dict[str, list[Sequence[Evaluation]]] = {}
     for cell in cells:
@@ -214,16 +270,22 @@ def intervals_over_cells(
             for name in metrics:
                 totals[name] = totals[name] + rankings[RANKING_METRICS.index(name)]
             continue
+        scenes = [cell[0].values("scene")[cell[0].values("has_fake")] for cell in own]
+        alike = [_alike(cell[0]) for cell in own]
         for name in metrics:
-            means = resampled_means(
-                [localization_values(cell, name) for cell in own],
-                scenes=[cell[0].values("scene")[cell[0].values("has_fake")] for cell in own],
-                seed=seed,
-                seeds_alike=[_alike(cell[0]) for cell in own],
-            )
+            if name in POOLED_METRICS:
+                pooled = [pooled_values(cell, name) for cell in own]
+                means = resampled_pooled(pooled, scenes=scenes, seed=seed, seeds_alike=alike)
+            else:
+                means = resampled_means(
+                    [localization_values(cell, name) for cell in own],
+                    scenes=scenes,
+                    seed=seed,
+                    seeds_alike=alike,
+                )
             for mean, cell in zip(means, own, strict=True):
                 totals[name] = totals[name] + mean * len(cell) / (len(cell) * len(cells))
-    return {name: _clipped(total, name) for name, total in totals.items()}
+    return totals
 
 
 def _resampled_rankings(
@@ -293,9 +355,10 @@ def _floats(column: Any) -> np.ndarray:
 def _clipped(resampled: np.ndarray, metric: str) -> Interval:
     """Return the interval of resampled means, cut to the range of the metric."""
     low, high = percentile_interval(resampled)
-    highest = METRICS[metric].highest if metric in METRICS else 1.0
+    known = LOCALIZATION_METRICS.get(metric)
+    lowest, highest = (0.0, 1.0) if known is None else (known.lowest, known.highest)
     # Those of two seeds are wide; a NaN stays one.
-    return Interval(*np.clip([low, high], 0.0, highest).tolist())
+    return Interval(*np.clip([low, high], lowest, highest).tolist())
 
 
 def _or_none(value: float) -> float | None:

@@ -20,6 +20,7 @@ from declip_pipeline.evaluation.scores import (
 from declip_pipeline.feeding.feed import TargetKind
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.tiles import Window, joined_map
+from declip_pipeline.metrics.localization import TOP_SHARE
 from declip_pipeline.store.reader import Store
 
 
@@ -31,6 +32,7 @@ def localize_joined(
     *,
     device: torch.device,
     threshold: float | None = None,
+    top_share: float = TOP_SHARE,
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
@@ -46,7 +48,8 @@ def localize_joined(
         sources: Layers that the decoder takes, of the store or of stores beside it.
         rows: All tiles of the images to evaluate, int64.
         device: Where to compute.
-        threshold: Threshold of `iou_valid_threshold`, in (0, 1); None where there is none.
+        threshold: The one that is best on `valid`, in (0, 1); None where there is none.
+        top_share: Share of the pixels that `score_top` is the mean of.
         batch_size: Tiles a step.
         progress: Called with the number of tiles done and of all.
 
@@ -58,7 +61,7 @@ def localize_joined(
         decoder, store, sources, rows, device=device, batch_size=batch_size, progress=progress
     ):
         maps, masks = (torch.from_numpy(one[None]).to(device) for one in pair)
-        for name, value in localization_values(maps, masks, threshold).items():
+        for name, value in localization_values(maps, masks, threshold, top_share).items():
             found[name].append(value.item())
     return {name: np.asarray(values) for name, values in found.items()}
 

@@ -16,7 +16,8 @@ from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, in_common
 from declip_pipeline.evaluation.groups import Group
 from declip_pipeline.evaluation.intervals import Figures, localization_figures
-from declip_pipeline.evaluation.scores import METRICS, Progress
+from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
+from declip_pipeline.evaluation.scores import Progress
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
@@ -24,6 +25,7 @@ from declip_pipeline.store.catalog import find_view_stores
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.store.storage import folder_of
+from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.run import Run, RunLike, as_run
 
 FAMILIES = ("jpeg", "blur", "resize", "noise", "jitter")
@@ -53,18 +55,22 @@ class Robustness:
     left_out: int
 
     def save(self, path: Path) -> None:
-        """Write a CSV file with a row for each view and generator, whole or not at all."""
+        """Write a CSV file with a row for each view and generator, whole or not at all.
+
+        The column `mark` has "!" where the run learned nothing.
+        """
         ends = ("", "_low", "_high")
-        names = [f"{metric}{end}" for metric in METRICS for end in ends]
+        names = [f"{metric}{end}" for metric in LOCALIZATION_METRICS for end in ends]
         content = io.StringIO()
         writer = csv.writer(content, lineterminator="\n")
-        writer.writerow(["view", "family", "strength", "generator", "images", *names])
+        writer.writerow(["view", "family", "strength", "generator", "images", *names, "mark"])
         for view, evaluation in self.views:
             family, strength = family_of(view) or ("", "")
             for generator, figures in named_figures([evaluation]).items():
                 values = ["" if figures[name] is None else figures[name] for name in names]
                 about = [view_text(view), family, strength, generator, figures["images"]]
-                writer.writerow([*about, *values])
+                mark = MARK if evaluation.problem else ""
+                writer.writerow([*about, *values, mark])
         write_text(path, content.getvalue())
 
 

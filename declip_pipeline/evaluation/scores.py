@@ -1,7 +1,6 @@
 """Values of single images: how a decoder localizes forgeries, and how it scores whole images."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -9,10 +8,12 @@ import torch
 
 from declip_pipeline.compute import exact_float32
 from declip_pipeline.decoders.decoder import Decoder, probability_maps
+from declip_pipeline.evaluation.metrics import METRICS, PIXEL_COUNTS
 from declip_pipeline.feeding.feed import Feed, TargetKind
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import (
     PIXELS_AT_ONCE,
+    TOP_SHARE,
     has_fake,
     intersection_over_union,
     localization_metrics,
@@ -23,49 +24,31 @@ Task = Literal["localization", "detection"]
 """Localization evaluates maps against masks, detection scores of whole images against labels."""
 
 
-@dataclass(frozen=True)
-class Metric:
-    """Metric of localization: a column of an evaluation's table.
+FALSE_ALARM_COLUMNS = (
+    "score",
+    "score_max",
+    "score_top",
+    "fake_share",
+    "fake_share_valid_threshold",
+)
+"""Values of an image's map in itself, at its own size.
 
-    Args:
-        title: Heading of a column.
-        meaning: What it is, in a report.
-        highest: Best value: 100 for a metric in percent, else 1.
-    """
-
-    title: str
-    meaning: str
-    highest: float = 1.0
-
-    @property
-    def decimals(self) -> int:
-        """Decimals of a mean that is printed."""
-        return 2 if self.highest == 100.0 else 4
-
-
-METRICS = {
-    "iou": Metric("IoU", "IoU", highest=100.0),
-    "f1_best": Metric("F1 best", "F1 at the best threshold of each image"),
-    "f1_fixed": Metric("F1 at 0.5", "F1 at 0.5"),
-    "ap": Metric("AP", "AP of pixels"),
-    "iou_valid_threshold": Metric(
-        "IoU at valid's threshold", "IoU at the threshold that is best on valid", highest=100.0
-    ),
-}
-"""Metrics of localization: both IoU in percent, the others in [0, 1].
-
-`iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`.
+Scores of the image, in [0, 1]: `score` is the mean of the map, `score_max` its maximum, `score_top`
+the mean of its highest values. The shares of pixels above thresholds: 0.5, and the one that is best
+on `valid`, where it is NaN for runs that keep none.
 """
 
-LOCALIZATION_COLUMNS = ("has_fake", *METRICS, "score", "fake_share")
+LOCALIZATION_COLUMNS = (
+    "has_fake",
+    *METRICS,
+    *PIXEL_COUNTS,
+    *FALSE_ALARM_COLUMNS,
+)
 """Values of an image in localization.
 
-`has_fake` is False for an image without a fake pixel; of such an image only `score` (mean of its
-map) and `fake_share` (share of its pixels above 0.5) are meaningful.
+`has_fake` is False for an image without a fake pixel; of such an image only `FALSE_ALARM_COLUMNS`
+are meaningful. `PIXEL_COUNTS` are pixels.
 """
-
-FALSE_ALARM_COLUMNS = ("score", "fake_share")
-"""Values of a real image in localization, as in `LOCALIZATION_COLUMNS`."""
 
 MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 """Image scores that every decoder's map gives."""
@@ -82,6 +65,7 @@ def localize(
     *,
     device: torch.device,
     threshold: float | None = None,
+    top_share: float = TOP_SHARE,
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
@@ -96,7 +80,8 @@ def localize(
         sources: Layers that the decoder takes, of the store or of stores beside it.
         rows: Rows to evaluate, int64.
         device: Where to compute.
-        threshold: Threshold of `iou_valid_threshold`, in (0, 1); None where there is none.
+        threshold: The one that is best on `valid`, in (0, 1); None where there is none.
+        top_share: Share of the pixels that `score_top` is the mean of.
         batch_size: Images a step.
         progress: Called with the number of images done and of all.
 
@@ -106,8 +91,10 @@ def localize(
     sizes = store.samples.sizes
     # Images of one size go through the metrics together, whatever their order in the store.
     by_size = rows[np.lexsort((rows, sizes[rows, 1], sizes[rows, 0]))]
-    found = {name: np.zeros(len(rows)) for name in LOCALIZATION_COLUMNS}
-    found["has_fake"] = np.zeros(len(rows), bool)
+    dtypes = {"has_fake": bool, **dict.fromkeys(PIXEL_COUNTS, np.int64)}
+    found = {
+        name: np.zeros(len(rows), dtypes.get(name, np.float64)) for name in LOCALIZATION_COLUMNS
+    }
     done = 0
     for positions, logits in logits_of(
         decoder, store, sources, by_size, "masks", device, batch_size
@@ -115,7 +102,11 @@ def localize(
         batch_rows = by_size[positions]
         for members in _members(sizes[batch_rows]):
             values = _localized(
-                store, batch_rows[members], logits[torch.from_numpy(members)], threshold
+                store,
+                batch_rows[members],
+                logits[torch.from_numpy(members)],
+                threshold,
+                top_share,
             )
             for name, value in values.items():
                 found[name][positions[members]] = value.cpu().numpy()
@@ -209,27 +200,42 @@ def _members(sizes: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _localized(
-    store: Store, rows: np.ndarray, logits: torch.Tensor, threshold: float | None
+    store: Store,
+    rows: np.ndarray,
+    logits: torch.Tensor,
+    threshold: float | None,
+    top_share: float,
 ) -> dict[str, torch.Tensor]:
     masks = torch.from_numpy(store.read_masks(rows)).to(logits.device)
     maps = probability_maps(logits, *masks.shape[1:])
-    return localization_values(maps, masks, threshold)
+    return localization_values(maps, masks, threshold, top_share)
 
 
 def localization_values(
-    maps: torch.Tensor, masks: torch.Tensor, threshold: float | None
+    maps: torch.Tensor,
+    masks: torch.Tensor,
+    threshold: float | None,
+    top_share: float = TOP_SHARE,
 ) -> dict[str, torch.Tensor]:
     """Return `LOCALIZATION_COLUMNS` of maps (N, H, W) in [0, 1] and masks (N, H, W) bool.
 
-    `threshold` is that of `iou_valid_threshold`, in (0, 1); without one its values are NaN.
+    `threshold` is the one that is best on `valid`, in (0, 1); without one the values at it are NaN.
+    `top_share` is the share of the pixels that `score_top` is the mean of.
     """
-    none = torch.full((len(masks),), torch.nan, dtype=torch.float64)
+    at_valid = share_at_valid = torch.full((len(masks),), torch.nan, dtype=torch.float64)
+    if threshold is not None:
+        at_valid = intersection_over_union(maps, masks, threshold)
+        share_at_valid = share_above(maps, threshold)
     return {
         "has_fake": has_fake(masks),
-        **localization_metrics(maps, masks),
-        "iou_valid_threshold": none
-        if threshold is None
-        else intersection_over_union(maps, masks, threshold),
+        **localization_metrics(maps, masks, top_share),
+        "iou_valid_threshold": at_valid,
         "score": maps.mean(dim=(1, 2)),
-        "fake_share": (maps > 0.5).double().mean(dim=(1, 2)),
+        "fake_share": share_above(maps, 0.5),
+        "fake_share_valid_threshold": share_at_valid,
     }
+
+
+def share_above(maps: torch.Tensor, threshold: float) -> torch.Tensor:
+    """Return the share of pixels of maps (N, H, W) above a threshold, (N,) float64."""
+    return (maps > threshold).double().mean(dim=(1, 2))

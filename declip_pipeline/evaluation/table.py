@@ -23,6 +23,7 @@ from declip_pipeline.evaluation.groups import (
     RUN_FIELDS,
     SEED,
     TRAINING,
+    Group,
     field_text,
     group_by_fields,
     is_in_domain,
@@ -254,9 +255,8 @@ def matrices(
         Matrices with sorted rows and columns; cells are in the order of the evaluations.
     """
     cells = _labelled(cells_of(evaluations, aliases=aliases), ("generator", "train_on"))
-    ignored = {*TESTED, *TRAINING, DOMAIN, *_DERIVED}
     found = []
-    for group in group_by_fields(cells, lambda cell: cell.fields, ignored=ignored):
+    for group in configurations(cells):
         places = {
             (cell.fields["generator"], cell.fields["train_on"]): cell for cell in group.members
         }
@@ -286,6 +286,12 @@ def matrices(
         domains = {name: (inside[name], outside[name]) for name in metrics}
         found.append(Matrix(table, np.array(in_domain, bool), domains))
     return found
+
+
+def configurations(cells: Sequence[Cell]) -> list[Group[Cell]]:
+    """Group cells whose runs differ in their seed and in what they learned alone."""
+    ignored = {*TESTED, *TRAINING, DOMAIN, *_DERIVED}
+    return group_by_fields(cells, lambda cell: cell.fields, ignored=ignored)
 
 
 def domain_estimates(

@@ -109,7 +109,7 @@ def import_published(
     run = Run(runs / name)
     config = {
         **identity,
-        "widths": list(decoder.widths) if isinstance(decoder, ConvolutionalDecoder) else None,
+        "widths": None if decoder.widths is None else list(decoder.widths),
         "file": str(path.absolute()),
         # The published decoders saw features as they were computed.
         "inputs": [{"dtype": "float32", "provenance": {"arch": arch, "weights": list(weights)}}],
@@ -218,7 +218,7 @@ def _decoder(
     """Return the decoder with the checkpoint's weights, which were checked to fit, as float32."""
     shape = backbone.layers[layer]
     empty = empty_decoder(decoder_type, shape, checkpoint.decoder)
-    widths = empty.widths if isinstance(empty, ConvolutionalDecoder) else None
+    widths = empty.widths
     for name, value in checkpoint.decoder.items():
         if not bool(torch.isfinite(value).all()):
             raise InputError(

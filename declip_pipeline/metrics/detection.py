@@ -51,6 +51,35 @@ def detection_metrics(scores: Tensor, labels: Tensor) -> dict[str, float]:
     }
 
 
+def balanced_threshold(scores: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Return the threshold with the best balanced accuracy, and that in percent.
+
+    Balanced accuracy is the mean of the shares of fakes and of real images that are called right,
+    so that it does not depend on how many there are of each. The threshold is halfway from the best
+    score to the next lower one, as `threshold_between` of `detection_metrics`; of equally good ones
+    it is the highest.
+
+    `scores` and `labels` as for `detection_metrics`, as are the errors; both labels must occur.
+
+    Source: Youden, Cancer 3 (1950), whose index is twice the balanced accuracy less one.
+    """
+    _check(scores, labels)
+    scores, order = torch.sort(scores.detach().double(), descending=True)
+    fake = (labels == 1)[order]
+    if bool(fake.all()) or not bool(fake.any()):
+        raise InputError("labels are all the same; expected fake and real images")
+    ends = torch.ones_like(fake)
+    ends[:-1] = scores[1:] < scores[:-1]
+    found, real_called = fake.cumsum(0), (~fake).cumsum(0)
+    balanced = (found / found[-1] + 1 - real_called / real_called[-1]) / 2
+    # Half is right where nothing is called fake.
+    above_all = torch.nextafter(scores[:1], scores.new_tensor([torch.inf]))
+    thresholds = torch.cat([above_all, scores])
+    balanced = torch.cat([balanced.new_tensor([0.5]), torch.where(ends, balanced, 0.0)])
+    best = balanced.argmax()
+    return _halfway_down(scores, float(thresholds[best])), float(balanced[best]) * 100
+
+
 def area_under_roc(scores: Tensor, labels: Tensor) -> float:
     """Return the probability that a fake image's score is above a real one's; ties count half.
 
@@ -74,6 +103,18 @@ def accuracy_at(scores: Tensor, labels: Tensor, threshold: float) -> float:
     """
     _check(scores, labels)
     return float(((scores.detach().double() >= threshold) == (labels == 1)).double().mean() * 100)
+
+
+def f1_at(scores: Tensor, labels: Tensor, threshold: float) -> float:
+    """Return F1 of the fakes, 0 to 1; a score of at least `threshold` is called fake.
+
+    2 TP / (2 TP + FP + FN); 0 where no image is fake and none is called so. `scores` and `labels`
+    as for `detection_metrics`, as are the errors.
+    """
+    _check(scores, labels)
+    called, fake = scores.detach().double() >= threshold, labels == 1
+    both = int(called.sum()) + int(fake.sum())
+    return 2 * int((called & fake).sum()) / both if both else 0.0
 
 
 def average_precision(positives: Tensor, ends: Tensor) -> Tensor:

@@ -1,4 +1,6 @@
-"""IoU, TruFor's F1 and average precision of probability maps against their masks, in batches."""
+"""Metrics of probability maps against their masks, and image scores of maps, in batches."""
+
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +22,8 @@ IOU_EPSILON = 1e-8
 F1_EPSILON = 1e-32
 EROSION = 15
 DILATION = 11
+TOP_SHARE = 0.01
+"""Share of an image's pixels whose highest values an image score is the mean of, by default."""
 
 
 def has_fake(masks: Tensor) -> Tensor:
@@ -32,20 +36,39 @@ def has_fake(masks: Tensor) -> Tensor:
     return masks.flatten(1).any(dim=1)
 
 
-def localization_metrics(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
-    """Compute the four localization metrics of each image.
+def localization_metrics(
+    maps: Tensor, masks: Tensor, top_share: float = TOP_SHARE
+) -> dict[str, Tensor]:
+    """Compute the localization metrics of each image, its pixel counts, and scores of its map.
 
-    On a CPU, images are distributed over torch's threads, each computing on one core.
+    On a CPU, images are distributed over torch's threads, each computing on one core. A pixel is
+    called fake above 0.5, where nothing else is said.
 
     Args:
         maps: Probabilities (N, H, W), floating point in [0, 1]; converted to float32.
         masks: (N, H, W) bool, True = fake.
+        top_share: Share of the pixels that `score_top` is the mean of, in (0, 1].
 
     Returns:
-        (N,) float64 tensors on the device of `maps`: `iou` at threshold 0.5, in percent; `f1_best`
-        and `f1_fixed` (threshold 0.5), 0 to 1, without the band along the mask's outline; `ap`
-        over all pixels, 0 to 1. A map that is constant outside the band has `f1_best` equal to
-        `f1_fixed`. An image with all pixels inside the band has F1 1.
+        (N,) tensors on the device of `maps`, float64 where nothing else is said:
+
+        - `iou`, percent.
+        - `f1_best` and `f1_fixed` (at 0.5), 0 to 1, without the band along the mask's outline. A
+          map that is constant outside the band has `f1_best` equal to `f1_fixed`. An image with
+          all pixels inside the band has F1 1.
+        - `ap`, 0 to 1.
+        - `f1`, 2 TP / (2 TP + FP + FN) over all pixels, 0 to 1; 1 where nothing is fake and
+          nothing is called so. `f1_optimal`, the same at the best threshold of each image, of 0.5
+          and all values of its map; see `f1_optimal`.
+        - `auc`, area under the ROC curve of the pixels, 0 to 1; NaN where all pixels are fake, or
+          none is.
+        - `mcc`, Matthews' correlation coefficient, -1 to 1; 0 where it is not defined, since
+          mask or called pixels are all alike.
+        - `precision` and `recall`, 0 to 1; 0 where no pixel is called fake, or none is fake.
+        - `found_pixels`, `called_pixels`, `fake_pixels`, int64: pixels that are fake and called so,
+          that are called fake, that are fake.
+        - `score_max` and `score_top`, image scores in [0, 1]: the maximum of the map, and the mean
+          of its highest values, `top_share` of the pixels, at least one.
 
     Raises:
         InputError: Shapes, devices, dtypes or values do not fit.
@@ -54,30 +77,51 @@ def localization_metrics(maps: Tensor, masks: Tensor) -> dict[str, Tensor]:
     pixel where a quarter is fake, and 105 where all are and their values differ, for at most 2^22
     pixels at a time (0.44 GB), or for one image where that is larger.
 
-    Source: DeCLIP, section 4; F1 as in TruFor (Guillaro et al., CVPR 2023).
+    Source: DeCLIP, section 4; F1 with a band as in TruFor (Guillaro et al., CVPR 2023), without as
+    in IMDL-BenCo (Ma et al., NeurIPS 2024); MCC, Matthews (1975).
     """
     check_same_shape(maps, masks)
     check_masks_are_bool(masks)
+    require_share(top_share)
     on_cpu = maps.device.type == "cpu"
     pixels = maps.shape[1] * maps.shape[2]
+    top = max(1, round(top_share * pixels))
     at_once = max(1, min(PIXELS_AT_ONCE, PIXELS_OF_A_PART if on_cpu else PIXELS_AT_ONCE) // pixels)
     workers = min(torch.get_num_threads(), PIXELS_AT_ONCE // (at_once * pixels)) if on_cpu else 1
     pairs = list(zip(torch.split(maps.detach(), at_once), torch.split(masks, at_once), strict=True))
     with mapping_parts(min(workers, len(pairs))) as map_parts:
-        parts = list(map_parts(_metrics_of_part, pairs))
+        parts = list(map_parts(partial(_metrics_of_part, top=top), pairs))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-def _metrics_of_part(maps_and_masks: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
+def require_share(top_share: float) -> None:
+    """Raise `InputError` for a share of pixels that is not in (0, 1]."""
+    if not 0 < top_share <= 1:
+        raise InputError(f"`top_share` is {top_share}; expected a share above 0 and up to 1")
+
+
+def _metrics_of_part(maps_and_masks: tuple[Tensor, Tensor], top: int) -> dict[str, Tensor]:
     maps, masks = as_probabilities(maps_and_masks[0]), maps_and_masks[1]
     certain_fake, certain_real = certain_regions(masks)
-    ranking = rank_pixels(maps, masks, certain_fake | certain_real)
-    fixed = ranking.at_fixed
+    ranking = rank_pixels(maps, masks, certain_fake | certain_real, top=top)
+    found, called = ranking.at_fixed.found, ranking.at_fixed.called
+    fake, pixels = ranking.in_all.found, ranking.in_all.called
     return {
-        "iou": iou_from_counts(fixed.found, fixed.called, ranking.in_all.found),
+        "iou": iou_from_counts(found, called, fake),
         "f1_best": f1_best(ranking),
         "f1_fixed": f1_fixed(ranking),
         "ap": average_precision_of_ranking(ranking),
+        "f1": f1_of_all(found, called, fake),
+        "f1_optimal": f1_optimal(ranking),
+        "auc": area_under_roc_of_ranking(ranking),
+        "mcc": matthews_correlation(found, called, fake, pixels),
+        "precision": found.double() / called.clamp(min=1),
+        "recall": found.double() / fake.clamp(min=1),
+        "found_pixels": found.long(),
+        "called_pixels": called.long(),
+        "fake_pixels": fake.long(),
+        "score_max": ranking.highest[:, 0].double(),
+        "score_top": ranking.highest.double().mean(dim=1),
     }
 
 
@@ -152,6 +196,55 @@ def f1_best(ranking: Ranking) -> Tensor:
     fixed = f1_fixed(ranking)
     best = torch.zeros_like(fixed).scatter_reduce(0, ranking.image.long(), f1 * inside, "amax")
     return torch.where(ranking.varied, best, fixed)
+
+
+def f1_of_all(found: Tensor, called: Tensor, fake: Tensor) -> Tensor:
+    """Return F1 over all pixels, 2 TP / (2 TP + FP + FN), float64, 0 to 1.
+
+    Arguments as for `iou_from_counts`. 1 where nothing is fake and nothing is called so.
+    """
+    return torch.where(called + fake > 0, 2 * found.double() / (called + fake).clamp(min=1), 1.0)
+
+
+def f1_optimal(ranking: Ranking) -> Tensor:
+    """Return F1 over all pixels of each image at its best threshold: (images,) float64, 0 to 1.
+
+    Thresholds are the fixed one and the values of the map; above it a pixel is called fake, so none
+    calls all pixels fake, which would reward a constant map for the size of the mask. Without a
+    fake pixel it is 1, since at the highest value nothing is called fake.
+    """
+    counts, whole = ranking.at_fakes, ranking.in_all
+    fake = whole.found.index_select(0, ranking.image)
+    is_part = counts.called < whole.called.index_select(0, ranking.image)
+    f1 = f1_of_all(counts.found, counts.called, fake) * is_part
+    fixed = f1_of_all(ranking.at_fixed.found, ranking.at_fixed.called, whole.found)
+    best = fixed.scatter_reduce(0, ranking.image.long(), f1, "amax")
+    return torch.where(whole.found > 0, best, 1.0)
+
+
+def matthews_correlation(found: Tensor, called: Tensor, fake: Tensor, pixels: Tensor) -> Tensor:
+    """Return Matthews' correlation coefficient, float64, -1 to 1; 0 where it is not defined.
+
+    Arguments as for `iou_from_counts`; `pixels` counts all.
+    """
+    found, called, fake, pixels = (one.double() for one in (found, called, fake, pixels))
+    # Of shares, since products of four counts of large images lose digits.
+    joint, p, q = found / pixels, called / pixels, fake / pixels
+    spread = (p * (1 - p) * q * (1 - q)).sqrt()
+    return torch.where(spread > 0, (joint - p * q) / spread, 0.0).clamp(-1, 1)
+
+
+def area_under_roc_of_ranking(ranking: Ranking) -> Tensor:
+    """Return the area under the ROC curve of each image's pixels: (images,) float64, 0 to 1.
+
+    It is the probability that a fake pixel has a higher value than a real one, where equal values
+    count half. NaN for an image whose pixels are all fake, or all real.
+    """
+    counts, whole = ranking.at_fakes, ranking.in_all
+    above = (counts.called - counts.found).double() - ranking.real_tied.double() / 2
+    fake, real = whole.found.double(), (whole.called - whole.found).double()
+    lost = torch.zeros_like(fake).index_add(0, ranking.image, ranking.tied * above)
+    return 1 - lost / (fake * real)  # 0 / 0 is NaN
 
 
 def average_precision_of_ranking(ranking: Ranking) -> Tensor:

@@ -40,17 +40,21 @@ class Ranking:
         at_fakes: Counts at these thresholds, ordered by image and then by falling threshold.
         image: (thresholds,) int32, index of the image of each threshold.
         tied: (thresholds,) int32, number of fake pixels with exactly this value.
+        real_tied: (thresholds,) int32, number of real pixels with exactly this value.
         at_fixed: Counts of each image at one fixed threshold.
         in_all: Counts of each image over all its pixels.
         varied: (images,) bool, whether the image's certain pixels differ in value.
+        highest: (images, top) float32, the highest values of each image, falling.
     """
 
     at_fakes: Counts
     image: Tensor
     tied: Tensor
+    real_tied: Tensor
     at_fixed: Counts
     in_all: Counts
     varied: Tensor
+    highest: Tensor
 
 
 def sort_rows(keys: Tensor) -> Tensor:
@@ -67,7 +71,9 @@ def sort_rows(keys: Tensor) -> Tensor:
     return keys
 
 
-def rank_pixels(maps: Tensor, masks: Tensor, certain: Tensor, threshold: float = 0.5) -> Ranking:
+def rank_pixels(
+    maps: Tensor, masks: Tensor, certain: Tensor, threshold: float = 0.5, top: int = 1
+) -> Ranking:
     """Sort each image's pixels by falling map value and count along the ranking.
 
     A pixel's value and its two truth bits share one 32-bit key (values in [0, 1] need 30 bits), so
@@ -78,9 +84,15 @@ def rank_pixels(maps: Tensor, masks: Tensor, certain: Tensor, threshold: float =
         masks: (N, H, W) bool, True = fake.
         certain: (N, H, W) bool, True where a pixel is certainly fake or certainly real.
         threshold: The fixed threshold, in [0, 1]; values greater than it are called fake.
+        top: Number of an image's highest values to return.
     """
     keys = _keys(maps).add_(masks.byte().mul_(FAKE).add_(certain)).flatten(1)
-    return _count_down(sort_rows(keys), _keys(maps.new_tensor(threshold)))
+    return _count_down(sort_rows(keys), _keys(maps.new_tensor(threshold)), top)
+
+
+def _values(keys: Tensor) -> Tensor:
+    """Return the map values of keys, float32."""
+    return (BITS_OF_ONE // 2 - (keys >> 2)).view(torch.float32)
 
 
 def _keys(values: Tensor) -> Tensor:
@@ -89,7 +101,7 @@ def _keys(values: Tensor) -> Tensor:
     return bits.neg_().add_(BITS_OF_ONE // 2).mul_(4)
 
 
-def _count_down(keys: Tensor, fixed: Tensor) -> Ranking:
+def _count_down(keys: Tensor, fixed: Tensor, top: int) -> Ranking:
     n, pixels = keys.shape
     images = torch.arange(n, dtype=torch.int32, device=keys.device)
     # With a leading zero, so that index `called` holds the count among that many pixels.
@@ -125,14 +137,42 @@ def _count_down(keys: Tensor, fixed: Tensor) -> Ranking:
         :, 0
     ]
     passed_at_fixed = torch.searchsorted(places, images * pixels + called_at_fixed, out_int32=True)
+    called = places.index_select(0, ends) + 1 - image * pixels
+    tied = ends.diff(prepend=ends.new_tensor([-1]))
     return Ranking(
-        at_fakes=counts(image, places.index_select(0, ends) + 1 - image * pixels, ends + 1),
+        at_fakes=counts(image, called, ends + 1),
         image=image,
-        tied=ends.diff(prepend=ends.new_tensor([-1])),
+        tied=tied,
+        real_tied=_real_tied(keys, image, called - tied, fakes.index_select(0, ends)),
         at_fixed=counts(images, called_at_fixed, passed_at_fixed),
         in_all=counts(images, torch.full_like(images, pixels), stops),
         varied=_varied(keys, certain),
+        highest=_values(keys[:, :top]),
     )
+
+
+def _real_tied(keys: Tensor, image: Tensor, before: Tensor, value: Tensor) -> Tensor:
+    """Return the number of real pixels that have the value of each threshold, int32.
+
+    Args:
+        keys: (N, pixels), sorted.
+        image: (thresholds,), the image of each threshold.
+        before: (thresholds,), the number of pixels ahead of the fake ones with its value.
+        value: (thresholds,), a key with its value.
+    """
+    found = torch.zeros_like(before)
+    ahead = keys.flatten().index_select(0, image * keys.shape[1] + (before - 1).clamp(min=0))
+    # Few values are those of fake and real pixels both: only for these the first one is looked for.
+    shared = ((before > 0) & (ahead >> 2 == value >> 2)).nonzero()[:, 0]
+    if len(shared):
+        rows = image.index_select(0, shared)
+        counts = torch.bincount(rows, minlength=len(keys))
+        column = torch.arange(len(shared), device=keys.device) - (counts.cumsum(0) - counts)[rows]
+        wanted = keys.new_zeros((len(keys), int(counts.max())))
+        wanted[rows, column] = value.index_select(0, shared) >> 2 << 2
+        first = torch.searchsorted(keys, wanted, out_int32=True)[rows, column]
+        found[shared] = before.index_select(0, shared) - first
+    return found
 
 
 def _varied(keys: Tensor, certain: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import get_args
+from typing import Protocol, get_args
 
 import numpy as np
 from PIL import Image
@@ -15,10 +15,10 @@ from declip_pipeline.files import write_text
 from declip_pipeline.images.png import GreyPng
 from declip_pipeline.options import SavedKind
 from declip_pipeline.reports.overlay import overlaid
-from declip_pipeline.training.image_maps import ImageMaps
 
 DEFAULT_SAVE: tuple[SavedKind, ...] = ("mask", "map", "overlay")
 EACH = "each"
+FORGED, NOT_FOUND = "forged", "not found"
 
 _ENDINGS = {
     "mask": "_mask.png",
@@ -44,8 +44,8 @@ class Prediction:
         width: In pixels.
         score: Probability that the image is fake, in [0, 1].
         fake_share: Share of the pixels above the threshold, in [0, 1].
-        smallest_region: WIDTHxHEIGHT in pixels of what the backbone sees as one position, of an
-            image that is much larger than the backbone's input: smaller regions cannot be found.
+        smallest_region: WIDTHxHEIGHT in pixels of what the backbone sees of the image, or of a
+            tile, as one position: smaller regions may not be found.
         mask: File, relative to the folder of predictions, as are the other files; empty where it
             is not saved.
         map: See `mask`.
@@ -53,6 +53,8 @@ class Prediction:
         map_full: See `mask`.
         each: See `mask`.
         reason: Why the image could not be used.
+        verdict: "forged" where the score is at least the run's threshold of image scores
+            (`Run.score_threshold`), else "not found"; empty where there is no such threshold.
     """
 
     image: str
@@ -68,6 +70,7 @@ class Prediction:
     smallest_region: str = ""
     map_full: str = ""
     each: str = ""
+    verdict: str = ""
 
 
 def chosen_kinds(save: Sequence[str], *, each: bool = False) -> list[str]:
@@ -87,6 +90,29 @@ def files_of(name: str, kinds: Collection[str]) -> dict[str, str]:
     return {kind: name + ending for kind, ending in _ENDINGS.items() if kind in kinds}
 
 
+class ImageMap(Protocol):
+    """Map of one image, read once: an `ImageMaps` on its way, or a `PredictedMap` that is kept."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+
+    @property
+    def small(self) -> np.ndarray:
+        """The map (h, w) float32 in [0, 1], as fine as the decoder's."""
+
+    @property
+    def each(self) -> np.ndarray:
+        """The map of each run, (runs, h, w) float32 in [0, 1]."""
+
+    @property
+    def score(self) -> float:
+        """Score of the image in [0, 1]."""
+
+    def strips(self, *, with_each: bool = False) -> Iterator[np.ndarray]:
+        """Yield the map at the image's size from the top; see `ImageMaps.strips`."""
+
+
 @dataclass(frozen=True)
 class PredictedFiles:
     """Content of an image's files by kind, and the figures of its row."""
@@ -97,7 +123,7 @@ class PredictedFiles:
 
 
 def predicted_files(
-    maps: ImageMaps,
+    maps: ImageMap,
     grey: np.ndarray | None,
     kinds: Collection[str],
     threshold: float,
@@ -116,7 +142,7 @@ def predicted_files(
     - "each": .npz with `maps` (runs, h, w) float32, `runs` (their names) and `imgsize`.
 
     Args:
-        maps: Not yet read.
+        maps: The maps.
         grey: (H, W) uint8; needed for an overlay.
         kinds: Of `chosen_kinds`.
         threshold: Pixels above it are fake.
@@ -172,8 +198,13 @@ def _jpeg(shown: np.ndarray) -> bytes:
 
 def write_prediction_table(path: Path, predictions: Sequence[Prediction]) -> None:
     """Write the rows as CSV; an interrupted write leaves no file."""
+    write_text(path, prediction_table(predictions))
+
+
+def prediction_table(predictions: Sequence[Prediction]) -> str:
+    """Return the rows as CSV."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(Prediction)])
     writer.writeheader()
     writer.writerows(asdict(prediction) for prediction in predictions)
-    write_text(path, text.getvalue())
+    return text.getvalue()

@@ -1,7 +1,7 @@
 """Prediction of many images with one run or several, into a folder or one after the other."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +13,8 @@ from declip_pipeline.evaluation.selection import distinct_runs
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.prediction.files import (
     DEFAULT_SAVE,
+    FORGED,
+    NOT_FOUND,
     Prediction,
     chosen_kinds,
     predicted_files,
@@ -49,7 +51,12 @@ class Predictions:
 
 
 class FolderPrediction:
-    """A prediction into a folder that is checked, and not yet begun; see `predict`."""
+    """A prediction into a folder that is checked, and not yet begun; see `predict`.
+
+    Attributes:
+        runs: The runs, each once.
+        score_threshold: Threshold of verdicts, see `Run.score_threshold`; None for several runs.
+    """
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class FolderPrediction:
         if batch_size < 1:
             raise InputError(f"`batch_size` is {batch_size}; expected at least 1")
         self.runs, self.repeated = _opened(runs)
+        self.score_threshold = self.runs[0].score_threshold if len(self.runs) == 1 else None
         self._kinds = chosen_kinds(save, each=each)
         if not self._kinds:
             raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
@@ -87,6 +95,10 @@ class FolderPrediction:
             Path(out), made_with, self.images, kinds=self._kinds, overwrite=overwrite
         )
         self._predictor = open_predictor(self.runs, backbone, weights=weights, device=device)
+
+    def is_shrunk(self, row: Prediction) -> bool:
+        """Return whether an image is much larger than what a backbone sees of it."""
+        return row.status == "ok" and self._predictor.is_shrunk(int(row.height), int(row.width))
 
     @property
     def done(self) -> int:
@@ -131,9 +143,19 @@ class FolderPrediction:
             else:
                 rows[name] = found
             progress(len(rows), len(self.images))
-        ordered = [rows[name] for name in self.images]
+        ordered = [self._with_verdict(rows[name]) for name in self.images]
         folder.finish(ordered)
         return Predictions(folder.table, ordered)
+
+    def _with_verdict(self, row: Prediction) -> Prediction:
+        """Add what follows from a row; one of an earlier run of this prediction may lack it."""
+        if row.status != "ok":
+            return row
+        height, width = self._predictor.smallest_region(int(row.height), int(row.width))
+        verdict = ""
+        if self.score_threshold is not None:
+            verdict = FORGED if float(row.score) >= self.score_threshold else NOT_FOUND
+        return replace(row, smallest_region=f"{width}x{height}", verdict=verdict)
 
     def _write(self, found: FoundImage) -> Prediction:
         height, width = found.maps.size
@@ -141,7 +163,6 @@ class FolderPrediction:
         files = predicted_files(
             found.maps, found.grey, self._kinds, self._threshold, run_names=names
         )
-        region = self._predictor.smallest_region(height, width)
         row = Prediction(
             str(found.path),
             "ok",
@@ -149,7 +170,6 @@ class FolderPrediction:
             width=width,
             score=files.score,
             fake_share=files.fake_share,
-            smallest_region="" if region is None else f"{region[1]}x{region[0]}",
         )
         return self._folder.add(found.name, files, row)
 

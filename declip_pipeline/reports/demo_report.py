@@ -10,6 +10,7 @@ import numpy as np
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import Estimate
+from declip_pipeline.evaluation.metrics import PROTOCOL
 from declip_pipeline.evaluation.table import Matrix, Table
 from declip_pipeline.files import write_text
 from declip_pipeline.reports.matrix import (
@@ -84,7 +85,7 @@ def _pairings(backbones: Sequence[BackboneSection]) -> str:
     return (
         "\n".join(lines) + "\n\nID: tested on a generator that the decoder was trained on; OOD: "
         "on another. In brackets: 95% bootstrap intervals over scenes, and over seeds where there "
-        "are several."
+        f"are several. Figures are {PROTOCOL}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Figure of IoU by the strength of a change to the images, a panel for each kind of change."""
+"""Figure of a metric by the strength of a change to the images, a panel for each kind of change."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from declip_pipeline.reports.percent_axes import style_percent_axes
 PANEL, GAP, LEFT, HEIGHT = 2.7, 0.3, 0.7, 4.2
 
 Point = tuple[float, float, float]
-"""IoU in percent and both ends of its interval; NaN for a missing one."""
+"""A mean in percent and both ends of its interval; NaN for a missing one."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ class RobustnessPanel:
     lines: Mapping[str, Sequence[Point]]
 
 
-def draw_robustness(panels: Sequence[RobustnessPanel], path: Path, title: str) -> None:
-    """Draw IoU by strength as a PNG: panels side by side, on a fixed axis from 0 to 100.
+def draw_robustness(
+    panels: Sequence[RobustnessPanel], path: Path, title: str, unit: str = "IoU (percent)"
+) -> None:
+    """Draw a metric by strength as a PNG: panels side by side, on a fixed axis from 0 to 100.
 
-    A band around each line is its interval. Strengths stand at equal distances.
+    A band around each line is its interval. Strengths stand at equal distances. `unit` is written
+    at the axis.
     Raises: InputError without a panel, and when lines and strengths do not fit.
     """
     if not panels:
@@ -66,7 +69,7 @@ def draw_robustness(panels: Sequence[RobustnessPanel], path: Path, title: str) -
         if place:
             axes.set_yticklabels([])
         if place == 0:
-            axes.set_ylabel("IoU (percent)", fontsize=11, color=INK)
+            axes.set_ylabel(unit, fontsize=11, color=INK)
             handles, labels = axes.get_legend_handles_labels()
     start = LEFT / width
     figure.text(start, 0.93, title, fontsize=13, fontweight="bold", color=INK, ha="left")

@@ -16,6 +16,7 @@ from declip_pipeline.reports.demo_report import BackboneSection, write_demo_repo
 from declip_pipeline.reports.matrix import format_matrix_text
 from declip_pipeline.study.callbacks import SILENT, Callbacks
 from declip_pipeline.study.demo_backbone import BackboneDemo, Options
+from declip_pipeline.training.learning import MARK_MEANING
 
 
 @dataclass(frozen=True)
@@ -182,13 +183,14 @@ class Demo:
 def _matrix_text(section: BackboneSection) -> str:
     matrix = section.matrix
     table = matrix.table
-    return format_matrix_text(
+    text = format_matrix_text(
         table.values,
         table.rows,
         table.marked_columns,
         intervals=matrix.intervals,
         domain=matrix.in_domain,
     )
+    return f"{text.rstrip()}\n{MARK_MEANING}\n" if table.is_marked else text
 
 
 def _peak_gigabytes() -> float:

@@ -12,7 +12,6 @@ import torch
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import choose_device, release_freed_memory
 from declip_pipeline.datasets.demo.build import GENERATORS
-from declip_pipeline.decoders.names import read_decoder_type
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.table import matrices, two_way_tables
@@ -32,6 +31,7 @@ from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.sweeps.grid_job import GridJob
 from declip_pipeline.sweeps.grid_training import layers_of
 from declip_pipeline.training.learner_choice import decoder_of
+from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.predictor import Predictor
 from declip_pipeline.training.run import Run
 
@@ -89,11 +89,11 @@ class BackboneDemo:
         for options in self.trainings:
             alone = {name: value for name, value in options.items() if name not in SPANNED}
             job = GridJob.of((), alone)
+            job.require_widths_taken(options.get("decoder_type", [job.recipe.decoder_type]))
             for layer in layers_of(options["layer"], list(self.backbone.layers)):
                 shapes = [self.backbone.layers[name] for name in layer.split(JOIN)]
                 for name in options.get("decoder_type", [job.recipe.decoder_type]):
-                    widths = job.recipe.widths if read_decoder_type(name).takes_widths else None
-                    recipe = replace(job.recipe, decoder_type=name, widths=widths)
+                    recipe = replace(job.recipe, decoder_type=name, widths=job.widths_of(name))
                     with torch.device("meta"):
                         decoder_of(recipe, shapes, job.fusion)
 
@@ -235,6 +235,7 @@ class BackboneDemo:
                 mask = self.data / str(sample.mask)
                 truth = decode_mask(mask, fake_is_white=store.fake_is_white)
                 caption = f"{shown['generator']}, IoU {shown['iou']:.0f}"
+                caption += MARK if evaluation.problem else ""
                 rows.append((caption, image, truth, predictor.map(image)))
         return rows
 

@@ -14,7 +14,7 @@ from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.findings import unpaired_files_and_folders, wholly_generated_text
 from declip_pipeline.datasets.opening import open_dataset
-from declip_pipeline.errors import DeclipError, DownloadError, WeightsError
+from declip_pipeline.errors import DeclipError, DownloadError, StoreError, WeightsError
 from declip_pipeline.extraction.estimate import Estimate, estimate_extraction
 from declip_pipeline.extraction.extract import Extraction, extract_store
 from declip_pipeline.extraction.stage_times import StageTimes
@@ -23,6 +23,7 @@ from declip_pipeline.extraction.task import ShardWorkers
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.images.views import View, parse_augmentation, parse_views
+from declip_pipeline.store.reader import Store
 from declip_pipeline.store.storage import URL_MARK, storage_at
 from declip_pipeline.study.callbacks import SILENT, Callbacks
 
@@ -95,6 +96,23 @@ class ExtractionStep:
             found = [work.extract(view) for view in work.views]
         work.require_few_failures(found)
         return [one.location for one in found]
+
+    def complete(self, callbacks: Callbacks = SILENT) -> list[str] | None:
+        """Return the stores' locations; None where the data or one of them is not there.
+
+        Nothing is extracted. Raises `InputError` for a dataset, view, layer or backbone that
+        cannot be used.
+        """
+        if not self.data.exists():
+            return None
+        with self.opened(callbacks) as work:
+            places = [work.plan(view).location for view in work.views]
+        for place in places:
+            try:
+                Store(place)
+            except StoreError:
+                return None
+        return places
 
     @contextmanager
     def opened(
@@ -192,10 +210,14 @@ class OpenExtraction:
 
     def estimate(self, view: View) -> tuple[StorePlan, Estimate]:
         """Measure what the view's store would take; nothing is kept."""
-        plan = plan_store(self._images(view), self.backbone, **self._options(view))
+        plan = self.plan(view)
         for line in plan.remarks:
             self._notice_once(line)
         return plan, estimate_extraction(plan, self.backbone, batch_size=self.step.batch_size)
+
+    def plan(self, view: View) -> StorePlan:
+        """Plan the view's store."""
+        return plan_store(self._images(view), self.backbone, **self._options(view))
 
     def extract(self, view: View) -> Extraction:
         """Make the view's store, or find it complete."""

@@ -82,14 +82,22 @@ def beside_markdown(table: Table, published: Figures, decimals: int) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in (head, rule, *body))
 
 
-def beside_csv(tables: Sequence[tuple[Table, Figures]]) -> str:
+def beside_csv(
+    tables: Sequence[tuple[Table, Figures]], *, metric: str, protocol: Sequence[str]
+) -> str:
     """Return a CSV of row, column, ours with its interval, published and difference.
 
-    A field is empty where there is no figure.
+    Each line has the metric and what was done, the lines of `protocol`; a field is empty where
+    there is no figure.
     """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    writer.writerow(["row", "column", "ours", "low", "high", "published", "difference", "mark"])
+    writer.writerow(
+        [
+            *("row", "column", "ours", "low", "high", "published", "difference", "mark"),
+            *("metric", "protocol"),
+        ]
+    )
     for table, published in tables:
         for row in table.rows:
             for column in table.columns:
@@ -99,7 +107,7 @@ def beside_csv(tables: Sequence[tuple[Table, Figures]]) -> str:
                     [
                         *(row, column),
                         *("" if np.isnan(value) else value for value in values),
-                        ours.mark,
+                        *(ours.mark, metric, "; ".join(protocol)),
                     ]
                 )
     return content.getvalue()

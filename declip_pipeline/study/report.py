@@ -7,7 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.metrics import (
+    DETECTION_PROTOCOL,
+    LOCALIZATION_METRICS,
+    protocol_lines,
+)
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.domain_figure import draw_domains
 from declip_pipeline.reports.matrix_figure import draw_matrix
@@ -23,7 +27,7 @@ from declip_pipeline.study.tables import StudyTable
 from declip_pipeline.training.learning import MARK_MEANING
 
 METRIC_NAMES = {
-    **{name: metric.meaning for name, metric in METRICS.items()},
+    **{name: metric.meaning for name, metric in LOCALIZATION_METRICS.items()},
     "detection_ap": "AP of whole images",
     "detection_auc": "AUC of whole images",
 }
@@ -45,6 +49,7 @@ def write_report(
     *,
     title: str,
     published: Published | None = None,
+    missing: Sequence[str] = (),
     changes: Sequence[str] = (),
     left_out: Sequence[str] = (),
     commands: Sequence[str] = (),
@@ -57,6 +62,7 @@ def write_report(
         out: Folder of the files.
         title: Title of the study.
         published: Figures that stand beside ours where there is one table.
+        missing: A line for each run that the tables lack.
         changes: How the study differs from a published one.
         left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
@@ -70,16 +76,20 @@ def write_report(
             f"no image of {', '.join(names)} has a fake pixel; there is no figure to compare"
         )
     form = study.table
+    assert form is not None
     unit = f"{METRIC_NAMES[form.metric]} (percent)"
-    about = ["ours, with its bootstrap interval of 95%"]
+    protocol = [DETECTION_PROTOCOL] if form.task == "detection" else protocol_lines([form.metric])
+    about = [*protocol, "ours, with its bootstrap interval of 95%"]
     if published and len(tables) == 1:
-        about[0] += f" (published, difference); published: {published.source}"
+        about[-1] += f" (published, difference); published: {published.source}"
     if changes:
         about.append(f"changed, so not the published setting: {', '.join(changes)}")
     if left_out:
         about.append(f"left out, so not the whole protocol: {'; '.join(left_out)}")
     if any(one.table.is_marked for one in tables):
         about.append(MARK_MEANING)
+    if missing:
+        about.append(f"{len(missing)} runs are missing: {'; '.join(missing)}")
     compared = beside_published(tables, published)
     texts = []
     for one, parts in zip(tables, compared, strict=True):
@@ -102,7 +112,8 @@ def write_report(
         sections += [beside_markdown(table, theirs, DECIMALS) for table, theirs in parts]
         sections.append(f"![]({figure.name})\n")
     remove_abandoned(out)
-    write_text(out / "table.csv", beside_csv([part for parts in compared for part in parts]))
+    every = [part for parts in compared for part in parts]
+    write_text(out / "table.csv", beside_csv(every, metric=form.metric, protocol=protocol))
     done = "```sh\n" + "\n".join(commands) + "\n```\n"
     head = [f"# {title}: {unit}\n", *(f"{line}\n" for line in about)]
     write_text(out / "table.md", "\n".join([*head, *sections, done]))

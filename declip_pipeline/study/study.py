@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from declip_pipeline.errors import TrainingError
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.groups import parse_aliases, require_known_aliases
+from declip_pipeline.evaluation.methods import Method, methods_of
 from declip_pipeline.evaluation.scores import Task
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store, StoreLike, as_store
@@ -29,20 +30,29 @@ class TrainingStep:
 
     Attributes:
         stores: Names of the study's extractions, or stores, or their locations.
-        options: See `GridTraining`.
+        options: See `GridTraining`; stores of `beside` are named as in `stores`.
         dask: See `GridTraining`.
         scheduler: See `GridTraining`.
+        name: Name of its rows in a table of methods, before that of the decoder.
+        test: What its runs are evaluated on; None for what all of the study are.
     """
 
     stores: tuple[StoreLike, ...]
     options: Mapping[str, Any]
     dask: str | None = None
     scheduler: str | None = None
+    name: str = ""
+    test: "EvaluationStep | None" = None
+
+    @property
+    def stores_beside(self) -> tuple[StoreLike, ...]:
+        """Names or locations of the stores beside those that are fed."""
+        return tuple(store for store, _ in self.options.get("beside", ()))
 
 
 @dataclass(frozen=True)
 class EvaluationStep:
-    """Evaluation of every run of a study.
+    """Evaluation of every run of a study, or of a training.
 
     Attributes:
         stores: Names of the study's extractions, or stores, or their locations.
@@ -122,7 +132,9 @@ class Study:
         trainings: Trainings, each on stores that are extracted or there already.
         test: What every run is evaluated on.
         extractions: Extractions by the name that `trainings` and `test` have for their stores.
-        table: What the tables show.
+        table: What the tables show; None for a table of methods, see `methods`.
+        baselines: Names of the methods that the others of that table are compared with, see
+            `methods_of`.
         device: Where runs are evaluated; see `choose_device`.
         callbacks: Callables that follow the study.
     """
@@ -130,26 +142,71 @@ class Study:
     trainings: tuple[TrainingStep, ...]
     test: EvaluationStep
     extractions: Mapping[str, ExtractionStep] = field(default_factory=dict)
-    table: TableForm = TableForm(rows=("generator",))
+    table: TableForm | None = TableForm(rows=("generator",))
+    baselines: tuple[str, ...] = ()
     device: str = "auto"
     callbacks: Callbacks = SILENT
 
-    def run(self) -> list[StudyTable]:
-        """Do all of it, or what is not done yet; returns the tables.
+    def run(self) -> "StudyResult":
+        """Do all of it, or what is not done yet.
 
         Raises:
             TrainingError: A run failed. The others are kept.
             DeclipError: What any of the steps raises.
         """
-        return self.table.of(self.evaluations(), self.test.aliases)
-
-    def evaluations(self) -> list[Evaluation]:
-        """Do all of it, or what is not done yet; returns the runs' evaluations. Raises as `run`."""
         self.extract()
         self.check()
-        rows = self.train()
-        require_finished(rows)
-        return self.evaluate(rows)
+        rows = self._train()
+        require_finished([row for some in rows for row in some])
+        return self._result(rows)
+
+    def done(self) -> "StudyResult":
+        """Return what is done by now, and what is missing; nothing is extracted or trained.
+
+        Runs that were not evaluated yet are. Raises as `run` does.
+        """
+        for name, extraction in self.extractions.items():
+            found = extraction.complete(self.callbacks)
+            if found is not None:
+                self._places[name] = tuple(found)
+        rows: list[list[CellResult]] = []
+        missing = []
+        for step in self.trainings:
+            absent = [one for one in self._all_stores(step) if not self._is_there(one)]
+            if absent:
+                rows.append([])
+                missing.append(f"{self._called(step)}: no store {', '.join(map(str, absent))}")
+                continue
+            found_rows = self._planned(step).finished()
+            rows.append([row for row in found_rows if row.state == "finished"])
+            missing += [
+                f"{self._called(step)}: {row.decoder_type} on {row.layer}, trained on "
+                f"{row.train_on}, seed {row.seed}"
+                for row in found_rows
+                if row.state != "finished"
+            ]
+        return replace(self._result(rows), missing=tuple(missing))
+
+    def _result(self, rows: Sequence[Sequence[CellResult]]) -> "StudyResult":
+        """Evaluate the finished runs of each training, and make the tables."""
+        tests = [step.test or self.test for step in self.trainings]
+        evaluations = [
+            self.evaluate(some, test) if some else []
+            for some, test in zip(rows, tests, strict=True)
+        ]
+        every = tuple(one for some in evaluations for one in some)
+        if self.table is not None:
+            tables = tuple(self.table.of(every, self.test.aliases))
+            return StudyResult(tables=tables, evaluations=every)
+        named: dict[str, list[Evaluation]] = {}
+        for step, some in zip(self.trainings, evaluations, strict=True):
+            for one in some:
+                decoder = str(one.fields["decoder"])
+                named.setdefault(", ".join(filter(None, [step.name, decoder])), []).append(one)
+        found = methods_of(
+            list(named.items()), baselines=self.baselines, aliases=parse_aliases(self.test.aliases)
+        )
+        return StudyResult(methods=tuple(found), evaluations=every)
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""
@@ -163,8 +220,11 @@ class Study:
         Raises as `Selection` does, and `InputError` for fields that make no table and for aliases
         of generators that occur nowhere.
         """
+        for one in dict.fromkeys(step.test for step in self.trainings if step.test):
+            self._selection(one)
         test = self.test
-        self.table.of([], test.aliases)
+        if self.table is not None:
+            self.table.of([], test.aliases)
         if test.aliases:
             used = [test.stores, *(step.stores for step in self.trainings)]
             known = [
@@ -174,12 +234,15 @@ class Study:
                 for name in s.generators
             ]
             require_known_aliases(parse_aliases(test.aliases), known)
+        return self._selection(test)
+
+    def _selection(self, test: EvaluationStep) -> Selection:
         return Selection(
             self._opened(test.stores),
             split=test.split,
             generators=test.generators,
             beside=self._opened(test.beside),
-            task=self.table.task,
+            task="localization" if self.table is None else self.table.task,
         )
 
     def train(self) -> list[CellResult]:
@@ -187,34 +250,50 @@ class Study:
 
         Raises as `GridTraining` does, before the first training begins.
         """
+        return [row for some in self._train() for row in some]
+
+    def _train(self) -> list[list[CellResult]]:
+        """Return the rows of each training."""
         # All are planned first, so that what no run could do is refused before the first one.
-        planned = deque(
-            GridTraining(
-                self._opened(step.stores),
-                step.options,
-                dask=step.dask,
-                scheduler=step.scheduler,
-                notice=self.callbacks.notice,
-            )
-            for step in self.trainings
-        )
+        planned = deque(self._planned(step) for step in self.trainings)
         rows = []
         for step in self.trainings:
             self.callbacks.begun(step)
             training = planned.popleft()
             with self.callbacks.rows() as tell:
-                rows += training.run(tell)
+                rows.append(training.run(tell))
             self.callbacks.made(str(training.folder / "results.csv"))
         return rows
 
-    def evaluate(self, rows: Sequence[CellResult]) -> list[Evaluation]:
+    def _planned(self, step: TrainingStep) -> GridTraining:
+        beside = [
+            (one.location, layer)
+            for store, layer in step.options.get("beside", ())
+            for one in self._opened([store])
+        ]
+        return GridTraining(
+            self._opened(step.stores),
+            {**step.options, **({"beside": tuple(beside)} if beside else {})},
+            dask=step.dask,
+            scheduler=step.scheduler,
+            notice=self.callbacks.notice,
+        )
+
+    def evaluate(
+        self, rows: Sequence[CellResult], test: EvaluationStep | None = None
+    ) -> list[Evaluation]:
         """Evaluate the finished runs of `train`, in their order, and save that in their folders.
 
         Values that were saved before of the same weights on the same stores are taken. Raises as
         `evaluate` does.
+
+        Args:
+            rows: Rows of runs.
+            test: What they are evaluated on; None for what all of the study are.
         """
         runs = [Run(Path(row.run)) for row in rows if row.run is not None]
-        selection = self.check()
+        test = test or self.test
+        selection = self._selection(test)
         for run in runs:
             selection.check(run)
         device = choose_device(self.device)
@@ -224,7 +303,7 @@ class Study:
                 tell(number, len(runs))
                 evaluation = evaluate(
                     run,
-                    self._opened(self.test.stores),
+                    self._opened(test.stores),
                     split=selection.split,
                     generators=selection.generators,
                     beside=selection.beside,
@@ -244,6 +323,18 @@ class Study:
             for place in self._placed(stores)
         ]
 
+    def _all_stores(self, step: TrainingStep) -> list[StoreLike]:
+        """Return all that a training needs."""
+        test = step.test or self.test
+        every = [*step.stores, *step.stores_beside, *test.stores, *test.beside]
+        return list(dict.fromkeys(every))
+
+    def _is_there(self, store: StoreLike) -> bool:
+        return store in self._places or store not in self.extractions
+
+    def _called(self, step: TrainingStep) -> str:
+        return step.name or f"train[{self.trainings.index(step)}]"
+
     def _placed(self, stores: Sequence[StoreLike]) -> list[StoreLike]:
         return [place for one in stores for place in self._places.get(one, (one,))]
 
@@ -261,6 +352,23 @@ class Study:
     @cached_property
     def _stores(self) -> dict[StoreLike, Store]:
         return {}
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """Tables of a study, or its methods, and the runs that they lack.
+
+    Attributes:
+        tables: Tables, of a study with a `table`.
+        methods: Methods, of another.
+        missing: A line for each run that is not finished, or training whose stores are not there.
+        evaluations: Those of all finished runs, for further tables.
+    """
+
+    tables: tuple[StudyTable, ...] = ()
+    methods: tuple[Method, ...] = ()
+    missing: tuple[str, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
 
 
 def require_finished(rows: Sequence[CellResult]) -> None:

@@ -9,11 +9,26 @@ import numpy as np
 
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.scores import MEAN_SIGMOID, METRICS
+from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
+from declip_pipeline.evaluation.scores import MEAN_SIGMOID
 from declip_pipeline.evaluation.table import Table, matrices, two_way_tables
 
 StudyMetric = Literal[
-    "iou", "f1_best", "f1_fixed", "ap", "iou_valid_threshold", "detection_ap", "detection_auc"
+    "iou",
+    "f1_best",
+    "f1_fixed",
+    "ap",
+    "iou_valid_threshold",
+    "f1",
+    "f1_optimal",
+    "auc",
+    "mcc",
+    "precision",
+    "recall",
+    "iou_pooled",
+    "f1_pooled",
+    "detection_ap",
+    "detection_auc",
 ]
 DETECTION = "detection_"
 """Prefix of the metrics of detection."""
@@ -56,7 +71,8 @@ def study_tables(
     "b-9" before "b-10". Arguments as in `two_way_tables`.
     """
     name = metric.removeprefix(DETECTION)
-    factor = 100 / METRICS[name].highest if name in METRICS else 100
+    is_detection = metric.startswith(DETECTION)
+    factor = 100 if is_detection else LOCALIZATION_METRICS[name].percent
     if (tuple(rows), tuple(columns)) != MATRIX:
         tables = two_way_tables(
             evaluations,

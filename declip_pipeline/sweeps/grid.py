@@ -52,6 +52,19 @@ class CellResult:
     best_valid_ap: float | None = None
     problem: str | None = None
 
+    @classmethod
+    def of(cls, cell: Cell, state: State, **known: Any) -> "CellResult":
+        """Return the row of a cell with what is known of it."""
+        return cls(
+            layer=cell.layer,
+            decoder_type=cell.decoder_type,
+            seed=cell.seed,
+            learning_rate=cell.learning_rate,
+            train_on="all" if cell.train_on is None else "+".join(cell.train_on),
+            state=state,
+            **known,
+        )
+
     @property
     def best_score(self) -> float | None:
         """The one of the two that is known."""
@@ -142,7 +155,7 @@ class Grid:
         self._groups = groups or [[number] for number in range(len(self.cells))]
         self._score = score
         self._on_change = on_change
-        self._results = [_row(cell, "waiting") for cell in self.cells]
+        self._results = [CellResult.of(cell, "waiting") for cell in self.cells]
         self._best: dict[int, EpochScore] = {}
         self._written = 0.0
 
@@ -165,12 +178,12 @@ class Grid:
         return self._results
 
     def _begun(self, group: list[int]) -> None:
-        self._tell({number: _row(self.cells[number], "running") for number in group})
+        self._tell({number: CellResult.of(self.cells[number], "running") for number in group})
 
     def _learned(self, number: int, epochs: Sequence[EpochScore]) -> None:
         before = [self._best[number]] if number in self._best else []
         best = self._best[number] = max([*before, *epochs], key=lambda epoch: epoch[1])
-        self._results[number] = _row(
+        self._results[number] = CellResult.of(
             self.cells[number],
             "running",
             best_epoch=best[0],
@@ -188,7 +201,7 @@ class Grid:
                 # What is known of it so far stands.
                 replace(self._results[number], state="elsewhere")
                 if isinstance(outcome, RunBusyError)
-                else _result(self.cells[number], outcome)
+                else cell_result(self.cells[number], outcome)
             )
             for number, outcome in zip(group, outcomes, strict=True)
         }
@@ -206,19 +219,19 @@ class Grid:
         self._written = time.monotonic()
 
 
-def _result(cell: Cell, outcome: Run | Exception) -> CellResult:
-    """The row of a cell by what came of it."""
+def cell_result(cell: Cell, outcome: Run | Exception) -> CellResult:
+    """Return the row of a cell by what came of it."""
     if isinstance(outcome, Run):
         try:
             summary = outcome.summary()
         except DeclipError as error:
-            return _result(cell, error)
+            return cell_result(cell, error)
         score = score_name(summary, "best_valid_")
         names = (f"best_valid_{score}", "best_epoch", "epochs", "seconds", "problem")
         figures = {name: summary.get(name) for name in names}
-        return _row(cell, "finished", run=str(outcome.path), **figures)
+        return CellResult.of(cell, "finished", run=str(outcome.path), **figures)
     kind = "" if isinstance(outcome, DeclipError) else f"{type(outcome).__name__}: "
-    return _row(cell, "failed", reason=kind + " ".join(str(outcome).split()))
+    return CellResult.of(cell, "failed", reason=kind + " ".join(str(outcome).split()))
 
 
 def grid_name(identity: Mapping[str, Any], cells: Sequence[Cell]) -> str:
@@ -274,15 +287,3 @@ def write_table(folder: Path, results: Sequence[CellResult]) -> None:
         content = io.BytesIO()
         write(table, content)
         write_bytes(folder / name, content.getvalue())
-
-
-def _row(cell: Cell, state: State, **known: Any) -> CellResult:
-    return CellResult(
-        layer=cell.layer,
-        decoder_type=cell.decoder_type,
-        seed=cell.seed,
-        learning_rate=cell.learning_rate,
-        train_on="all" if cell.train_on is None else "+".join(cell.train_on),
-        state=state,
-        **known,
-    )

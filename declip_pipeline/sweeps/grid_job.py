@@ -1,10 +1,11 @@
 """The trainings of a grid as plain values: what any process needs to train them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from typing import Annotated, Any
 
+from declip_pipeline.decoders.names import TAKERS_OF_WIDTHS, read_decoder_type
 from declip_pipeline.errors import InputError
 from declip_pipeline.options import (
     Field,
@@ -66,11 +67,11 @@ class GridJob:
     recipe_name: Annotated[
         RecipeName,
         Option(
-            "Values of the training options that are not given: those of the paper, or with auto "
-            "those that suit the decoder and the number of training images.",
+            "Values of the training options that are not given: with auto those that suit the "
+            "decoder and the number of training images, with paper the published ones.",
             "training",
         ),
-    ] = "paper"
+    ] = "auto"
     chosen: tuple[str, ...] = ()
     device: Annotated[
         str,
@@ -101,6 +102,27 @@ class GridJob:
             "data",
         ),
     ] = False
+
+    def widths_of(self, decoder_type: str) -> tuple[int, ...] | None:
+        """Return the widths of a decoder of the grid: those of the recipe, where it takes them."""
+        widths = self.recipe.widths
+        return widths if widths and read_decoder_type(decoder_type).takes(widths) else None
+
+    def require_widths_taken(self, decoder_types: Iterable[str]) -> None:
+        """Raise `InputError` for widths that fit none of a grid's decoders."""
+        kinds = [read_decoder_type(name) for name in dict.fromkeys(decoder_types)]
+        widths = self.recipe.widths
+        if widths is None or any(kind.takes(widths) for kind in kinds):
+            return
+        given = f"`widths={','.join(map(str, widths))}`"
+        takers = [kind for kind in kinds if kind.takes_widths]
+        if not takers:
+            raise InputError(
+                f"{given} are for {TAKERS_OF_WIDTHS}, and there is only {kinds[0].name}; leave "
+                "them out or choose one of these"
+            )
+        expected = "; ".join(f"{kind.described_widths} for {kind.name}" for kind in takers)
+        raise InputError(f"{given} are {len(widths)}; expected {expected}")
 
     @classmethod
     def of(cls, stores: Sequence[str], options: Mapping[str, Any]) -> "GridJob":

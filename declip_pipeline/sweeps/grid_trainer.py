@@ -96,9 +96,8 @@ class GridTrainer:
             self.job.recipe,
             **{name: v for name, v in self._chosen(cell).items() if name != "learning_rate"},
             decoder_type=cell.decoder_type,
-            # Widths are a conv decoder's; others of the same grid have none.
             # Widths and options go to the decoders of a grid that take them.
-            widths=self.job.recipe.widths if kind.takes_widths else None,
+            widths=self.job.widths_of(cell.decoder_type),
             decoder_options=self.job.recipe.decoder_options if kind.found else {},
             seed=cell.seed,
             learning_rate=cell.learning_rate,

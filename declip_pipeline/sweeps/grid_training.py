@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.backbones.registry import select_layers
-from declip_pipeline.decoders.names import is_probe, read_decoder_type
+from declip_pipeline.decoders.names import is_probe
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.inputs import JOIN
 from declip_pipeline.store.reader import Store, as_store, distinct_stores, repeated_text
@@ -16,6 +16,7 @@ from declip_pipeline.sweeps.grid import (
     CellResult,
     Grid,
     RunGroups,
+    cell_result,
     claim_folder,
     grid_name,
     one_after_another,
@@ -68,14 +69,7 @@ class GridTraining:
         for place in repeated:
             notice(repeated_text(place))
         job, self.cells = _plan(opened, options, with_workers=self.has_workers)
-        if job.recipe.widths and not any(
-            read_decoder_type(cell.decoder_type).takes_widths for cell in self.cells
-        ):
-            raise InputError(
-                f"`widths={','.join(map(str, job.recipe.widths))}` are for conv decoders, and "
-                f"there is only {self.cells[0].decoder_type}; leave them out or choose a conv "
-                "decoder"
-            )
+        job.require_widths_taken(cell.decoder_type for cell in self.cells)
         if all(is_probe(cell.decoder_type) for cell in self.cells):
             _refuse_for_probes(job)
         self.trainer = GridTrainer(job, notice, opened)
@@ -124,6 +118,14 @@ class GridTraining:
                 on_change=on_change,
             )
             return grid.run()
+
+    def finished(self) -> list[CellResult]:
+        """Return a row for each cell, finished or waiting, without training or writing anything."""
+        return [
+            cell_result(cell, run) if run.is_finished else CellResult.of(cell, "waiting")
+            for cell in self.cells
+            for run in [self.trainer.plan(cell).folder]
+        ]
 
     @contextmanager
     def _training(self) -> Iterator[tuple[RunGroups, list[list[int]]]]:

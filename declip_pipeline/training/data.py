@@ -149,6 +149,27 @@ class TrainingData:
             self.notice(f"images{counted}: {', '.join(said)}")
         return train, valid
 
+    def score_feed(
+        self, inputs: Sequence[DecoderInputs], generators: Sequence[str]
+    ) -> BatchFeed | None:
+        """Feed of the fakes and all real images of `valid`, read as they are needed.
+
+        Its targets are labels, and it is for thresholds of image scores (`score_thresholds`). None
+        where no store has a real image in that split, or a source lacks one, which is noticed.
+        """
+        sources = tuple(dict.fromkeys(source for one in inputs for source in one.sources))
+        parts = self._beside_real("valid", self._find_rows("valid", generators), generators)
+        if all(bool(store.labels[rows].all()) for store, rows in parts):
+            return None
+        try:
+            if self.uncached:
+                return self._feed(parts, sources, "labels")
+            return Feed(parts, sources, device=self.device, tier="stream", targets="labels")
+        except InputError as error:
+            # The masks can be learned all the same.
+            self.notice(f"no threshold of image scores: {error}")
+            return None
+
     def _feed(
         self,
         parts: Sequence[tuple[Store, np.ndarray]],
@@ -227,11 +248,7 @@ class TrainingData:
         generators: Sequence[str],
         targets: TargetKind,
     ) -> list[tuple[Store, np.ndarray]]:
-        found = []
-        for store, fakes in parts:
-            names = [name for name in generators if name in store.generators]
-            both = store.fake_and_real_rows(split, names)
-            found.append((store, both[np.isin(both, fakes) | (store.labels[both] == REAL)]))
+        found = self._beside_real(split, parts, generators)
         if all(bool(store.labels[rows].all()) for store, rows in found):
             why = (
                 "detection learns to tell real images from fakes"
@@ -243,6 +260,17 @@ class TrainingData:
                 f"{', '.join(store.location for store, _ in found)}; {why}, extract a dataset "
                 "that has both"
             )
+        return found
+
+    def _beside_real(
+        self, split: str, parts: Sequence[tuple[Store, np.ndarray]], generators: Sequence[str]
+    ) -> list[tuple[Store, np.ndarray]]:
+        """Return fakes of stores with all real images of the split among them, by id."""
+        found = []
+        for store, fakes in parts:
+            names = [name for name in generators if name in store.generators]
+            both = store.fake_and_real_rows(split, names)
+            found.append((store, both[np.isin(both, fakes) | (store.labels[both] == REAL)]))
         return found
 
     def _find_rows(self, split: str, generators: Sequence[str]) -> list[tuple[Store, np.ndarray]]:

@@ -6,7 +6,12 @@ import torch
 
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
-from declip_pipeline.decoders.names import PATCH_FORENSICS, DecoderType, read_decoder_type
+from declip_pipeline.decoders.names import (
+    PATCH_FORENSICS,
+    TAKERS_OF_WIDTHS,
+    DecoderType,
+    read_decoder_type,
+)
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
@@ -86,7 +91,7 @@ def _decoder_of_probe(
     if recipe.widths is not None:
         raise InputError(
             f"{name} got widths {list(recipe.widths)}, expected none; "
-            "leave them out or choose a conv decoder"
+            f"leave them out or choose {TAKERS_OF_WIDTHS}"
         )
     if recipe.compile:
         raise InputError(

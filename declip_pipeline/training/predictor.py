@@ -1,6 +1,6 @@
 """Predictor: backbones and decoders, from images to probability maps."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -40,6 +40,7 @@ SHRUNK = 2.0
 
 # Windows of one image that `Predictor.predict` computes at once.
 _BATCH_SIZE = 16
+_STRIP_PIXELS = 2**20
 
 _InputSize = tuple[int, int, str]
 
@@ -58,6 +59,22 @@ class PredictedMap:
     small: np.ndarray
     full: np.ndarray
     score: float
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the image in pixels."""
+        return self.full.shape[0], self.full.shape[1]
+
+    @property
+    def each(self) -> np.ndarray:
+        """`small` as the map of the only run, (1, h, w)."""
+        return self.small[None]
+
+    def strips(self, *, with_each: bool = False) -> Iterator[np.ndarray]:
+        """Yield `full` from the top, as `ImageMaps.strips` does."""
+        rows = max(1, _STRIP_PIXELS // self.full.shape[1])
+        for top in range(0, len(self.full), rows):
+            yield self.full[top : top + rows]
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,36 +222,55 @@ class Predictor:
         """Return the map (height, width) float32 in [0, 1] of an image, HWC uint8 RGB."""
         return self.predict(image).full
 
-    def smallest_region(self, height: int, width: int) -> tuple[int, int] | None:
+    def smallest_region(self, height: int, width: int) -> tuple[int, int]:
         """Return the size of what the backbone sees of an image as one position, in pixels.
+
+        Smaller regions are not told apart, and may not be found.
 
         Args:
             height: Height of the image.
             width: Width of the image.
 
         Returns:
-            (height, width) of the finest grid's positions, rounded up, for an image that is shrunk
-            by more than `SHRUNK` before a backbone sees it; None for others, and for tiles, which
-            are not shrunk.
+            (height, width) of a position of the finest grid, rounded up: its part of the image or,
+            for a run on tiles, which are not shrunk, of a tile.
         """
         if self.tiling is not None:
-            return None
-        sizes = [backbone.preprocessing for backbone, _ in self._layers_of()]
-        if all(height <= SHRUNK * one.height and width <= SHRUNK * one.width for one in sizes):
-            return None
+            window = self.tiling.windows(height, width)[0]
+            height, width = window.height, window.width
         shapes = [shape for member in self._members for shape in member.decoder.input_shapes]
         rows, columns = (max(getattr(s, side) for s in shapes) for side in ("height", "width"))
         return -(-height // rows), -(-width // columns)
 
-    def predict(self, image: np.ndarray) -> PredictedMap:
-        """Return the map of an image, HWC uint8 RGB, in two sizes, and a score of the image."""
+    def is_shrunk(self, height: int, width: int) -> bool:
+        """Return whether an image is shrunk by more than `SHRUNK` before a backbone sees it."""
+        if self.tiling is not None:
+            return False
+        sizes = [backbone.preprocessing for backbone, _ in self._layers_of()]
+        return any(height > SHRUNK * one.height or width > SHRUNK * one.width for one in sizes)
+
+    def predict(
+        self,
+        image: np.ndarray,
+        *,
+        progress: Callable[[int, int], None] = lambda done, total: None,
+    ) -> PredictedMap:
+        """Return the map of an image in two sizes, and a score of the image.
+
+        Args:
+            image: HWC uint8 RGB.
+            progress: `progress(done, total)` is called with the number of windows computed.
+        """
         prepared = self.prepare(image)
         windows = self.windows(*prepared.size)
-        batches = (
-            self.compute([(prepared, one) for one in windows[first : first + _BATCH_SIZE]])
-            for first in range(0, len(windows), _BATCH_SIZE)
-        )
-        maps = ImageMaps(prepared.size, windows, batches)
+
+        def batches() -> Iterator[WindowMaps]:
+            for first in range(0, len(windows), _BATCH_SIZE):
+                some = windows[first : first + _BATCH_SIZE]
+                yield self.compute([(prepared, one) for one in some])
+                progress(first + len(some), len(windows))
+
+        maps = ImageMaps(prepared.size, windows, batches())
         full = np.concatenate(list(maps.strips()))
         return PredictedMap(maps.small, full, maps.score)
 

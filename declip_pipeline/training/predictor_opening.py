@@ -1,4 +1,4 @@
-"""Opening of a predictor: the decoders of runs, and the backbones of their features."""
+"""Opening of predictors: the decoders of runs, and the backbones of their features."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,22 @@ def open_predictor(
     weights: str | Path | Sequence[str | Path] | None = None,
     device: str = "auto",
 ) -> Predictor:
-    """Open the predictor of one run, or of the mean of several, each backbone once.
+    """Open the predictor of one run, or of the mean of several.
+
+    Arguments and errors are those of `open_predictors`; also raises `IdentityMismatchError` where
+    the maps of the runs cannot be averaged.
+    """
+    return Predictor.joined(open_predictors(runs, backbone, weights=weights, device=device))
+
+
+def open_predictors(
+    runs: Sequence[Run],
+    backbone: Backbone | Sequence[Backbone] | None = None,
+    *,
+    weights: str | Path | Sequence[str | Path] | None = None,
+    device: str = "auto",
+) -> list[Predictor]:
+    """Open the predictor of each run, each backbone once.
 
     `backbone`, `weights` and `device` are those of `Run.predictor`; the weights are those of all
     backbones in the order in which the runs first take them.
@@ -26,8 +41,8 @@ def open_predictor(
     Raises:
         InputError: A run is not finished or damaged.
         WeightsError: Recorded weights are missing or cannot be downloaded.
-        IdentityMismatchError: A backbone gives other features than a decoder was trained on, or the
-            maps of the runs cannot be averaged; names the field that differs.
+        IdentityMismatchError: A backbone gives other features than a decoder was trained on, naming
+            the field that differs.
     """
     for run in runs:
         run.summary()
@@ -45,15 +60,13 @@ def open_predictor(
             backbones=[backbone] if isinstance(backbone, Backbone) else backbone or (),
         )
     )
-    return Predictor.joined(
-        [
-            Predictor(
-                [next(opened) for _ in own],
-                decoder.to(chosen),
-                features,
-                dtypes=[str(one["dtype"]) for one in config["inputs"]],
-                tiles=next((one["tiles"] for one in config["inputs"] if "tiles" in one), None),
-            )
-            for own, (decoder, features), config in zip(parts, decoders, configs, strict=True)
-        ]
-    )
+    return [
+        Predictor(
+            [next(opened) for _ in own],
+            decoder.to(chosen),
+            features,
+            dtypes=[str(one["dtype"]) for one in config["inputs"]],
+            tiles=next((one["tiles"] for one in config["inputs"] if "tiles" in one), None),
+        )
+        for own, (decoder, features), config in zip(parts, decoders, configs, strict=True)
+    ]

@@ -7,7 +7,12 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
-from declip_pipeline.decoders.names import DESCRIBED_TYPES, LIGHT_TYPES, is_probe
+from declip_pipeline.decoders.names import (
+    DESCRIBED_TYPES,
+    DESCRIBED_WIDTHS,
+    LIGHT_TYPES,
+    is_probe,
+)
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.files import sha256_of_file
 from declip_pipeline.options import (
@@ -63,10 +68,11 @@ class Recipe:
     widths: Annotated[
         tuple[int, ...] | None,
         Option(
-            "Channels of a conv decoder's four stages. Default: 512,256,128,64.",
+            "Channels of the decoder's stages: four of conv-N, one of mlp, two of fcn, three of "
+            f"pup. Default: {DESCRIBED_WIDTHS}.",
             "decoder",
-            form="C1,C2,C3,C4",
-            expected="four whole numbers such as 512,256,128,64",
+            form="C1,C2,...",
+            expected="whole numbers, one for each stage, such as 512,256,128,64",
         ),
     ] = None
     initialization: Annotated[
@@ -89,7 +95,8 @@ class Recipe:
         Normalization | None,
         Option(
             "Normalization of each layer's features: each channel by its mean and deviation over "
-            "the training images, each token by its own (layernorm), or none. Default: channel "
+            "the training images (channel) or over the image itself (instance), each token by its "
+            "own (layernorm), or none. Default: channel "
             f"for {', '.join(LIGHT_TYPES)}; else none, as published.",
             "decoder",
         ),
@@ -239,7 +246,7 @@ class Recipe:
             raise UnknownNameError("normalization", self.normalize, get_args(Normalization))
         if self.widths is not None and not isinstance(self.widths, tuple | list):
             raise InputError(
-                f"`widths` is {self.widths!r}; expected four whole numbers, one for each stage"
+                f"`widths` is {self.widths!r}; expected whole numbers, one for each stage"
             )
         self._check_initial_weights()
         self._check_schedule()
@@ -289,7 +296,7 @@ class Recipe:
         elif self.patience != PATIENCE:
             raise InputError(
                 f'`patience={self.patience}` with `schedule="{self.schedule}"`, which waits for '
-                "no plateau; leave it out"
+                'no plateau; leave it out, or take `schedule="plateau"`'
             )
 
     def _check_loss(self) -> None:
@@ -308,6 +315,11 @@ class Recipe:
                 f"`positive_weight={self.positive_weight:g}` with `loss={self.loss}`; it is for "
                 "bce and focal, leave it out"
             )
+
+    @classmethod
+    def unrecorded(cls) -> dict[str, Any]:
+        """Return the defaults of the fields `LATER`, which records lack where they are set so."""
+        return {one.name: one.default for one in fields(cls) if one.name in LATER}
 
     @property
     def losses(self) -> tuple[LossName, ...]:

@@ -34,6 +34,8 @@ from declip_pipeline.training.run_records import (
 from declip_pipeline.training.validation_score import score_name
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from declip_pipeline.backbones.backbone import Backbone
     from declip_pipeline.training.predictor import Predictor
 
@@ -45,6 +47,7 @@ BEST_FILE, LAST_FILE, EPOCHS_FILE = (
     "checkpoint_last.pt",
     "metrics.jsonl",
 )
+REAL_SHARES_FILE = "valid_real_shares.npy"
 
 # Of a file that a process at work replaces.
 ATTEMPTS = 3
@@ -131,6 +134,17 @@ class Run:
         threshold: float | None = self.summary().get("valid_threshold")
         return threshold
 
+    @property
+    def score_threshold(self) -> float | None:
+        """Threshold of image scores with the best balanced accuracy on the split `valid`.
+
+        An image is forged where its score is at least this: for a run of localization the mean of
+        its map, for one of detection its score. None for runs whose split `valid` has no real
+        image, imported ones, and those of versions that did not keep it. Raises as `summary`.
+        """
+        threshold: float | None = self.summary().get("valid_score_threshold")
+        return threshold
+
     def require_valid_threshold(self) -> float:
         """Return `valid_threshold`. Raises `InputError` where there is none."""
         threshold = self.valid_threshold
@@ -140,6 +154,29 @@ class Run:
                 "ones and those of earlier versions keep none; give `threshold` as a number"
             )
         return threshold
+
+    def valid_real_shares(self) -> "np.ndarray | None":
+        """Return the share of pixels called fake in each real image of the split `valid`.
+
+        The maps are those of the validation, at the decoder's output size.
+
+        Returns:
+            (images, 99) float32 in [0, 1], at the thresholds 0.01 to 0.99. None for runs that were
+            not validated on real images, see `Recipe.with_real`, for runs of detection, imported
+            ones and those of versions that did not keep it.
+
+        Raises:
+            InputError: The run is not finished, or its file is damaged.
+        """
+        import numpy as np
+
+        hashes = self.summary()["files"]
+        if REAL_SHARES_FILE not in hashes:
+            return None
+        with self._reading(REAL_SHARES_FILE, self.path):
+            data = read_committed(self.path, REAL_SHARES_FILE, hashes[REAL_SHARES_FILE])
+            shares: np.ndarray = np.load(io.BytesIO(data))
+            return shares
 
     def begin(self, config: Mapping[str, Any], sha256: str) -> None:
         """Record what the run is.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.errors import DeclipError, InputError
+from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
@@ -120,7 +121,8 @@ def _listed(folder: Path, run: Run) -> ListedRun:
 
 def _configured(config: Mapping[str, Any]) -> dict[str, Any]:
     """The values of config.yaml that a user chose, those of the features spelled out."""
-    found = {name: value for name, value in config.items() if name not in _NOT_CONFIGURED}
+    recorded = {name: value for name, value in config.items() if name not in _NOT_CONFIGURED}
+    found = Recipe.unrecorded() | recorded
     features = config.get("features") or {}
     parts = features.get("parts", [features])
     found["task"] = f"detection-{config['pooling']}" if config.get("pooling") else "localization"

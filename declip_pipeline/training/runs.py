@@ -45,7 +45,7 @@ def train(
     uncached: bool = False,
     progress: Callable[[Epoch], None] = lambda epoch: None,
     notice: Callable[[str], None] = lambda line: None,
-    recipe: RecipeName = "paper",
+    recipe: RecipeName = "auto",
     **options: Any,
 ) -> Run:
     """Train a decoder on the fakes of the split `train`.
@@ -77,8 +77,8 @@ def train(
         progress: Called with each `Epoch`: `epoch`, `train_loss`, `valid_score` (percent),
             `learning_rate`, `seconds`.
         notice: Called with each line that a user should see, such as where features are kept.
-        recipe: Values of the fields of `Recipe` that are not given: those of the "paper", or with
-            "auto" those that suit the decoder and the number of training images.
+        recipe: Values of the fields of `Recipe` that are not given: with "auto" those that suit the
+            decoder and the number of training images, with "paper" the published ones.
         **options: Other fields of `Recipe`, such as `widths`, `epochs`, `batch_size`,
             `learning_rate`, `seed`, `initialization`, `decoder_options`. `pooling="mean"` trains
             detection, from labels of images instead of masks.
@@ -338,9 +338,12 @@ def train_runs(
             first.recipe.targets,
             first.recipe.with_real > 0,
         )
+        score_feed = data.score_feed(
+            [training.inputs for training in trainings.values()], first.generators
+        )
         for threads in {one.learner.threads for one in trainings.values()}:
             some = [one for one in trainings.values() if one.learner.threads == threads]
-            train_side_by_side(some, *feeds)
+            train_side_by_side(some, *feeds, score_feed)
         for number, training in trainings.items():
             outcomes[number] = training.error
     return outcomes

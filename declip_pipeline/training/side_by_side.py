@@ -13,17 +13,27 @@ from declip_pipeline.training.epochs import epoch_order
 from declip_pipeline.training.learner import LookingLearner
 from declip_pipeline.training.pace import Pace
 from declip_pipeline.training.train import Training
-from declip_pipeline.training.validation import VALIDATIONS, best_thresholds
+from declip_pipeline.training.validation import (
+    VALIDATIONS,
+    best_thresholds,
+    real_shares,
+    score_thresholds,
+)
 
 # Images of a step that an error names.
 SHOWN_IDS = 8
 
 
 def train_side_by_side(
-    trainings: Sequence[Training], train_feed: BatchFeed, valid_feed: BatchFeed
+    trainings: Sequence[Training],
+    train_feed: BatchFeed,
+    valid_feed: BatchFeed,
+    score_feed: BatchFeed | None = None,
 ) -> None:
     """Bring trainings to their end, those at the same epoch from the same batches.
 
+    `score_feed` has the fakes and real images of `valid`, for thresholds of image scores; without
+    one no run keeps such a threshold.
     All have the task, seed, batch size and share of real images of the first, and compute in
     threads as it does. The order of samples depends on (seed, epoch) alone, so that a resumed
     training ends as an undisturbed one does, and one in company as one by itself. A training that
@@ -37,20 +47,32 @@ def train_side_by_side(
         _one_epoch(together, train_feed, valid_feed, is_first=is_first)
         is_first = False
     ended = [training for training in trainings if training.error is None]
-    thresholds = _thresholds(ended, valid_feed)
-    for training, threshold in zip(ended, thresholds, strict=True):
-        training.finish(len(train_feed), len(valid_feed), threshold)
+    if ended:
+        _finish(ended, train_feed, valid_feed, score_feed)
 
 
-def _thresholds(
-    ended: Sequence[Training], valid_feed: BatchFeed
-) -> Sequence[tuple[float, float] | None]:
-    """Return the best threshold of each training on the validation images, and its IoU."""
-    if not ended or ended[0].recipe.pooling is not None:
-        return [None] * len(ended)
+def _finish(
+    ended: Sequence[Training],
+    train_feed: BatchFeed,
+    valid_feed: BatchFeed,
+    score_feed: BatchFeed | None,
+) -> None:
+    """Choose thresholds on the split `valid`, and write the summaries."""
     recipe = ended[0].recipe
     candidates = [training.best_candidate(valid_feed.device) for training in ended]
-    return best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+    none = [None] * len(ended)
+    thresholds: Sequence[tuple[float, float] | None] = none
+    of_scores: Sequence[tuple[float, float] | None] = none
+    shares: Sequence[np.ndarray | None] = none
+    if recipe.pooling is None:
+        thresholds = best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+    if score_feed is not None:
+        of_scores = score_thresholds(candidates, score_feed, recipe.batch_size)
+    if score_feed is not None and recipe.pooling is None:
+        shares = real_shares(candidates, score_feed, recipe.batch_size)
+    counts = len(train_feed), len(valid_feed)
+    for number, training in enumerate(ended):
+        training.finish(*counts, thresholds[number], of_scores[number], shares[number])
 
 
 def _one_epoch(
@@ -70,10 +92,9 @@ def _one_epoch(
         for training in together:
             training.begin_epoch()
         order = epoch_order(train_feed.labels, recipe.seed, together[0].epoch, recipe.with_real)
-        pace = None
-        if is_first:
-            left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
-            pace = Pace(-(-len(order) // recipe.batch_size), left, train_feed.device)
+        left = max(one.recipe.most_epochs - one.epoch + 1 for one in together)
+        steps = -(-len(order) // recipe.batch_size)
+        pace = Pace(steps, left, train_feed.device, is_first=is_first)
         with mapping_parts(together[0].learner.threads) as map_pieces:
             sizes = take_steps(together, train_feed, order, map_pieces, pace)
             losses = _finite_losses(together, train_feed, order, sizes)

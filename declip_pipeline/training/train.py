@@ -1,10 +1,12 @@
 """Training: one run under way, epochs until the schedule says stop, the best weights kept."""
 
+import io
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from declip_pipeline.compute import exact_float32
@@ -16,7 +18,7 @@ from declip_pipeline.training.augmentation import Augmentation
 from declip_pipeline.training.learner import Learner
 from declip_pipeline.training.learning import WATCHED_FROM, learning_problem
 from declip_pipeline.training.recipe import Recipe
-from declip_pipeline.training.run import Run
+from declip_pipeline.training.run import REAL_SHARES_FILE, Run
 from declip_pipeline.training.schedules import make_schedule
 from declip_pipeline.training.validation import Candidate
 from declip_pipeline.training.validation_score import ScoreName, score_name
@@ -213,15 +215,24 @@ class Training:
         )
 
     def finish(
-        self, train_images: int, valid_images: int, threshold: tuple[float, float] | None
+        self,
+        train_images: int,
+        valid_images: int,
+        threshold: tuple[float, float] | None,
+        score_threshold: tuple[float, float] | None,
+        real_shares: np.ndarray | None,
     ) -> None:
         """Write the summary: the run is finished.
 
         Args:
             train_images: Number of training images.
             valid_images: Number of validation images.
-            threshold: Threshold that is best on the latter, and its IoU in percent; None in
-                detection.
+            threshold: Threshold of pixels that is best on the latter, and its IoU in percent; None
+                in detection.
+            score_threshold: Threshold of image scores that is best on the split `valid`, and its
+                balanced accuracy in percent; None where the split has no real image.
+            real_shares: Shares of the pixels that are called fake in the real images of `valid`;
+                None in detection, or without such images.
         """
         best, _ = self.run.best_decoder()
         summary = {
@@ -238,11 +249,15 @@ class Training:
         }
         if threshold is not None:
             summary |= {"valid_threshold": threshold[0], "valid_iou_at_threshold": threshold[1]}
+        if score_threshold is not None:
+            summary["valid_score_threshold"] = score_threshold[0]
+            summary["valid_balanced_accuracy"] = score_threshold[1]
         if best.fusion is not None and best.fusion.weights is not None:
             summary["layer_weights"] = dict(
                 zip(self.inputs.names, best.fusion.weights, strict=True)
             )
-        self.run.finish(summary)
+        files = {} if real_shares is None else {REAL_SHARES_FILE: _npy(real_shares)}
+        self.run.finish(summary, files)
 
     def best_candidate(self, device: torch.device) -> Candidate:
         """Return the best decoder so far, for maps as an evaluation computes them."""
@@ -254,3 +269,9 @@ class Training:
             return found
 
         return Candidate(decoder, logits, self.inputs.sources, self.learner.piece_size)
+
+
+def _npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 
 from declip_pipeline.compute import MapParts
+from declip_pipeline.datasets.sample import REAL
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import FeatureSource
-from declip_pipeline.metrics.detection import detection_metrics
+from declip_pipeline.metrics.detection import balanced_threshold, detection_metrics
 from declip_pipeline.metrics.localization import iou_from_counts
 
 
@@ -77,6 +78,56 @@ def best_thresholds(
     return found
 
 
+def real_shares(
+    candidates: Sequence[Candidate], feed: BatchFeed, batch_size: int
+) -> list[np.ndarray]:
+    """Return the share of pixels that each decoder calls fake in each real image of the feed.
+
+    Arguments as in `validation_ious`. Of an image that is fed in tiles it is the share over all its
+    tiles.
+
+    Returns:
+        For each decoder (images, thresholds) float32 in [0, 1], at each of `THRESHOLDS`.
+    """
+    real = np.flatnonzero(feed.labels == REAL)
+    _, image_of = np.unique(feed.image_of[real], return_inverse=True)
+    rows = torch.from_numpy(image_of)
+    tiles = torch.bincount(rows)[:, None]
+    found = []
+    for shares in _values(_shares_at_thresholds, candidates, feed, batch_size, map, real):
+        sums = torch.zeros((len(tiles), len(THRESHOLDS)), dtype=torch.float64)
+        found.append((sums.index_add_(0, rows, shares.cpu()) / tiles).float().numpy())
+    return found
+
+
+def score_thresholds(
+    candidates: Sequence[Candidate], feed: BatchFeed, batch_size: int
+) -> list[tuple[float, float]]:
+    """Return each decoder's threshold of image scores with the best balanced accuracy, and that.
+
+    An image is forged where its score is at least the threshold. The score is the mean of the map's
+    probabilities; of a decoder with a pooling, the sigmoid of its pooled logit. Of an image that is
+    fed in tiles it is the mean over these. See `balanced_threshold`.
+
+    Args:
+        candidates: The decoders.
+        feed: Validation images, fake and real ones.
+        batch_size: Images a batch.
+
+    Returns:
+        For each decoder the threshold, and the balanced accuracy in percent.
+    """
+    images, first, image_of = np.unique(feed.image_of, return_index=True, return_inverse=True)
+    labels = torch.from_numpy(feed.labels[first].astype(np.int64))
+    rows = torch.from_numpy(image_of)
+    tiles = torch.bincount(rows)
+    found = []
+    for scores in _values(_image_scores, candidates, feed, batch_size, map):
+        sums = torch.zeros(len(images), dtype=torch.float64).index_add_(0, rows, scores.cpu())
+        found.append(balanced_threshold(sums / tiles, labels))
+    return found
+
+
 def validation_aps(
     candidates: Sequence[Candidate],
     feed: BatchFeed,
@@ -112,13 +163,15 @@ def _values(
     feed: BatchFeed,
     batch_size: int,
     map_pieces: MapParts,
+    positions: np.ndarray | None = None,
 ) -> list[Tensor]:
-    """Return each decoder's values of all images of the feed, in its order."""
+    """Return each decoder's values of the images at these positions of the feed, or of all."""
     for one in candidates:
         one.decoder.eval()
 
     scores: list[list[Tensor]] = [[] for _ in candidates]
-    for batch in feed.batches(np.arange(len(feed)), batch_size):
+    order = np.arange(len(feed)) if positions is None else positions
+    for batch in feed.batches(order, batch_size):
         for size in dict.fromkeys(one.piece_size for one in candidates):
             numbers = [n for n, one in enumerate(candidates) if one.piece_size == size]
             compute_all = partial(_compute_all, compute, [candidates[n] for n in numbers])
@@ -143,18 +196,30 @@ def _counts(one: Candidate, piece: Batch) -> Tensor:
 
 def _counts_at_thresholds(one: Candidate, piece: Batch) -> Tensor:
     """(N, thresholds, 3) int64: as `_counts`, at each of `THRESHOLDS`."""
-    maps = torch.sigmoid(one.logits(piece.inputs(one.sources)).float()).flatten(1)
-    truth = piece.truth.flatten(1)
-    # A pixel is called fake at each of the first `level` thresholds.
-    levels = torch.bucketize(maps, torch.tensor(THRESHOLDS, device=maps.device))
-    n = len(THRESHOLDS) + 1
-    places = levels + n * torch.arange(len(levels), device=maps.device)[:, None]
-    counts = [
-        torch.bincount(some.flatten(), minlength=n * len(levels)).view(-1, n)
-        for some in (places, places[truth])
-    ]
-    called, found = (c.flip(1).cumsum(1).flip(1)[:, 1:] for c in counts)
+    levels, truth = _levels(one, piece), piece.truth.flatten(1)
+    called, found = _pixels_at_thresholds(levels), _pixels_at_thresholds(levels, truth)
     return torch.stack([found, called, truth.sum(1, keepdim=True).expand_as(called)], dim=-1)
+
+
+def _shares_at_thresholds(one: Candidate, piece: Batch) -> Tensor:
+    """(N, thresholds) float64: the share of pixels called fake, at each of `THRESHOLDS`."""
+    levels = _levels(one, piece)
+    return _pixels_at_thresholds(levels).double() / levels.shape[1]
+
+
+def _levels(one: Candidate, piece: Batch) -> Tensor:
+    """(N, pixels) int64: of `THRESHOLDS` in their order, at how many a pixel is called fake."""
+    maps = torch.sigmoid(one.logits(piece.inputs(one.sources)).float()).flatten(1)
+    return torch.bucketize(maps, torch.tensor(THRESHOLDS, device=maps.device))
+
+
+def _pixels_at_thresholds(levels: Tensor, where: Tensor | None = None) -> Tensor:
+    """(N, thresholds) int64: the pixels called fake, of all or of those of a mask."""
+    n = len(THRESHOLDS) + 1
+    places = levels + n * torch.arange(len(levels), device=levels.device)[:, None]
+    chosen = places if where is None else places[where]
+    counts = torch.bincount(chosen.flatten(), minlength=n * len(levels)).view(-1, n)
+    return counts.flip(1).cumsum(1).flip(1)[:, 1:]
 
 
 def _mean_iou(counts: Tensor, feed: BatchFeed, real_share: float) -> Tensor:
@@ -170,6 +235,18 @@ def _mean_iou(counts: Tensor, feed: BatchFeed, real_share: float) -> Tensor:
         return ious.mean(0)
     is_fake = torch.from_numpy(feed.labels[first] == 1).to(counts.device)
     return (1 - real_share) * ious[is_fake].mean(0) + real_share * ious[~is_fake].mean(0)
+
+
+def _image_scores(one: Candidate, piece: Batch) -> Tensor:
+    """(N,) float64."""
+    logits = one.logits(piece.inputs(one.sources)).float()
+    pooling = one.decoder.pooling
+    scores: Tensor = (
+        logits.double().sigmoid().mean(dim=(1, 2))
+        if pooling is None
+        else pooling(logits).double().sigmoid()
+    )
+    return scores
 
 
 def _logits_and_labels(one: Candidate, piece: Batch) -> Tensor:

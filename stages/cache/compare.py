@@ -86,10 +86,12 @@ def compare(
 def _evaluated(path: Path, stores: tuple, device: str) -> dict:  # type: ignore[type-arg]
     """Return a run's IoU on the test split of both stores."""
     from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+    from stages.screen import progress
 
     ious = []
     for store in stores:
-        found = evaluate(path, store, split="test", device=device)
+        with progress(f"evaluating {path.name}") as tell:
+            found = evaluate(path, store, split="test", device=device, progress=tell)
         found.save(path / EVALUATIONS)
         iou = found.mean("iou")
         ious.append(0.0 if isnan(iou) else iou)

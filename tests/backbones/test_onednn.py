@@ -44,6 +44,21 @@ def test_attention_equals_pytorchs_and_is_computed_by_convolutions():
     assert not names & {"aten::linear", "aten::addmm"}
 
 
+def test_attention_in_bfloat16_copies_no_weights():
+    plain = nn.MultiheadAttention(64, 4, batch_first=True).eval()
+    network = nn.Sequential(deepcopy(plain))
+    use_onednn(network)
+    (attention,) = network
+    tokens = torch.randn(20, 7, 64)
+    with torch.autocast("cpu", torch.bfloat16), torch.profiler.profile() as profile:
+        found, _ = attention(tokens, tokens, tokens, need_weights=False)
+    expected = plain(tokens, tokens, tokens, need_weights=False)[0]
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), expected, atol=0.02, rtol=0.02)
+    # What PyTorch's own forward calls, with the weights once for each token.
+    assert "aten::bmm" not in {event.name for event in profile.events()}
+
+
 def test_attention_of_other_forms_stays_pytorchs():
     plain = nn.MultiheadAttention(24, 3, batch_first=True).eval()
     network = nn.Sequential(deepcopy(plain))

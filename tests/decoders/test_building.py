@@ -54,11 +54,11 @@ def test_unknown_type_lists_the_known_ones(decoder_type: str) -> None:
     )
 
 
-@pytest.mark.parametrize("decoder_type", ["linear", "attention", "mlp", "fcn", "pup"])
-def test_widths_are_for_conv_decoders_only(decoder_type: str) -> None:
+@pytest.mark.parametrize("decoder_type", ["linear", "attention"])
+def test_widths_are_for_decoders_of_stages_only(decoder_type: str) -> None:
     message = (
         rf"{decoder_type} decoder got widths \[8, 4, 2, 1\], expected none; "
-        "leave them out or choose a conv decoder"
+        "leave them out or choose conv-N, mlp, fcn or pup"
     )
     with pytest.raises(InputError, match=message):
         build_decoder(decoder_type, TINY, widths=(8, 4, 2, 1))
@@ -71,6 +71,18 @@ def test_widths_are_four_positive_whole_numbers(widths: tuple) -> None:
     with pytest.raises(InputError, match="expected four positive whole numbers") as caught:
         build_decoder("conv-4", TINY, widths=widths)
     assert str(list(widths)) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("decoder_type", "expected"),
+    [("mlp", "one positive whole number, "), ("fcn", "two "), ("pup", "three ")],
+)
+@pytest.mark.parametrize("widths", [(8, 4, 2, 1), (0,), (0, 4), (0, 4, 2), (5000,), ()])
+def test_light_decoders_take_a_width_for_each_stage(
+    decoder_type: str, expected: str, widths: tuple
+) -> None:
+    with pytest.raises(InputError, match=f"for {decoder_type}, expected {expected}"):
+        build_decoder(decoder_type, TINY, widths=widths)
 
 
 @pytest.mark.parametrize("decoder_type", ["linear", "attention", "conv-4", "mlp", "fcn", "pup"])

@@ -1,13 +1,16 @@
 """Light decoders: their arithmetic, how they join layers, and their initial weights."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.decoders.decoder import PositionDecoder
+from declip_pipeline.decoders.file import load_decoder, save_decoder
 from declip_pipeline.decoders.fusion import as_grid, resampled
-from declip_pipeline.decoders.names import LIGHT_TYPES
+from declip_pipeline.decoders.names import LIGHT_TYPES, WIDTHS
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.testing.decoders import random_features
 
@@ -71,6 +74,26 @@ def test_initial_weights_are_pytorchs_by_every_scheme(decoder_type: str) -> None
     initialize(other, "pytorch", seed=5)
     for name, value in one.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(
+    ("decoder_type", "widths"), [("mlp", (8,)), ("fcn", (8, 4)), ("pup", (12, 8, 4))]
+)
+def test_other_widths_are_kept_with_the_decoder(
+    decoder_type: str, widths: tuple[int, ...], tmp_path: Path
+) -> None:
+    own = build_decoder(decoder_type, [TOKENS, GRID])
+    assert own.widths == WIDTHS[decoder_type]
+    decoder = build_decoder(decoder_type, [TOKENS, GRID], widths=widths).eval()
+    assert decoder.widths == widths
+    narrow, wide = (sum(one.numel() for one in some.parameters()) for some in (decoder, own))
+    assert narrow < wide / 4
+    save_decoder(tmp_path / "decoder", decoder, {})
+    loaded, _ = load_decoder(tmp_path / "decoder")
+    assert loaded.widths == widths
+    features = random_features(TOKENS), random_features(GRID)
+    with torch.inference_mode():
+        assert torch.equal(loaded(*features), decoder(*features))
 
 
 @pytest.mark.parametrize(

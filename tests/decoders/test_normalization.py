@@ -50,6 +50,30 @@ def test_layernorm_normalizes_each_position() -> None:
     np.testing.assert_allclose(other, expected, rtol=0, atol=1e-5)
 
 
+def test_instance_normalizes_each_channel_over_the_positions_of_an_image() -> None:
+    normalization = FeatureNormalization([TOKENS, GRID], "instance")
+    assert normalization.is_fitted
+    assert not normalization.state_dict()
+    tokens, grid = features()
+    one, other = normalization([tokens, grid])
+    np.testing.assert_allclose(other, torch.nn.functional.instance_norm(grid), rtol=0, atol=1e-5)
+    patches = tokens[:, 1:].transpose(1, 2)
+    expected = torch.nn.functional.instance_norm(patches).transpose(1, 2)
+    np.testing.assert_allclose(one[:, 1:], expected, rtol=0, atol=1e-5)
+    # The class token is no position, but normalized as these are.
+    mean, deviation = tokens[:, 1:].mean(1), tokens[:, 1:].std(1, correction=0)
+    np.testing.assert_allclose(one[:, 0], (tokens[:, 0] - mean) / deviation, rtol=1e-4)
+
+
+def test_instance_does_not_see_what_is_the_same_at_all_positions() -> None:
+    normalization = FeatureNormalization([TOKENS, GRID], "instance")
+    shifted = [4 * part + 7 for part in features()]
+    for one, other in zip(normalization(features()), normalization(shifted), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-4)
+    constant = [torch.ones_like(part) for part in features()]
+    assert all(not part.any() for part in normalization(constant))
+
+
 @pytest.mark.parametrize("decoder_type", ["linear", "attention", "conv-4", "fcn"])
 def test_a_decoder_decodes_normalized_features_of_each_layer(decoder_type: str) -> None:
     widths = (8, 8, 4, 4) if decoder_type == "conv-4" else None
@@ -82,6 +106,6 @@ def test_statistics_are_no_parameters_and_are_kept_in_the_checkpoint(tmp_path) -
 
 
 def test_another_name_is_refused() -> None:
-    message = "unknown normalization 'batch'; known: none, channel, layernorm"
+    message = "unknown normalization 'batch'; known: none, channel, instance, layernorm"
     with pytest.raises(UnknownNameError, match=message):
         build_decoder("linear", TOKENS, normalize="batch")

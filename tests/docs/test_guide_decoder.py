@@ -10,7 +10,7 @@ import pytest
 from declip_pipeline.testing.decoders import DecoderContract
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "guide.md").read_text()
-(SNIPPET,) = re.findall(r"```python\n(.*?)```", GUIDE, re.DOTALL)
+(SNIPPET,) = re.findall(r"```python\n((?:(?!```).)*class Projection.*?)```", GUIDE, re.DOTALL)
 MODULE = ModuleType("module_of_the_guide")
 exec(compile(SNIPPET, "docs/guide.md", "exec"), MODULE.__dict__)
 

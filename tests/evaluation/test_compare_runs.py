@@ -10,7 +10,7 @@ from support.made_evaluation import localized
 
 from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.compare import compare, compared_means, plan_comparison
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.metrics import DEFAULT_METRICS
 from declip_pipeline.metrics.bootstrap import paired_difference
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.data import TrainingData
@@ -51,9 +51,9 @@ def test_differences_are_of_the_same_images_by_generator_and_overall():
         [localized("b", ldm=theirs, lama=[20.0, 20.0])],
     )
     assert [(row.generator, row.metric) for row in rows] == [
-        (name, metric) for name in ("lama", "ldm", "overall") for metric in METRICS
+        (name, metric) for name in ("lama", "ldm", "overall") for metric in DEFAULT_METRICS
     ]
-    ldm, overall = rows[len(METRICS)], rows[2 * len(METRICS)]
+    ldm, overall = rows[len(DEFAULT_METRICS)], rows[2 * len(DEFAULT_METRICS)]
     assert (ldm.images, ldm.difference.value) == pytest.approx((3, 10))
     assert (ldm.first, ldm.second) == pytest.approx((220 / 3, 190 / 3))
     assert ldm.difference == paired_difference(np.array(ours), np.array(theirs))
@@ -66,7 +66,7 @@ def test_forgeries_of_one_photograph_count_as_one_overall():
         return [localized("a", scenes="set", lama=ious, ldm=ious)]
 
     rows = compared_means(side(60.0, 70.0, 90.0, 20.0), side(50.0, 55.0, 85.0, 30.0))
-    alone, overall = rows[0], rows[2 * len(METRICS)]
+    alone, overall = rows[0], rows[2 * len(DEFAULT_METRICS)]
     assert overall.images == 8
     assert overall.difference.interval == pytest.approx(alone.difference.interval)
     assert overall.difference.p_value == alone.difference.p_value
@@ -75,7 +75,7 @@ def test_forgeries_of_one_photograph_count_as_one_overall():
 def test_images_that_one_run_lacks_or_without_a_fake_are_left_out():
     first = [localized("a", ldm=[60.0, 70.0, None, 90.0])]
     rows = compared_means(first, [localized("b", ldm=[50.0, 50.0, None])])
-    assert [row.generator for row in rows] == ["ldm"] * len(METRICS)
+    assert [row.generator for row in rows] == ["ldm"] * len(DEFAULT_METRICS)
     assert (rows[0].images, rows[0].difference.value) == (2, 15.0)
     with pytest.raises(InputError, match="for both: 4 of the first run, 1 of the second, none the"):
         compared_means(first, [localized("b", lama=[1.0])])
@@ -106,7 +106,7 @@ def test_runs_are_compared_on_a_store_and_nothing_is_written(trained, tiny_store
         one.path, [other, other.path], tiny_store, device="cpu", on_evaluation=told.append
     )
     assert [evaluation.run for evaluation in told] == [one.path, other.path]
-    assert [row.generator for row in found.means] == ["noisy"] * len(METRICS)
+    assert [row.generator for row in found.means] == ["noisy"] * len(DEFAULT_METRICS)
     iou = found.means[0]
     assert (iou.metric, iou.images) == ("iou", 4)
     assert iou.first == pytest.approx(found.first[0].mean("iou"))

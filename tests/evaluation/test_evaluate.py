@@ -49,7 +49,9 @@ def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
     assert table.column_names == [
         *("run", "store", "dataset", "view", "id", "split", "generator", "label", "scene"),
         *("has_fake", "iou", "f1_best", "f1_fixed", "ap", "iou_valid_threshold"),
-        *("score", "fake_share"),
+        *("f1", "f1_optimal", "auc", "mcc", "precision", "recall"),
+        *("found_pixels", "called_pixels", "fake_pixels"),
+        *("score", "score_max", "score_top", "fake_share", "fake_share_valid_threshold"),
     ]
     assert table.column("id").to_pylist() == [mixed_store.samples.ids[row] for row in rows]
     frame = evaluation.to_pandas()
@@ -83,8 +85,9 @@ def test_nothing_is_written_before_it_is_saved(run, mixed_store, cpu, tmp_path):
     assert [row["id"] for row in rows] == [ids[row] for row in mixed_store.fake_rows("test")]
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary) == [
-        *("store", "inputs", "checkpoint_sha256", "split", "generators", "per_image_sha256"),
-        *("dataset", "view", "trained_on", "overall", "by_generator"),
+        *("store", "inputs", "checkpoint_sha256", "split", "generators", "top_share"),
+        *("per_image_sha256", "dataset", "view", "trained_on", "problem", "overall"),
+        "by_generator",
     ]
     assert summary["overall"] == evaluation.figures()
     assert summary["by_generator"]["ldm"] == evaluation.figures("ldm")

@@ -12,6 +12,7 @@ from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.evaluation.compare import compared_means
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.evaluation import merged
+from declip_pipeline.evaluation.metrics import DEFAULT_METRICS
 from declip_pipeline.evaluation.scores import localize
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import intersection_over_union
@@ -45,14 +46,21 @@ def maps_of(run, store, rows):
 def test_false_alarms_are_those_of_the_maps(run, evaluation, mixed_store):
     both = mixed_store.fake_and_real_rows("test")
     rows = both[mixed_store.labels[both] == 0]
-    shares = np.array([float((m > 0.5).double().mean()) for m in maps_of(run, mixed_store, rows)])
     figures = evaluation.false_alarms()
     assert figures["real_images"] == len(rows) == 5
-    assert figures["false_alarm_pixels"] == pytest.approx(100 * shares.mean())
-    assert figures["false_alarm_images"] == pytest.approx(100 * (shares > 0).mean())
-    assert figures["large_false_alarm_images"] == pytest.approx(100 * (shares > 0.01).mean())
-    for name in ("false_alarm_pixels", "false_alarm_images", "large_false_alarm_images"):
-        assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
+    maps, threshold = maps_of(run, mixed_store, rows), run.require_valid_threshold()
+    assert threshold != 0.5
+    for behind, at in (("", 0.5), ("_valid_threshold", threshold)):
+        shares = np.array([float((one > at).double().mean()) for one in maps])
+        expected = {
+            "false_alarm_pixels": shares,
+            "false_alarm_images": shares > 0,
+            "large_false_alarm_images": shares > 0.01,
+        }
+        for name, values in expected.items():
+            found = figures[f"{name}{behind}"]
+            assert found == pytest.approx(100 * values.mean(), abs=1e-4)
+            assert figures[f"{name}{behind}_low"] <= found <= figures[f"{name}{behind}_high"]
     # They are in no mean of the fakes.
     assert evaluation.table.num_rows == 8 and evaluation.figures()["images_without_fake"] == 0
 
@@ -76,7 +84,10 @@ def test_files_of_real_images_are_written_and_read_again(run, evaluation, mixed_
     (folder,) = evaluation.save(run.path / EVALUATIONS)
     with (folder / "false_alarms.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["id", "split", "scene", "score", "fake_share"]
+    assert list(rows[0]) == [
+        *("id", "split", "scene", "score", "score_max", "score_top", "fake_share"),
+        "fake_share_valid_threshold",
+    ]
     assert len(rows) == 5 and {row["split"] for row in rows} == {"test"}
     summary = json.loads((folder / "false_alarms.json").read_text())
     assert summary["false_alarm_pixels"] == evaluation.false_alarms()["false_alarm_pixels"]
@@ -104,6 +115,8 @@ def test_a_run_without_a_threshold_has_no_figure_at_it(mixed_store, run, cpu):
     rows = mixed_store.fake_rows("test")
     values = localize(run.decoder(), mixed_store, [FeatureSource("layer1")], rows, device=cpu)
     assert np.isnan(values["iou_valid_threshold"]).all()
+    assert np.isnan(values["fake_share_valid_threshold"]).all()
+    assert not np.isnan(values["fake_share"]).any()
     one = localized("ldm", 0, ldm=[80.0, 60.0])
     names = one.table.column_names
     place = names.index("iou_valid_threshold")
@@ -112,4 +125,4 @@ def test_a_run_without_a_threshold_has_no_figure_at_it(mixed_store, run, cpu):
     assert without.figures()["iou_valid_threshold"] is None
     assert without.figures()["iou"] == 70.0
     compared = compared_means([without], [localized("ldm", 1, ldm=[50.0, 60.0])])
-    assert {row.metric for row in compared} == {"iou", "f1_best", "f1_fixed", "ap"}
+    assert {row.metric for row in compared} == {*DEFAULT_METRICS} - {"iou_valid_threshold"}

@@ -48,6 +48,11 @@ def test_every_configured_field_sets_runs_apart(change, title):
     assert [group.title() for group in groups][1] == title
 
 
+def test_an_option_that_a_run_does_not_record_is_named_by_its_default():
+    groups = group_by_fields([config_of("ldm"), config_of("ldm", schedule="cosine")], configured)
+    assert [group.title() for group in groups] == ["schedule plateau", "schedule cosine"]
+
+
 def test_where_things_lie_is_not_configured():
     """A store that was moved, and a run that records its datasets, are no other configuration."""
     one = config_of("ldm", inputs=[{"dtype": "float16", "provenance": {"root": "here"}}])

@@ -5,7 +5,7 @@ import pytest
 from support.made_evaluation import localized
 
 from declip_pipeline.evaluation.intervals import localization_figures
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
 from declip_pipeline.metrics.bootstrap import mean_interval
 
 
@@ -43,4 +43,8 @@ def test_there_is_no_interval_of_one_image_and_no_mean_of_none():
     one = localization_figures([localized("ldm", ldm=[10.0])])
     assert (one["iou"], one["iou_low"], one["iou_high"]) == (10.0, None, None)
     none = localization_figures([localized("ldm", ldm=[None])])
-    assert all(none[f"{name}{end}"] is None for name in METRICS for end in ("", "_low", "_high"))
+    assert all(
+        none[f"{name}{end}"] is None
+        for name in LOCALIZATION_METRICS
+        for end in ("", "_low", "_high")
+    )

@@ -87,6 +87,11 @@ def test_the_table_has_a_row_for_each_view_and_generator(tmp_path):
     ]
     assert (rows[3]["iou_low"], rows[3]["iou_high"]) == ("40.0", "60.0")
     assert rows[1]["iou_low"] == ""
+    assert {row["mark"] for row in rows} == {""}
+    clean, jpeg = (replace(one, problem="it learned nothing") for one in (clean, jpeg))
+    Robustness(((CLEAN, clean), (JPEG, jpeg)), (clean, jpeg), 0).save(path)
+    assert path.read_text().splitlines()[0].endswith(",mark")
+    assert all(line.endswith(",!") for line in path.read_text().splitlines()[1:])
 
 
 def test_views_are_compared_over_the_images_that_all_have(tiny_store, tiny_run, monkeypatch):

@@ -31,11 +31,14 @@ def identity(backbone, layer):
 
 def network_of(pairs, decoder_type):
     """A whole network of (backbone, layer) pairs and a narrow decoder that joins them."""
-    widths = [8, 8, 4, 4] if "conv" in decoder_type else None
+    widths = {"conv-4": [8, 8, 4, 4], "mlp": [8], "fcn": [8, 4], "pup": [16, 8, 4]}
     shapes = [backbone.layers[layer] for backbone, layer in pairs]
     light = decoder_type in LIGHT_TYPES
     decoder = build_decoder(
-        decoder_type, shapes, widths=widths, normalize="channel" if light else "none"
+        decoder_type,
+        shapes,
+        widths=widths.get(decoder_type),
+        normalize="channel" if light else "none",
     )
     initialize(decoder, "pytorch", seed=2)
     if decoder.normalization is not None:

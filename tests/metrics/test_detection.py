@@ -4,14 +4,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import (
+    average_precision_score,
+    balanced_accuracy_score,
+    f1_score,
+    roc_auc_score,
+)
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.metrics.detection import (
     accuracy_at,
     area_under_roc,
     average_precision,
+    balanced_threshold,
     detection_metrics,
+    f1_at,
 )
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "metrics.json").read_text())
@@ -138,3 +145,45 @@ def test_average_precision_counts_ties_together_as_in_scikit_learn(n_values):
     ends = np.append(scores[1:] != scores[:-1], True)
     ours = average_precision(torch.from_numpy(labels.cumsum())[None], torch.from_numpy(ends)[None])
     assert ours.item() == pytest.approx(average_precision_score(labels, scores), abs=1e-12)
+
+
+def test_the_balanced_threshold_is_that_of_a_search():
+    generator = torch.Generator().manual_seed(0)
+    for number in range(50):
+        labels = torch.arange(30) < 5 + number % 20
+        scores = (0.2 * labels + torch.rand(30, generator=generator)).mul(10).round() / 10
+        threshold, balanced = balanced_threshold(scores, labels)
+        candidates = [*scores.unique().tolist(), 9.0]
+        found = [
+            100 * balanced_accuracy_score(labels.numpy(), scores.numpy() >= np.float32(one))
+            for one in candidates
+        ]
+        assert balanced == pytest.approx(max(found))
+        called = scores.double().numpy() >= threshold
+        assert 100 * balanced_accuracy_score(labels.numpy(), called) == pytest.approx(balanced)
+
+
+def test_the_balanced_threshold_does_not_follow_the_number_of_fakes():
+    scores = torch.tensor([0.9, 0.8, 0.3, 0.2, 0.2, 0.6, 0.1])
+    labels = torch.tensor([1, 1, 1, 1, 1, 0, 0])
+    # Calling all fake is right for five of seven; balanced it is for half.
+    assert balanced_threshold(scores, labels)[0] == pytest.approx(0.15)
+    assert balanced_threshold(scores, labels)[1] == pytest.approx(75)
+    worse = balanced_threshold(1 - scores, labels)
+    assert worse[1] >= 50
+
+
+def test_a_score_that_tells_nothing_calls_nothing_fake():
+    threshold, balanced = balanced_threshold(torch.full((4,), 0.5), torch.tensor([1, 1, 0, 0]))
+    assert threshold > 0.5 and balanced == 50
+    with pytest.raises(InputError, match="labels are all the same; expected fake and real images"):
+        balanced_threshold(torch.rand(3), torch.ones(3))
+
+
+def test_f1_of_images_is_that_of_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    for threshold in (0.0, 0.3, 0.5, 2.0):
+        scores, labels = torch.rand(40, generator=generator), torch.arange(40) % 3 == 0
+        expected = f1_score(labels.numpy(), scores.numpy() >= threshold, zero_division=0.0)
+        assert f1_at(scores, labels, threshold) == pytest.approx(expected)
+    assert f1_at(torch.tensor([0.1]), torch.tensor([0]), 0.5) == 0

@@ -154,7 +154,13 @@ def test_a_run_on_tiles_predicts_windows_at_native_resolution(
         np.testing.assert_allclose(image.map, expected, atol=1e-5)
         np.testing.assert_allclose(tiled_run.predictor(device="cpu")(pixels), expected, atol=1e-5)
     rows = dp.predict(tiled_run, photos, out=tmp_path / "out", device="cpu").rows
-    assert {row.smallest_region for row in rows} == {""}
+    # Tiles are not shrunk: a position is as large in all images, or in a side that a tile exceeds.
+    grid = tiled_run.decoder().input_shapes[0]
+    assert [row.smallest_region for row in rows] == [
+        f"{-(-min(width, tiling.size) // grid.width)}x{-(-min(height, tiling.size) // grid.height)}"
+        for height, width in SIZES
+    ]
+    assert {row.verdict for row in rows} == {""}
 
 
 def test_whole_views_beside_tiles_are_computed_once_an_image(

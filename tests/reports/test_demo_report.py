@@ -3,11 +3,12 @@ import pytest
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import Estimate
+from declip_pipeline.evaluation.metrics import PROTOCOL
 from declip_pipeline.evaluation.table import Matrix, Table
 from declip_pipeline.metrics.bootstrap import Interval
 from declip_pipeline.reports.demo_report import BackboneSection, write_demo_report
 
-EXPECTED = """\
+EXPECTED = f"""\
 # Demo
 
 ## What was done
@@ -22,7 +23,7 @@ EXPECTED = """\
 | a-vit | linear on layer1 | 75.0 [73.0, 77.5] | 20.0! |
 
 ID: tested on a generator that the decoder was trained on; OOD: on another. In brackets: 95% \
-bootstrap intervals over scenes, and over seeds where there are several.
+bootstrap intervals over scenes, and over seeds where there are several. Figures are {PROTOCOL}.
 
 ## a-vit: IoU by layer, percent
 

@@ -267,7 +267,15 @@ class TestNames:
             line = refused(*command, "--decoder-type", "conv-4", "--widths", f"8,8,4,{absurd}")
             assert "whole numbers" in line
         line = refused(*command, "--decoder-type", "linear", "--widths", "8,8,4,4")
-        assert "are for conv decoders, and there is only linear; leave them out or choose" in line
+        assert line == (
+            "--widths 8,8,4,4 are for conv-N, mlp, fcn or pup, and there is only linear; leave "
+            "them out or choose one of these"
+        )
+        both = ("--decoders", "mlp,fcn", "--widths", "8,8,4,4")
+        assert refused(*command, *both) == (
+            "--widths 8,8,4,4 are 4; expected one positive whole number for mlp; two positive "
+            "whole numbers, one for each stage for fcn"
+        )
 
 
 class TestWeights:

@@ -31,7 +31,7 @@ def rows_of(text):
     for line in text.splitlines():
         if match := re.match(r"(\S+) on noisy!?, test: ", line):
             run = match[1]
-        if match := re.match(r"  noisy: IoU ([\d.]+) \[.*\], F1 best .*\(4 images\)", line):
+        if match := re.match(r"  noisy: IoU ([\d.]+) \[.*\], F1 .*\(4 images\)", line):
             found[run.split("_")[0]] = float(match[1])
     return found
 

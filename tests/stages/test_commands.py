@@ -14,6 +14,7 @@ from support.made_dataset import forged_picture, write_dataset
 from torch.nn.functional import interpolate
 
 import declip_pipeline
+from declip_pipeline.evaluation.metrics import PROTOCOL
 from declip_pipeline.store.reader import Store
 
 
@@ -118,7 +119,7 @@ def test_a_dolos_tree_gives_the_matrix_of_its_generators(program, tiny_arch, tmp
     lines = outcome.out.strip().splitlines()
     # After a single step they have learned nothing.
     assert lines.pop().startswith("! of a run that learned nothing")
-    assert lines[-5:-3] == ["IoU (percent), test split", lines[-4]]
+    assert lines[-6:-4] == ["IoU (percent), test split", PROTOCOL]
     assert lines[-4].split() == ["test", "\\", "train", "lama!", "ldm!"]
     cells = np.asarray([line.split()[1:] for line in lines[-3:-1]], float)
     on_diagonal, off = np.diag(cells).mean(), (cells[0, 1] + cells[1, 0]) / 2
@@ -138,8 +139,8 @@ def test_a_dolos_tree_gives_the_matrix_of_its_generators(program, tiny_arch, tmp
     first, second = [line for line in printed if line.startswith("IoU (percent)")]
     assert first == f"IoU (percent), test split, linear on layer1 of {backbone}"
     assert second == f"IoU (percent), test split, probe on layer1 of {backbone}"
-    assert printed[printed.index(first) + 1 :][:4] == lines[-4:]
-    assert printed[printed.index(second) + 1].split() == ["test", "\\", "train", "lama+ldm"]
+    assert printed[printed.index(first) + 2 :][:4] == lines[-4:]
+    assert printed[printed.index(second) + 2].split() == ["test", "\\", "train", "lama+ldm"]
 
 
 MODES = {

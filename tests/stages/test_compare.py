@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.metrics import DEFAULT_METRICS, protocol_lines
+from declip_pipeline.training.learning import MARK_MEANING
 
 TRAINING = ("--decoder-type", "linear", "--epochs", 2, "--batch-size", 4)
 
@@ -42,7 +44,7 @@ def test_evaluate_takes_seeds_together(program, runs, tiny_store):
     title, line = text.splitlines()[:2]
     assert title == "over 3 seeds (0, 1, 2)"
     assert "linear_layer1_all! on noisy, test, over 3 seeds" in outcome.out
-    found = re.search(r"noisy: IoU ([\d.]+) ± ([\d.]+) \[([\d.]+), ([\d.]+)\], F1 best", line)
+    found = re.search(r"noisy: IoU ([\d.]+) ± ([\d.]+) \[([\d.]+), ([\d.]+)\], F1 ", line)
     assert found is not None, line
     mean, spread, low, high = map(float, found.groups())
     assert spread > 0
@@ -79,14 +81,21 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     outcome = program(*command)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
-    assert lines[:3] == [f"A: {runs[0]}", f"B: {runs[1]}", "test split"]
-    assert lines[3].split()[:3] == ["generator", "images", "metric"]
-    assert lines[-1] == "p is not corrected for the 5 comparisons above; choose one beforehand"
-    assert [line.split()[:2] for line in lines[4:-1]] == [["noisy", "4"]] * 5
+    # Both learned nothing.
+    assert lines[:3] == [f"A!: {runs[0]}", f"B!: {runs[1]}", "test split"]
+    place = next(n for n, line in enumerate(lines) if line.startswith("generator"))
+    assert lines[3:place] == protocol_lines(DEFAULT_METRICS)
+    assert lines[place].split()[:5] == ["generator", "images", "metric", "A!", "B!"]
+    assert lines[-2:] == [
+        MARK_MEANING,
+        "p is not corrected for the 7 comparisons above; choose one beforehand",
+    ]
+    assert [line.split()[:2] for line in lines[place + 1 : -2]] == [["noisy", "4"]] * 7
     iou = re.fullmatch(
-        r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)", lines[4]
+        r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)",
+        lines[place + 1],
     )
-    assert iou is not None, lines[4]
+    assert iou is not None, lines[place + 1]
     first, second, difference, low, high, p_value = map(float, iou.groups())
     assert difference == pytest.approx(first - second, abs=0.011)
     assert low <= difference <= high
@@ -103,7 +112,7 @@ def test_compare_takes_seeds_on_a_side(program, runs, tiny_run, tiny_store):
     )
     assert outcome.code == 0, outcome.err
     assert outcome.out.splitlines()[:3] == [
-        *(f"A: {runs[0]}, {runs[1]}", f"B: {tiny_run}", "valid split")
+        *(f"A!: {runs[0]}, {runs[1]}", f"B: {tiny_run}", "valid split")
     ]
 
 

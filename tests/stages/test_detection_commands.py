@@ -46,7 +46,8 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     assert figures["ap"] > 0.9
     low, high = figures["ap_interval"]
     assert (
-        f"all: AP {figures['ap']:.4f} [{low:.4f}, {high:.4f}], AUC {figures['auc']:.4f} "
+        f"all: AP {100 * figures['ap']:.2f} [{100 * low:.2f}, {100 * high:.2f}], "
+        f"AUC {100 * figures['auc']:.2f} "
     ) in outcome.out
     # Its maps can be judged, and it is said what they are.
     outcome = program("evaluate", run, masks, *on)
@@ -83,7 +84,8 @@ def test_seeds_are_taken_together_and_means_are_over_cells(program, mixed_store,
     figure = r"[\d.]+ ± [\d.]+ \[[\d.]+, [\d.]+\]"
     accuracy = r"[\d.]+ ± [\d.]+"
     assert re.fullmatch(
-        f"    lama: AP {figure}, AUC {figure}, accuracy {accuracy} at 0.5, {accuracy} at "
+        f"    lama: AP {figure}, AUC {figure}, accuracy {accuracy} and F1 {accuracy} at 0.5, "
+        f"accuracy {accuracy} and F1 {accuracy} at "
         r"thresholds from valid \(4 fake, 5 real\)",
         lines[2],
     ), lines[2]
@@ -91,10 +93,10 @@ def test_seeds_are_taken_together_and_means_are_over_cells(program, mixed_store,
         "means over cells, test split, linear on layer2 of CLIP:from-file, detection by mean"
     )
     mean = r"[\d.]+ \[[\d.]+, [\d.]+\]"
-    for line, score in zip(lines[place + 1 :], ("mean_sigmoid", "mean_logit"), strict=True):
+    for line, score in zip(lines[place + 2 :], ("mean_sigmoid", "mean_logit"), strict=True):
         both = rf"AP {mean}, AUC {mean} \(1 cell\)"
         assert re.fullmatch(f"  {score}: ID {both}; OOD {both}", line), line
-    assert ", over " not in program("evaluate", runs[0], *on).out
+    assert " seeds (" not in program("evaluate", runs[0], *on).out
 
 
 @pytest.mark.slow

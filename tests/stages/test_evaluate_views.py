@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from declip_pipeline.evaluation.metrics import PROTOCOL
 from declip_pipeline.store.reader import Store
 
 VIEWS = "clean,jpeg:60,jpeg:20,blur:2"
@@ -26,8 +27,9 @@ def test_robustness_is_a_table_a_file_and_a_figure(program, stores, tiny_run):
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert lines[0].endswith(" on noisy, test: IoU (percent) by view")
-    assert [line.split()[0] for line in lines[1:-1]] == ["view", "clean", "jpeg:20", "blur:2"]
-    assert all(re.search(r"\d [ ]*\[[\d.]+, [\d.]+\]$", line) for line in lines[2:-1]), lines
+    assert lines[1] == PROTOCOL
+    assert [line.split()[0] for line in lines[2:-1]] == ["view", "clean", "jpeg:20", "blur:2"]
+    assert all(re.search(r"\d [ ]*\[[\d.]+, [\d.]+\]$", line) for line in lines[3:-1]), lines
     figure = Path(outcome.last_line)
     with Image.open(figure) as picture:
         assert picture.width > 600
@@ -41,7 +43,7 @@ def test_robustness_is_a_table_a_file_and_a_figure(program, stores, tiny_run):
     clean = program("evaluate", tiny_run, "--on", stores[0]).out
     assert f"IoU {float(rows['clean']['iou']):.2f} [" in clean
     everything = program("evaluate", tiny_run, "--on", stores[0], "--views", "all").out
-    assert [line.split()[0] for line in everything.splitlines()[2:-1]] == [
+    assert [line.split()[0] for line in everything.splitlines()[3:-1]] == [
         *("clean", "jpeg:60", "jpeg:20", "blur:2")
     ]
 
@@ -113,7 +115,7 @@ def test_runs_of_several_seeds_have_a_table_over_them(program, stores, tiny_stor
     other = program(*training, "--seed", 1, "--lr", "1e-2").last_line
     outcome = program("evaluate", one, two, other, "--on", stores[0], "--views", "jpeg:20")
     assert outcome.code == 0, outcome.err
-    *_, title, header, clean, jpeg = outcome.out.splitlines()
+    *_, title, _, header, clean, jpeg = outcome.out.splitlines()
     assert title.endswith(" on noisy, test, over 2 seeds (1, 2): IoU (percent) by view")
     assert outcome.out.count("over 2 seeds") == 1
     assert header.split() == ["view", "noisy"]

@@ -34,9 +34,11 @@ def test_a_grid_of_light_decoders_is_evaluated_and_predicts(
     outcome = program(*command, *layers, "--decoders", "mlp,fcn,pup")
     assert outcome.code == 0, outcome.err
     assert len(Path(outcome.last_line).read_text().splitlines()) == 1 + 6
-    run = program(*command, "--layers", "layer0+layer2", "--decoders", "pup").last_line
+    one = ("--layers", "layer0+layer2", "--decoders", "pup", "--widths", "16,8,4")
+    run = program(*command, *one).last_line
     assert Run(run).is_finished
     assert config_of(run)["normalize"] == "channel"
+    assert config_of(run)["widths"] == [16, 8, 4] == list(Run(run).decoder().widths)
     # What evaluation computes from the store, prediction computes from the image.
     assert program("evaluate", run, "--on", tiny_store.location).code == 0
     sample = tiny_store.samples[tiny_store.fake_rows("test")[0]]
@@ -83,6 +85,6 @@ def test_a_normalized_linear_decoder_is_exported_as_a_plain_one(
 def test_a_normalization_that_is_not_there_is_refused(refused, tiny_store, tmp_path):
     command = ("train", tiny_store.location, *QUICK, "-o", tmp_path, "--feature-layer", "layer1")
     line = refused(*command, "--normalize", "batch")
-    assert "'batch' is not one of 'none', 'channel', 'layernorm'" in line
+    assert "'batch' is not one of 'none', 'channel', 'instance', 'layernorm'" in line
     line = refused(*command, "--decoder-type", "probe", "--normalize", "channel")
     assert "leave out --normalize" in line

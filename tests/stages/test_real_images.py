@@ -31,13 +31,16 @@ def test_from_training_with_real_images_to_prediction(program, mixed_store, pict
     outcome = program("evaluate", run, "--on", mixed_store.location)
     (file,) = run.glob("evaluations/*/false_alarms.json")
     figures = json.loads(file.read_text())
-    low, high = (figures[f"false_alarm_pixels_{end}"] for end in ("low", "high"))
-    (line,) = [line for line in outcome.out.splitlines() if "false alarms" in line]
-    assert line.startswith(
-        f"  false alarms on real images at 0.5: {figures['false_alarm_pixels']:.2f}% "
-        f"[{low:.2f}, {high:.2f}] of pixels, {figures['false_alarm_images']:.2f}% "
-    )
-    assert line.endswith("with more than 1% of their pixels (5 images)")
+    lines = [line for line in outcome.out.splitlines() if "false alarms" in line]
+    places = (("0.5", ""), ("valid's threshold", "_valid_threshold"))
+    for line, (at, behind) in zip(lines, places, strict=True):
+        pixels = f"false_alarm_pixels{behind}"
+        low, high = (figures[f"{pixels}_{end}"] for end in ("low", "high"))
+        assert line.startswith(
+            f"  false alarms on real images at {at}: {figures[pixels]:.2f}% "
+            f"[{low:.2f}, {high:.2f}] of pixels, {figures[f'false_alarm_images{behind}']:.2f}% "
+        )
+        assert line.endswith("with more than 1% of their pixels (5 images)")
     assert "IoU at valid's threshold " in outcome.out
     outcome = program("predict", run, "-i", picture, "-o", tmp_path / "out", "--threshold", "valid")
     assert NEVER not in outcome.err

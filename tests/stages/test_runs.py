@@ -53,6 +53,8 @@ def test_the_listing_as_json_has_what_the_files_say(program, runs):
     (evaluation,) = first["evaluations"]
     assert evaluation["iou"] == json.loads(file.read_text())["overall"]["iou"]
     assert second["evaluations"] == [] and first["configured"]["batch_size"] == 4
+    # What records leave out, as it is the default.
+    assert first["configured"]["weight_decay"] == 0.0
 
 
 def test_unfinished_and_damaged_runs_are_listed_as_such(program, runs, tmp_path):

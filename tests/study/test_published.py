@@ -59,7 +59,13 @@ def test_intervals_stand_behind_ours():
 
 
 def test_the_file_has_a_row_for_each_cell():
-    lines = beside_csv([(TABLE, {"ldm": {"ldm": 50.0}})]).splitlines()
-    assert lines[0] == "row,column,ours,low,high,published,difference,mark"
+    about = {"metric": "f1", "protocol": ["in percent", "all pixels"]}
+    lines = beside_csv([(TABLE, {"ldm": {"ldm": 50.0}})], **about).splitlines()
+    assert lines[0] == "row,column,ours,low,high,published,difference,mark,metric,protocol"
     assert lines[1].startswith("ldm,ldm,50.24,48.0,52.06,50.0,0.24")
-    assert lines[2:] == ["ldm,lama,20.0,,,,,", "a|b,ldm,1.0,0.5,1.5,,,", "a|b,lama,,,,,,"]
+    end = ",f1,in percent; all pixels"
+    assert lines[2:] == [
+        f"ldm,lama,20.0,,,,,{end}",
+        f"a|b,ldm,1.0,0.5,1.5,,,{end}",
+        f"a|b,lama,,,,,,{end}",
+    ]

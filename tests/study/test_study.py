@@ -55,12 +55,12 @@ def files_below(folder):
 
 @pytest.mark.slow
 def test_study_prints_nothing_and_finds_what_is_done(study, tmp_path, capfd):
-    (first,) = study.run()
+    (first,) = study.run().tables
     assert first.table.rows == ("layer0", "layer1") and first.table.columns == ("linear",)
     assert first.table.title == "ID"
     made = files_below(tmp_path / "cache")
     weights = {path: t for path, t in files_below(tmp_path / "runs").items() if "best" in path.name}
-    (again,) = replace(study).run()
+    (again,) = replace(study).run().tables
     assert again.table == first.table
     assert files_below(tmp_path / "cache") == made
     assert weights and weights.items() <= files_below(tmp_path / "runs").items()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.made_evaluation import config_of, detected, localized
 
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
 from declip_pipeline.study.tables import StudyMetric, study_tables
 
 RUNS = [
@@ -46,4 +46,4 @@ def test_a_matrix_of_two_decoders_is_two_matrices():
 
 
 def test_a_study_knows_every_metric_of_localization():
-    assert get_args(StudyMetric) == (*METRICS, "detection_ap", "detection_auc")
+    assert get_args(StudyMetric) == (*LOCALIZATION_METRICS, "detection_ap", "detection_auc")

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 
 from declip_pipeline.evaluation.evaluation import EvaluatedStore, Evaluation
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.metrics import METRICS
 
 FEATURES = {"backbone": "net", "weights_sha256": "0" * 64, "preprocessing": {}, "layer": "layer1"}
 
@@ -34,11 +34,24 @@ def store_of(name="store", dataset="set", view="clean", dtype="float16", generat
 
 
 def localized(
-    learned, seed=0, *, store="store", dataset="set", view="clean", scenes="", config=None, **ious
+    learned,
+    seed=0,
+    *,
+    store="store",
+    dataset="set",
+    view="clean",
+    scenes="",
+    config=None,
+    real_scores=(),
+    scores=None,
+    threshold=None,
+    **ious,
 ):
     """A run's IoU (None: an image without a fake pixel) of images of each generator.
 
-    `scenes` names photographs: the n-th image of every generator is made of the n-th.
+    `scenes` names photographs: the n-th image of every generator is made of the n-th. `real_scores`
+    are those of real images, `scores` of the fakes, `threshold` the run's own for these. Of an
+    image with n pixels that are fake, for the n-th from 1 on, as many are found as its IoU says.
     """
     about = store_of(store, dataset, view, generators=ious)
     images = [(name, n, iou) for name, values in ious.items() for n, iou in enumerate(values)]
@@ -58,8 +71,23 @@ def localized(
             "f1_best": values / 100,
             "f1_fixed": values / 200,
             "ap": np.full(count, 0.75),
-            "score": np.full(count, 0.1),
+            **_counts(values),
+            **_scores(np.full(count, 0.1) if scores is None else np.array(scores, float)),
             "fake_share": np.full(count, 0.2),
+            "fake_share_valid_threshold": np.full(count, 0.3),
+        },
+    )
+    count = len(real_scores)
+    of_real = _table(
+        about,
+        [f"real{n}" for n in range(count)],
+        [None] * count,
+        [f"real{n}" for n in range(count)],
+        np.zeros(count, np.int8),
+        {
+            **_scores(np.array(real_scores, float)),
+            "fake_share": np.full(count, 0.2),
+            "fake_share_valid_threshold": np.full(count, 0.3),
         },
     )
     run = config or config_of(learned, seed)
@@ -71,8 +99,20 @@ def localized(
         (about,),
         table,
         table[:0],
-        table[:0],
+        of_real,
+        score_threshold=threshold,
     )
+
+
+def _scores(values):
+    return {"score": values, "score_max": values, "score_top": values}
+
+
+def _counts(ious):
+    """Pixel counts of images of which nothing is called fake wrongly."""
+    fake = 100 * np.arange(1, len(ious) + 1)
+    found = (fake * ious / 100).round().astype(np.int64)
+    return {"found_pixels": found, "called_pixels": found, "fake_pixels": fake}
 
 
 def detected(learned, seed=0, *, store="store", dataset="set", config=None, real, **fakes):

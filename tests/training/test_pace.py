@@ -1,4 +1,4 @@
-"""The time of an epoch is said once, after the first steps, where it is long."""
+"""The time of an epoch is said after its first steps, where it is long, and its steps at times."""
 
 import pytest
 import torch
@@ -46,6 +46,17 @@ def test_it_is_said_once_without_the_first_step(clock):
         "an epoch of 100 steps takes about 0:02:30, without validation; 20 epochs at most, 0:50:00",
         None,
     ]
+
+
+def test_steps_of_a_long_epoch_are_said_each_half_minute(clock):
+    measured = pace.Pace(20, 3, CPU, is_first=False)
+    lines = []
+    for _ in range(20):
+        clock.now += 10.0
+        lines.append(measured.after_step())
+    said = {step: line for step, line in enumerate(lines, 1) if line}
+    assert list(said) == [4, 7, 10, 13, 16, 19]
+    assert said[4] == "step 4 of 20 of this epoch, 0.1 steps/s, 0:02:40 left in it"
 
 
 def test_of_short_epochs_nothing_is_said(clock):

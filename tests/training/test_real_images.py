@@ -12,6 +12,7 @@ from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.inputs import FeatureSource
+from declip_pipeline.metrics.detection import balanced_threshold
 from declip_pipeline.metrics.localization import intersection_over_union
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.epochs import epoch_order, real_count
@@ -22,6 +23,8 @@ from declip_pipeline.training.validation import (
     THRESHOLDS,
     Candidate,
     best_thresholds,
+    real_shares,
+    score_thresholds,
     validation_ious,
 )
 
@@ -177,3 +180,108 @@ def test_the_threshold_is_kept_with_the_run(tiny_store, tiny_run, mixed_store, t
         f"{other.path} has no threshold from its split valid: runs of detection, imported ones "
         "and those of earlier versions keep none; give `threshold` as a number"
     )
+
+
+def test_shares_of_real_images_are_those_of_their_maps(mixed_store, cpu):
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    rows = mixed_store.fake_and_real_rows("valid")
+    feed = Feed([(mixed_store, rows)], [source], device=cpu)
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
+    (found,) = real_shares([candidate], feed, 5)
+    real = rows[mixed_store.labels[rows] == 0]
+    with torch.inference_mode():
+        maps = torch.sigmoid(decoder(mixed_store.read_layer("layer1", real).decoded()))
+    expected = [(maps > one).float().mean((1, 2)).numpy() for one in THRESHOLDS]
+    np.testing.assert_allclose(found, np.stack(expected, 1), atol=1e-6)
+    assert found.shape == (6, 99) and 0 < found.mean() < 1
+
+
+def test_tiles_of_a_real_image_count_as_one(mixed_store, cpu, monkeypatch):
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    real = mixed_store.samples.rows(splits=["valid"], label=0)
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
+    feed = Feed([(mixed_store, real)], [source], device=cpu)
+    (alone,) = real_shares([candidate], feed, 5)
+    monkeypatch.setattr(Feed, "image_of", np.array([0, 1, 1, 0, 1, 2]))
+    (joined,) = real_shares([candidate], feed, 5)
+    expected = [alone[[0, 3]].mean(0), alone[[1, 2, 4]].mean(0), alone[5]]
+    np.testing.assert_allclose(joined, expected, atol=1e-6)
+
+
+def test_shares_of_real_images_are_kept_with_the_run(mixed_store, tiny_run, tmp_path):
+    data = TrainingData([mixed_store], device=CPU)
+    recipe = replace(LINEAR, with_real=0.2)
+    run = train_run(data, tmp_path, layer="layer1", recipe=recipe)
+    shares = run.valid_real_shares()
+    assert shares.shape == (6, 99) and shares.dtype == np.float32
+    assert (np.diff(shares, axis=1) <= 0).all(), "fewer pixels are above a higher threshold"
+    assert Run(tiny_run).valid_real_shares() is None
+    file = run.path / "valid_real_shares.npy"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(InputError, match="its valid_real_shares.npy is damaged"):
+        run.valid_real_shares()
+
+
+def scores_of(run, store, rows):
+    """Image scores of a run's maps at 256x256: their means, or the pooled logits' sigmoids."""
+    decoder = run.decoder()
+    with torch.inference_mode():
+        logits = decoder(store.read_layer("layer1", rows).decoded()).double()
+        if decoder.pooling is None:
+            return logits.sigmoid().mean(dim=(1, 2))
+        return decoder.pooling(logits).sigmoid()
+
+
+@pytest.mark.parametrize("changes", [{}, {"with_real": 0.2}, {"pooling": "max"}])
+def test_the_threshold_of_image_scores_is_chosen_on_fakes_and_real_images(
+    mixed_store, tmp_path, changes
+):
+    data = TrainingData([mixed_store], device=CPU)
+    run = train_run(data, tmp_path, layer="layer1", recipe=replace(LINEAR, **changes))
+    rows = mixed_store.fake_and_real_rows("valid")
+    labels = torch.from_numpy(mixed_store.labels[rows])
+    assert set(labels.tolist()) == {0, 1}
+    threshold, balanced = balanced_threshold(scores_of(run, mixed_store, rows), labels)
+    assert run.score_threshold == pytest.approx(threshold, abs=1e-6)
+    assert run.summary()["valid_balanced_accuracy"] == pytest.approx(balanced)
+
+
+def test_the_threshold_of_image_scores_takes_the_fakes_that_were_learned(mixed_store, tmp_path):
+    data = TrainingData([mixed_store], device=CPU)
+    run = train_run(data, tmp_path, layer="layer1", recipe=LINEAR, train_on=["ldm"])
+    rows = mixed_store.fake_and_real_rows("valid", ["ldm"])
+    labels = torch.from_numpy(mixed_store.labels[rows])
+    expected = balanced_threshold(scores_of(run, mixed_store, rows), labels)[0]
+    assert run.score_threshold == pytest.approx(expected, abs=1e-6)
+
+
+def test_without_a_real_image_there_is_no_threshold_of_image_scores(tiny_run):
+    assert Run(tiny_run).score_threshold is None
+    assert "valid_score_threshold" not in Run(tiny_run).summary()
+
+
+def test_the_score_of_tiles_is_their_mean(mixed_store, cpu):
+    """As if the rows of each pair were two tiles of an image."""
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    labels = mixed_store.labels
+    rows = np.concatenate([np.flatnonzero(labels == 1)[:8], np.flatnonzero(labels == 0)[:8]])
+
+    class Paired(Feed):
+        @property
+        def image_of(self):
+            return np.arange(len(self)) // 2
+
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source])
+    feed = Paired([(mixed_store, rows)], [source], device=cpu, targets="labels")
+    (found,) = score_thresholds([candidate], feed, 5)
+    with torch.inference_mode():
+        maps = decoder(mixed_store.read_layer("layer1", rows).decoded()).double().sigmoid()
+    scores = maps.mean(dim=(1, 2)).view(-1, 2).mean(dim=1)
+    expected = balanced_threshold(scores, torch.from_numpy(labels[rows][::2]))
+    assert found == pytest.approx(expected)

@@ -10,17 +10,16 @@ from declip_pipeline.training.recipes import CHOSEN, recipe_defaults
 from declip_pipeline.training.runs import train
 
 
-@pytest.mark.parametrize("decoder_type", ["linear", "attention", "conv-4", "conv-20"])
+@pytest.mark.parametrize("decoder_type", ["linear", "attention", "conv-4", "conv-20", "pup"])
 @pytest.mark.parametrize("images", [1, 5, 100, 300, 1000, 10_000, 100_000])
 def test_any_number_of_images_has_steps_enough(decoder_type, images):
     values = recipe_defaults("auto", decoder_type, images)
     assert set(values) == set(CHOSEN)
     recipe = Recipe(decoder_type, **values)
     steps = recipe.most_epochs * -(-images // recipe.batch_size)
-    expected = 400 * (images / 100) ** 0.5
+    expected = 400 * (images / 100) ** (1 / 3)
     assert 0.8 * expected <= steps
-    if images >= 100:
-        assert steps <= 1.6 * expected or recipe.epochs == 5
+    assert steps <= 1.2 * expected or recipe.epochs == 3
     assert 1 <= recipe.batch_size <= min(64, images)
 
 
@@ -75,7 +74,7 @@ def test_each_cell_of_a_grid_has_its_own(mixed_store, tmp_path):
         expected = recipe_defaults("auto", decoder_type, 8 * len(learned))
         assert all(getattr(recipe, name) == value for name, value in expected.items())
     assert found["probe", ("ldm",)].schedule == "plateau"
-    assert {cell.learning_rate for cell in grid.cells} == {3e-2, 3e-3, 1e-3}
+    assert {cell.learning_rate for cell in grid.cells} == {3e-2, 2e-3, 1e-3}
     given = GridTraining([mixed_store], {**options, "learning_rate": [5e-3], "batch_size": 3})
     assert {cell.learning_rate for cell in given.cells} == {5e-3}
     assert {given.trainer.plan(cell).recipe.batch_size for cell in given.cells} == {3}

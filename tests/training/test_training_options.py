@@ -150,7 +150,8 @@ def test_runs_of_before_are_named_as_they_were():
         ),
         (
             {"schedule": "cosine", "epochs": 3, "patience": 2},
-            '`patience=2` with `schedule="cosine"`, which waits for no plateau; leave it out',
+            '`patience=2` with `schedule="cosine"`, which waits for no plateau; leave it out, or '
+            'take `schedule="plateau"`',
         ),
         ({"average": 1.0}, "`average` is 1.0; expected less than 1"),
         ({"channel_dropout": 1.5}, "`channel_dropout` is 1.5; expected less than 1"),

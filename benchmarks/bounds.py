@@ -1,0 +1,134 @@
+"""What bounds the IoU of light decoders: the grid, the training images, or their photographs.
+
+python benchmarks/bounds.py --folder DIR [--part grid|data|all]
+
+Of the grid: a map that knows the mask, as the mean over each position of a coarse grid, enlarged
+and compared with the mask. Of the data: a light decoder trained on crops of more or fewer
+photographs, tested on the same images; as many steps as 20 epochs on 144 images, or 8 epochs.
+
+What is in DIR is not done again, so an interrupted command goes on where it was.
+"""
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from reporting import report
+
+import declip_pipeline as dp
+from declip_pipeline.datasets.demo.build import build_demo_set
+from declip_pipeline.decoders.decoder import enlarge
+from declip_pipeline.evaluation.evaluate import EVALUATIONS
+from declip_pipeline.images.masks import decode_mask
+
+GENERATOR = "telea"
+LAYERS = ["layer2", "layer4", "layer6", "layer8", "layer10", "layer11"]
+SIDES = (16, 32, 64, 128)
+# Training images, and photographs that they are crops of; None takes all.
+SETS = ((144, 2), (144, 5), (144, None), (300, None), (1000, None))
+BATCH_SIZE, STEPS, LEAST_EPOCHS = 8, 360, 8
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--folder", type=Path, required=True, help="keeps data, stores, runs")
+    arguments.add_argument("--part", choices=("grid", "data", "all"), default="all")
+    arguments.add_argument("--decoder", default="mlp")
+    arguments.add_argument("--seeds", type=int, default=3)
+    options = arguments.parse_args()
+    data = options.folder / "data"
+    if not data.exists():
+        options.folder.mkdir(parents=True, exist_ok=True)
+        build_demo_set(data, train_count=1000, valid_count=32, test_count=48)
+    dataset = dp.open_dataset(data / "demo", generators=[GENERATOR])
+    if options.part in ("grid", "all"):
+        report("bounds_grid", list(of_grids(dataset)), {"generator": GENERATOR})
+    if options.part in ("data", "all"):
+        settings = {"generator": GENERATOR, "layers": LAYERS, "decoder": options.decoder}
+        settings |= {"seeds": options.seeds, "steps": STEPS}
+        report("bounds_data", list(of_data(dataset, options)), settings)
+
+
+def of_grids(dataset: dp.Dataset) -> Iterator[dict[str, Any]]:
+    """Yield the IoU of maps that know the mask at every position of a grid."""
+    masks = np.stack(
+        [
+            decode_mask(dataset.root / str(one.mask), fake_is_white=dataset.fake_is_white)
+            for one in dataset.samples
+            if one.split == "test"
+        ]
+    )
+    truth = torch.from_numpy(masks > 0)
+    for side in SIDES:
+        grid = F.adaptive_avg_pool2d(truth[:, None].float(), side)[:, 0]
+        called = enlarge(grid, truth.shape[-1]) > 0.5
+        found = (called & truth).sum((1, 2)) / (called | truth).sum((1, 2))
+        yield {"grid": f"{side}x{side}", "IoU of a map that knows": 100 * float(found.mean())}
+
+
+def of_data(dataset: dp.Dataset, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield the IoU of decoders trained on some of the images."""
+    for images, photographs in SETS:
+        chosen = subset(dataset, images, photographs)
+        store = dp.extract(chosen, "dinov2-vit-s14", layers=LAYERS, cache=options.folder / "cache")
+        found = []
+        for seed in range(options.seeds):
+            run = dp.train(
+                store,
+                layer=LAYERS,
+                decoder=options.decoder,
+                runs=options.folder / "runs",
+                seed=seed,
+                normalize="instance",
+                flips=True,
+                channel_dropout=0.2,
+                weight_decay=0.05,
+                schedule="one-cycle",
+                learning_rate=3e-3,
+                batch_size=BATCH_SIZE,
+                epochs=max(LEAST_EPOCHS, round(STEPS / -(-images // BATCH_SIZE))),
+            )
+            evaluation = dp.evaluate(run, store, reuse=True)
+            evaluation.save(run.path / EVALUATIONS)
+            found.append((run.best_score, evaluation.mean("iou")))
+        valid, test = (fmean(some) for some in zip(*found, strict=True))
+        names = {photograph(one.image) for one in chosen.samples if one.split == "train"}
+        print(f"{time.strftime('%H:%M:%S')} {images} of {len(names)}: {test:.1f}", flush=True)
+        yield {
+            "training images": images,
+            "of photographs": len(names),
+            "IoU on valid, ID": valid,
+            "IoU on test, ID": test,
+        }
+
+
+def subset(dataset: dp.Dataset, images: int, photographs: int | None) -> dp.Dataset:
+    """Keep the first training images of the first photographs, by name, and all other splits."""
+    samples = dataset.samples
+    names: Sequence[str] = sorted(
+        {photograph(one.image) for one in samples if one.split == "train"}
+    )[:photographs]
+    learned = [
+        row
+        for row, one in enumerate(samples)
+        if one.split == "train" and photograph(one.image) in names
+    ]
+    learned.sort(key=lambda row: Path(samples[row].image).stem.rpartition("_")[2])
+    others = [row for row, one in enumerate(samples) if one.split != "train"]
+    return replace(dataset, samples=samples.take(sorted([*learned[:images], *others])))
+
+
+def photograph(image: str) -> str:
+    """Return the name of the photograph that a crop was taken from."""
+    return Path(image).stem.rpartition("_")[0]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Choices of the light decoders and of their recipe, made without the test set and its generators.
+
+python benchmarks/choices.py --folder DIR [--part NAME ...] [--seed 1]
+
+On a demo set of another seed than the study's, whose test photographs are never read: in turn, some
+of the training photographs are held out. Each candidate is trained on the others, on one generator
+at a time, and evaluated on the photographs held out, forged by every generator. In turn each
+generator is left out too, neither learned nor evaluated, and the candidates are ranked by the rest:
+a choice that is the same whichever is left out was made without the generators that it is tested
+on. `score` is the mean of ID and OOD, `chosen without` names the generators without which the
+candidate is the best of its part.
+
+What is in DIR is not done again, so an interrupted command goes on where it was.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from reporting import RESULTS, report
+
+import declip_pipeline as dp
+from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
+from declip_pipeline.evaluation.evaluate import EVALUATIONS
+from declip_pipeline.training.run import Run
+
+VIT, CNN = "dinov2-vit-s14", "efficientnet-lite0"
+COUNTS = {"train_count": 144, "valid_count": 32, "test_count": 1}
+
+# Photographs that are held out together; the two of the motorcycle show one scene.
+FOLDS = (
+    ("astronaut", "gravel", "rocket", "motorcycle_left", "motorcycle_right"),
+    ("brick", "camera", "flower", "ihc"),
+)
+HELD_OUT = "test"
+
+SIX = "layer2+layer4+layer6+layer8+layer10+layer11"
+FOUR = "layer3+layer5+layer7+layer9"
+ALL = "+".join(f"layer{number}" for number in range(12))
+
+# What every candidate has unless it says otherwise.
+RECIPE: dict[str, Any] = {
+    "layer": SIX,
+    "decoder": "mlp",
+    "normalize": "instance",
+    "epochs": 20,
+    "batch_size": 8,
+    "learning_rate": 3e-3,
+    "schedule": "one-cycle",
+    "weight_decay": 0.05,
+    "flips": True,
+    "channel_dropout": 0.2,
+}
+
+Options = Mapping[str, Any]
+PARTS: dict[str, dict[str, Options]] = {
+    "decoder": {
+        "linear": {"decoder": "linear", "learning_rate": 3e-2},
+        "mlp": {},
+        "fcn": {"decoder": "fcn"},
+        "pup": {"decoder": "pup"},
+    },
+    "layers": {
+        "layer 9": {"layer": "layer9"},
+        "4 layers": {"layer": FOUR},
+        "6 layers": {},
+        "12 layers": {"layer": ALL},
+    },
+    "normalization": {
+        "none": {"normalize": "none"},
+        "channel": {"normalize": "channel"},
+        "instance": {},
+        "layernorm": {"normalize": "layernorm"},
+    },
+    "loss": {
+        "bce": {},
+        "bce, fake pixels 3x": {"positive_weight": 3.0},
+        "bce + dice": {"loss": "bce+dice"},
+        "bce + lovasz": {"loss": "bce+lovasz"},
+        "focal": {"loss": "focal"},
+    },
+    "recipe": {
+        "the recipe": {},
+        "without flips": {"flips": False},
+        "without channel dropout": {"channel_dropout": 0.0},
+        "channel dropout 0.5": {"channel_dropout": 0.5},
+        "without weight decay": {"weight_decay": 0.0},
+        "plateau for one-cycle": {"schedule": "plateau"},
+        "cosine for one-cycle": {"schedule": "cosine"},
+        "with averaged weights": {"average": 0.98},
+        "with feature noise": {"feature_noise": 0.2},
+        "with mixup": {"mixup": 0.4},
+        "with 30% real images": {"with_real": 0.3},
+        "10 epochs": {"epochs": 10},
+        "40 epochs": {"epochs": 40},
+    },
+}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--folder", type=Path, required=True, help="keeps data, stores, runs")
+    arguments.add_argument("--part", nargs="+", choices=list(PARTS), default=list(PARTS))
+    arguments.add_argument("--seed", type=int, default=1, help="of the demo set; 0 is the study's")
+    arguments.add_argument("--train-on", nargs="+", choices=GENERATORS, default=list(GENERATORS))
+    arguments.add_argument("--runs", type=int, default=1, help="seeds of each training")
+    arguments.add_argument("--name", default="choices", help="of the JSON file in results/")
+    options = arguments.parse_args()
+    work = Work(options)
+    rows = known_rows(options.name)
+    for part in options.part:
+        rows[part] = list(work.rows(part))
+        settings = {key: value for key, value in vars(options).items() if key != "folder"}
+        settings |= {"recipe": RECIPE, "part": list(rows)}
+        report(options.name, [row for part in PARTS for row in rows.get(part, [])], settings)
+
+
+def known_rows(name: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each part that the file of results has."""
+    file = RESULTS / f"{name}.json"
+    found: dict[str, list[dict[str, Any]]] = {}
+    if file.exists():
+        for row in json.loads(file.read_text())["rows"]:
+            found.setdefault(row["part"], []).append(row)
+    return found
+
+
+class Work:
+    """The stages, each of which finds in the folder what was done before."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.folder: Path = options.folder
+        if options.seed == 0:
+            raise SystemExit("seed 0 is the study's demo set; choose on another")
+        data = self.folder / f"data{options.seed}"
+        if not data.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            build_demo_set(data, seed=options.seed, **COUNTS)
+        dataset = dp.open_dataset(data / "demo", splits=["train", "valid"])
+        self.stores = [
+            dp.extract(held_out(dataset, fold), VIT, cache=self.folder / "cache") for fold in FOLDS
+        ]
+
+    def rows(self, part: str) -> Iterator[dict[str, Any]]:
+        """Yield the rows of a part."""
+        found = {name: self.evaluated(name, changes) for name, changes in PARTS[part].items()}
+        best_without = {
+            left_out: max(found, key=lambda name: score_of(found[name][0], left_out))
+            for left_out in GENERATORS
+        }
+        for name, (cells, runs, alarms) in found.items():
+            inside, outside = domain_means(cells)
+            chosen = [one for one, best in best_without.items() if best == name]
+            yield {
+                "part": part,
+                "candidate": name,
+                "ID": inside,
+                "OOD": outside,
+                "score": (inside + outside) / 2,
+                "worst": min(cells.values()),
+                "false alarms %": alarms,
+                "parameters": runs[0].summary()["parameters"],
+                "s an epoch": fmean(
+                    float(record["seconds"]) for run in runs for record in run.epochs()
+                ),
+                "chosen without": ", ".join(chosen),
+            }
+
+    def evaluated(
+        self, name: str, changes: Options
+    ) -> tuple[dict[tuple[str, str], float], list[Run], float]:
+        """Return the IoU of each (trained on, evaluated on), the runs, and the false alarms."""
+        started = time.perf_counter()
+        by_cell: dict[tuple[str, str], list[float]] = {}
+        runs, alarms = [], []
+        for store, generator, seed in product(
+            self.stores, self.options.train_on, range(self.options.runs)
+        ):
+            options = {**RECIPE, **changes, "train_on": generator, "seed": seed}
+            layer = options.pop("layer")
+            run = dp.train(store, layer=layer, runs=self.folder / "runs", **options)
+            evaluation = dp.evaluate(run, store, split=HELD_OUT, reuse=True)
+            evaluation.save(run.path / EVALUATIONS)
+            for other in GENERATORS:
+                by_cell.setdefault((generator, other), []).append(
+                    evaluation.mean("iou", generator=other)
+                )
+            runs.append(run)
+            alarms.append(float(evaluation.false_alarms()["false_alarm_pixels"]))
+        cells = {place: fmean(values) for place, values in by_cell.items()}
+        inside, outside = domain_means(cells)
+        say(f"{name}: ID {inside:.1f}, OOD {outside:.1f} ({time.perf_counter() - started:.0f} s)")
+        return cells, runs, fmean(alarms)
+
+
+def held_out(dataset: dp.Dataset, photographs: Sequence[str]) -> dp.Dataset:
+    """Return a dataset whose training images of some photographs are those to evaluate."""
+    splits = [
+        HELD_OUT
+        if one.split == "train" and Path(one.image).stem.rpartition("_")[0] in photographs
+        else one.split
+        for one in dataset.samples
+    ]
+    return replace(dataset, samples=dataset.samples.replace(split=splits))
+
+
+def domain_means(cells: Mapping[tuple[str, str], float]) -> tuple[float, float]:
+    """Return the means in domain and out of domain."""
+    sides: Sequence[list[float]] = [
+        [value for (one, other), value in cells.items() if (one == other) == same]
+        for same in (True, False)
+    ]
+    return fmean(sides[0]), fmean(sides[1])
+
+
+def score_of(cells: Mapping[tuple[str, str], float], left_out: str) -> float:
+    """Return the mean of ID and OOD over the cells of other generators than one."""
+    return fmean(domain_means({p: v for p, v in cells.items() if left_out not in p}))
+
+
+def say(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""Methods side by side: what each finds, what it costs, and how it differs from a baseline."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from statistics import fmean, median
+
+import numpy as np
+
+from declip_pipeline.compute import derived_seed
+from declip_pipeline.decoders.decoder import multiplications
+from declip_pipeline.errors import InputError
+from declip_pipeline.evaluation.cells import (
+    DOMAIN,
+    DOMAINS,
+    Cell,
+    Estimate,
+    cell_estimate,
+    cells_of,
+    estimates,
+)
+from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.intervals import false_alarm_figures, resampled_over_cells
+from declip_pipeline.evaluation.scores import MEAN_SIGMOID
+from declip_pipeline.evaluation.table import configurations
+from declip_pipeline.metrics.bootstrap import (
+    Difference,
+    Interval,
+    percentile_interval,
+    resampled_means,
+    two_sided_p_value,
+)
+from declip_pipeline.training.run import Run
+
+METRIC = "iou"
+FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Cost of a decoder and of its training.
+
+    Attributes:
+        parameters: Number of parameters of the decoder.
+        multiplications: Multiplications of its forward pass for one image.
+        epoch_seconds: Median seconds of an epoch over all runs, with the validation.
+    """
+
+    parameters: int
+    multiplications: int
+    epoch_seconds: float
+
+
+@dataclass(frozen=True)
+class Method:
+    """Runs that differ in their seed and in what they learned alone.
+
+    Attributes:
+        name: Its name in a table.
+        domains: Mean IoU in percent over the cells in domain, and over those out of domain.
+        worst: The lowest IoU of a cell, and that cell: "tested on lama, trained on ldm".
+        false_alarms: By name of `FALSE_ALARMS`, the mean over trainings in percent; none where
+            there is no real image.
+        runs: Folders of the runs.
+        seeds: Number of seeds.
+        differences: By domain, the mean less that of the baseline over the cells that both have.
+    """
+
+    name: str
+    domains: Mapping[str, Estimate]
+    worst: tuple[Estimate, str]
+    false_alarms: Mapping[str, Estimate]
+    runs: tuple[Path, ...]
+    seeds: int
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Cost of the runs, which are opened for it."""
+        runs = [Run(path) for path in self.runs]
+        decoder, _ = runs[0].best_decoder()
+        return Cost(
+            parameters=sum(one.numel() for one in decoder.parameters()),
+            multiplications=multiplications(decoder),
+            epoch_seconds=median(
+                float(record["seconds"]) for run in runs for record in run.epochs()
+            ),
+        )
+
+
+def methods_of(
+    named: Sequence[tuple[str, Sequence[Evaluation]]],
+    *,
+    baselines: Sequence[str] = (),
+    aliases: Mapping[str, str] | None = None,
+) -> list[Method]:
+    """Return the methods of runs that were evaluated.
+
+    Args:
+        named: Evaluations of localization by the name of their table row. Those of one name that
+            differ in more than their seed and what they learned are methods of their own, named by
+            the difference as well.
+        baselines: Names of methods that others are compared with: each with the first that has a
+            cell in common with it. Runs of a baseline may be missing.
+        aliases: Names that stand for one generator; see `generator_key`.
+
+    Raises:
+        InputError: For a baseline that is several methods.
+    """
+    found: list[tuple[Method, list[Cell]]] = []
+    for name, evaluations in named:
+        groups = configurations(cells_of(evaluations, aliases=aliases))
+        for group in groups:
+            label = f"{name}, {group.title()}" if len(groups) > 1 else name
+            found.append((_method(label, group.members), list(group.members)))
+    apart = {name for name, _ in named} - {method.name for method, _ in found}
+    for name in baselines:
+        if name in apart and dict(named)[name]:
+            raise InputError(f"the baseline {name!r} is several methods; expected one")
+    bases = [cells for name in baselines for method, cells in found if method.name == name]
+    return [
+        method
+        if method.name in baselines
+        else replace(
+            method,
+            differences=next(filter(None, (_differences(cells, base) for base in bases)), {}),
+        )
+        for method, cells in found
+    ]
+
+
+def _method(name: str, cells: Sequence[Cell]) -> Method:
+    by_domain = {
+        domain: [one for one in cells if one.fields[DOMAIN] == domain] for domain in DOMAINS
+    }
+    of_cells = {
+        f"tested on {cell.fields['generator']}, trained on {'+'.join(cell.fields['train_on'])}": (
+            cell_estimate(cell, METRIC)
+        )
+        for cell in cells
+    }
+    place = min(of_cells, key=lambda name: (np.nan_to_num(of_cells[name].value, nan=np.inf), name))
+    return Method(
+        name,
+        domains={
+            domain: estimates(own, [METRIC])[METRIC] if own else Estimate()
+            for domain, own in by_domain.items()
+        },
+        worst=(of_cells[place], place),
+        false_alarms=_false_alarms(cells),
+        runs=tuple(dict.fromkeys(one.run for cell in cells for one in cell.seeds)),
+        seeds=len({one.seed for cell in cells for one in cell.seeds}),
+    )
+
+
+def _false_alarms(cells: Sequence[Cell]) -> dict[str, Estimate]:
+    """Return the means over trainings, with intervals over scenes and seeds."""
+    trained = {tuple(cell.fields["train_on"]): cell.seeds for cell in cells}.values()
+    if not all(seeds[0].real.num_rows for seeds in trained):
+        return {}
+    figures = [false_alarm_figures(seeds) for seeds in trained]
+    real = [[one.on_real() for one in seeds] for seeds in trained]
+    shares = [np.array([one.values("fake_share") for one in seeds]) for seeds in real]
+    values = {
+        "false_alarm_pixels": [100 * own for own in shares],
+        "false_alarm_images": [100.0 * (own > 0) for own in shares],
+    }
+    found = {}
+    for name in FALSE_ALARMS:
+        resampled = resampled_means(
+            values[name],
+            scenes=[seeds[0].values("scene") for seeds in real],
+            seeds_alike=[
+                derived_seed(0, "+".join(seeds[0].trained_on), seeds[0].kind) for seeds in real
+            ],
+        ).mean(axis=0)
+        ends = np.clip(percentile_interval(resampled), 0.0, 100.0).tolist()
+        found[name] = Estimate(fmean(one[name] for one in figures), Interval(*ends))
+    return found
+
+
+def _differences(ours: Sequence[Cell], theirs: Sequence[Cell]) -> dict[str, Difference]:
+    """Return the paired differences over common cells, by domain."""
+    found = {}
+    for domain in DOMAINS:
+        first, second = (
+            {_place(cell): cell for cell in cells if cell.fields[DOMAIN] == domain}
+            for cells in (ours, theirs)
+        )
+        common = [
+            place
+            for place in first
+            if place in second and first[place].seeds[0].images() == second[place].seeds[0].images()
+        ]
+        if not common:
+            continue
+        sides = [[some[place] for place in common] for some in (first, second)]
+        means, resampled = zip(
+            *(
+                (
+                    estimates(cells, [METRIC])[METRIC].value,
+                    resampled_over_cells([cell.seeds for cell in cells], [METRIC], MEAN_SIGMOID),
+                )
+                for cells in sides
+            ),
+            strict=True,
+        )
+        drawn = resampled[0][METRIC] - resampled[1][METRIC]
+        found[domain] = Difference(
+            means[0] - means[1], percentile_interval(drawn), two_sided_p_value(drawn)
+        )
+    return found
+
+
+def _place(cell: Cell) -> tuple[str, str, str]:
+    one = cell.fields
+    return one["dataset"], one["generator"], "+".join(one["train_on"])

@@ -1,0 +1,143 @@
+"""Metrics of localization: their names and titles, and the protocol that each stands for."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from declip_pipeline.errors import InputError, UnknownNameError
+
+ALL = "all"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Metric of localization.
+
+    Attributes:
+        title: Heading of a column.
+        meaning: What it is, in a report.
+        highest: Best value: 100 for a metric in percent, else 1.
+        lowest: Worst value.
+        remarks: What a caption says of it: what it leaves out, how it differs from the others.
+    """
+
+    title: str
+    meaning: str
+    highest: float = 1.0
+    lowest: float = 0.0
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def percent(self) -> float:
+        """Factor that turns a value into percent, the unit of all tables."""
+        return 100 / self.highest
+
+
+_BAND = (
+    "leaves out a band along the mask's edge (eroded by 15, dilated by 11 pixels), so it is not "
+    "2 IoU / (1 + IoU)"
+)
+_OWN = "at the threshold that is best for each image itself: an upper bound"
+_NO_THRESHOLD = "over all thresholds"
+
+METRICS = {
+    "iou": Metric("IoU", "IoU", highest=100.0),
+    "f1_best": Metric(
+        "F1 best (TruFor)", "TruFor's F1 at the best threshold of each image", remarks=(_BAND, _OWN)
+    ),
+    "f1_fixed": Metric("F1 (TruFor)", "TruFor's F1 at 0.5", remarks=(_BAND,)),
+    "ap": Metric("AP", "AP of pixels", remarks=(_NO_THRESHOLD,)),
+    "iou_valid_threshold": Metric(
+        "IoU at valid's threshold",
+        "IoU at the threshold that is best on valid",
+        highest=100.0,
+        remarks=("at the threshold that was best on valid in training",),
+    ),
+    "f1": Metric(
+        "F1",
+        "F1 at 0.5",
+        remarks=(
+            "of each image it is 2 IoU / (1 + IoU), but the mean of F1 is not that of the mean IoU",
+        ),
+    ),
+    "f1_optimal": Metric("F1 best", "F1 at the best threshold of each image", remarks=(_OWN,)),
+    "auc": Metric(
+        "AUC", "AUC of pixels", remarks=(_NO_THRESHOLD, "without images that are fake as a whole")
+    ),
+    "mcc": Metric("MCC", "MCC at 0.5", lowest=-1.0, remarks=("from -100 to 100",)),
+    "precision": Metric(
+        "precision", "precision at 0.5", remarks=("0 where nothing is called fake",)
+    ),
+    "recall": Metric("recall", "recall at 0.5"),
+}
+"""Metrics of single images: both IoU in percent, the others in [0, 1], MCC in [-1, 1].
+
+`iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`; `auc` is
+NaN for an image whose pixels are all fake. Tables are in percent.
+"""
+
+PIXEL_COUNTS = ("found_pixels", "called_pixels", "fake_pixels")
+"""Numbers of an image's pixels: fake and called so at 0.5, called fake, fake."""
+
+_POOLED = "of the pixels of all images together, so a large image weighs more"
+POOLED_METRICS = {
+    "iou_pooled": Metric(
+        "IoU pooled", "IoU of all pixels together", highest=100.0, remarks=(_POOLED,)
+    ),
+    "f1_pooled": Metric("F1 pooled", "F1 of all pixels together", remarks=(_POOLED,)),
+}
+"""Metrics of all images' pixels together, in units as those of `METRICS`."""
+
+LOCALIZATION_METRICS = {**METRICS, **POOLED_METRICS}
+"""All metrics of localization by name."""
+
+DEFAULT_METRICS = ("iou", "f1", "f1_fixed", "f1_best", "ap", "auc", "iou_valid_threshold")
+"""Metrics that are printed where none are named."""
+
+
+PROTOCOL = (
+    "in percent, means over images with a fake pixel [95% interval over scenes]; maps are resized "
+    "to each mask's own size, fake is above 0.5, and no pixel is left out, unless said otherwise"
+)
+"""Unit and protocol of figures of localization, as a caption says them."""
+
+
+DETECTION_PROTOCOL = (
+    "in percent, over all images together, from scores of whole images at the decoder's own map "
+    "size [95% interval over scenes]"
+)
+"""Unit and protocol of figures of detection, as a caption says them."""
+
+
+def chosen_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return the named metrics, each once; `DEFAULT_METRICS` for None, all of them for "all".
+
+    Raises:
+        UnknownNameError: For a name that is not one of `LOCALIZATION_METRICS`.
+        InputError: For no name.
+    """
+    if names is None:
+        return DEFAULT_METRICS
+    if list(names) == [ALL]:
+        return tuple(LOCALIZATION_METRICS)
+    if not names:
+        raise InputError(
+            f"`metrics` is empty; expected some of {', '.join(LOCALIZATION_METRICS)}, or all"
+        )
+    for name in names:
+        if name not in LOCALIZATION_METRICS:
+            raise UnknownNameError("metric", name, LOCALIZATION_METRICS)
+    return tuple(dict.fromkeys(names))
+
+
+def protocol_lines(metrics: Collection[str]) -> list[str]:
+    """Return a caption: unit, protocol, and what each metric leaves out.
+
+    Args:
+        metrics: Names of `LOCALIZATION_METRICS` that a table shows.
+    """
+    remarks: dict[str, list[str]] = {}
+    for name in metrics:
+        one = LOCALIZATION_METRICS[name]
+        for remark in one.remarks:
+            remarks.setdefault(remark, []).append(one.title)
+    return [PROTOCOL, *(f"{', '.join(titles)}: {remark}" for remark, titles in remarks.items())]

@@ -1,0 +1,137 @@
+"""Table of methods: what each finds and what it costs, as text, Markdown, CSV and a figure."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from declip_pipeline.evaluation.cells import DOMAINS, Estimate
+from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
+from declip_pipeline.files import remove_abandoned, write_text
+from declip_pipeline.metrics.bootstrap import Difference
+from declip_pipeline.reports.matrix import MISSING, interval_text
+from declip_pipeline.reports.methods_figure import draw_methods
+
+HEAD = (
+    "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
+    "parameters, M", "MMAC", "s an epoch", "ID - baseline", "OOD - baseline", "runs",
+)  # fmt: skip
+
+MEANING = (
+    "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
+    "generator that was learned; OOD: on another; worst cell: the lowest of all. False alarms: "
+    "share of the pixels of real images that are called fake, and of real images with such a "
+    "pixel, in percent. MMAC: millions of multiplications for one image. Seconds an epoch: the "
+    "median, with the validation. - baseline: paired differences on the same images."
+)
+
+
+def write_methods(
+    methods: Sequence[Method],
+    out: Path,
+    *,
+    title: str,
+    baselines: Sequence[str] = (),
+    missing: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    left_out: Sequence[str] = (),
+    commands: Sequence[str] = (),
+) -> tuple[str, Path]:
+    """Write `table.md`, `table.csv` and `table.png` of methods.
+
+    Args:
+        methods: The methods.
+        out: Folder of the files.
+        title: Title of the study.
+        baselines: Names of the methods that others are compared with.
+        missing: A line for each run that the table lacks.
+        changes: How the study differs from its file.
+        left_out: Datasets that the study names and does not have, a text each.
+        commands: What was done, as typed in a shell.
+
+    Returns:
+        The text for a terminal, and the path of `table.md`.
+    """
+    about = [MEANING]
+    if baselines:
+        about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
+    if changes:
+        about.append(f"Changed: {', '.join(changes)}.")
+    if left_out:
+        about.append(f"Left out: {'; '.join(left_out)}.")
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (HEAD, *map(_cells, methods))]
+    head, *body = (f"| {' | '.join(line)} |\n" for line in lines)
+    rule = f"| {' | '.join(['---', *['---:'] * (len(HEAD) - 1)])} |\n"
+    lacking = [f"{len(missing)} runs are missing:\n"] if missing else []
+    lacking += [f"- {line}" for line in missing]
+    remove_abandoned(out)
+    write_text(out / "table.csv", methods_csv(methods))
+    figure = []
+    if methods:
+        draw_methods(methods, out / "table.png", title)
+        figure = ["![](table.png)\n"]
+    done = ["```sh\n" + "\n".join(commands) + "\n```\n"] if commands else []
+    page = out / "table.md"
+    parts = [f"# {title}\n", *(f"{line}\n" for line in about), "".join([head, rule, *body])]
+    write_text(page, "\n".join([*parts, *figure, *lacking, *done]))
+    text = "\n\n".join([_text(one) for one in methods])
+    return "\n".join([title, *about, "", text, "", *lacking]), page
+
+
+def methods_csv(methods: Sequence[Method]) -> str:
+    """Return a CSV of method, figure, value and the ends of its interval."""
+    content = io.StringIO()
+    writer = csv.writer(content, lineterminator="\n")
+    writer.writerow(["method", "figure", "value", "low", "high"])
+    for one in methods:
+        for name, value, *ends in figures_of(one):
+            writer.writerow([one.name, name, value, *ends])
+    return content.getvalue()
+
+
+def figures_of(one: Method) -> list[tuple[str, float, float | str, float | str]]:
+    """Return name, value and both ends of the interval of each figure of a method."""
+    found: list[tuple[str, float, float | str, float | str]] = []
+    for domain in DOMAINS:
+        found.append((domain, one.domains[domain].value, *one.domains[domain].interval))
+    found.append((f"worst cell: {one.worst[1]}", one.worst[0].value, *one.worst[0].interval))
+    for name, alarms in one.false_alarms.items():
+        found.append((name, alarms.value, *alarms.interval))
+    for domain, difference in one.differences.items():
+        found.append((f"{domain} - baseline", difference.value, *difference.interval))
+    for name, value in asdict(one.cost).items():
+        found.append((name, value, "", ""))
+    return [*found, ("runs", len(one.runs), "", ""), ("seeds", one.seeds, "", "")]
+
+
+def _cells(one: Method) -> list[str]:
+    """Return the cells of a method's row; the order is that of `HEAD`."""
+    return [
+        one.name,
+        *(_estimate(one.domains[domain]) for domain in DOMAINS),
+        f"{_estimate(one.worst[0])} {one.worst[1]}",
+        *(_estimate(one.false_alarms.get(name), 2) for name in FALSE_ALARMS),
+        f"{one.cost.parameters / 1e6:.2f}",
+        f"{one.cost.multiplications / 1e6:,.0f}",
+        f"{one.cost.epoch_seconds:.2g}",
+        *(_difference(one.differences.get(domain)) for domain in DOMAINS),
+        f"{len(one.runs)}, {one.seeds} seed{'s' if one.seeds > 1 else ''}",
+    ]
+
+
+def _text(one: Method) -> str:
+    """Return a method in lines for a terminal, which no table would fit into."""
+    cells = dict(zip(HEAD, _cells(one), strict=True))
+    name = cells.pop("method")
+    return "\n".join([name, *(f"  {key}: {value}" for key, value in cells.items())])
+
+
+def _estimate(one: Estimate | None, decimals: int = 1) -> str:
+    if one is None or one.value != one.value:
+        return MISSING
+    return f"{one.value:.{decimals}f}{one.mark}{interval_text(*one.interval, decimals)}"
+
+
+def _difference(one: Difference | None) -> str:
+    return MISSING if one is None else f"{one.value:+.1f}{interval_text(*one.interval, 1)}"

@@ -1,0 +1,1 @@
+"""`declip-pipe app`: a local page that looks at images."""

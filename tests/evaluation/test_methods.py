@@ -1,0 +1,87 @@
+"""Methods side by side: their figures, and paired differences from a baseline."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from support.made_evaluation import config_of, localized
+
+from declip_pipeline.errors import InputError
+from declip_pipeline.evaluation.methods import methods_of
+
+
+def runs_of(decoder, shift=0.0, seeds=(0,)):
+    """Return evaluations of runs on two generators, of the same photographs."""
+    random = np.random.default_rng(0)
+    hard = random.uniform(0, 30, 12)
+    return [
+        localized(
+            learned,
+            seed,
+            scenes="photo",
+            config=config_of(learned, seed, decoder_type=decoder),
+            **{
+                name: (40.0 + shift + 20 * (name == learned) + hard).tolist()
+                for name in ("lama", "ldm")
+            },
+        )
+        for learned in ("lama", "ldm")
+        for seed in seeds
+    ]
+
+
+def with_real(evaluation, shares):
+    """Return an evaluation with real images of so many pixels called fake."""
+    real = evaluation.table.slice(0, len(shares))
+    place = real.column_names.index("fake_share")
+    real = real.set_column(place, "fake_share", [np.array(shares)])
+    return replace(evaluation, real=real)
+
+
+def test_means_the_worst_cell_and_false_alarms():
+    runs = [with_real(one, [0.0, 0.02, 0.0, 0.06]) for one in runs_of("mlp")]
+    (method,) = methods_of([("ours", runs)])
+    inside, outside = (method.domains[name] for name in ("ID", "OOD"))
+    assert inside.value - outside.value == pytest.approx(20)
+    assert (inside.cells, outside.cells) == (2, 2)
+    worst, place = method.worst
+    assert worst.value == pytest.approx(outside.value)
+    assert place == "tested on lama, trained on ldm"
+    assert method.false_alarms["false_alarm_pixels"].value == pytest.approx(2.0)
+    assert method.false_alarms["false_alarm_images"].value == pytest.approx(50.0)
+    assert method.false_alarms["false_alarm_pixels"].interval.low < 2.0
+    assert (len(method.runs), method.seeds, method.differences) == (2, 1, {})
+
+
+def test_differences_are_paired():
+    """Images that are hard for both say nothing about the difference."""
+    named = [("ours", runs_of("mlp", shift=3.0)), ("theirs", runs_of("conv-4"))]
+    ours, theirs = methods_of(named, baselines=["theirs"])
+    assert theirs.differences == {}
+    for difference in ours.differences.values():
+        assert difference.value == pytest.approx(3.0)
+        assert difference.interval == pytest.approx((3.0, 3.0))
+        assert difference.p_value < 0.001
+    width = np.ptp(ours.domains["ID"].interval)
+    assert width > 3
+
+
+def test_a_baseline_with_fewer_runs_is_compared_on_what_both_have():
+    half = runs_of("conv-4")[:1]
+    ours, _ = methods_of(
+        [("ours", runs_of("mlp", 5.0)), ("none", []), ("half", half)], baselines=["none", "half"]
+    )
+    assert ours.differences["ID"].value == pytest.approx(5.0)
+    other = [
+        localized("lama", dataset="other", config=config_of("lama", dataset="other"), lama=[1.0])
+    ]
+    (alone, _) = methods_of([("alone", other), ("half", half)], baselines=["half"])
+    assert alone.differences == {}
+
+
+def test_runs_of_one_name_that_differ_are_methods_of_their_own():
+    both = [*runs_of("mlp"), *runs_of("pup")]
+    methods = methods_of([("ours", both)])
+    assert [one.name for one in methods] == ["ours, decoder mlp", "ours, decoder pup"]
+    with pytest.raises(InputError, match="the baseline 'ours' is several methods; expected one"):
+        methods_of([("ours", both)], baselines=["ours"])

@@ -1,0 +1,116 @@
+"""`declip-pipe reproduce` of a table of methods: on demo sets that it builds."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import TINY_VIT
+
+GENERATORS = ["telea", "latent"]
+STUDY = {
+    "title": "Two methods",
+    "demo": {"made": {"train_count": 4, "valid_count": 2, "test_count": 2}},
+    "extract": {"arch": "CLIP:from-file", "layers": "layer2,layer3"},
+    "stores": {
+        "one": {"data": "made", "options": {"name": "made"}},
+        "other": {"data": "made", "options": {"name": "made", "dtype": "float32"}},
+    },
+    "train": [
+        {
+            "name": "light",
+            "stores": ["one"],
+            "options": {
+                "layers": "layer3",
+                "beside": ["other:layer2"],
+                "decoders": ["linear", "mlp"],
+                "train_on": [["telea"], ["latent"]],
+            },
+            "test": {"stores": ["one"], "beside": ["other"], "generators": GENERATORS},
+        },
+        {
+            "name": "published",
+            "stores": ["one"],
+            "options": {
+                "layers": "layer3",
+                "decoders": "conv-4",
+                "widths": [8, 8, 4, 4],
+                "train_on": [["telea"], ["latent"]],
+            },
+        },
+    ],
+    "test": {"stores": ["one"], "generators": GENERATORS},
+    "methods": {"baselines": ["published, conv-4"]},
+}
+QUICK = ("--set", "train.epochs=1", "--set", "train.batch_size=4", "--weights", TINY_VIT)
+
+
+@pytest.fixture
+def reproduce(program, tmp_path):
+    """Returns what `reproduce` of `STUDY` says."""
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(STUDY))
+    return lambda *more: program(
+        "reproduce", config, *QUICK, "--cache", tmp_path / "cache", "--runs", tmp_path / "runs",
+        "--out", tmp_path / "out", *more,
+    )  # fmt: skip
+
+
+def figures_of(outcome):
+    with Path(outcome.last_line).with_name("table.csv").open(newline="") as file:
+        return {(row["method"], row["figure"]): row for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow
+def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_path):
+    outcome = reproduce("--done")
+    assert outcome.code == 0, outcome
+    assert "2 runs are missing:" in outcome.out
+    assert "- light: no store one, other" in outcome.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study.yaml"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md"]
+
+    outcome = reproduce()
+    assert outcome.code == 0, outcome
+    found = figures_of(outcome)
+    methods = ["light, linear", "light, mlp", "published, conv-4"]
+    assert list(dict.fromkeys(name for name, _ in found)) == methods
+    for name in methods:
+        assert float(found[name, "runs"]["value"]) == 2
+        assert 0 <= float(found[name, "ID"]["value"]) <= 100
+        assert float(found[name, "multiplications"]["value"]) > 0
+        assert 0 <= float(found[name, "false_alarm_pixels"]["value"]) <= 100
+    assert ("published, conv-4", "ID - baseline") not in found
+    for domain in ("ID", "OOD"):
+        ours, theirs = (float(found[name, domain]["value"]) for name in (methods[1], methods[2]))
+        difference = found["light, mlp", f"{domain} - baseline"]
+        assert float(difference["value"]) == pytest.approx(ours - theirs)
+    # A command that anyone can give has stores by their places.
+    beside = next(line for line in outcome.err.splitlines() if "--beside" in line)
+    assert f"--beside {tmp_path / 'cache'}" in beside and "other:layer2" not in beside
+    page = Path(outcome.last_line)
+    assert "| light, mlp | " in page.read_text()
+    assert page.with_name("table.png").is_file()
+    assert "missing" not in outcome.out
+
+    trained = sorted((tmp_path / "runs").iterdir())
+    outcome = reproduce("--done", "--set", "train.seeds=[0,1]")
+    assert outcome.code == 0, outcome
+    assert figures_of(outcome)["light, mlp", "ID"] == found["light, mlp", "ID"]
+    assert "6 runs are missing:" in outcome.out
+    assert "- published: conv-4 on layer3, trained on latent, seed 1" in outcome.out
+    assert sorted((tmp_path / "runs").iterdir()) == trained
+
+
+def test_a_study_has_one_kind_of_table(refused, tmp_path):
+    config = tmp_path / "study.yaml"
+    for change, words in (({"table": {"rows": "layer"}}, "both"), ({"methods": None}, "neither")):
+        config.write_text(yaml.safe_dump(STUDY | change))
+        line = refused("reproduce", config)
+        assert f"found {words} of table and methods; expected one of them" in line
+
+
+def test_a_demo_set_that_cannot_be_is_refused(refused, tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(STUDY | {"demo": {"made": {"size": "huge"}}}))
+    assert "demo.made.size: found 'huge'" in refused("reproduce", config)
