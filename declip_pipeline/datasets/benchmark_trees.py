@@ -16,7 +16,7 @@ Where these facts come from, and where sources disagree:
   Masks are JPEG, so green is what is more green than red. Other edge masks (_edgemask_3) are left
   out.
 - COVERAGE (Wen et al., ICIP 2016): N.tif is real, Nt.tif forged, Nforged.tif its mask; Ncopy.tif
-  and Npaste.tif are left out.
+  and Npaste.tif are left out. One reader notes masks of another size than their images.
 - IMD2020 (Novozamsky et al., WACV 2020 workshops), real-life part: a folder a photograph, with
   NAME_orig.jpg and forgeries X.png with X_mask.png. Its other part, images inpainted by a network,
   lies in other trees.
@@ -83,6 +83,8 @@ class Tree:
         signs: Patterns of the names of folders that the root holds; one folder for each.
         split: Split of all images.
         is_green: Masks are green where fake, and red elsewhere.
+        has_spare_masks: Masks without an image are expected: there is one of each kind and size for
+            each photograph, and one downloads the sets of images that one wants.
     """
 
     expected: str
@@ -93,6 +95,7 @@ class Tree:
     signs: tuple[str, ...] = ()
     split: str = UNSPLIT
     is_green: bool = False
+    has_spare_masks: bool = False
 
 
 _CASIA_1 = r"(?P<name>sp_[ds]_[^/]*?_(?P<source>[a-z]+\d+)_(?P<target>[a-z]+\d+)_\d+)"
@@ -184,6 +187,7 @@ TREES: Mapping[str, Tree] = {
             rf"orig(?:inal)?(?:-flux)?/{_TGIF}_orig", scene="{split}/{id}", split="{split}"
         ),
         signs=(r"masks.*", r"[a-z0-9]+(-random)?-(sp|fr)"),
+        has_spare_masks=True,
     ),
     "cocoglide": Tree(
         "the tree of CocoGlide, fake/ beside mask/ and real/",
@@ -247,8 +251,8 @@ def read_tree(
     """Read a tree of `TREES`; `name` is the source, and generators are those of the tree.
 
     Raises:
-        InputError: For no images, and images and masks without a partner unless `allow_unpaired`;
-            of masks, those alone that no image is of count where the tree has spare ones (TGIF).
+        InputError: For no images, and images and masks without a partner unless `allow_unpaired`
+            (masks, unless the tree has spare ones).
     """
     tree = TREES[layout]
     mask_of: dict[str, str] = {}
@@ -270,9 +274,9 @@ def read_tree(
     paired = [(path, texts) for path, texts in fakes if texts["key"] in mask_of]
     alone = [path for path, texts in fakes if texts["key"] not in mask_of]
     used = {texts["key"] for _, texts in paired}
-    # Of TGIF, each image has a mask of each kind, and one downloads the sets that one wants.
-    spare = layout == "tgif"
-    masks_alone = [] if spare else [path for key, path in mask_of.items() if key not in used]
+    masks_alone = [path for key, path in mask_of.items() if key not in used]
+    if tree.has_spare_masks:
+        masks_alone = []
     if not allow_unpaired:
         require_paired(str(root), alone, masks_alone, rule=tree.rule)
     address = green_of if tree.is_green else str

@@ -3,7 +3,14 @@
 from declip_pipeline.evaluation.cells import Estimate
 from declip_pipeline.evaluation.table import Table
 from declip_pipeline.metrics.bootstrap import Interval
-from declip_pipeline.study.published import beside_csv, beside_markdown, beside_text
+from declip_pipeline.study.published import (
+    Published,
+    beside_csv,
+    beside_markdown,
+    beside_published,
+    beside_text,
+)
+from declip_pipeline.study.tables import StudyTable
 
 TABLE = Table(
     "test \\ train",
@@ -25,6 +32,19 @@ def test_a_cell_is_ours_then_theirs_and_the_difference():
         "ldm           50.2 (51.1, -0.9)  20.0",
         "a|b           1.0                - (73.85)",
     ]
+
+
+def test_other_methods_are_rows_of_a_table_that_is_no_matrix():
+    known = Published("a page", {"ldm": {"ldm": 51.1}}, others={"TruFor": {"lama": 5.0}})
+    ((part,),) = beside_published([StudyTable(TABLE)], known)
+    table, figures = part
+    assert table.rows == ("ldm", "a|b", "TruFor")
+    assert beside_text(table, figures, 1, with_intervals=False).splitlines()[-1] == (
+        "TruFor        -                  - (5.0)"
+    )
+    # Of several tables no figure is of one of them.
+    parts = beside_published([StudyTable(TABLE)] * 2, known)
+    assert [(one.rows, figures) for ((one, figures),) in parts] == [(TABLE.rows, {})] * 2
 
 
 def test_intervals_stand_behind_ours():
