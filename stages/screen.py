@@ -98,7 +98,8 @@ class _Rate(ProgressColumn):
     def render(self, task: Task) -> Text:
         # Over the whole time: rich's own rate leaves out the time before the first update.
         done = int(task.completed - task.fields["initial"])
-        return Text(rate_text(done, task.elapsed, self._unit) if done and task.elapsed else "")
+        is_told = done and task.elapsed and task.total != 1
+        return Text(rate_text(done, task.elapsed or 1.0, self._unit) if is_told else "")
 
 
 class _TimeLeft(ProgressColumn):
@@ -157,7 +158,8 @@ class ProgressLines:
             return "" if is_over else f"{time_text(seconds)} so far"
         left = (self._total - self._done) * seconds / new
         ending = f"{time_text(seconds)} taken" if is_over else f"{time_text(left)} left"
-        return f"{rate_text(new, seconds, self._unit)}, {ending}"
+        rate = rate_text(new, seconds, self._unit)
+        return ending if self._total == 1 else f"{rate}, {ending}"
 
     def _write_regularly(self) -> None:
         while not self._ended.wait(log_file.LINE_SECONDS):

@@ -175,7 +175,7 @@ class Run:
             return None
         with self._reading(REAL_SHARES_FILE, self.path):
             data = read_committed(self.path, REAL_SHARES_FILE, hashes[REAL_SHARES_FILE])
-            shares: np.ndarray = np.load(io.BytesIO(data))
+            shares: np.ndarray = np.load(io.BytesIO(data), allow_pickle=False)
             return shares
 
     def begin(self, config: Mapping[str, Any], sha256: str) -> None:

@@ -56,16 +56,20 @@ _SAVE = """
 """
 
 
-class _Upload(gr.File):  # type: ignore[misc]
-    """Place for a file; an address, which Gradio would download, is refused."""
+def _of_uploads(place: Any) -> Any:
+    """Return a place for a file that refuses an address, which Gradio would download.
 
-    is_template = True  # drawn as its base class
+    A subclass would do, but Gradio writes a file beside the module of each.
+    """
+    take = place.async_move_resource_to_block_cache
 
-    async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> Any:
-        """Take a file that was uploaded. Raises `gr.Error` for an address."""
-        if "://" in str(url_or_file_path or ""):
+    async def take_upload(path: Any) -> Any:
+        if "://" in str(path or ""):
             raise gr.Error("an address was given, expected a file", print_exception=False)
-        return await super().async_move_resource_to_block_cache(url_or_file_path)
+        return await take(path)
+
+    place.async_move_resource_to_block_cache = take_upload
+    return place
 
 
 def serve(
@@ -200,8 +204,8 @@ def build_page(analyzer: Analyzer, folder: Path, *, threshold: float) -> gr.Bloc
         gr.HTML(f"<h1>Where was this image edited?</h1><p>{texts.NOTICE}</p>", elem_id="heading")
         with gr.Row():
             with gr.Column(scale=1, min_width=280):
-                upload = _Upload(
-                    label="Drop, paste or choose an image", height=190, elem_id="upload"
+                upload = _of_uploads(
+                    gr.File(label="Drop, paste or choose an image", height=190, elem_id="upload")
                 )
                 slider = gr.Slider(
                     0.01,
@@ -227,7 +231,7 @@ def build_page(analyzer: Analyzer, folder: Path, *, threshold: float) -> gr.Bloc
         file = gr.File(visible="hidden", elem_id="archive")
         with gr.Row(visible=False):
             for_programs = gr.Button()
-            given, level = _Upload(label="image"), gr.Number(0.5, label="threshold")
+            given, level = _of_uploads(gr.File(label="image")), gr.Number(0.5, label="threshold")
             answer, archive = gr.JSON(label="found"), gr.File(label="results")
         gr.on(
             [upload.upload],

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from stages import log_file
-from stages.screen import console, progress
+from stages.screen import console, progress, working
 
 LINE = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
 
@@ -75,6 +75,15 @@ def test_a_slow_rate_is_told_by_the_hour():
 
     assert rate_text(3, 120.0, "runs") == "90.0 runs/h"
     assert rate_text(30, 2.0, "images") == "15.0 images/s"
+
+
+def test_one_step_has_no_rate(capsys, tmp_path):
+    log_file.open_log(tmp_path / "a.log")
+    with working("opening"):
+        time.sleep(0.01)
+    log_file.close_log("done")
+    assert re.fullmatch(r"opening: 1 of 1 steps, 0:00:\d\d taken", lines_of(tmp_path / "a.log")[1])
+    assert "/s" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
