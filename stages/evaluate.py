@@ -11,12 +11,15 @@ from stages.options import (
     DATA,
     OUTPUT,
     BatchSizeOption,
+    CostOption,
     DeviceOption,
     comma_separated,
     require_folder,
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.scores import Task
     from declip_pipeline.evaluation.selection import Selection
@@ -70,6 +73,7 @@ def evaluate(
             rich_help_panel=DATA,
         ),
     ] = False,
+    cost: CostOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -147,6 +151,7 @@ def evaluate(
         evaluate_robustness(
             distinct, selection, views, folders, device=chosen, batch_size=batch_size
         )
+        _print_costs(distinct if cost else [], chosen)
         return
     if not detection:
         remark_weak_maps(distinct)
@@ -179,6 +184,22 @@ def evaluate(
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases)
+    _print_costs(distinct if cost else [], chosen)
+
+
+def _print_costs(runs: "Sequence[Run]", device: "torch.device") -> None:
+    """Print what runs cost, those that differ in their seed alone once."""
+    from declip_pipeline.evaluation.cost import CostMeter
+    from declip_pipeline.evaluation.groups import kind_of
+    from stages.figures_texts import cost_text
+    from stages.screen import result
+
+    meter = CostMeter(device)
+    kinds: dict[str, Run] = {}
+    for run in runs:
+        kinds.setdefault(kind_of(run.config()), run)
+    if kinds:
+        result("\n" + cost_text([(run.path.name, meter.of(run)) for run in kinds.values()]))
 
 
 def _remark_unused(selection: "Selection") -> None:

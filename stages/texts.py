@@ -38,10 +38,10 @@ FLAGS = {
 # Parameters of no recipe whose flag is their name.
 PLAIN = frozenset(
     """
-    allow_unpaired arch assign_splits augment cache check_on checkpoint config counterparts dask
-    data deep detection dry_run dtype each feature_layer generators image_size keep layers layout
-    max_failures max_megapixels name on onnx overwrite polarity profile repair run save scheduler
-    split threshold tiles views weights
+    allow_unpaired arch assign_splits augment cache check_on checkpoint config cost counterparts
+    dask data deep detection dry_run dtype each feature_layer generators greedy image_size keep
+    layers layout max_failures max_megapixels metrics name on onnx overwrite polarity profile repair
+    run save scheduler split threshold tiles views weights
     """.split()  # noqa: SIM905
 )
 

@@ -26,7 +26,13 @@ from declip_pipeline.evaluation.intervals import (
     false_alarm_figures,
     localization_figures,
 )
-from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, METRICS, Task
+from declip_pipeline.evaluation.scores import (
+    DETECTION_METRICS,
+    LOCALIZATION_COLUMNS,
+    MEAN_SIGMOID,
+    METRICS,
+    Task,
+)
 from declip_pipeline.metrics.bootstrap import Interval
 
 if TYPE_CHECKING:
@@ -121,7 +127,7 @@ class Evaluation:
         """
         figures = self.figures(generator, score)
         if metric not in figures or isinstance(figures[metric], list | tuple):
-            known = METRICS if self.task == "localization" else _DETECTION_METRICS
+            known = METRICS if self.task == "localization" else DETECTION_METRICS
             raise UnknownNameError("metric", metric, known)
         value = figures[metric]
         return float("nan") if value is None else float(value)
@@ -356,7 +362,6 @@ class Evaluation:
         return {score: self.figures(generator, score) for score in self.scores}
 
 
-_DETECTION_METRICS = ("ap", "auc", "accuracy_at_0_5", "accuracy_at_threshold")
 _NO_SCORES = (*SHARED_COLUMNS, *_CONTENT, *LOCALIZATION_COLUMNS)
 
 

@@ -70,6 +70,16 @@ FALSE_ALARM_COLUMNS = ("score", "fake_share")
 MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 """Image scores that every decoder's map gives."""
 
+DETECTION_METRICS = {
+    "ap": Metric("AP", "AP of whole images"),
+    "auc": Metric("AUC", "AUC of whole images"),
+    "accuracy_at_0_5": Metric("accuracy at 0.5", "accuracy at 0.5", highest=100.0),
+    "accuracy_at_threshold": Metric(
+        "accuracy", "accuracy at the threshold that is best on valid", highest=100.0
+    ),
+}
+"""Metrics of detection, of all images together: accuracies in percent, the others in [0, 1]."""
+
 Progress = Callable[[int, int], None]
 """Called as `progress(done, total)`."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.evaluation.scores import METRICS
+from declip_pipeline.evaluation.scores import DETECTION_METRICS, METRICS
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.domain_figure import draw_domains
 from declip_pipeline.reports.matrix_figure import draw_matrix
@@ -24,8 +24,7 @@ from declip_pipeline.training.learning import MARK_MEANING
 
 METRIC_NAMES = {
     **{name: metric.meaning for name, metric in METRICS.items()},
-    "detection_ap": "AP of whole images",
-    "detection_auc": "AUC of whole images",
+    **{f"detection_{name}": DETECTION_METRICS[name].meaning for name in ("ap", "auc")},
 }
 DECIMALS = 1
 

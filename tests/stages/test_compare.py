@@ -96,6 +96,49 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert program(*command).out == outcome.out
 
 
+def test_compare_ranks_more_than_two_and_corrects_for_their_pairs(
+    program, runs, tiny_run, tiny_store, tmp_path
+):
+    command = ("compare", *runs[:2], tiny_run, "--on", tiny_store.location)
+    outcome = program(*command, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[:3] == [f"{'ABC'[n]}: {run}" for n, run in enumerate((*runs[:2], tiny_run))]
+    assert lines[4] == "IoU (percent), test split, noisy, 4 images"
+    assert lines[5].split() == ["rank", "95%", "run", "IoU", "95%", "interval"]
+    assert sorted(line.split()[4] for line in lines[6:9]) == ["A", "B", "C"]
+    assert lines[9].split() == ["pair", "difference", "95%", "interval", "p", "p", "by", "Holm"]
+    assert [line[:5] for line in lines[10:13]] == ["A - B", "A - C", "B - C"]
+    p_values = [float(line.split()[-2]) for line in lines[10:13]]
+    corrected = [float(line.split()[-1]) for line in lines[10:13]]
+    smallest = p_values.index(min(p_values))
+    assert corrected[smallest] == pytest.approx(min(1.0, 3 * p_values[smallest]), abs=2e-4)
+    page = Path(lines[-1])
+    assert page == tmp_path / "out" / "comparison.md"
+    assert {file.name for file in page.parent.iterdir()} == {
+        *("comparison.md", "ranking.csv", "pairs.csv")
+    }
+    several = program(*command, "--metrics", "f1_fixed,ap").out
+    assert "F1 at 0.5, test split" in several and "AP of pixels, test split" in several
+
+
+def test_compare_says_what_runs_cost(program, runs, tiny_run, tiny_store, monkeypatch):
+    monkeypatch.setattr("declip_pipeline.compute.MEASURED_SECONDS", 0.01)
+    outcome = program("compare", runs[0], tiny_run, "--on", tiny_store.location, "--cost")
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    start = next(n for n, line in enumerate(lines) if line.startswith("cost of an image"))
+    assert lines[start + 1].split()[:3] == ["run", "decoder", "M"]
+    rows = [line.split() for line in lines[start + 2 : start + 4]]
+    assert [row[0] for row in rows] == ["A", "B"]
+    assert rows[0][4:6] == rows[1][4:6], "one backbone"
+    assert float(rows[0][1]) < float(rows[1][1])
+    of_evaluate = program("evaluate", *runs, "--on", tiny_store.location, "--cost").out
+    # Seeds cost the same.
+    table = of_evaluate[of_evaluate.index("cost of an image") :].splitlines()
+    assert len(table) == 3 and table[2].split()[0] == Path(runs[0]).name
+
+
 def test_compare_takes_seeds_on_a_side(program, runs, tiny_run, tiny_store):
     outcome = program(
         *("compare", f"{runs[0]},{runs[1]}", tiny_run, "--on", tiny_store.location),
@@ -114,6 +157,9 @@ def test_compare_refuses_in_a_line(refused, runs, tiny_store, tmp_path):
     assert "does not exist and is not a feature store" in line
     assert "is not a run" in refused("compare", runs[0], tmp_path / "none", *on)
     assert "has an empty item" in refused("compare", f"{runs[0]},", runs[1], *on)
+    assert "1 run to compare; expected at least two" in refused("compare", runs[0], *on)
+    line = refused("compare", runs[0], runs[1], *on, "--metrics", "iuo")
+    assert "unknown metric 'iuo'; did you mean 'iou'" in line
     line = refused("compare", runs[0], runs[1], *on, "--split", "tset")
     assert "unknown split in" in line and "did you mean 'test'" in line
     assert not list(Path(runs[0]).glob("evaluations/*tset*"))
