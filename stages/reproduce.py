@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 def reproduce(
     config: Annotated[
-        Path, typer.Argument(metavar="CONFIG.yaml", help="A study, such as those in configs/paper.")
+        Path,
+        typer.Argument(metavar="CONFIG.yaml", help="A study, such as configs/paper/matrix.yaml."),
     ],
     data: Annotated[
         list[str],
@@ -100,13 +101,12 @@ def reproduce(
 
 
 def _study_file(path: Path) -> Path:
-    """The file of a study; those of configs/paper ship with the program."""
-    from stages.settings import packaged_config
+    """The file of a study; those of configs ship with the program."""
+    from stages.settings import packaged_studies
 
     if path.exists():
         return path
-    folder = packaged_config("paper")
-    packaged = {f"configs/paper/{file.name}": file for file in sorted(folder.glob("*.yaml"))}
+    packaged = packaged_studies()
     if str(path) not in packaged:
         raise UnknownNameError("study", str(path), packaged)
     return packaged[str(path)]
