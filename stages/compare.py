@@ -96,7 +96,7 @@ def compare(
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
     from declip_pipeline.evaluation.cost import CostMeter
-    from declip_pipeline.reports.comparison import letter, side_lines, write_comparison
+    from declip_pipeline.reports.comparison import side_lines, side_names, write_comparison
     from declip_pipeline.training.run import Run
     from stages.figures_texts import cost_text, remark_problems, remark_repeated
     from stages.screen import progress, remark, result
@@ -131,7 +131,7 @@ def compare(
         costs = {number: meter.of(side[0].run) for number, side in enumerate(found.sides)}
     _print_means(found, split)
     if costs:
-        result(cost_text([(letter(side), one) for side, one in costs.items()]))
+        result(cost_text([(side_names(found)[side], one) for side, one in costs.items()]))
     for run, number in found.left_out.items():
         remark(f"left out, not evaluated for {_all_of(found)}: {number} of {run}")
     if out is not None:
@@ -163,7 +163,7 @@ def _print_means(found: "Comparison", split: str) -> None:
     """Print two sides in one table, more by rank and pair, of all generators together."""
     from declip_pipeline.evaluation.evaluation import OVERALL
     from declip_pipeline.evaluation.pairs import metrics_of
-    from declip_pipeline.reports.comparison import pair_rows, ranking_rows
+    from declip_pipeline.reports.comparison import pair_rows, ranking_rows, side_names
     from stages.screen import result
     from stages.table import format_table
 
@@ -182,7 +182,11 @@ def _print_means(found: "Comparison", split: str) -> None:
             f"\n{known[name].meaning}{unit}, {split} split, {means[0].generator}, "
             f"{means[0].images} images"
         )
-        for head, *rows in (ranking_rows(means, known[name]), pair_rows(pairs, known[name])):
+        names = side_names(found)
+        for head, *rows in (
+            ranking_rows(means, known[name], names),
+            pair_rows(pairs, known[name], names),
+        ):
             result(format_table(head, rows))
     result(
         "p by Holm is corrected for the pairs of a table; choose metric and generators beforehand"
@@ -191,7 +195,7 @@ def _print_means(found: "Comparison", split: str) -> None:
 
 def _table_of_two(found: "Comparison") -> str:
     from declip_pipeline.evaluation.pairs import metrics_of
-    from declip_pipeline.reports.comparison import difference_cells
+    from declip_pipeline.reports.comparison import difference_cells, side_names
     from stages.table import format_table
 
     known = metrics_of(found.sides[0][0].task)
@@ -206,5 +210,5 @@ def _table_of_two(found: "Comparison") -> str:
                 *difference_cells(pair, metric),
             ]
         )
-    header = ["generator", "images", "metric", "A", "B", "A - B", "95% interval", "p"]
+    header = ["generator", "images", "metric", *side_names(found), "A - B", "95% interval", "p"]
     return format_table(header, cells)

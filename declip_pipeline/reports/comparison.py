@@ -9,10 +9,12 @@ from string import ascii_uppercase
 
 from declip_pipeline.evaluation.compare import Comparison
 from declip_pipeline.evaluation.cost import RunCost
+from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.pairs import PairDifference, RankedMean, metrics_of
 from declip_pipeline.evaluation.scores import Metric
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.matrix import MISSING, interval_text
+from declip_pipeline.training.learning import MARK, MARK_MEANING
 
 RANKING, PAIRS, PAGE = "ranking.csv", "pairs.csv", "comparison.md"
 """Files of a report."""
@@ -30,24 +32,30 @@ def letter(side: int) -> str:
     return (letter(before - 1) if before else "") + ascii_uppercase[place]
 
 
+def side_names(comparison: Comparison) -> list[str]:
+    """Return the letter of each side, with a mark where one of its runs learned nothing."""
+    return [letter(side) + _mark(runs) for side, runs in enumerate(comparison.sides)]
+
+
 def side_lines(comparison: Comparison) -> list[str]:
-    """Return a line for each side: its letter, and the folders of its runs."""
-    return [
-        f"{letter(side)}: {', '.join(str(one.run) for one in runs)}"
-        for side, runs in enumerate(comparison.sides)
+    """Return a line for each side, its name and the folders of its runs; more for marked ones."""
+    lines = [
+        f"{name}: {', '.join(str(one.run) for one in runs)}"
+        for name, runs in zip(side_names(comparison), comparison.sides, strict=True)
     ]
+    return [*lines, *([MARK_MEANING] if any(map(_mark, comparison.sides)) else [])]
 
 
-def ranking_rows(means: Sequence[RankedMean], metric: Metric) -> Rows:
-    """Return the sides by rank, of one metric and generator."""
+def ranking_rows(means: Sequence[RankedMean], metric: Metric, names: Sequence[str]) -> Rows:
+    """Return the sides by rank, of one metric and generator; `names` are those of all sides."""
     decimals = metric.decimals
     return [
-        ["rank", "95%", "run", metric.title, "95% interval"],
+        ["rank", "ranks", "run", metric.title, "95% interval"],
         *(
             [
                 str(one.rank),
                 MISSING if one.ranks is None else f"{one.ranks[0]} to {one.ranks[1]}",
-                letter(one.side),
+                names[one.side],
                 f"{one.value:.{decimals}f}",
                 interval_text(*one.interval, decimals).strip() or MISSING,
             ]
@@ -56,13 +64,13 @@ def ranking_rows(means: Sequence[RankedMean], metric: Metric) -> Rows:
     ]
 
 
-def pair_rows(pairs: Sequence[PairDifference], metric: Metric) -> Rows:
+def pair_rows(pairs: Sequence[PairDifference], metric: Metric, names: Sequence[str]) -> Rows:
     """Return the differences of all pairs, of one metric and generator."""
     return [
         ["pair", "difference", "95% interval", "p", "p by Holm"],
         *(
             [
-                " - ".join(map(letter, one.sides)),
+                " - ".join(names[side] for side in one.sides),
                 *difference_cells(one, metric),
                 p_text(one.corrected_p_value),
             ]
@@ -126,7 +134,7 @@ def write_comparison(
     Returns:
         Path of the page.
     """
-    known = metrics_of(comparison.sides[0][0].task)
+    known, shown = metrics_of(comparison.sides[0][0].task), side_names(comparison)
     remove_abandoned(out)
     write_text(out / RANKING, _ranking_csv(comparison, costs))
     write_text(out / PAIRS, _pairs_csv(comparison))
@@ -135,10 +143,10 @@ def write_comparison(
         f"{split} split, the images that all runs were evaluated on. Intervals of 95% and p-values "
         "are of a bootstrap of scenes, the same ones for all runs, and of seeds, where a run has "
         "several. p by Holm is corrected for the number of pairs of its table, not for the number "
-        "of tables. The second column of a ranking has the ranks in 95% of the resamples.\n"
+        "of tables. Ranks are those in 95% of the resamples.\n"
     ]
     if costs:
-        named = [(letter(side), cost) for side, cost in costs.items()]
+        named = [(shown[side], cost) for side, cost in costs.items()]
         lines += [
             f"## Cost\n\n{cost_caption(list(costs.values()))}.\n",
             _markdown(cost_rows(named)),
@@ -149,11 +157,15 @@ def write_comparison(
         unit = " (percent)" if known[name].highest == 100 else ""
         lines += [
             f"## {generator}: {known[name].meaning}{unit}, {means[0].images} images\n",
-            _markdown(ranking_rows(means, known[name])),
-            _markdown(pair_rows(pairs, known[name])),
+            _markdown(ranking_rows(means, known[name], shown)),
+            _markdown(pair_rows(pairs, known[name], shown)),
         ]
     write_text(out / PAGE, "\n".join(lines))
     return out / PAGE
+
+
+def _mark(runs: Sequence[Evaluation]) -> str:
+    return MARK if any(one.problem for one in runs) else ""
 
 
 def _markdown(rows: Rows) -> str:
@@ -166,7 +178,7 @@ def _ranking_csv(comparison: Comparison, costs: Costs) -> str:
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     names = ["generator", "metric", "images", "run", "folders", "mean", "low", "high"]
-    names += ["rank", "rank_low", "rank_high"]
+    names += ["rank", "rank_low", "rank_high", "mark"]
     parts = ("decoder", "backbone")
     if costs:
         names += [f"{part}_{name}" for part in parts for name in ("parameters", "macs", "ms")]
@@ -176,6 +188,7 @@ def _ranking_csv(comparison: Comparison, costs: Costs) -> str:
         folders = ",".join(str(run.run) for run in comparison.sides[one.side])
         row: list[object] = [one.generator, one.metric, one.images, letter(one.side), folders]
         row += [one.value, *one.interval, one.rank, *(one.ranks or ("", ""))]
+        row.append(_mark(comparison.sides[one.side]))
         row += _cost_cells(costs.get(one.side)) if costs else []
         writer.writerow(row)
     return content.getvalue()

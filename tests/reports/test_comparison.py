@@ -1,6 +1,7 @@
 """Report of a comparison: names of sides, rankings, pairs, files."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from declip_pipeline.reports.comparison import (
     pair_rows,
     ranking_rows,
     side_lines,
+    side_names,
     write_comparison,
 )
+from declip_pipeline.training.learning import MARK_MEANING
 
 COST = RunCost(Cost(30_000, 9_000_000, 0.25), Cost(304_000_000, 81_000_000_000, 870.0), "cpu")
 
@@ -51,22 +54,22 @@ def test_sides_are_named_by_letters():
 
 def test_a_ranking_begins_with_the_best(three):
     own = [one for one in three.means if one.generator == "ldm"]
-    head, *rows = ranking_rows(own, METRICS["iou"])
-    assert head == ["rank", "95%", "run", "IoU", "95% interval"]
+    head, *rows = ranking_rows(own, METRICS["iou"], ["A", "B!", "C"])
+    assert head == ["rank", "ranks", "run", "IoU", "95% interval"]
     assert [(row[0], row[2], row[3]) for row in rows] == [
-        ("1", "B", "80.00"), ("2", "A", "55.00"), ("3", "C", "15.00"),
+        ("1", "B!", "80.00"), ("2", "A", "55.00"), ("3", "C", "15.00"),
     ]  # fmt: skip
     assert rows[0][1] == "1 to 1" and rows[0][4] == "[70.00, 90.00]"
 
 
 def test_pairs_have_two_p_values(three):
     own = [one for one in three.pairs if one.generator == "ldm"]
-    head, *rows = pair_rows(own, METRICS["iou"])
+    head, *rows = pair_rows(own, METRICS["iou"], ["A", "B!", "C"])
     assert head[-2:] == ["p", "p by Holm"]
     assert [row[:2] for row in rows] == [
-        ["A - B", "-25.00"],
+        ["A - B!", "-25.00"],
         ["A - C", "+40.00"],
-        ["B - C", "+65.00"],
+        ["B! - C", "+65.00"],
     ]
     for row, pair in zip(rows, own, strict=True):
         assert row[-2:] == [f"{pair.difference.p_value:.4f}", f"{pair.corrected_p_value:.4f}"]
@@ -95,7 +98,7 @@ def test_files_have_every_generator(three, tmp_path):
     assert text.startswith("# Three\n\n- A: a_seed0\n- B: b_seed0\n- C: c_seed0\n")
     for heading in ("lama", "ldm", "overall"):
         assert f"## {heading}: IoU (percent), " in text
-    assert "| rank | 95% | run | IoU | 95% interval |\n| --- | --- | --- | --- | --- |\n" in text
+    assert "| rank | ranks | run | IoU | 95% interval |\n| --- | --- | --- | --- | --- |\n" in text
     assert "| B | 0.03 | 0.009 | 0.25 | 304 | 81 | 870 |\n" in text
 
 
@@ -123,5 +126,15 @@ def test_detection_has_its_own_metrics():
         detected("a", real=real, ldm=fakes), detected("b", real=fakes, ldm=real), metrics=["auc"]
     )
     assert side_lines(found) == ["A: a_seed0", "B: b_seed0"]
-    head, first, _ = ranking_rows(found.means, DETECTION_METRICS["auc"])
+    head, first, _ = ranking_rows(found.means, DETECTION_METRICS["auc"], side_names(found))
     assert (head[3], first[3]) == ("AUC", "0.7500")
+
+
+def test_runs_that_learned_nothing_are_marked(tmp_path):
+    constant = replace(localized("a", ldm=[1.0, 2.0]), problem="it learned nothing")
+    found = comparison_of(constant, localized("b", ldm=[3.0, 4.0]), metrics=["iou"])
+    assert side_names(found) == ["A!", "B"]
+    assert side_lines(found) == ["A!: a_seed0", "B: b_seed0", MARK_MEANING]
+    page = write_comparison(tmp_path, found, title="Two", split="test", costs={})
+    assert [row["mark"] for row in rows_of(page.with_name("ranking.csv"))] == ["!", ""]
+    assert "| 2 | 2 to 2 | A! | 1.50 |" in page.read_text() and MARK_MEANING in page.read_text()

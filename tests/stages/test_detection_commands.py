@@ -51,7 +51,7 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     # Both are compared by their scores of whole images, on the same ones.
     outcome = program("compare", run, masks, *on, "--detection")
     assert outcome.code == 0, outcome.err
-    cells = [line.split() for line in outcome.out.splitlines()[4:-1]]
+    cells = [line.split() for line in outcome.out.splitlines()[:-1]]
     assert [(line[0], line[1]) for line in cells[-4:]] == [("overall", "13")] * 4
     assert cells[-4][2] == "AP" and cells[-3][2] == "AUC"
     # Its maps can be judged, and it is said what they are.
