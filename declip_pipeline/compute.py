@@ -2,9 +2,11 @@
 
 import ctypes
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from statistics import median
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     import torch
 
 DEVICES = get_args(DeviceName)
+
+MEASURED_SECONDS = 1.0
+"""Time that `median_milliseconds` measures for."""
 
 # Like the built-in `map`: the results of a function for each part, in the order of the parts.
 MapParts = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
@@ -70,6 +75,60 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(word in str(error) for word in words)
     )
+
+
+def multiply_accumulates(compute: Callable[[], object]) -> int:
+    """Return the multiply-accumulates (MACs) of what a function computes with PyTorch.
+
+    PyTorch's own counter counts matrix products, convolutions and attention as two floating point
+    operations a multiply-accumulate: MACs are half of its FLOPs. It counts nothing for additions,
+    normalization, activations and interpolation, and nothing inside a custom or quantized kernel.
+    Attention's kernel on a CPU, which it leaves out, is counted as it counts those on a GPU.
+
+    Args:
+        compute: Is called once. Computes in float32, and on the CPU where it runs a transformer:
+            fused layers elsewhere are kernels that the counter does not know.
+    """
+    import torch
+    import torch.utils.flop_counter
+
+    counting: Any = torch.utils.flop_counter
+
+    def forward(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+        return counting.sdpa_flop_count(query, key, value)
+
+    def backward(gradient: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+        return counting.sdpa_backward_flop_count(gradient, query, key, value)
+
+    aten: Any = torch.ops.aten
+    on_cpu = {
+        aten._scaled_dot_product_flash_attention_for_cpu: forward,
+        aten._scaled_dot_product_flash_attention_for_cpu_backward: backward,
+    }
+    with counting.FlopCounterMode(display=False, custom_mapping=on_cpu) as counter:
+        compute()
+    return int(counter.get_total_flops()) // 2
+
+
+def median_milliseconds(compute: Callable[[], object], device: "torch.device") -> float:
+    """Return the time that a function takes, median of several calls after a first one.
+
+    It is called for `MEASURED_SECONDS`, but at least once beside the first.
+    """
+    import torch
+
+    def timed() -> float:
+        started = time.perf_counter()
+        compute()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - started
+
+    timed()
+    seconds: list[float] = []
+    while sum(seconds) < MEASURED_SECONDS:
+        seconds.append(timed())
+    return 1000 * median(seconds)
 
 
 def release_freed_memory() -> None:

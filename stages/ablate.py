@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from declip_pipeline.errors import InputError
 from stages.options import DATA, SchedulerOption, StoresArgument, require_folder
 from stages.training_options import DaskOption, grid_options, with_training_options
 
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.store.reader import Store
     from declip_pipeline.study.ablation import LayerScore
+    from declip_pipeline.study.layer_choice import LayerRound
 
 
 @with_training_options(
@@ -36,6 +39,16 @@ if TYPE_CHECKING:
 def ablate(
     stores: StoresArgument,
     asked: Mapping[str, Any],
+    greedy: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=DATA,
+            help="Also join up to N layers: the best one with each other, the best pair with each "
+            "other, and so on, each chosen by its score on the split valid. Says which to store.",
+        ),
+    ] = 1,
     split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Split to evaluate.")] = "test",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
@@ -47,8 +60,13 @@ def ablate(
     the others. Prints IoU (percent) by layer and generator with its standard deviation over seeds
     and its 95% bootstrap interval over images and seeds, then the layers that are best; the last
     line of stdout is the figure, with ablation.csv and the runs' results.csv beside it.
+
+    With --greedy 3, pairs and triples of layers are trained as well, and the sets on the greedy
+    path evaluated: the score on valid, its gain and what a set takes on disk are printed, and all
+    sets that were tried are in layer_sets.csv. The test split has no part in the choice.
     """
     from declip_pipeline.evaluation.metrics import PROTOCOL
+    from declip_pipeline.evaluation.selection import CALIBRATION
     from declip_pipeline.store.reader import Store
     from declip_pipeline.study.ablation import (
         ablation_table,
@@ -56,12 +74,18 @@ def ablate(
         layer_scores,
         write_scores,
     )
+    from declip_pipeline.study.layer_choice import choose_layers, write_layer_sets
     from declip_pipeline.study.study import EvaluationStep, Study, TrainingStep
     from declip_pipeline.training.learning import MARK_MEANING
     from stages.screen import remark, result
     from stages.study_screen import callbacks
 
     require_folder(Path(asked["runs"]), "-o")
+    if greedy > 1 and split == CALIBRATION:
+        raise InputError(
+            f"--greedy {greedy} chooses layers on the split {CALIBRATION}, and --split evaluates "
+            "them there; evaluate on another split, such as test"
+        )
     opened = [Store(path) for path in stores]
     # Augmented views have no such split.
     tested = [store for store in opened if split in store.splits] or opened[:1]
@@ -86,8 +110,11 @@ def ablate(
     )
     # What cannot be evaluated is refused before hours of training.
     study.check()
-    rows = study.train()
+    rounds = choose_layers(study, greedy)
     folder = Path(made[0]).parent
+    # Of joined layers, those that were chosen: the choice was made without the test split.
+    chosen = [one.chosen for one in rounds[1:] if one.chosen is not None]
+    rows = [row for one in (*rounds[0].sets, *chosen) for row in one.rows]
     finished = [row for row in rows if row.run is not None]
     evaluations: dict[str, list[Evaluation]] = {row.layer: [] for row in rows}
     for row, evaluation in zip(finished, study.evaluate(rows), strict=True):
@@ -99,10 +126,15 @@ def ablate(
         result(MARK_MEANING)
     if finished:
         figure = folder / "ablation.png"
-        _draw(scores, figure, asked["decoder_type"][0], len(asked["seed"]))
+        seeds = len(asked["seed"])
+        over = f" ({seeds} seeds)" if seeds > 1 else ""
+        _draw(scores, rounds, figure, f"{asked['decoder_type'][0]}: IoU by layer{over}")
         result(best_layers(scores))
+        if greedy > 1:
+            write_layer_sets(folder / "layer_sets.csv", rounds)
+            _say_choice(rounds, sum(map(len, opened)), "tiles" if opened[0].tiling else "images")
         result(str(figure))
-    if len(finished) < len(rows):
+    if any(row.state == "failed" for one in rounds for some in one.sets for row in some.rows):
         raise typer.Exit(1)
 
 
@@ -110,20 +142,53 @@ def _kind(store: "Store") -> tuple[str, str]:
     return store.identity.view, store.identity.dtype
 
 
-def _draw(scores: Sequence["LayerScore"], path: Path, decoder_type: str, seeds: int) -> None:
-    from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
-    from declip_pipeline.study.ablation import NAMES, means_of_layers
+def _say_choice(rounds: "Sequence[LayerRound]", count: int, rows: str) -> None:
+    """Print the greedy path, and the set to store.
 
-    means = {domain: means_of_layers(scores, domain) for domain in NAMES.values()}
-    tested = {name: own for name, own in means.items() if any(one.cells for one in own.values())}
-    over = f" ({seeds} seeds)" if seeds > 1 else ""
-    marks: dict[str, str] = {}
-    for score in scores:
-        marks[score.layer] = max(marks.get(score.layer, ""), score.estimate.mark)
-    draw_layer_curve(
-        [layer + marks[layer] for layer in dict.fromkeys(score.layer for score in scores)],
-        {name: [one.value for one in own.values()] for name, own in tested.items()},
+    Args:
+        rounds: The rounds.
+        count: Number of rows of the stores.
+        rows: What a row is: "images", "tiles".
+    """
+    from declip_pipeline.study.layer_choice import gain, path_of, set_to_store
+    from stages.screen import result
+    from stages.table import format_table
+
+    best = set_to_store(rounds)
+    if best is None:
+        return
+    lines: list[list[str]] = []
+    path = path_of(rounds)
+    for number, one in enumerate(path):
+        gained = "-"
+        if number:
+            mean, error = gain(one, path[number - 1])
+            gained = f"{mean:+.2f}" + ("" if isnan(error) else f" ± {error:.2f}")
+        sizes = f"{one.bytes_per_row / 1e6:.3g}", f"{one.total_bytes / 1e9:.3g}"
+        lines.append([one.name, f"{one.score:.2f}", gained, *sizes])
+    one_row = {"images": "an image", "tiles": "a tile"}[rows]
+    header = ["greedy choice", "IoU on valid", "gain", f"MB {one_row}", "GB"]
+    result(format_table(header, lines))
+    why = "the best on valid" if len(best.rows) == 1 else "the smallest near the best on valid"
+    result(
+        f"store {best.name}, {why}: {best.bytes_per_row / 1e6:.3g} MB {one_row}, "
+        f"{best.total_bytes / 1e9:.3g} GB for the {count} {rows} of these stores "
+        f"(`extract --layers {','.join(best.layers)}`)"
+    )
+
+
+def _draw(
+    scores: "Sequence[LayerScore]", rounds: "Sequence[LayerRound]", path: Path, title: str
+) -> None:
+    from declip_pipeline.reports.domain_figure import draw_domains
+    from declip_pipeline.study.ablation import path_table, score_table
+
+    singles = [one.name for one in rounds[0].sets]
+    draw_domains(
+        score_table(scores, singles),
         path,
-        f"{decoder_type}: IoU by layer{over}",
-        spreads={name: [one.spread for one in own.values()] for name, own in tested.items()},
+        title,
+        "IoU (percent)",
+        connected=True,
+        beside=path_table(scores, rounds) if len(rounds) > 1 else None,
     )

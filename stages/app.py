@@ -37,7 +37,7 @@ COMMANDS = {
     ),
     "compare": (
         "stages.compare:compare",
-        "Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.",
+        "Say by how much runs are better than each other on the images that all were evaluated on.",
     ),
     "predict": (
         "stages.predict:predict",

@@ -1,4 +1,4 @@
-"""`declip-pipe compare`: compare two runs on the same images."""
+"""`declip-pipe compare`: compare runs on the same images."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -7,23 +7,30 @@ import typer
 
 from stages.options import (
     DATA,
+    OUTPUT,
     BatchSizeOption,
+    CostOption,
     DeviceOption,
     comma_separated,
+    require_folder,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from declip_pipeline.evaluation.compare import ComparedMeans
+    from declip_pipeline.evaluation.compare import Comparison
+    from declip_pipeline.evaluation.cost import RunCost
     from declip_pipeline.evaluation.evaluation import Evaluation
-
-_HELP = "A run that `train` printed, or several that differ in their seed only, comma-separated."
+    from declip_pipeline.evaluation.scores import Task
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(metavar="RUN_A", help=_HELP)],
-    run_b: Annotated[str, typer.Argument(metavar="RUN_B", help=_HELP)],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="RUN",
+            help="Runs that `train` printed, at least two; each may be several that differ in "
+            "their seed only, comma-separated.",
+        ),
+    ],
     on: Annotated[
         list[str],
         typer.Option(
@@ -45,28 +52,67 @@ def compare(
         str | None,
         typer.Option(help="Generators to evaluate, comma-separated. Default: all of the stores."),
     ] = None,
+    detection: Annotated[
+        bool,
+        typer.Option(
+            "--detection",
+            help="Compare how well whole images are told apart, fake and real ones, by the mean of "
+            "their maps; the threshold of the accuracy is chosen on the split valid.",
+            rich_help_panel=DATA,
+        ),
+    ] = False,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            help="Metrics to compare, comma-separated. Default: all of two runs, of more IoU, or "
+            "with --detection AP.",
+        ),
+    ] = None,
+    cost: CostOption = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--out",
+            metavar="OUT",
+            help="Folder for comparison.md, ranking.csv and pairs.csv, which have every generator.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
-    """Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.
+    """Say by how much runs are better than each other on the images that all were evaluated on.
 
-    Prints for each generator, and for all, means in percent of IoU, F1, AP and AUC, their
-    difference A - B with its interval of 95% and a two-sided p-value, from a bootstrap of the same
-    images for both (scenes are drawn, and seeds, where a side has several); p is not corrected for
-    how many there are. Images are the same when id and content are. What `evaluate` wrote of the
-    same weights on the same store is taken; else the run is evaluated.
+    Of two runs, prints for each generator, and for all, means in percent of IoU, F1, AP and AUC,
+    their difference A - B with its interval of 95% and a two-sided p-value. Of more, prints for
+    all generators together the runs by rank, with the intervals of their means and ranks, and the
+    differences of all pairs, with p-values that are corrected for the number of pairs (Holm).
+
+    All are of one bootstrap of the same images for every run: scenes are drawn, and seeds, where
+    a run has several. P-values are not corrected for how many metrics and generators there are.
+    Images are the same when id and content are. What `evaluate` wrote of the same weights on the
+    same store is taken; else the run is evaluated.
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
-    from declip_pipeline.training.learning import MARK, MARK_MEANING
+    from declip_pipeline.evaluation.cost import CostMeter
+    from declip_pipeline.reports.comparison import side_lines, side_names, write_comparison
     from declip_pipeline.training.run import Run
-    from stages.figures_texts import caption_of, remark_problems, remark_repeated
+    from stages.figures_texts import cost_text, remark_problems, remark_repeated
     from stages.screen import progress, remark, result
 
+    if out is not None:
+        require_folder(out, "-o")
+    task: Task = "detection" if detection else "localization"
+    chosen = comma_separated(metrics)
+    if chosen is None and len(runs) > 2:
+        chosen = ["ap" if detection else "iou"]
     with progress("evaluating", "runs") as tell:
         found = compare_runs(
-            _paths(run_a),
-            _paths(run_b),
+            [_paths(one) for one in runs],
             on,
+            task=task,
+            metrics=chosen,
             split=split,
             generators=comma_separated(generators),
             beside=beside or [],
@@ -76,19 +122,21 @@ def compare(
             on_evaluation=_keep,
         )
     remark_repeated(found.repeated)
-    remark_problems([Run(one.run) for one in (*found.first, *found.second)])
-    names = []
-    for name, side in (("A", found.first), ("B", found.second)):
-        names.append(name + MARK * any(one.problem for one in side))
-        result(f"{names[-1]}: {', '.join(str(one.run) for one in side)}")
-    shown = dict.fromkeys(row.metric for row in found.means)
-    result(f"{split} split\n{caption_of(shown)}\n{_table(found.means, *names)}")
-    if names != ["A", "B"]:
-        result(MARK_MEANING)
-    count = sum(row.difference.p_value == row.difference.p_value for row in found.means)
-    result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
+    remark_problems([Run(one.run) for side in found.sides for one in side])
+    for line in side_lines(found):
+        result(line)
+    costs: dict[int, RunCost] = {}
+    if cost:
+        meter = CostMeter(device)
+        costs = {number: meter.of(side[0].run) for number, side in enumerate(found.sides)}
+    _print_means(found, split)
+    if costs:
+        result(cost_text([(side_names(found)[side], one) for side, one in costs.items()]))
     for run, number in found.left_out.items():
-        remark(f"left out, not evaluated for both: {number} of {run}")
+        remark(f"left out, not evaluated for {_all_of(found)}: {number} of {run}")
+    if out is not None:
+        named = {"title": "Comparison of runs", "split": split}
+        result(str(write_comparison(out, found, **named, costs=costs)))
 
 
 def _keep(evaluation: "Evaluation") -> None:
@@ -107,33 +155,67 @@ def _paths(text: str) -> list[str]:
     return [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
 
 
-def _table(rows: "Sequence[ComparedMeans]", first: str, second: str) -> str:
-    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
-    from declip_pipeline.reports.matrix import interval_text
+def _all_of(found: "Comparison") -> str:
+    return "both" if len(found.sides) == 2 else "all"
+
+
+def _print_means(found: "Comparison", split: str) -> None:
+    """Print two sides in one table, more by rank and pair, of all generators together."""
+    from declip_pipeline.evaluation.evaluation import OVERALL
+    from declip_pipeline.evaluation.pairs import metrics_of
+    from declip_pipeline.reports.comparison import pair_rows, ranking_rows, side_names
+    from stages.screen import result
     from stages.table import format_table
 
-    cells = []
-    for row in rows:
-        metric = LOCALIZATION_METRICS[row.metric]
-        ours, theirs, value, low, high = (
-            metric.percent * one
-            for one in (row.first, row.second, row.difference.value, *row.difference.interval)
+    if len(found.sides) == 2:
+        result(f"{split} split\n{_caption(found)}\n{_table_of_two(found)}")
+        count = sum(one.difference.p_value == one.difference.p_value for one in found.pairs)
+        result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
+        return
+    known = metrics_of(found.sides[0][0].task)
+    result(_caption(found))
+    shown = OVERALL if any(one.generator == OVERALL for one in found.means) else None
+    for name in dict.fromkeys(one.metric for one in found.means):
+        means = [o for o in found.means if o.metric == name and shown in (None, o.generator)]
+        pairs = [o for o in found.pairs if o.metric == name and shown in (None, o.generator)]
+        result(
+            f"\n{known[name].meaning} (percent), {split} split, {means[0].generator}, "
+            f"{means[0].images} images"
         )
-        difference = row.difference
-        interval = interval_text(low, high, 2).strip() or "-"
-        p_value = "-" if difference.p_value != difference.p_value else f"{difference.p_value:.4f}"
+        names = side_names(found)
+        for head, *rows in (
+            ranking_rows(means, known[name], names),
+            pair_rows(pairs, known[name], names),
+        ):
+            result(format_table(head, rows))
+    result(
+        "p by Holm is corrected for the pairs of a table; choose metric and generators beforehand"
+    )
+
+
+def _caption(found: "Comparison") -> str:
+    from stages.figures_texts import caption_of
+
+    is_detection = found.sides[0][0].task == "detection"
+    return caption_of([] if is_detection else dict.fromkeys(one.metric for one in found.means))
+
+
+def _table_of_two(found: "Comparison") -> str:
+    from declip_pipeline.evaluation.pairs import metrics_of
+    from declip_pipeline.reports.comparison import DECIMALS, difference_cells, side_names
+    from stages.table import format_table
+
+    known = metrics_of(found.sides[0][0].task)
+    cells = []
+    for pair in found.pairs:
+        metric = known[pair.metric]
+        means = [found.mean(side, pair.metric, pair.generator).value for side in pair.sides]
         cells.append(
             [
-                row.generator,
-                row.images,
-                metric.title,
-                f"{ours:.2f}",
-                f"{theirs:.2f}",
-                f"{value:+.2f}",
-                interval,
-                p_value,
+                *(pair.generator, pair.images, metric.title),
+                *(f"{metric.percent * mean:.{DECIMALS}f}" for mean in means),
+                *difference_cells(pair, metric),
             ]
         )
-    columns = [first, second, "A - B", "95% interval", "p"]
-    header = ["generator", "images", "metric", *columns]
+    header = ["generator", "images", "metric", *side_names(found), "A - B", "95% interval", "p"]
     return format_table(header, cells)

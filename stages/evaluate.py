@@ -11,12 +11,15 @@ from stages.options import (
     DATA,
     OUTPUT,
     BatchSizeOption,
+    CostOption,
     DeviceOption,
     comma_separated,
     require_folder,
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.scores import Task
     from declip_pipeline.evaluation.selection import Selection
@@ -88,6 +91,7 @@ def evaluate(
             rich_help_panel=OUTPUT,
         ),
     ] = 0.01,
+    cost: CostOption = False,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -174,6 +178,7 @@ def evaluate(
             device=chosen,
             batch_size=batch_size,
         )
+        _print_costs(distinct if cost else [], chosen)
         return
     if not detection:
         remark_weak_maps(distinct)
@@ -212,6 +217,7 @@ def evaluate(
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases, chosen_names[0])
+    _print_costs(distinct if cost else [], chosen)
 
 
 def _chosen_metrics(text: str | None, *, detection: bool, by_view: bool) -> tuple[str, ...]:
@@ -232,6 +238,21 @@ def _chosen_metrics(text: str | None, *, detection: bool, by_view: bool) -> tupl
             f"--views shows one metric by view, found {', '.join(chosen)}; name one with --metrics"
         )
     return chosen
+
+
+def _print_costs(runs: "Sequence[Run]", device: "torch.device") -> None:
+    """Print what runs cost, those that differ in their seed alone once."""
+    from declip_pipeline.evaluation.cost import CostMeter
+    from declip_pipeline.evaluation.groups import kind_of
+    from stages.figures_texts import cost_text
+    from stages.screen import result
+
+    meter = CostMeter(device)
+    kinds: dict[str, Run] = {}
+    for run in runs:
+        kinds.setdefault(kind_of(run.config()), run)
+    if kinds:
+        result("\n" + cost_text([(run.path.name, meter.of(run)) for run in kinds.values()]))
 
 
 def _remark_unused(selection: "Selection") -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from declip_pipeline.evaluation.cells import Estimate
+    from declip_pipeline.evaluation.cost import RunCost
     from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.groups import Group
     from declip_pipeline.training.run import Run
@@ -173,6 +174,15 @@ def domains_line(means: "Sequence[tuple[str, Sequence[Estimate]]]") -> str:
         if ap.cells
     ]
     return "; ".join(texts)
+
+
+def cost_text(costs: "Sequence[tuple[str, RunCost]]") -> str:
+    """Return the costs of runs, each with a name, as a table with its caption."""
+    from declip_pipeline.reports.comparison import cost_caption, cost_rows
+    from stages.table import format_table
+
+    head, *rows = cost_rows(costs)
+    return f"{cost_caption([one for _, one in costs])}\n{format_table(head, rows)}"
 
 
 def remark_weak_maps(runs: "Sequence[Run]") -> None:

@@ -46,6 +46,15 @@ DeviceOption = Annotated[
         help="Where to compute; auto takes CUDA where there is one.",
     ),
 ]
+CostOption = Annotated[
+    bool,
+    typer.Option(
+        "--cost",
+        help="Also print what an image costs: parameters, multiply-accumulates and measured "
+        "milliseconds of decoder and backbone.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 CacheOption = Annotated[
     str,
     typer.Option(

@@ -139,16 +139,11 @@ def reproduce(
 
 def _study_file(path: Path) -> Path:
     """The file of a study; those of configs/ ship with the program."""
-    from stages.settings import packaged_config
+    from stages.settings import packaged_studies
 
     if path.exists():
         return path
-    folder = packaged_config("paper").parent
-    packaged = {
-        f"configs/{file.relative_to(folder).as_posix()}": file
-        for file in sorted((*folder.glob("paper/*.yaml"), *folder.glob("*.yaml")))
-        if {"table:", "methods:"} & set(file.read_text().split())
-    }
+    packaged = packaged_studies()
     if str(path) not in packaged:
         raise UnknownNameError("study", str(path), packaged)
     return packaged[str(path)]

@@ -24,6 +24,9 @@ from stages.training_options import option_fields
 PACKAGED = Path(__file__).parent / "configs"
 IN_CHECKOUT = Path(__file__).parents[1] / "configs"
 
+NO_STUDIES = ("demo.yaml", "grid.yaml", "slurm.yaml")
+"""Configs of other commands than `reproduce`."""
+
 
 def _no_truth(value: Any) -> Any:
     """Refuse true and false where a number is expected: Python takes them for 1 and 0."""
@@ -74,6 +77,16 @@ def packaged_config(name: str) -> Path:
     """Return the path of a config that ships with the program, in the wheel or the checkout."""
     folder = PACKAGED if PACKAGED.is_dir() else IN_CHECKOUT
     return folder / name
+
+
+def packaged_studies() -> dict[str, Path]:
+    """Return the studies that ship with the program, by their paths in a checkout."""
+    folder = packaged_config(".")
+    return {
+        f"configs/{file.relative_to(folder)}": file
+        for file in sorted(folder.rglob("*.yaml"))
+        if file.name not in NO_STUDIES
+    }
 
 
 def read_settings(path: Path, kind: type[SettingsType]) -> SettingsType:

@@ -1,14 +1,22 @@
-"""`mapping_parts` keeps the order of parts and the number of threads; memory goes back."""
+"""Threads, memory, and what is counted and measured of a computation."""
 
 import resource
 import threading
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from declip_pipeline.compute import mapping_parts, release_freed_memory
+from declip_pipeline.backbones.onednn import linear_by_onednn
+from declip_pipeline.compute import (
+    mapping_parts,
+    median_milliseconds,
+    multiply_accumulates,
+    release_freed_memory,
+)
 
 pytestmark = pytest.mark.usefixtures("two_threads")
 
@@ -65,3 +73,34 @@ def test_freed_memory_goes_back_to_the_system():
     release_freed_memory()
     assert held - resident() > 120e6
     assert len(kept) == 30
+
+
+def test_multiply_accumulates_are_those_of_products():
+    one, other = torch.randn(3, 4), torch.randn(4, 5)
+    assert multiply_accumulates(lambda: one @ other) == 3 * 4 * 5
+    image, kernel = torch.randn(1, 2, 8, 8), torch.randn(3, 2, 3, 3)
+    convolution = torch.nn.functional.conv2d
+    assert multiply_accumulates(lambda: convolution(image, kernel, padding=1)) == 64 * 9 * 2 * 3
+    assert multiply_accumulates(lambda: torch.relu(image) + 1) == 0
+
+
+def test_attention_on_a_cpu_counts_both_of_its_products():
+    heads, tokens, width = 2, 5, 8
+    some = torch.randn(3, heads, tokens, width)
+    attention = torch.nn.functional.scaled_dot_product_attention
+    expected = 2 * 3 * heads * tokens**2 * width
+    assert multiply_accumulates(lambda: attention(some, some, some)) == expected
+
+
+def test_a_linear_layer_counts_the_same_as_a_convolution_by_onednn():
+    inputs, weight = torch.randn(20, 7, 24), torch.randn(16, 24)
+    for compute in (torch.nn.functional.linear, lambda *both: linear_by_onednn(*both, None)):
+        with torch.no_grad():
+            assert multiply_accumulates(partial(compute, inputs, weight)) == 20 * 7 * 24 * 16
+
+
+def test_time_is_the_median_of_calls_after_the_first(monkeypatch):
+    clock = iter([0.0, 50.0, 50.0, 50.4, 50.4, 50.7, 50.7, 51.7])
+    timing = SimpleNamespace(perf_counter=lambda: next(clock))
+    monkeypatch.setattr("declip_pipeline.compute.time", timing)
+    assert median_milliseconds(lambda: None, torch.device("cpu")) == pytest.approx(400)

@@ -147,26 +147,6 @@ def resized_maps(maps: Tensor, height: int, width: int) -> Tensor:
     return resized[:, 0].clamp_(0, 1)
 
 
-def multiplications(decoder: Decoder) -> int:
-    """Return the multiplications of a forward pass for one image, with the enlargement of its map.
-
-    Those of products of matrices and of convolutions, as PyTorch counts them.
-    """
-    from torch.utils.flop_counter import FlopCounterMode
-
-    parameter = next(decoder.parameters())
-    features = [
-        torch.zeros((1, *shape.array_shape), dtype=parameter.dtype, device=parameter.device)
-        for shape in decoder.input_shapes
-    ]
-    was_training = decoder.training
-    decoder.eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        decoder(*features)
-    decoder.train(was_training)
-    return int(counter.get_total_flops()) // 2
-
-
 @lru_cache(maxsize=64)
 def bicubic_matrix(n_in: int, n_out: int, device: torch.device) -> Tensor:
     """Return the float32 matrix (n_out, n_in) that interpolates `n_in` values at `n_out` places."""

@@ -1,65 +1,46 @@
-"""Compare two runs, or two groups of seeds, on the same images: differences with intervals."""
+"""Compare runs, or groups of seeds, on the same images: a ranking, and differences of all pairs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from declip_pipeline.errors import IdentityMismatchError, InputError
+from declip_pipeline.errors import IdentityMismatchError, InputError, UnknownNameError
 from declip_pipeline.evaluation.evaluate import evaluate
-from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, Image
+from declip_pipeline.evaluation.evaluation import Evaluation, Image
 from declip_pipeline.evaluation.groups import configured, group_by_fields
-from declip_pipeline.evaluation.intervals import localization_values
-from declip_pipeline.evaluation.metrics import DEFAULT_METRICS
-from declip_pipeline.evaluation.scores import Progress
+from declip_pipeline.evaluation.pairs import PairDifference, RankedMean, compared, metrics_of
+from declip_pipeline.evaluation.scores import MEAN_SIGMOID, Progress, Task
 from declip_pipeline.evaluation.selection import Selection, distinct_runs
 from declip_pipeline.feeding.inputs import inputs_like
-from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
 from declip_pipeline.training.run import Run, RunLike
 
 
 @dataclass(frozen=True)
-class ComparedMeans:
-    """Means of one metric over the shared images of a generator, or of all of them ("overall").
-
-    Attributes:
-        generator: Name of the generator, or "overall".
-        metric: One of `DEFAULT_METRICS`; both IoU are in percent, the others in [0, 1].
-        images: Number of images; those without a value, which `auc` may have, are left out.
-        first: Mean of the first side.
-        second: Mean of the second side.
-        difference: The first mean less the second, with its interval and p-value.
-    """
-
-    generator: str
-    metric: str
-    images: int
-    first: float
-    second: float
-    difference: Difference
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """Two sides, each a run or several seeds of it, on the same images.
+    """Several sides, each a run or several seeds of it, on the same images.
 
     Attributes:
-        means: Every metric by generator and, of several generators, overall.
-        first: Evaluations of the first side.
-        second: Evaluations of the second side.
+        means: Every metric of every side by generator and, of several generators, overall.
+        pairs: The differences of all pairs of sides, in the same order.
+        sides: Evaluations of each side.
         left_out: Number of each run's images that another run lacks, by the run's folder.
         repeated: Folders of runs and locations of stores that were given again; each is taken once.
     """
 
-    means: tuple[ComparedMeans, ...]
-    first: tuple[Evaluation, ...]
-    second: tuple[Evaluation, ...]
+    means: tuple[RankedMean, ...]
+    pairs: tuple[PairDifference, ...]
+    sides: tuple[tuple[Evaluation, ...], ...]
     left_out: dict[Path, int]
     repeated: tuple[Path | str, ...] = ()
+
+    def mean(self, side: int, metric: str, generator: str) -> RankedMean:
+        """Return a side's mean of a metric, of one generator or "overall"."""
+        wanted = (side, metric, generator)
+        return next(one for one in self.means if (one.side, one.metric, one.generator) == wanted)
 
 
 @dataclass(frozen=True)
@@ -72,10 +53,11 @@ class PlannedEvaluation:
 
 
 def compare(
-    first: RunLike | Sequence[RunLike],
-    second: RunLike | Sequence[RunLike],
+    sides: Sequence[RunLike | Sequence[RunLike]],
     stores: StoreLike | Sequence[StoreLike],
     *,
+    task: Task = "localization",
+    metrics: Collection[str] | None = None,
     split: str = "test",
     generators: Sequence[str] | None = None,
     beside: Sequence[StoreLike] = (),
@@ -85,20 +67,23 @@ def compare(
     progress: Progress = lambda done, total: None,
     on_evaluation: Callable[[Evaluation], object] = lambda evaluation: None,
 ) -> Comparison:
-    """Say by how much the first run is better than the second on the same images.
+    """Rank runs on the same images, and say by how much each is better than each other.
 
     Images are the same when their id and the content of their files are. Each run is evaluated on
     those of the stores that hold its features; of several with the same images, on the first.
-    Nothing is written.
+    P-values are corrected by Holm's method for the number of pairs of each metric and generator,
+    not for the number of metrics and generators. Nothing is written.
 
     Example:
-        >>> comparison = compare("runs/one", "runs/other", store)
-        >>> [(one.metric, one.difference) for one in comparison.means]
+        >>> comparison = compare(["runs/one", "runs/other"], store)
+        >>> [(one.metric, one.difference) for one in comparison.pairs]
 
     Args:
-        first: A run, or several that differ in their seed alone.
-        second: As `first`.
+        sides: At least two; each is a run, or several that differ in their seed alone.
         stores: Stores to evaluate on, of one view.
+        task: As in `evaluate`. Images of "detection" are scored by the mean of their map's
+            probabilities, and AP and AUC are of all images together.
+        metrics: Names of metrics; None takes all.
         split: Split to evaluate.
         generators: Generators to evaluate; None takes all.
         beside: Stores of the same images for decoders that take features of several stores.
@@ -109,25 +94,30 @@ def compare(
         on_evaluation: Called with the evaluation of each run, for example to save it.
 
     Raises:
-        InputError: For runs that are not finished, the same decoder on both sides, runs of one side
-            that differ in more than their seed, stores of several views, or no common image.
+        InputError: For fewer than two sides, runs that are not finished, the same decoder on two
+            sides, runs of one side that differ in more than their seed, stores of several views,
+            or no common image.
+        UnknownNameError: For another task or metric.
         IdentityMismatchError: For a run whose features no store has.
     """
-    sides: list[list[Run]] = []
+    runs: list[list[Run]] = []
     repeated: list[Path] = []
-    for side in (first, second):
-        runs, again = distinct_runs([side] if isinstance(side, RunLike) else list(side))
-        sides.append(runs)
+    for side in sides:
+        own, again = distinct_runs([side] if isinstance(side, RunLike) else list(side))
+        runs.append(own)
         repeated += again
     opened, stores_again = distinct_stores(as_stores(stores))
     plan = plan_comparison(
-        sides[0],
-        sides[1],
+        runs,
         opened,
+        task=task,
         split=split,
         generators=generators,
         beside=[as_store(one) for one in beside],
     )
+    for name in metrics or ():
+        if name not in metrics_of(task):
+            raise UnknownNameError("metric", name, metrics_of(task))
     found: dict[Path, Evaluation] = {}
     for number, one in enumerate(plan):
         progress(number, len(plan))
@@ -137,6 +127,7 @@ def compare(
             split=split,
             generators=generators,
             beside=one.beside,
+            task=task,
             batch_size=batch_size,
             device=device,
             reuse=reuse,
@@ -144,22 +135,20 @@ def compare(
         on_evaluation(evaluation)
         found[one.run.path] = evaluation
     progress(len(plan), len(plan))
-    ours, theirs = ([found[run.path] for run in side] for side in sides)
+    evaluated = tuple(tuple(found[run.path] for run in side) for side in runs)
     images = {path: set(one.images()) for path, one in found.items()}
     shared = set.intersection(*images.values())
     left_out = {path: len(own - shared) for path, own in images.items() if own - shared}
-    means = compared_means(ours, theirs)
-    return Comparison(
-        tuple(means), tuple(ours), tuple(theirs), left_out, (*repeated, *stores_again)
-    )
+    means, pairs = compared(evaluated, score=MEAN_SIGMOID, metrics=metrics)
+    return Comparison(tuple(means), tuple(pairs), evaluated, left_out, (*repeated, *stores_again))
 
 
 def plan_comparison(
-    first: Sequence[Run],
-    second: Sequence[Run],
+    sides: Sequence[Sequence[Run]],
     stores: Sequence[Store],
     *,
     split: str,
+    task: Task = "localization",
     generators: Sequence[str] | None = None,
     beside: Sequence[Store] = (),
 ) -> list[PlannedEvaluation]:
@@ -167,7 +156,10 @@ def plan_comparison(
 
     Arguments and errors as for `compare`.
     """
-    for side in (first, second):
+    if len(sides) < 2:
+        raise InputError(f"{len(sides)} run to compare; expected at least two")
+    runs = [run for side in sides for run in side]
+    for side in sides:
         groups = group_by_fields(side, lambda run: configured(run.config()))
         if len(groups) > 1:
             names = ", ".join(str(run.path) for run in side)
@@ -176,7 +168,7 @@ def plan_comparison(
                 f"{names} differ in more than their seed ({differing}); expected one run, or runs "
                 "of one `declip-pipe train --seeds`"
             )
-    _require_different([*first, *second])
+    _require_different(runs)
     views = sorted({store.identity.view for store in stores})
     if len(views) > 1:
         raise InputError(
@@ -184,9 +176,9 @@ def plan_comparison(
             "count twice; compare on one view at a time"
         )
     plan = []
-    for run in (*first, *second):
+    for run in runs:
         own, others = _stores_of(run, stores, beside)
-        selection = Selection(own, split=split, generators=generators, beside=others)
+        selection = Selection(own, split=split, generators=generators, beside=others, task=task)
         selection.check(run)
         covered: set[Image] = set()
         chosen = []
@@ -199,50 +191,6 @@ def plan_comparison(
                 chosen.append(part.store)
         plan.append(PlannedEvaluation(run, tuple(chosen), tuple(others)))
     return plan
-
-
-def compared_means(
-    first: Sequence[Evaluation], second: Sequence[Evaluation]
-) -> list[ComparedMeans]:
-    """Return every metric's difference, by generator and, of several generators, overall.
-
-    Images that any run lacks, and those without a fake pixel, are left out. Scenes are resampled,
-    so that several forgeries of one photograph count as one.
-
-    Raises:
-        InputError: When no image is left.
-    """
-    sides = [list(first), list(second)]
-    shared = set(sides[0][0].images()).intersection(
-        *(one.images() for side in sides for one in side)
-    )
-    # In one order for all, whatever the order in the stores.
-    order = sorted(shared, key=lambda image: (image[0], image[1] or b"", image[2] or b""))
-    aligned = [[one.take(order) for one in side] for side in sides]
-    fakes = aligned[0][0].values("has_fake")
-    if not fakes.any():
-        counts = len(first[0].images()), len(second[0].images())
-        raise InputError(
-            f"no image with a fake pixel was evaluated for both: {counts[0]} of the first run, "
-            f"{counts[1]} of the second, none the same; give stores of one dataset"
-        )
-    names = aligned[0][0].values("generator")[fakes]
-    scenes = aligned[0][0].values("scene")[fakes]
-    groups = {str(name): names == name for name in sorted(set(names.tolist()))}
-    if len(groups) > 1:
-        groups[OVERALL] = np.ones(len(names), bool)
-    found = []
-    for name, chosen in groups.items():
-        for metric in DEFAULT_METRICS:
-            values = [localization_values(side, metric) for side in aligned]
-            kept = chosen & ~np.isnan(np.concatenate(values)).any(axis=0)
-            if not kept.any():
-                continue  # a run that keeps no threshold
-            ours, theirs = (one[:, kept] for one in values)
-            difference = paired_difference(ours, theirs, scenes=scenes[kept])
-            means = float(ours.mean()), float(theirs.mean())
-            found.append(ComparedMeans(name, metric, int(kept.sum()), *means, difference))
-    return found
 
 
 def _require_different(runs: Sequence[Run]) -> None:

@@ -22,14 +22,12 @@ from declip_pipeline.evaluation.groups import (
 )
 from declip_pipeline.evaluation.image_scores import image_score_figures, verdict_figures
 from declip_pipeline.evaluation.intervals import (
-    AT_THRESHOLDS,
-    RANKING_METRICS,
     Figures,
     detection_figures,
     false_alarm_figures,
     localization_figures,
 )
-from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
+from declip_pipeline.evaluation.metrics import DETECTION_METRICS, LOCALIZATION_METRICS
 from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, Task
 from declip_pipeline.metrics.bootstrap import Interval
 
@@ -128,7 +126,7 @@ class Evaluation:
         """
         figures = self.figures(generator, score)
         if metric not in figures or isinstance(figures[metric], list | tuple):
-            known = LOCALIZATION_METRICS if self.task == "localization" else _DETECTION_METRICS
+            known = LOCALIZATION_METRICS if self.task == "localization" else DETECTION_METRICS
             raise UnknownNameError("metric", metric, known)
         value = figures[metric]
         return float("nan") if value is None else float(value)
@@ -378,7 +376,6 @@ class Evaluation:
         return {score: self.figures(generator, score) for score in self.scores}
 
 
-_DETECTION_METRICS = (*RANKING_METRICS, *AT_THRESHOLDS)
 _NO_SCORES = (*SHARED_COLUMNS, *_CONTENT, *LOCALIZATION_COLUMNS)
 
 

@@ -203,13 +203,18 @@ def detection_figures(seeds: "Sequence[Evaluation]", score: str) -> Figures:
     return figures
 
 
-def _detection_figures_of_seed(one: "Evaluation", score: str) -> Figures:
-    labels, scores = _labels_and_scores(one, score)
+def calibrated_threshold(one: "Evaluation", score: str) -> float:
+    """Return the threshold of an image score with the best accuracy on the split `valid`."""
     chosen_on = one.calibration
-    threshold = detection_metrics(
+    return detection_metrics(
         torch.from_numpy(_floats(chosen_on.column(score))),
         torch.tensor(chosen_on.column("label").to_pylist()),
     )["threshold_between"]
+
+
+def _detection_figures_of_seed(one: "Evaluation", score: str) -> Figures:
+    labels, scores = _labels_and_scores(one, score)
+    threshold = calibrated_threshold(one, score)
     measured = detection_metrics(scores, labels)
     fake = int(labels.sum())
     return {

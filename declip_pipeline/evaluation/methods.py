@@ -9,7 +9,6 @@ from statistics import fmean, median
 import numpy as np
 
 from declip_pipeline.compute import derived_seed
-from declip_pipeline.decoders.decoder import multiplications
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import (
     DOMAIN,
@@ -20,6 +19,7 @@ from declip_pipeline.evaluation.cells import (
     cells_of,
     estimates,
 )
+from declip_pipeline.evaluation.cost import decoder_macs
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.intervals import false_alarm_figures, resampled_over_cells
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
@@ -38,17 +38,17 @@ FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
 
 
 @dataclass(frozen=True)
-class Cost:
+class TrainingCost:
     """Cost of a decoder and of its training.
 
     Attributes:
         parameters: Number of parameters of the decoder.
-        multiplications: Multiplications of its forward pass for one image.
+        macs: Multiply-accumulates of its forward pass for one image, see `decoder_macs`.
         epoch_seconds: Median seconds of an epoch over all runs, with the validation.
     """
 
     parameters: int
-    multiplications: int
+    macs: int
     epoch_seconds: float
 
 
@@ -76,13 +76,13 @@ class Method:
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
     @cached_property
-    def cost(self) -> Cost:
+    def cost(self) -> TrainingCost:
         """Cost of the runs, which are opened for it."""
         runs = [Run(path) for path in self.runs]
         decoder, _ = runs[0].best_decoder()
-        return Cost(
+        return TrainingCost(
             parameters=sum(one.numel() for one in decoder.parameters()),
-            multiplications=multiplications(decoder),
+            macs=decoder_macs(decoder),
             epoch_seconds=median(
                 float(record["seconds"]) for run in runs for record in run.epochs()
             ),

@@ -90,6 +90,18 @@ POOLED_METRICS = {
 LOCALIZATION_METRICS = {**METRICS, **POOLED_METRICS}
 """All metrics of localization by name."""
 
+DETECTION_METRICS = {
+    "ap": Metric("AP", "AP of whole images"),
+    "auc": Metric("AUC", "AUC of whole images"),
+    "accuracy_at_0_5": Metric("accuracy at 0.5", "accuracy at 0.5", highest=100.0),
+    "accuracy_at_threshold": Metric(
+        "accuracy", "accuracy at the threshold that is best on valid", highest=100.0
+    ),
+    "f1_at_0_5": Metric("F1 at 0.5", "F1 of whole images at 0.5"),
+    "f1_at_threshold": Metric("F1", "F1 of whole images at the threshold that is best on valid"),
+}
+"""Metrics of detection, of all images together: accuracies in percent, the others in [0, 1]."""
+
 DEFAULT_METRICS = ("iou", "f1", "f1_fixed", "f1_best", "ap", "auc", "iou_valid_threshold")
 """Metrics that are printed where none are named."""
 

@@ -1,6 +1,7 @@
 """Bootstrap intervals of 95% of means, over images and over seeds."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -58,32 +59,76 @@ def mean_interval(
     return percentile_interval(means[0])
 
 
-def paired_difference(
-    first: np.ndarray,
-    second: np.ndarray,
+def paired_means(
+    sides: Sequence[np.ndarray],
     *,
     scenes: np.ndarray | None = None,
     resamples: int = RESAMPLES,
     seed: int = 0,
-) -> Difference:
-    """Return the mean of `first` less that of `second`, both of the same images.
+) -> "PairedStatistics":
+    """Return the means of several sides, all of the same images, and those of their resamples.
 
-    first, second, scenes: as in `mean_interval`, with the same image in each column of both; each
-    may have several seeds of its own. Each resample takes the same images for both, so what makes
-    a image hard for both drops out. The p-value is twice the smaller share of resamples on one
-    side of zero (itself included on both), between 2 / (resamples + 1) and 1.
+    sides, scenes: each side as in `mean_interval`, with the same image in each column of all; each
+    may have several seeds of its own. Images that are NaN under any are left out of all. Each
+    resample takes the same images for all sides, so what makes an image hard for all drops out of
+    a difference.
     Raises: InputError for other shapes.
-    Source: as `mean_interval`; the p-value by counting, Davison and Hinkley, Bootstrap Methods and
-    their Application (1997), section 4.2.
+    Source: as `mean_interval`.
     """
-    kept, chosen = _of_same_images([first, second])
+    kept, chosen = _of_same_images(sides)
     if not chosen.any():
-        return Difference(float("nan"), NO_INTERVAL, float("nan"))
-    groups = None if scenes is None else [scenes[chosen]] * 2
+        none = np.full(len(kept), np.nan)
+        return PairedStatistics(0, none, none[:, None])
+    groups = None if scenes is None else [scenes[chosen]] * len(kept)
     means = resampled_means(kept, scenes=groups, resamples=resamples, seed=seed)
-    differences = means[0] - means[1]
-    value = float(kept[0].mean() - kept[1].mean())
-    return Difference(value, percentile_interval(differences), two_sided_p_value(differences))
+    return PairedStatistics(int(chosen.sum()), np.array([own.mean() for own in kept]), means)
+
+
+@dataclass(frozen=True)
+class PairedStatistics:
+    """A statistic of several sides on the same images, higher is better, and of their resamples.
+
+    Attributes:
+        images: Number of images.
+        values: The statistic of each side, (sides,) float64; NaN where there is no image.
+        resamples: The statistic of each side in each resample, (sides, resamples) float64.
+    """
+
+    images: int
+    values: np.ndarray
+    resamples: np.ndarray
+
+    def interval(self, side: int) -> Interval:
+        """Return the interval of a side."""
+        return percentile_interval(self.resamples[side])
+
+    def difference(self, first: int, second: int) -> Difference:
+        """Return the first side less the second.
+
+        The p-value is twice the smaller share of resamples on one side of zero (itself included on
+        both), between 2 / (resamples + 1) and 1.
+        Source: counting, Davison and Hinkley, Bootstrap Methods and their Application (1997),
+        section 4.2.
+        """
+        resampled = self.resamples[first] - self.resamples[second]
+        value = float(self.values[first] - self.values[second])
+        return Difference(value, percentile_interval(resampled), two_sided_p_value(resampled))
+
+    def rank(self, side: int) -> int:
+        """Return one more than the number of better sides: 1 for the best."""
+        return 1 + int((self.values > self.values[side]).sum())
+
+    def ranks(self, side: int) -> tuple[int, int] | None:
+        """Return the lowest and highest rank of a side in the middle 95% of resamples.
+
+        None without an interval.
+        """
+        if np.isnan(self.resamples).any():
+            return None
+        ranks = 1 + (self.resamples > self.resamples[side]).sum(axis=0)
+        tail = (1 - CONFIDENCE) / 2
+        low, high = np.quantile(ranks, [tail, 1 - tail], method="inverted_cdf")
+        return int(low), int(high)
 
 
 def resampled_means(

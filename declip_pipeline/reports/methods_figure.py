@@ -8,7 +8,7 @@ import numpy as np
 from declip_pipeline.evaluation.cells import DOMAINS
 from declip_pipeline.evaluation.methods import Method
 from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
-from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
+from declip_pipeline.reports.percent_axes import COLOURS, MARKERS
 
 ROW_INCHES = 0.3
 

@@ -8,8 +8,7 @@ import numpy as np
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.reports.figure_file import INK, new_figure, save_figure
-from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
-from declip_pipeline.reports.percent_axes import style_percent_axes
+from declip_pipeline.reports.percent_axes import COLOURS, MARKERS, style_percent_axes
 
 # Inches.
 PANEL, GAP, LEFT, HEIGHT = 2.7, 0.3, 0.7, 4.2

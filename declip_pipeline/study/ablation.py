@@ -9,14 +9,17 @@ from pathlib import Path
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.table import domain_estimates, two_way_tables
+from declip_pipeline.evaluation.table import Table, domain_estimates, two_way_tables
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.matrix import MISSING, interval_text
+from declip_pipeline.study.layer_choice import LayerRound, path_of
 
 IN_DOMAIN, OUT_OF_DOMAIN = "in domain", "out of domain"
 NAMES = dict(zip(DOMAINS, (IN_DOMAIN, OUT_OF_DOMAIN), strict=True))
 ALL = "all"
 """Name of the row of a layer's means over its generators."""
+ON_VALID = "valid (chosen by)"
+"""Column of the validation scores that the greedy choice went by."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,46 @@ def means_of_layers(scores: Sequence[LayerScore], domain: str) -> dict[str, Esti
     return {
         one.layer: one.estimate for one in scores if (one.generator, one.domain) == (ALL, domain)
     }
+
+
+def score_table(scores: Sequence[LayerScore], layers: Sequence[str]) -> Table:
+    """Return the means of layers over all generators: a row a layer, a column a domain.
+
+    A domain without a cell is left out.
+    """
+    cells = {
+        (layer, domain): means[layer]
+        for domain in NAMES.values()
+        for means in [means_of_layers(scores, domain)]
+        for layer in layers
+        if means[layer].cells
+    }
+    columns = dict.fromkeys(domain for domain in NAMES.values() for _, d in cells if d == domain)
+    return Table("layer", tuple(layers), tuple(columns), cells)
+
+
+def path_table(scores: Sequence[LayerScore], rounds: Sequence[LayerRound]) -> Table:
+    """Return the means of the sets on the greedy path, and their validation scores.
+
+    A row is named by the layer that its round added.
+    """
+    sets = path_of(rounds)
+    found = score_table(scores, [one.name for one in sets])
+    names: list[str] = []
+    before: set[str] = set()
+    for one in sets:
+        added = [layer for layer in one.layers if layer not in before]
+        names.append(("+ " if before else "") + ", ".join(added))
+        before.update(one.layers)
+    named = {one.name: name for one, name in zip(sets, names, strict=True)}
+    cells = {(named[row], column): cell for (row, column), cell in found.cells.items()}
+    cells |= {
+        (named[one.name], ON_VALID): Estimate(one.score, cells=1)
+        for one in sets
+        if one.score is not None
+    }
+    columns = (*found.columns, ON_VALID)
+    return Table("layers, joined one by one", tuple(names), columns, cells, "Greedy choice")
 
 
 def ablation_table(scores: Sequence[LayerScore]) -> str:

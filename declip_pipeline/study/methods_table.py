@@ -22,8 +22,8 @@ MEANING = (
     "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
     "generator that was learned; OOD: on another; worst cell: the lowest of all. False alarms: "
     "share of the pixels of real images that are called fake, and of real images with such a "
-    "pixel, in percent. MMAC: millions of multiplications for one image. Seconds an epoch: the "
-    "median, with the validation. - baseline: paired differences on the same images."
+    "pixel, in percent. MMAC: millions of multiply-accumulates for one image. Seconds an epoch: "
+    "the median, with the validation. - baseline: paired differences on the same images."
 )
 
 
@@ -113,7 +113,7 @@ def _cells(one: Method) -> list[str]:
         f"{_estimate(one.worst[0])} {one.worst[1]}",
         *(_estimate(one.false_alarms.get(name), 2) for name in FALSE_ALARMS),
         f"{one.cost.parameters / 1e6:.2f}",
-        f"{one.cost.multiplications / 1e6:,.0f}",
+        f"{one.cost.macs / 1e6:,.0f}",
         f"{one.cost.epoch_seconds:.2g}",
         *(_difference(one.differences.get(domain)) for domain in DOMAINS),
         f"{len(one.runs)}, {one.seeds} seed{'s' if one.seeds > 1 else ''}",

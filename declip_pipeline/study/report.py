@@ -8,6 +8,7 @@ import numpy as np
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.metrics import (
+    DETECTION_METRICS,
     DETECTION_PROTOCOL,
     LOCALIZATION_METRICS,
     protocol_lines,
@@ -28,8 +29,7 @@ from declip_pipeline.training.learning import MARK_MEANING
 
 METRIC_NAMES = {
     **{name: metric.meaning for name, metric in LOCALIZATION_METRICS.items()},
-    "detection_ap": "AP of whole images",
-    "detection_auc": "AUC of whole images",
+    **{f"detection_{name}": DETECTION_METRICS[name].meaning for name in ("ap", "auc")},
 }
 DECIMALS = 1
 

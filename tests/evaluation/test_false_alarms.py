@@ -9,11 +9,11 @@ import torch
 from support.made_evaluation import localized
 
 from declip_pipeline.decoders.decoder import probability_maps
-from declip_pipeline.evaluation.compare import compared_means
 from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
 from declip_pipeline.evaluation.evaluation import merged
 from declip_pipeline.evaluation.metrics import DEFAULT_METRICS
-from declip_pipeline.evaluation.scores import localize
+from declip_pipeline.evaluation.pairs import compared
+from declip_pipeline.evaluation.scores import MEAN_SIGMOID, localize
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import intersection_over_union
 from declip_pipeline.training.data import TrainingData
@@ -124,5 +124,6 @@ def test_a_run_without_a_threshold_has_no_figure_at_it(mixed_store, run, cpu):
     without = type(one)(one.run, one.config, one.task, one.split, one.stores, none, *[one.real] * 2)
     assert without.figures()["iou_valid_threshold"] is None
     assert without.figures()["iou"] == 70.0
-    compared = compared_means([without], [localized("ldm", 1, ldm=[50.0, 60.0])])
-    assert {row.metric for row in compared} == {*DEFAULT_METRICS} - {"iou_valid_threshold"}
+    other = localized("ldm", 1, ldm=[50.0, 60.0])
+    means, _ = compared([[without], [other]], score=MEAN_SIGMOID)
+    assert {one.metric for one in means} == {*DEFAULT_METRICS} - {"iou_valid_threshold"}

@@ -11,7 +11,7 @@ from declip_pipeline.metrics.bootstrap import (
     Difference,
     Interval,
     mean_interval,
-    paired_difference,
+    paired_means,
     percentile_interval,
     resampled_means,
     two_sided_p_value,
@@ -23,6 +23,10 @@ NAN = float("nan")
 
 def drawn(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
+
+
+def paired_difference(first, second, scenes=None):
+    return paired_means([first, second], scenes=scenes).difference(0, 1)
 
 
 def test_of_many_pictures_it_is_that_of_the_normal_distribution():

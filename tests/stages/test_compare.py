@@ -9,9 +9,14 @@ import pytest
 
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.metrics import DEFAULT_METRICS, protocol_lines
-from declip_pipeline.training.learning import MARK_MEANING
+from declip_pipeline.training.learning import MARK, MARK_MEANING
 
 TRAINING = ("--decoder-type", "linear", "--epochs", 2, "--batch-size", 4)
+
+
+def unmarked(text):
+    """Return the lines without marks of runs that learned nothing, as most here."""
+    return [line.replace(MARK, "") for line in text.splitlines() if line != MARK_MEANING]
 
 
 @pytest.fixture(scope="module")
@@ -80,17 +85,14 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     command = ("compare", runs[0], runs[1], "--on", tiny_store.location)
     outcome = program(*command)
     assert outcome.code == 0, outcome.err
-    lines = outcome.out.splitlines()
-    # Both learned nothing.
-    assert lines[:3] == [f"A!: {runs[0]}", f"B!: {runs[1]}", "test split"]
+    assert f"A{MARK}: {runs[0]}\nB{MARK}: {runs[1]}\n{MARK_MEANING}\n" in outcome.out
+    lines = unmarked(outcome.out)
+    assert lines[:3] == [f"A: {runs[0]}", f"B: {runs[1]}", "test split"]
     place = next(n for n, line in enumerate(lines) if line.startswith("generator"))
     assert lines[3:place] == protocol_lines(DEFAULT_METRICS)
-    assert lines[place].split()[:5] == ["generator", "images", "metric", "A!", "B!"]
-    assert lines[-2:] == [
-        MARK_MEANING,
-        "p is not corrected for the 7 comparisons above; choose one beforehand",
-    ]
-    assert [line.split()[:2] for line in lines[place + 1 : -2]] == [["noisy", "4"]] * 7
+    assert lines[place].split()[:3] == ["generator", "images", "metric"]
+    assert lines[-1] == "p is not corrected for the 7 comparisons above; choose one beforehand"
+    assert [line.split()[:2] for line in lines[place + 1 : -1]] == [["noisy", "4"]] * 7
     iou = re.fullmatch(
         r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)",
         lines[place + 1],
@@ -105,14 +107,58 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert program(*command).out == outcome.out
 
 
+def test_compare_ranks_more_than_two_and_corrects_for_their_pairs(
+    program, runs, tiny_run, tiny_store, tmp_path
+):
+    command = ("compare", *runs[:2], tiny_run, "--on", tiny_store.location)
+    outcome = program(*command, "-o", tmp_path / "out")
+    assert outcome.code == 0, outcome.err
+    lines = unmarked(outcome.out)
+    assert lines[:3] == [f"{'ABC'[n]}: {run}" for n, run in enumerate((*runs[:2], tiny_run))]
+    table = lines[lines.index("IoU (percent), test split, noisy, 4 images") + 1 :]
+    assert table[0].split() == ["rank", "ranks", "run", "IoU", "95%", "interval"]
+    assert sorted(line.split()[4] for line in table[1:4]) == ["A", "B", "C"]
+    assert table[4].split() == ["pair", "difference", "95%", "interval", "p", "p", "by", "Holm"]
+    assert [line[:5] for line in table[5:8]] == ["A - B", "A - C", "B - C"]
+    p_values = [float(line.split()[-2]) for line in table[5:8]]
+    corrected = [float(line.split()[-1]) for line in table[5:8]]
+    smallest = p_values.index(min(p_values))
+    assert corrected[smallest] == pytest.approx(min(1.0, 3 * p_values[smallest]), abs=2e-4)
+    page = Path(lines[-1])
+    assert page == tmp_path / "out" / "comparison.md"
+    assert {file.name for file in page.parent.iterdir()} == {
+        *("comparison.md", "ranking.csv", "pairs.csv")
+    }
+    several = program(*command, "--metrics", "f1_fixed,ap").out
+    for title in ("TruFor's F1 at 0.5", "AP of pixels"):
+        assert f"{title} (percent), test split" in several
+
+
+def test_compare_says_what_runs_cost(program, runs, tiny_run, tiny_store, monkeypatch):
+    monkeypatch.setattr("declip_pipeline.compute.MEASURED_SECONDS", 0.01)
+    outcome = program("compare", runs[0], tiny_run, "--on", tiny_store.location, "--cost")
+    assert outcome.code == 0, outcome.err
+    lines = unmarked(outcome.out)
+    start = next(n for n, line in enumerate(lines) if line.startswith("cost of an image"))
+    assert lines[start + 1].split()[:3] == ["run", "decoder", "M"]
+    rows = [line.split() for line in lines[start + 2 : start + 4]]
+    assert [row[0] for row in rows] == ["A", "B"]
+    assert rows[0][4:6] == rows[1][4:6], "one backbone"
+    assert float(rows[0][1]) < float(rows[1][1])
+    of_evaluate = program("evaluate", *runs, "--on", tiny_store.location, "--cost").out
+    # Seeds cost the same.
+    table = of_evaluate[of_evaluate.index("cost of an image") :].splitlines()
+    assert len(table) == 3 and table[2].split()[0] == Path(runs[0]).name
+
+
 def test_compare_takes_seeds_on_a_side(program, runs, tiny_run, tiny_store):
     outcome = program(
         *("compare", f"{runs[0]},{runs[1]}", tiny_run, "--on", tiny_store.location),
         *("--split", "valid", "--generators", "noisy"),
     )
     assert outcome.code == 0, outcome.err
-    assert outcome.out.splitlines()[:3] == [
-        *(f"A!: {runs[0]}, {runs[1]}", f"B: {tiny_run}", "valid split")
+    assert unmarked(outcome.out)[:3] == [
+        *(f"A: {runs[0]}, {runs[1]}", f"B: {tiny_run}", "valid split")
     ]
 
 
@@ -123,6 +169,9 @@ def test_compare_refuses_in_a_line(refused, runs, tiny_store, tmp_path):
     assert "does not exist and is not a feature store" in line
     assert "is not a run" in refused("compare", runs[0], tmp_path / "none", *on)
     assert "has an empty item" in refused("compare", f"{runs[0]},", runs[1], *on)
+    assert "1 run to compare; expected at least two" in refused("compare", runs[0], *on)
+    line = refused("compare", runs[0], runs[1], *on, "--metrics", "iuo")
+    assert "unknown metric 'iuo'; did you mean 'iou'" in line
     line = refused("compare", runs[0], runs[1], *on, "--split", "tset")
     assert "unknown split in" in line and "did you mean 'test'" in line
     assert not list(Path(runs[0]).glob("evaluations/*tset*"))

@@ -49,6 +49,12 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
         f"all: AP {100 * figures['ap']:.2f} [{100 * low:.2f}, {100 * high:.2f}], "
         f"AUC {100 * figures['auc']:.2f} "
     ) in outcome.out
+    # Both are compared by their scores of whole images, on the same ones.
+    outcome = program("compare", run, masks, *on, "--detection")
+    assert outcome.code == 0, outcome.err
+    cells = [line.split() for line in outcome.out.splitlines()[:-1]]
+    assert [(line[0], line[1]) for line in cells[-4:]] == [("overall", "13")] * 4
+    assert cells[-4][2] == "AP" and cells[-3][2] == "AUC"
     # Its maps can be judged, and it is said what they are.
     outcome = program("evaluate", run, masks, *on)
     assert outcome.err.count("labels of images: its maps are weakly supervised") == 1

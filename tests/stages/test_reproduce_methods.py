@@ -78,7 +78,7 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     for name in methods:
         assert float(found[name, "runs"]["value"]) == 2
         assert 0 <= float(found[name, "ID"]["value"]) <= 100
-        assert float(found[name, "multiplications"]["value"]) > 0
+        assert float(found[name, "macs"]["value"]) > 0
         assert 0 <= float(found[name, "false_alarm_pixels"]["value"]) <= 100
     assert ("published, conv-4", "ID - baseline") not in found
     for domain in ("ID", "OOD"):

@@ -13,13 +13,18 @@ from declip_pipeline.metrics.bootstrap import Interval, mean_interval
 from declip_pipeline.study.ablation import (
     ALL,
     IN_DOMAIN,
+    ON_VALID,
     OUT_OF_DOMAIN,
     LayerScore,
     ablation_table,
     best_layers,
     layer_scores,
+    path_table,
+    score_table,
     write_scores,
 )
+from declip_pipeline.study.layer_choice import LayerRound, LayerSet
+from declip_pipeline.sweeps.grid import CellResult
 
 
 def evaluated(layer, seed, learned, **ious):
@@ -127,3 +132,26 @@ def test_runs_of_two_configurations_are_refused():
     runs.append(localized("ldm", config=other, ldm=[70.0]))
     with pytest.raises(InputError, match="2 configurations of runs .*learning_rate 0.5"):
         layer_scores({"layer0": runs})
+
+
+def test_tables_of_the_figure_have_layers_and_the_greedy_path(scores):
+    table = score_table(scores, ["layer0", "layer1", "layer2"])
+    assert (table.rows, table.columns) == (
+        ("layer0", "layer1", "layer2"),
+        (IN_DOMAIN, OUT_OF_DOMAIN),
+    )
+    assert table.cell("layer0", OUT_OF_DOMAIN).value == 25
+    assert table.cell("layer1", IN_DOMAIN).value == 80
+    assert table.cell("layer2", IN_DOMAIN).cells == 0
+
+    def chosen(name, score):
+        row = CellResult(name, "mlp", 0, 1e-3, "ldm", "finished", best_valid_iou=score)
+        return LayerRound((LayerSet(tuple(name.split("+")), (row,), 1, 1),))
+
+    both = {"layer2": (50.0, 45.0, 55.0), "layer0+layer2": (60.0, 55.0, 65.0)}
+    found = means(IN_DOMAIN, **both) + means(OUT_OF_DOMAIN, **both)
+    path = path_table(found, [chosen("layer2", 51.0), chosen("layer0+layer2", 62.0)])
+    assert path.rows == ("layer2", "+ layer0")
+    assert path.columns == (IN_DOMAIN, OUT_OF_DOMAIN, ON_VALID)
+    assert [path.cell(row, ON_VALID).value for row in path.rows] == [51, 62]
+    assert path.cell("+ layer0", IN_DOMAIN).interval == (55, 65)
