@@ -42,6 +42,21 @@ def interruptible() -> Iterator[None]:
         sys.unraisablehook = reported
 
 
+@contextmanager
+def signals_answered_by(answer: Callable[[], None]) -> Iterator[None]:
+    """Let `answer` handle SIGINT and SIGTERM within `interruptible`, with no time limit.
+
+    This is for a command that such a signal ends in the ordinary way.
+    """
+    watched = signal.set_wakeup_fd(-1)
+    try:
+        _answer_signals(lambda number, frame: answer())
+        yield
+    finally:
+        _answer_signals(_interrupt)
+        signal.set_wakeup_fd(watched, warn_on_full_buffer=False)
+
+
 def interruption_behind(error: BaseException | None) -> Interruption | None:
     """Return the interruption during whose clean-up an error was raised, if there is one."""
     while error is not None and not isinstance(error, Interruption):

@@ -13,7 +13,7 @@ from declip_pipeline.errors import DeclipError, ImageError
 from declip_pipeline.prediction.analysis import Analyzer
 from stages.page import cards, texts
 from stages.screen import remark, result
-from stages.signals import Interruption
+from stages.signals import signals_answered_by
 from stages.texts import printable
 
 # Of results that were made for a download.
@@ -112,15 +112,15 @@ def serve(
         )
     except OSError as error:
         raise DeclipError(f"the page cannot listen on port {port} of {host}: {error}") from error
-    with _swept(folder):
-        try:
+    closed = threading.Event()
+    try:
+        with signals_answered_by(closed.set), _swept(folder):
             result(address)
             remark("Ctrl-C closes the page")
-            threading.Event().wait()
-        except Interruption:
-            remark("the page is closed")
-        finally:
-            page.close(verbose=False)
+            closed.wait()
+    finally:
+        page.close(verbose=False)
+    remark("the page is closed")
 
 
 def _theme() -> Any:

@@ -34,7 +34,7 @@ class RunningPage:
     def close(self) -> tuple[int, str]:
         """Press Ctrl-C; return the exit code and what was said."""
         self.process.send_signal(signal.SIGINT)
-        _, said = self.process.communicate(timeout=20)
+        _, said = self.process.communicate(timeout=60)
         return self.process.returncode, said
 
 
@@ -54,7 +54,7 @@ def running_page(temporary: Path, *arguments: object) -> Iterator[RunningPage]:
         assert process.stdout is not None
         url = process.stdout.readline().strip()
         if not url:
-            raise AssertionError(process.communicate(timeout=20)[1])
+            raise AssertionError(process.communicate(timeout=60)[1])
         yield RunningPage(process, url, temporary)
     finally:
         if process.poll() is None:
