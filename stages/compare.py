@@ -87,13 +87,14 @@ def compare(
 
 def _keep(evaluation: "Evaluation") -> None:
     """Save an evaluation for the next command, where the run's folder can be written into."""
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+    from declip_pipeline.evaluation.files import kept_in
     from stages.screen import remark
 
     try:
-        evaluation.save(evaluation.run / EVALUATIONS)
+        evaluation.save()
     except OSError as error:
-        remark(f"not kept for the next command: {evaluation.run / EVALUATIONS}: {error.strerror}")
+        place = kept_in(evaluation.run, evaluation.config)
+        remark(f"not kept for the next command: {place}: {error.strerror}")
 
 
 def _paths(text: str) -> list[str]:

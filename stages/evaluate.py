@@ -109,9 +109,10 @@ def evaluate(
         _refuse_beside_views(detection, alias)
     from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.cells import seed_groups
+    from declip_pipeline.evaluation.ensemble import distinct_runs
     from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
     from declip_pipeline.evaluation.groups import parse_aliases
-    from declip_pipeline.evaluation.selection import Selection, distinct_runs
+    from declip_pipeline.evaluation.selection import Selection
     from declip_pipeline.training.learning import MARK
     from stages.figures_texts import (
         evaluation_lines,
@@ -201,7 +202,7 @@ def _refuse_beside_views(detection: bool, alias: list[str] | None) -> None:
 
 def _folders(runs: "Sequence[Run]", out: Path | None) -> dict[Path, Path]:
     """Return the folder for the evaluations of each run; each can be written into."""
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+    from declip_pipeline.evaluation.files import EVALUATIONS
 
     if out is None:
         folders = {run.path: run.path / EVALUATIONS for run in runs}

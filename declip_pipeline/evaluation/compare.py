@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from declip_pipeline.errors import IdentityMismatchError, InputError
+from declip_pipeline.evaluation.ensemble import distinct_runs
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, Image
 from declip_pipeline.evaluation.groups import configured, group_by_fields
 from declip_pipeline.evaluation.intervals import localization_values
 from declip_pipeline.evaluation.scores import METRICS, Progress
-from declip_pipeline.evaluation.selection import Selection, distinct_runs
+from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.feeding.inputs import inputs_like
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
 from declip_pipeline.store.identity import parts_of

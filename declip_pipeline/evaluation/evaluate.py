@@ -1,8 +1,7 @@
-"""Evaluate a run on the images of stores."""
+"""Evaluate a run, or another source of maps, on the images of stores."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,32 +12,22 @@ from declip_pipeline.arguments import require_whole
 from declip_pipeline.compute import choose_device, is_out_of_memory
 from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.errors import DeclipError
+from declip_pipeline.evaluation.ensemble import as_map_source
 from declip_pipeline.evaluation.evaluation import (
     SHARED_COLUMNS,
     EvaluatedStore,
     Evaluation,
 )
-from declip_pipeline.evaluation.files import Kind, evaluation_folder, read_values
-from declip_pipeline.evaluation.joined_scores import detect_joined, localize_joined
-from declip_pipeline.evaluation.scores import (
-    FALSE_ALARM_COLUMNS,
-    Progress,
-    Task,
-    detect,
-    localize,
-    score_names,
-)
+from declip_pipeline.evaluation.files import Kind, evaluation_folder, kept_in, read_values
+from declip_pipeline.evaluation.map_source import MapSource, OpenedSource
+from declip_pipeline.evaluation.scores import FALSE_ALARM_COLUMNS, Progress, Task
 from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
-from declip_pipeline.feeding.inputs import DecoderInputs
-from declip_pipeline.store.reader import Store, StoreLike
-from declip_pipeline.training.run import Run, RunLike, as_run
-
-EVALUATIONS = "evaluations"
-"""Folder in a run's folder that keeps what was evaluated."""
+from declip_pipeline.store.reader import StoreLike
+from declip_pipeline.training.run import RunLike
 
 
 def evaluate(
-    run: RunLike,
+    run: RunLike | MapSource,
     stores: StoreLike | Sequence[StoreLike],
     *,
     split: str = "test",
@@ -50,14 +39,14 @@ def evaluate(
     reuse: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Evaluate a finished run on the images of stores; nothing is written.
+    """Evaluate a finished run, or another source of maps, on images; nothing is written.
 
     Example:
         >>> evaluation = evaluate(run, store, split="test")
         >>> evaluation.mean("iou")  # percent, over the images with a fake pixel
 
     Args:
-        run: The run, or its folder.
+        run: The run, or its folder; or an `Ensemble` of several.
         stores: Stores to evaluate on, or their locations. A store given twice counts once.
         split: Split to evaluate.
         generators: Generators to evaluate; each store gives those it has. None takes all.
@@ -69,8 +58,8 @@ def evaluate(
             the split `valid`; runs of either kind of training can be evaluated so.
         batch_size: Images a step.
         device: "auto", "cpu", "cuda" or a torch device.
-        reuse: Take values that `Evaluation.save` wrote into the run's folder from the same weights
-            and the same stores.
+        reuse: Take values that `Evaluation.save` wrote into its default folder from the same
+            weights and the same stores.
         progress: Called as `progress(done, total)` with numbers of images.
 
     Returns:
@@ -84,65 +73,62 @@ def evaluate(
     """
     require_whole("batch_size", batch_size, 1)
     selection = Selection(stores, split=split, generators=generators, beside=beside, task=task)
-    run = as_run(run)
-    decoder, features = selection.check(run)
+    source = as_map_source(run)
+    opened = selection.check(source)
     chosen = choose_device(device) if isinstance(device, str) else device
-    scores = () if task == "localization" else score_names(decoder)
+    scores = () if task == "localization" else opened.scores
+    config = source.config()
     total = sum(len(p.rows) + len(p.calibration) + len(p.real) for p in selection.parts)
     found: list[EvaluatedStore] = []
     tables: list[tuple[pa.Table, pa.Table, pa.Table]] = []
     done = 0
     for part in selection.parts:
         store = part.store
-        inputs = selection.inputs(run, features, store)
-        about = _about(run, part, inputs, selection, scores)
+        about = _about(opened, part, selection, scores)
+        compute = opened.localize if task == "localization" else opened.detect
         # Thresholds come first, as in the files.
-        compute: Callable[..., dict[str, np.ndarray]]
-        if task == "localization":
-            by_row = localize if store.tiling is None else localize_joined
-            compute = partial(by_row, threshold=run.valid_threshold)
-        else:
-            compute = detect if store.tiling is None else detect_joined
         calibration_images = len(whole_images(store.samples.take(part.calibration))[0])
         kinds: list[tuple[Kind, np.ndarray]] = [
             (task, np.concatenate([part.calibration, part.rows])),
             ("false_alarms", part.real),
         ]
         images = []
+        calibrating = 0
         for kind, rows in kinds:
             samples, _ = whole_images(store.samples.take(rows))
             names = FALSE_ALARM_COLUMNS
             values = None if len(rows) else dict.fromkeys(names, np.zeros(0))
             if reuse and values is None:
-                folder = run.path / EVALUATIONS / about.folder
+                folder = kept_in(source.path, config) / about.folder
                 values = read_values(folder, kind, about.made_from, samples.ids, scores)
+            found_of = np.arange(len(samples))
             if values is None:
                 with _too_little_memory(chosen, batch_size):
-                    values = compute(
-                        decoder.to(chosen),
+                    values, found_of = compute(
                         store,
-                        inputs.sources,
                         rows,
                         device=chosen,
                         batch_size=batch_size,
                         progress=_from(done, total, progress),
                     )
+            if kind == task:
+                calibrating = int((found_of < calibration_images).sum())
             if kind == "false_alarms":
                 values = {name: values[name] for name in names}
-            images.append(_image_table(run, about, samples.table, values))
+            images.append(_image_table(source.name, about, samples.take(found_of).table, values))
             done += len(rows)
         found.append(about)
         of_images, of_real = images
         tables.append(
             (
-                of_images.slice(calibration_images),
-                of_images.slice(0, calibration_images),
+                of_images.slice(calibrating),
+                of_images.slice(0, calibrating),
                 of_real,
             )
         )
     table, calibration, real = (pa.concat_tables(some) for some in zip(*tables, strict=True))
     return Evaluation(
-        run.path, run.config(), task, split, tuple(found), table, calibration, real, run.problem
+        source.path, config, task, split, tuple(found), table, calibration, real, source.problem
     )
 
 
@@ -166,18 +152,13 @@ def _from(before: int, total: int, progress: Progress) -> Progress:
 
 
 def _about(
-    run: Run,
-    part: SelectedStore,
-    inputs: DecoderInputs,
-    selection: Selection,
-    scores: Sequence[str],
+    opened: OpenedSource, part: SelectedStore, selection: Selection, scores: Sequence[str]
 ) -> EvaluatedStore:
-    store: Store = part.store
+    store = part.store
     chosen = store.generators if part.generators is None else part.generators
     made_from: dict[str, Any] = {
         "store": store.identity.sha256,
-        "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
-        "checkpoint_sha256": run.best_sha256,
+        **opened.made_from(store),
         "split": selection.split,
         "generators": sorted(set(chosen)),
     }
@@ -196,10 +177,10 @@ def _about(
 
 
 def _image_table(
-    run: Run, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
+    name: str, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
 ) -> pa.Table:
     """Return the table of an evaluation: what is known of the images, then their values."""
-    same = {"run": run.path.name, "store": about.location}
+    same = {"run": name, "store": about.location}
     same |= {"dataset": about.dataset, "view": about.view}
     columns: dict[str, Any] = {
         name: pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int32), [text])

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
-from declip_pipeline.evaluation.files import write_files
+from declip_pipeline.evaluation.files import kept_in, write_files
 from declip_pipeline.evaluation.groups import (
     GeneratorKey,
     configured,
@@ -75,8 +75,8 @@ class Evaluation:
         >>> evaluation.to_arrow().column_names
 
     Attributes:
-        run: The run's folder.
-        config: Its config.yaml.
+        run: The run's folder; of what is no run, its name.
+        config: Its config.yaml, or what stands for it (see `MapSource.config`).
         task: "localization" or "detection".
         split: The split that was evaluated.
         stores: The stores, in order.
@@ -161,17 +161,21 @@ class Evaluation:
             ) from error
         return self.to_arrow().to_pandas()
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path | None = None) -> list[Path]:
         """Write a folder for each store and return them.
+
+        By default into `evaluations/` in the run's folder; of what is no run, into
+        `evaluations/NAME` in the working folder.
 
         Localization writes `per_image.csv` and `summary.json`, and of real images
         `false_alarms.csv` and `false_alarms.json`, detection `detection.csv` and
         `detection.json`, into `folder`/DATASET-SPLIT-IDENTITY (and "detection-..." for detection).
         """
         paths = []
+        kept = kept_in(self.run, self.config) if folder is None else Path(folder)
         for store in self.stores:
             own = self.on(store.location)
-            path = Path(folder) / store.folder
+            path = kept / store.folder
             images = pa.concat_tables([own.calibration, own.table])
             write_files(path, self.task, images, self.scores, store.made_from, own._summary())
             if own.real.num_rows:
@@ -200,7 +204,7 @@ class Evaluation:
 
     @property
     def seed(self) -> int | None:
-        """Seed of the training; None for an imported run."""
+        """Seed of the training; None for an imported run, and for runs of several seeds."""
         seed: int | None = self.config.get("seed")
         return seed
 

@@ -1,20 +1,19 @@
-"""Stores, split and generators that runs are evaluated on."""
+"""Stores, split and generators to evaluate on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from declip_pipeline.arguments import names_in
 from declip_pipeline.datasets.sample import REAL
-from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.evaluation.ensemble import as_map_source
+from declip_pipeline.evaluation.map_source import MapSource, OpenedSource
 from declip_pipeline.evaluation.scores import Task
-from declip_pipeline.feeding.inputs import DecoderInputs, inputs_like
 from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
-from declip_pipeline.training.run import Run, RunLike, as_run
+from declip_pipeline.training.run import RunLike
 
 CALIBRATION = "valid"
 """Split that thresholds of detection are chosen on."""
@@ -117,47 +116,19 @@ class Selection:
             rows[:0],
         )
 
-    def check(self, run: Run) -> tuple[Decoder, dict[str, Any]]:
-        """Check that a run can be evaluated on every store; returns its decoder and features.
+    def check(self, source: RunLike | MapSource) -> OpenedSource:
+        """Check that a run, or another source of maps, can be evaluated; returns it opened.
 
-        Raises:
-            InputError: For a run that is not finished or damaged.
-            IdentityMismatchError: For other features than the run's, naming the field.
+        Raises as `MapSource.opened`.
         """
-        run.summary()
-        run.config()
-        decoder, features = run.best_decoder()
-        for part in self.parts:
-            taken = [
-                source.store_of(part.store)
-                for source in self.inputs(run, features, part.store).sources
-            ]
-            self._unused = [one for one in self._unused if one not in taken]
-        return decoder, features
+        opened = as_map_source(source).opened([part.store for part in self.parts], self.beside)
+        self._unused = [one for one in self._unused if one not in opened.taken]
+        return opened
 
     @property
     def unused_beside(self) -> list[str]:
         """Locations of the stores beside of which no run that was checked takes a layer."""
         return [one.location for one in self._unused]
-
-    def inputs(self, run: Run, features: dict[str, Any], store: Store) -> DecoderInputs:
-        """Return what a run's decoder takes from a store and those beside it."""
-        return inputs_like(features, store, self.beside, decoder=f"the run {run.path}")
-
-
-def distinct_runs(runs: Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
-    """Return each run once, and the folders of those that were given again.
-
-    Copies of a run's folder are the same run: another seed would have another `run_sha256`.
-    """
-    found: dict[str, Run] = {}
-    repeated: list[Path] = []
-    for run in map(as_run, runs):
-        identity = run.config()["run_sha256"]
-        if identity in found:
-            repeated.append(run.path)
-        found.setdefault(identity, run)
-    return list(found.values()), repeated
 
 
 def _require_both_classes(store: Store, generators: Sequence[str] | None, split: str) -> None:

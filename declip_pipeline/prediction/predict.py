@@ -9,7 +9,7 @@ import numpy as np
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.evaluation.selection import distinct_runs
+from declip_pipeline.evaluation.ensemble import distinct_runs
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.prediction.files import (
     DEFAULT_SAVE,

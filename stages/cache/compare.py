@@ -85,12 +85,12 @@ def compare(
 
 def _evaluated(path: Path, stores: tuple, device: str) -> dict:  # type: ignore[type-arg]
     """Return a run's IoU on the test split of both stores."""
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+    from declip_pipeline.evaluation.evaluate import evaluate
 
     ious = []
     for store in stores:
         found = evaluate(path, store, split="test", device=device)
-        found.save(path / EVALUATIONS)
+        found.save()
         iou = found.mean("iou")
         ious.append(0.0 if isnan(iou) else iou)
     return {"run": path.name, "iou": ious, "change": ious[1] - ious[0]}

@@ -15,9 +15,11 @@ from declip_pipeline.errors import (
     InputError,
     UnknownNameError,
 )
-from declip_pipeline.evaluation import evaluate as evaluation_module
-from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
-from declip_pipeline.evaluation.selection import Selection, distinct_runs
+from declip_pipeline.evaluation import ensemble as ensemble_module
+from declip_pipeline.evaluation.ensemble import distinct_runs
+from declip_pipeline.evaluation.evaluate import evaluate
+from declip_pipeline.evaluation.files import EVALUATIONS
+from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
@@ -101,7 +103,7 @@ def test_saved_values_of_the_same_weights_are_taken_when_asked(run, mixed_store,
     def fail(*arguments, **options):
         pytest.fail("evaluated again")
 
-    monkeypatch.setattr(evaluation_module, "localize", fail)
+    monkeypatch.setattr(ensemble_module, "localize", fail)
     assert again(reuse=True).to_arrow().equals(first.to_arrow())
     summary = folder / "summary.json"
     summary.write_text(summary.read_text().replace('"checkpoint_sha256": "', '"x": "'))

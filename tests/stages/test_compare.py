@@ -91,7 +91,7 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert difference == pytest.approx(first - second, abs=0.011)
     assert low <= difference <= high
     assert 0 < p_value <= 1
-    computing = "declip_pipeline.evaluation.evaluate.localize"
+    computing = "declip_pipeline.evaluation.ensemble.localize"
     monkeypatch.setattr(computing, lambda *arguments, **options: pytest.fail("evaluated again"))
     assert program(*command).out == outcome.out
 
