@@ -1,7 +1,7 @@
 """`declip-pipe compare`: compare two runs on the same images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,9 @@ from stages.options import (
     DATA,
     BatchSizeOption,
     DeviceOption,
+    MapsAreOption,
+    MapsKeyOption,
+    ResizeMapsOption,
     comma_separated,
 )
 
@@ -17,8 +20,12 @@ if TYPE_CHECKING:
 
     from declip_pipeline.evaluation.compare import ComparedMeans
     from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.evaluation.map_source import MapSource
 
-_HELP = "A run that `train` printed, or several that differ in their seed only, comma-separated."
+_HELP = (
+    "A run that `train` printed, or several that differ in their seed only, comma-separated; "
+    "RUN+RUN+... is the mean of their logits, NAME=FOLDER maps of another tool."
+)
 
 
 def compare(
@@ -28,8 +35,9 @@ def compare(
         list[str],
         typer.Option(
             "--on",
-            metavar="STORE",
-            help="Store to evaluate on; repeatable. Each run takes those with its own features.",
+            metavar="STORE|DATA",
+            help="Store to evaluate on, or between folders of maps a dataset; repeatable. Each run "
+            "takes those with its own features.",
         ),
     ],
     beside: Annotated[
@@ -45,6 +53,9 @@ def compare(
         str | None,
         typer.Option(help="Generators to evaluate, comma-separated. Default: all of the stores."),
     ] = None,
+    maps_are: MapsAreOption = "probabilities",
+    resize_maps: ResizeMapsOption = False,
+    maps_key: MapsKeyOption = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
@@ -57,15 +68,19 @@ def compare(
     weights on the same store is taken; else the run is evaluated.
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
-    from declip_pipeline.training.run import Run
     from stages.figures_texts import remark_problems, remark_repeated
+    from stages.map_sources import images_on, remark_findings, repeated_runs, runs_of
     from stages.screen import progress, remark, result
 
+    how = {"maps_are": maps_are, "resize_maps": resize_maps, "maps_key": maps_key}
+    sides = [_sources(run_a, how), _sources(run_b, how)]
+    sources = [one for side in sides for one in side]
+    images = images_on(on, sources, [split])
     with progress("evaluating", "runs") as tell:
         found = compare_runs(
-            _paths(run_a),
-            _paths(run_b),
-            on,
+            sides[0],
+            sides[1],
+            images,
             split=split,
             generators=comma_separated(generators),
             beside=beside or [],
@@ -74,8 +89,8 @@ def compare(
             progress=tell,
             on_evaluation=_keep,
         )
-    remark_repeated(found.repeated)
-    remark_problems([Run(one.run) for one in (*found.first, *found.second)])
+    remark_repeated([*repeated_runs(sources), *found.repeated])
+    remark_problems(runs_of(sources))
     for name, side in (("A", found.first), ("B", found.second)):
         result(f"{name}: {', '.join(str(one.run) for one in side)}")
     result(f"{split} split\n{_table(found.means)}")
@@ -83,6 +98,8 @@ def compare(
     result(f"p is not corrected for the {count} comparisons above; choose one beforehand")
     for run, number in found.left_out.items():
         remark(f"left out, not evaluated for both: {number} of {run}")
+    if remark_findings([*found.first, *found.second]):
+        raise typer.Exit(1)
 
 
 def _keep(evaluation: "Evaluation") -> None:
@@ -97,9 +114,15 @@ def _keep(evaluation: "Evaluation") -> None:
         remark(f"not kept for the next command: {place}: {error.strerror}")
 
 
-def _paths(text: str) -> list[str]:
-    """Return a run's folder, or several; the name of an existing folder may hold commas."""
-    return [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
+def _sources(text: str, how: dict[str, Any]) -> "list[MapSource]":
+    """Return maps, a run, or several; the name of an existing folder may hold commas."""
+    from stages.map_sources import is_maps, map_folders, run_source
+
+    if is_maps(text):
+        return map_folders([text], **how)
+
+    texts = [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
+    return [run_source(one) for one in texts]
 
 
 def _table(rows: "Sequence[ComparedMeans]") -> str:

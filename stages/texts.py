@@ -40,8 +40,8 @@ PLAIN = frozenset(
     """
     allow_unpaired arch assign_splits augment cache check_on checkpoint config counterparts dask
     data deep detection dry_run dtype each feature_layer generators image_size keep layers layout
-    max_failures max_megapixels name on onnx overwrite polarity profile repair run save scheduler
-    split threshold tiles views weights
+    maps maps_are maps_key max_failures max_megapixels name on onnx overwrite polarity profile
+    repair resize_maps run save scheduler split threshold tiles views weights
     """.split()  # noqa: SIM905
 )
 

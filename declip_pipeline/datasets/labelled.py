@@ -1,13 +1,14 @@
 """Labelled images: samples with masks that maps are evaluated against."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from declip_pipeline.datasets.sample import FAKE, REAL
 from declip_pipeline.datasets.samples import Samples
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.files import sha256_of_json
 
 
 class LabelledImages(ABC):
@@ -25,7 +26,12 @@ class LabelledImages(ABC):
     location: str
     dataset: str
     samples: Samples
-    failures: Mapping[int, str]
+    failures: dict[int, str]
+
+    @property
+    def known(self) -> Samples:
+        """All images of the data, those that are not evaluated among them."""
+        return self.samples
 
     @property
     @abstractmethod
@@ -96,3 +102,40 @@ class LabelledImages(ABC):
             rows = np.concatenate([rows, self.samples.rows(splits=[split], label=REAL)])
         rows = rows[~np.isin(rows, list(self.failures))]
         return self.samples.by_id(rows)
+
+
+class OtherView(LabelledImages):
+    """Labelled images as another view: the same images and masks, for maps of that view."""
+
+    def __init__(self, images: LabelledImages, view: str) -> None:
+        """Take the images of another view, and the name of theirs."""
+        self._images = images
+        self._view = view
+        self.location = images.location
+        self.dataset = images.dataset
+        self.samples = images.samples
+        self.failures = images.failures
+
+    @property
+    def known(self) -> Samples:
+        """All images of the data."""
+        return self._images.known
+
+    @property
+    def view(self) -> str:
+        """Name of the view."""
+        return self._view
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the images and the view, 64 hex digits."""
+        return sha256_of_json([self._images.sha256, self._view])
+
+    @property
+    def has_masks(self) -> bool:
+        """Return whether masks say which pixels are fake."""
+        return self._images.has_masks
+
+    def image_mask(self, rows: np.ndarray) -> np.ndarray:
+        """Return the mask of one image at its own size."""
+        return self._images.image_mask(rows)

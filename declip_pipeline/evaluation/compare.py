@@ -7,19 +7,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.errors import IdentityMismatchError, InputError
-from declip_pipeline.evaluation.ensemble import distinct_runs
+from declip_pipeline.evaluation.ensemble import as_map_source, distinct_sources
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, Image
-from declip_pipeline.evaluation.groups import configured, group_by_fields
+from declip_pipeline.evaluation.groups import configured, group_by_fields, method_of
 from declip_pipeline.evaluation.intervals import localization_values
+from declip_pipeline.evaluation.map_source import MapSource
 from declip_pipeline.evaluation.scores import METRICS, Progress
-from declip_pipeline.evaluation.selection import Selection
-from declip_pipeline.feeding.inputs import inputs_like
+from declip_pipeline.evaluation.selection import ImagesLike, Selection, as_images
 from declip_pipeline.metrics.bootstrap import Difference, paired_difference
-from declip_pipeline.store.identity import parts_of
-from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
-from declip_pipeline.training.run import Run, RunLike
+from declip_pipeline.store.reader import Store, StoreLike, as_store, distinct_stores
+from declip_pipeline.training.run import RunLike
 
 
 @dataclass(frozen=True)
@@ -64,17 +64,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """A run with the stores that it is evaluated on, and the stores beside them."""
+    """A source of maps with the stores that it is evaluated on, and the stores beside them."""
 
-    run: Run
-    stores: tuple[Store, ...]
+    source: MapSource
+    stores: tuple[LabelledImages, ...]
     beside: tuple[Store, ...]
 
 
 def compare(
-    first: RunLike | Sequence[RunLike],
-    second: RunLike | Sequence[RunLike],
-    stores: StoreLike | Sequence[StoreLike],
+    first: RunLike | MapSource | Sequence[RunLike | MapSource],
+    second: RunLike | MapSource | Sequence[RunLike | MapSource],
+    stores: ImagesLike | Sequence[ImagesLike],
     *,
     split: str = "test",
     generators: Sequence[str] | None = None,
@@ -96,9 +96,9 @@ def compare(
         >>> [(one.metric, one.difference) for one in comparison.means]
 
     Args:
-        first: A run, or several that differ in their seed alone.
+        first: A run or another source of maps, or several runs that differ in their seed alone.
         second: As `first`.
-        stores: Stores to evaluate on, of one view.
+        stores: Stores to evaluate on, of one view; for maps of no run also datasets.
         split: Split to evaluate.
         generators: Generators to evaluate; None takes all.
         beside: Stores of the same images for decoders that take features of several stores.
@@ -113,13 +113,14 @@ def compare(
             that differ in more than their seed, stores of several views, or no common image.
         IdentityMismatchError: For a run whose features no store has.
     """
-    sides: list[list[Run]] = []
+    sides: list[list[MapSource]] = []
     repeated: list[Path] = []
     for side in (first, second):
-        runs, again = distinct_runs([side] if isinstance(side, RunLike) else list(side))
-        sides.append(runs)
+        given = [side] if isinstance(side, RunLike | MapSource) else list(side)
+        sources, again = distinct_sources(given)
+        sides.append(sources)
         repeated += again
-    opened, stores_again = distinct_stores(as_stores(stores))
+    opened, stores_again = distinct_stores(as_images(stores))
     plan = plan_comparison(
         sides[0],
         sides[1],
@@ -132,7 +133,7 @@ def compare(
     for number, one in enumerate(plan):
         progress(number, len(plan))
         evaluation = evaluate(
-            one.run,
+            one.source,
             one.stores,
             split=split,
             generators=generators,
@@ -142,9 +143,9 @@ def compare(
             reuse=reuse,
         )
         on_evaluation(evaluation)
-        found[one.run.path] = evaluation
+        found[one.source.path] = evaluation
     progress(len(plan), len(plan))
-    ours, theirs = ([found[run.path] for run in side] for side in sides)
+    ours, theirs = ([found[one.path] for one in side] for side in sides)
     images = {path: set(one.images()) for path, one in found.items()}
     shared = set.intersection(*images.values())
     left_out = {path: len(own - shared) for path, own in images.items() if own - shared}
@@ -155,9 +156,9 @@ def compare(
 
 
 def plan_comparison(
-    first: Sequence[Run],
-    second: Sequence[Run],
-    stores: Sequence[Store],
+    first: Sequence[RunLike | MapSource],
+    second: Sequence[RunLike | MapSource],
+    stores: Sequence[LabelledImages],
     *,
     split: str,
     generators: Sequence[str] | None = None,
@@ -167,27 +168,29 @@ def plan_comparison(
 
     Arguments and errors as for `compare`.
     """
-    for side in (first, second):
-        groups = group_by_fields(side, lambda run: configured(run.config()))
+    sides = [[as_map_source(one) for one in side] for side in (first, second)]
+    for side in sides:
+        groups = group_by_fields(side, lambda one: configured(one.config()))
         if len(groups) > 1:
-            names = ", ".join(str(run.path) for run in side)
+            names = ", ".join(str(one.path) for one in side)
             differing = "; ".join(group.title() for group in groups)
             raise InputError(
                 f"{names} differ in more than their seed ({differing}); expected one run, or runs "
                 "of one `declip-pipe train --seeds`"
             )
-    _require_different([*first, *second])
-    views = sorted({store.identity.view for store in stores})
+    sources = [one for side in sides for one in side]
+    _require_different(sources)
+    views = sorted({store.view for store in stores})
     if len(views) > 1:
         raise InputError(
             f"stores of {len(views)} views, {', '.join(views)}; expected one, or images would "
             "count twice; compare on one view at a time"
         )
     plan = []
-    for run in (*first, *second):
-        own, others = _stores_of(run, stores, beside)
+    for source in sources:
+        own, others = _stores_of(source, stores, beside)
         selection = Selection(own, split=split, generators=generators, beside=others)
-        selection.check(run)
+        selection.check(source)
         covered: set[Image] = set()
         chosen = []
         for part in selection.parts:
@@ -197,7 +200,7 @@ def plan_comparison(
             if not images <= covered:
                 covered |= images
                 chosen.append(part.store)
-        plan.append(PlannedEvaluation(run, tuple(chosen), tuple(others)))
+        plan.append(PlannedEvaluation(source, tuple(chosen), tuple(others)))
     return plan
 
 
@@ -243,34 +246,34 @@ def compared_means(
     return found
 
 
-def _require_different(runs: Sequence[Run]) -> None:
-    seen: dict[str, Run] = {}
-    for run in runs:
-        run.summary()
-        run.best_decoder()
-        weights = run.best_sha256
-        if weights in seen:
+def _require_different(sources: Sequence[MapSource]) -> None:
+    seen: dict[str, MapSource] = {}
+    names: set[Path] = set()
+    for source in sources:
+        known = seen.setdefault(source.fingerprint, source)
+        if known is not source:
             raise InputError(
-                f"{seen[weights].path} and {run.path} have the same weights; expected two "
-                "different runs"
+                f"{known.path} and {source.path} have the same weights; expected two different runs"
             )
-        seen[weights] = run
+        if source.path in names:
+            raise InputError(f"two sides are called {source.path}; give each its own name")
+        names.add(source.path)
 
 
 def _stores_of(
-    run: Run, stores: Sequence[Store], beside: Sequence[Store]
-) -> tuple[list[Store], list[Store]]:
-    """Return those of the stores that hold the run's features, and the stores beside them.
+    source: MapSource, stores: Sequence[LabelledImages], beside: Sequence[Store]
+) -> tuple[list[LabelledImages], list[Store]]:
+    """Return those of the stores that hold a source's features, and the stores beside them.
 
     A decoder of several backbones may have the others' features in the other stores.
     """
-    _, features = run.best_decoder()
     reasons: list[InputError | IdentityMismatchError] = []
-    for others in (list(beside), [*beside, *stores]):
-        own: list[Store] = []
+    known = [store for store in stores if isinstance(store, Store)]
+    for others in (list(beside), [*beside, *known]):
+        own: list[LabelledImages] = []
         for store in stores:
             try:
-                inputs_like(features, store, others, decoder=f"the run {run.path}")
+                source.opened([store], others)
                 own.append(store)
             except (InputError, IdentityMismatchError) as error:
                 reasons.append(error)
@@ -278,8 +281,7 @@ def _stores_of(
             return own, others
     if len(stores) == 1:
         raise reasons[0]
-    needed = ", ".join(f"{part['layer']} of {part['backbone']}" for part in parts_of(features))
     raise IdentityMismatchError(
-        f"none of the {len(stores)} stores has the features of the run {run.path}, {needed}; "
-        "give a store of them with `on`"
+        f"none of the {len(stores)} stores has the features of the run {source.path}, "
+        f"{method_of(source.config())}; give a store of them with `on`"
     )

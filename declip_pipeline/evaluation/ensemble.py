@@ -13,6 +13,7 @@ from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.decoders.averaged import AveragedDecoders, require_averageable
 from declip_pipeline.errors import InputError
+from declip_pipeline.evaluation.groups import MEMBERS
 from declip_pipeline.evaluation.joined_scores import detect_joined, localize_joined
 from declip_pipeline.evaluation.map_source import ImageValues, MapSource, OpenedSource
 from declip_pipeline.evaluation.scores import Progress, detect, localize, score_names
@@ -20,7 +21,7 @@ from declip_pipeline.feeding.inputs import FeatureSource, inputs_like
 from declip_pipeline.files import sha256_of_json
 from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.run import Run, RunLike, as_run
+from declip_pipeline.training.run import RunLike, as_run
 
 # Of the name of an ensemble's folder, beside its hash.
 _LONGEST_NAME = 80
@@ -46,11 +47,11 @@ class Ensemble(MapSource):
         """
         opened = [as_run(run) for run in runs]
         if not opened:
-            raise InputError("an ensemble of no run; expected one or several")
-        self.runs, self.repeated = tuple(opened), []
-        if len(opened) > 1:
-            distinct, self.repeated = distinct_runs(opened)
-            self.runs = tuple(distinct)
+            raise InputError("no run was given; expected one or several")
+        # Copies of a run's folder are the same run: another seed would have another `run_sha256`.
+        distinct = {str(run.config()["run_sha256"]): run for run in reversed(opened)}
+        self.runs = tuple(run for run in opened if run in distinct.values())
+        self.repeated = [run.path for run in opened if run not in distinct.values()]
 
     @cached_property
     def path(self) -> Path:
@@ -62,7 +63,11 @@ class Ensemble(MapSource):
         return Path(f"{names[:_LONGEST_NAME]}_{self.config()['run_sha256'][:12]}")
 
     def config(self) -> dict[str, Any]:
-        """Return the run's config.yaml; of several, what they share, and `members`, theirs."""
+        """Return the run's config.yaml; of several, what they share, `members`, and their cost.
+
+        Raises `InputError` for a folder that is not a run's, and of several where one is not
+        finished.
+        """
         configs = [run.config() for run in self.runs]
         if len(configs) == 1:
             return configs[0]
@@ -76,7 +81,9 @@ class Ensemble(MapSource):
         return {
             **shared,
             "train_on": sorted({name for one in configs for name in one["train_on"]}),
-            "members": configs,
+            MEMBERS: configs,
+            "runs": [str(run.path) for run in self.runs],
+            "parameters": self.parameters,
             "run_sha256": sha256_of_json(identities),
         }
 
@@ -92,6 +99,16 @@ class Ensemble(MapSource):
     def parameters(self) -> int:
         """Number of parameters of the decoders together."""
         return sum(int(run.summary()["parameters"]) for run in self.runs)
+
+    @property
+    def features(self) -> list[dict[str, Any]]:
+        """Identities of the layers that the decoders take."""
+        return [part for run in self.runs for part in parts_of(run.best_decoder()[1])]
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the weights, as text."""
+        return "+".join(sorted(run.best_sha256 for run in self.runs))
 
     def opened(self, images: Sequence[LabelledImages], beside: Sequence[Store]) -> OpenedSource:
         """Open the decoders. Raises as `MapSource.opened`, and for maps that have no mean."""
@@ -121,13 +138,24 @@ class _OpenedEnsemble(OpenedSource):
                 ]
             )
         self._decoders = AveragedDecoders([decoder for decoder, _ in opened])
-        self.scores = score_names(self._decoders)
         alone = len(self._runs) == 1
         self._threshold = self._runs[0].valid_threshold if alone else None
         taken = [
             one.store_of(store) for store in map(_as_store, images) for one in self._inputs(store)
         ]
         self.taken = tuple(one for one in beside if one in taken)
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the decoders' image scores."""
+        return score_names(self._decoders)
+
+    def prepare(self, images: LabelledImages, rows: np.ndarray) -> None:
+        """Do nothing: decoders give a map of every image."""
+
+    def dtype(self, images: LabelledImages) -> str:
+        """Return the dtype of the store."""
+        return _as_store(images).identity.dtype
 
     def _inputs(self, store: Store) -> list[FeatureSource]:
         """Return what the decoders take from a store and those beside it.
@@ -197,21 +225,6 @@ class _OpenedEnsemble(OpenedSource):
         return _of_all(store, rows, values)
 
 
-def distinct_runs(runs: Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
-    """Return each run once, and the folders of those that were given again.
-
-    Copies of a run's folder are the same run: another seed would have another `run_sha256`.
-    """
-    found: dict[str, Run] = {}
-    repeated: list[Path] = []
-    for run in map(as_run, runs):
-        identity = run.config()["run_sha256"]
-        if identity in found:
-            repeated.append(run.path)
-        found.setdefault(identity, run)
-    return list(found.values()), repeated
-
-
 def _of_all(store: Store, rows: np.ndarray, values: dict[str, np.ndarray]) -> ImageValues:
     return ImageValues(values, np.arange(len(whole_images(store.samples.take(rows))[0])))
 
@@ -236,3 +249,20 @@ def _as_store(images: LabelledImages) -> Store:
 def as_map_source(source: "RunLike | MapSource") -> MapSource:
     """Return a run, or its folder, as a source of maps."""
     return source if isinstance(source, MapSource) else Ensemble([as_run(source)])
+
+
+def distinct_sources(
+    sources: Sequence[RunLike | MapSource],
+) -> tuple[list[MapSource], list[Path]]:
+    """Return each source once, and the folders of those that were given again.
+
+    Copies of a run's folder are the same run.
+    """
+    found: dict[str, MapSource] = {}
+    repeated: list[Path] = []
+    for source in map(as_map_source, sources):
+        identity = str(source.config()["run_sha256"])
+        if identity in found:
+            repeated.append(source.path)
+        found.setdefault(identity, source)
+    return list(found.values()), repeated

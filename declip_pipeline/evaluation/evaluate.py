@@ -19,16 +19,17 @@ from declip_pipeline.evaluation.evaluation import (
     Evaluation,
 )
 from declip_pipeline.evaluation.files import Kind, evaluation_folder, kept_in, read_values
+from declip_pipeline.evaluation.groups import MAPS
 from declip_pipeline.evaluation.map_source import MapSource, OpenedSource
 from declip_pipeline.evaluation.scores import FALSE_ALARM_COLUMNS, Progress, Task
-from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
+from declip_pipeline.evaluation.selection import CALIBRATION, ImagesLike, SelectedStore, Selection
 from declip_pipeline.store.reader import StoreLike
 from declip_pipeline.training.run import RunLike
 
 
 def evaluate(
     run: RunLike | MapSource,
-    stores: StoreLike | Sequence[StoreLike],
+    stores: ImagesLike | Sequence[ImagesLike],
     *,
     split: str = "test",
     generators: str | Sequence[str] | None = None,
@@ -46,8 +47,10 @@ def evaluate(
         >>> evaluation.mean("iou")  # percent, over the images with a fake pixel
 
     Args:
-        run: The run, or its folder; or an `Ensemble` of several.
-        stores: Stores to evaluate on, or their locations. A store given twice counts once.
+        run: The run, or its folder; an `Ensemble` of several; or a `MapFolder` of maps that another
+            tool saved.
+        stores: Stores to evaluate on, or their locations; for a `MapFolder` also datasets of
+            `open_dataset`. A store given twice counts once.
         split: Split to evaluate.
         generators: Generators to evaluate; each store gives those it has. None takes all.
         beside: Stores of the same images for a decoder that takes features of several stores.
@@ -59,7 +62,7 @@ def evaluate(
         batch_size: Images a step.
         device: "auto", "cpu", "cuda" or a torch device.
         reuse: Take values that `Evaluation.save` wrote into its default folder from the same
-            weights and the same stores.
+            weights and the same stores; not of a `MapFolder`.
         progress: Called as `progress(done, total)` with numbers of images.
 
     Returns:
@@ -98,7 +101,8 @@ def evaluate(
             samples, _ = whole_images(store.samples.take(rows))
             names = FALSE_ALARM_COLUMNS
             values = None if len(rows) else dict.fromkeys(names, np.zeros(0))
-            if reuse and values is None:
+            # Files of maps may have changed.
+            if reuse and values is None and MAPS not in config:
                 folder = kept_in(source.path, config) / about.folder
                 values = read_values(folder, kind, about.made_from, samples.ids, scores)
             found_of = np.arange(len(samples))
@@ -128,7 +132,16 @@ def evaluate(
         )
     table, calibration, real = (pa.concat_tables(some) for some in zip(*tables, strict=True))
     return Evaluation(
-        source.path, config, task, split, tuple(found), table, calibration, real, source.problem
+        source.path,
+        config,
+        task,
+        split,
+        tuple(found),
+        table,
+        calibration,
+        real,
+        source.problem,
+        opened.finish(),
     )
 
 
@@ -157,7 +170,7 @@ def _about(
     store = part.store
     chosen = store.generators if part.generators is None else part.generators
     made_from: dict[str, Any] = {
-        "store": store.identity.sha256,
+        "store": store.sha256,
         **opened.made_from(store),
         "split": selection.split,
         "generators": sorted(set(chosen)),
@@ -167,9 +180,9 @@ def _about(
     return EvaluatedStore(
         location=store.location,
         dataset=store.dataset,
-        view=store.identity.view,
-        dtype=store.identity.dtype,
-        sha256=store.identity.sha256,
+        view=store.view,
+        dtype=opened.dtype(store),
+        sha256=store.sha256,
         generators=tuple(store.generators),
         made_from=made_from,
         folder=evaluation_folder(store, selection.split, part.generators, selection.task),
@@ -177,10 +190,10 @@ def _about(
 
 
 def _image_table(
-    name: str, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
+    source: str, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
 ) -> pa.Table:
     """Return the table of an evaluation: what is known of the images, then their values."""
-    same = {"run": name, "store": about.location}
+    same = {"run": source, "store": about.location}
     same |= {"dataset": about.dataset, "view": about.view}
     columns: dict[str, Any] = {
         name: pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int32), [text])

@@ -1,7 +1,7 @@
 """Evaluation: one run on stores, as a table of one row an image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.evaluation.files import kept_in, write_files
 from declip_pipeline.evaluation.groups import (
+    MEMBERS,
     GeneratorKey,
     configured,
     is_in_domain,
@@ -26,6 +27,7 @@ from declip_pipeline.evaluation.intervals import (
     false_alarm_figures,
     localization_figures,
 )
+from declip_pipeline.evaluation.map_source import MapFindings
 from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, METRICS, Task
 from declip_pipeline.metrics.bootstrap import Interval
 
@@ -85,6 +87,7 @@ class Evaluation:
         calibration: For detection, the images of the split `valid` in the same columns.
         real: For localization, the real images of the split, with `FALSE_ALARM_COLUMNS`.
         problem: What is wrong with how the run learned, None if nothing is.
+        findings: Of files of maps, what is missing and what else is to be said; None for runs.
     """
 
     run: Path
@@ -96,6 +99,7 @@ class Evaluation:
     calibration: pa.Table
     real: pa.Table
     problem: str | None = None
+    findings: MapFindings | None = None
 
     def __repr__(self) -> str:
         return (
@@ -225,11 +229,9 @@ class Evaluation:
             name: sorted({getattr(store, name) for store in self.stores})
             for name in ("dataset", "view", "dtype")
         }
-        return {
-            **configured(self.config),
-            **{name: some[0] if len(some) == 1 else some for name, some in stores.items()},
-            "split": self.split,
-        }
+        # Maps of no features have no dtype.
+        alone = {name: some[0] or None for name, some in stores.items() if len(some) == 1}
+        return {**configured(self.config), **stores, **alone, "split": self.split}
 
     def learned(self, aliases: Mapping[str, str] | None = None) -> frozenset[GeneratorKey]:
         """Return the generators that the run learned, by dataset."""
@@ -346,6 +348,10 @@ class Evaluation:
         """Return the entries of the summary file of a single store."""
         (store,) = self.stores
         about: dict[str, Any] = {"dataset": store.dataset}
+        if MEMBERS in self.config:
+            about |= {name: self.config[name] for name in ("runs", "parameters")}
+        if self.findings is not None:
+            about |= asdict(self.findings)
         if self.task == "localization":
             about |= {"view": store.view, "trained_on": list(self.trained_on)}
         else:

@@ -21,6 +21,9 @@ METHOD = ("decoder", "layer", "backbone", "pooling")
 MEMBERS = "members"
 """Entry of an ensemble's configuration: those of its runs."""
 
+MAPS = "maps"
+"""Entry of the configuration of maps of another tool: their name."""
+
 # Records of where things lie, and what is derived from other entries.
 _NOT_CONFIGURED = ("run_sha256", "inputs", "images", "features", "datasets", "file")
 _RENAMED = {"decoder_type": "decoder", "stores": "training_stores"}
@@ -43,6 +46,11 @@ def configured(config: Mapping[str, Any]) -> dict[str, Any]:
     Fields of the features are `backbone`, `weights`, `preprocessing` and `fusion`;
     `training_dtype` is the dtype of the stores that the run was trained from.
     """
+    if MAPS in config:
+        return {
+            "decoder": config[MAPS],
+            **{name: config[name] for name in ("folder", "maps_are", "maps_key", "train_on")},
+        }
     if MEMBERS in config:
         return _configured_together(config)
     found = {
@@ -78,7 +86,7 @@ def _configured_together(config: Mapping[str, Any]) -> dict[str, Any]:
     seeds = {one.get(SEED) for one in members}
     if len(seeds) > 1:
         # Runs of other seeds are another ensemble, not another seed of it.
-        found[SEED] = None
+        found |= {SEED: None, "seeds": [one.get(SEED) for one in members]}
     alike = [one if len(seeds) > 1 else {**one, SEED: None} for one in members]
     found["ensemble"] = sorted(sha256_of_json(one) for one in alike)
     found["train_on"] = config["train_on"]
@@ -86,15 +94,17 @@ def _configured_together(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_no_run(config: Mapping[str, Any]) -> bool:
-    """Return whether a configuration is that of several runs, not of one."""
-    return MEMBERS in config
+    """Return whether a configuration is that of several runs, or of maps of another tool."""
+    return MEMBERS in config or MAPS in config
 
 
 def method_of(config: Mapping[str, Any]) -> str:
     """Return a run's decoder and features in words: "conv-4 on layer3 of efficientnet-lite0".
 
-    Of an ensemble: "mean of 3: ..., ..., ...", with each method once.
+    Of an ensemble: "mean of 3: ..., ..., ...", with each method once; of maps their name.
     """
+    if MAPS in config:
+        return str(config[MAPS])
     if MEMBERS in config:
         methods = dict.fromkeys(method_of(one) for one in config[MEMBERS])
         return f"mean of {len(config[MEMBERS])}: {', '.join(methods)}"

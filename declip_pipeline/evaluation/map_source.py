@@ -1,7 +1,8 @@
 """Map source: what gives the maps that are evaluated, such as a run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 
 from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.evaluation.scores import Progress
+from declip_pipeline.images.views import View
 from declip_pipeline.store.reader import Store
 
 
@@ -25,16 +27,56 @@ class ImageValues(NamedTuple):
     images: np.ndarray
 
 
-class OpenedSource(ABC):
-    """A map source that was checked against the images it is evaluated on.
+@dataclass
+class MapFindings:
+    """What a folder of maps lacks, and what else is to be said of it.
 
     Attributes:
-        scores: Names of the image scores that `detect` gives.
+        missing: Reasons by the ids of images that were to be evaluated and were not.
+        extra: Files of maps whose name is that of no image of the data.
+        constant: Ids of images whose map has one value.
+        unread: Number of other files by suffix.
+        without_real: Whether it has maps of no real image, so that there are no false alarms.
+    """
+
+    missing: dict[str, str] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    constant: list[str] = field(default_factory=list)
+    unread: Mapping[str, int] = field(default_factory=dict)
+    without_real: bool = False
+
+
+class OpenedSource(ABC):
+    """A map source whose files are open.
+
+    Attributes:
         taken: The stores beside that features are taken from.
     """
 
-    scores: tuple[str, ...]
     taken: tuple[Store, ...] = ()
+
+    @property
+    @abstractmethod
+    def scores(self) -> tuple[str, ...]:
+        """Names of the image scores that `detect` gives."""
+
+    @abstractmethod
+    def prepare(self, images: LabelledImages, rows: np.ndarray) -> None:
+        """Check that all rows of images that are evaluated can be, before the first one is.
+
+        Raises `InputError`.
+        """
+
+    def dtype(self, images: LabelledImages) -> str:
+        """Return the dtype of the features; "" for maps of no features."""
+        return ""
+
+    def finish(self) -> MapFindings | None:
+        """Return what was found of files of maps, after the last image; None for runs.
+
+        Raises `InputError` where the files make no sense together.
+        """
+        return None
 
     @abstractmethod
     def made_from(self, images: LabelledImages) -> dict[str, Any]:
@@ -101,6 +143,25 @@ class MapSource(ABC):
     def problem(self) -> str | None:
         """Problem of a training and what to change, in a line; None if there is none."""
         return None
+
+    def at_view(self, view: View) -> "MapSource":
+        """Return the source of the maps of a view of the images."""
+        return self
+
+    @property
+    def views(self) -> list[View]:
+        """Views that maps of no run are there of."""
+        return []
+
+    @property
+    def features(self) -> list[dict[str, Any]]:
+        """Identities of the layers that decoders take; none for maps of no run."""
+        return []
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Identity of what the maps follow from, as text: the same for the same maps."""
 
     @abstractmethod
     def opened(self, images: Sequence[LabelledImages], beside: Sequence[Store]) -> OpenedSource:

@@ -2,36 +2,43 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 
 from declip_pipeline.arguments import names_in
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.file_images import DatasetImages
+from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.datasets.sample import REAL
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.ensemble import as_map_source
 from declip_pipeline.evaluation.map_source import MapSource, OpenedSource
 from declip_pipeline.evaluation.scores import Task
-from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
+from declip_pipeline.store.reader import StoreLike, as_store, as_stores, distinct_stores
 from declip_pipeline.training.run import RunLike
 
 CALIBRATION = "valid"
 """Split that thresholds of detection are chosen on."""
 
+ImagesLike = StoreLike | LabelledImages | Dataset
+"""A store or its location; for maps of no run also a dataset of `open_dataset`."""
+
 
 @dataclass(frozen=True, eq=False)
 class SelectedStore:
-    """A store with the rows to evaluate.
+    """A store, or a dataset, with the rows to evaluate.
 
     Attributes:
-        store: The store.
+        store: The store, or the dataset's images.
         generators: Generators whose fakes are evaluated; None for all of the store.
         rows: Rows to evaluate, int64, sorted by id.
         calibration: Rows that thresholds of detection are chosen on; none for localization.
         real: Rows of real images for false alarms of localization; none for detection.
     """
 
-    store: Store
+    store: LabelledImages
     generators: tuple[str, ...] | None
     rows: np.ndarray
     calibration: np.ndarray
@@ -49,7 +56,7 @@ class Selection:
 
     def __init__(
         self,
-        stores: StoreLike | Sequence[StoreLike],
+        stores: ImagesLike | Sequence[ImagesLike],
         *,
         split: str = "test",
         generators: str | Sequence[str] | None = None,
@@ -59,7 +66,7 @@ class Selection:
         """Select rows of stores.
 
         Args:
-            stores: Stores, or their locations.
+            stores: Stores, or their locations; for maps of no run also datasets.
             split: Split to evaluate.
             generators: Generators to evaluate; each store gives those it has. None takes all.
             beside: Stores of the same images for decoders that take features of several stores.
@@ -82,7 +89,7 @@ class Selection:
                 f"thresholds are chosen on {CALIBRATION} and cannot be evaluated there; expected "
                 "another split, such as test"
             )
-        distinct, self.repeated = distinct_stores(as_stores(stores))
+        distinct, self.repeated = distinct_stores(as_images(stores))
         known = sorted({name for store in distinct for name in store.generators})
         for name in self.generators or ():
             if name not in known:
@@ -91,7 +98,7 @@ class Selection:
         self.parts = [part for _, part in selected if part is not None]
         self.left_out = [store.location for store, part in selected if part is None]
 
-    def _rows_of(self, store: Store) -> SelectedStore | None:
+    def _rows_of(self, store: LabelledImages) -> SelectedStore | None:
         store.require_masks("an evaluation needs fakes with masks, expected such a store")
         own = None
         if self.generators is not None:
@@ -122,6 +129,8 @@ class Selection:
         Raises as `MapSource.opened`.
         """
         opened = as_map_source(source).opened([part.store for part in self.parts], self.beside)
+        for part in self.parts:
+            opened.prepare(part.store, np.concatenate([part.calibration, part.rows, part.real]))
         self._unused = [one for one in self._unused if one not in opened.taken]
         return opened
 
@@ -131,7 +140,24 @@ class Selection:
         return [one.location for one in self._unused]
 
 
-def _require_both_classes(store: Store, generators: Sequence[str] | None, split: str) -> None:
+def as_images(stores: ImagesLike | Sequence[ImagesLike]) -> list[LabelledImages]:
+    """Return stores and datasets as the images that they hold, one or several."""
+    if isinstance(stores, LabelledImages | Dataset):
+        stores = [stores]
+    if isinstance(stores, str | Path) or not isinstance(stores, Sequence):
+        return list(as_stores(stores))
+    found: list[LabelledImages] = []
+    for one in stores:
+        if isinstance(one, LabelledImages):
+            found.append(one)
+        else:
+            found.append(DatasetImages(one) if isinstance(one, Dataset) else as_store(one))
+    return found
+
+
+def _require_both_classes(
+    store: LabelledImages, generators: Sequence[str] | None, split: str
+) -> None:
     """Raise `InputError` for a store that lacks fakes or real images in either split."""
     if CALIBRATION not in store.splits:
         raise InputError(

@@ -10,6 +10,7 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.cells import (
     DOMAIN,
     DOMAINS,
+    UNSTATED,
     Cell,
     Estimate,
     cell_estimate,
@@ -39,7 +40,9 @@ TABLE_FIELDS = (*RUN_FIELDS, *TESTED, "view", "dtype", DOMAIN)
 
 _AVERAGED = (*TESTED, *TRAINING)
 # Fields that follow from the method, or nearly so: no title needs them.
-_IMPLIED = ("weights", "preprocessing", "widths")
+_IMPLIED = ("weights", "preprocessing", "widths", "ensemble", "maps_are", "maps_key")
+# Where the maps of a tool lie, another place for each training of it.
+_PLACE = "folder"
 # Fields that follow from others.
 _DERIVED = ("learned", "tested")
 
@@ -104,16 +107,24 @@ class Matrix:
             their intervals are computed on demand.
         in_domain: (R, C) bool, True where the column learned the generator of the row.
         domains: By metric, the means over the cells in domain and over those out of domain.
+        unstated: Columns of maps of which nobody says what their tool learned.
     """
 
     table: Table
     in_domain: np.ndarray
     domains: Mapping[str, tuple[Estimate, Estimate]]
+    unstated: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """Decoder and features of its runs, and what else differs from the other matrices."""
         return self.table.title
+
+    @property
+    def domain(self) -> np.ndarray:
+        """Domain of each cell, (R, C) float64: 1 in domain, 0 out of domain, NaN not stated."""
+        stated = [name not in self.unstated for name in self.table.columns]
+        return np.where(stated, self.in_domain.astype(np.float64), np.nan)
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
@@ -184,7 +195,7 @@ def two_way_tables(
     apart = [
         name
         for name in known
-        if name not in (*named, *averaged, DOMAIN)
+        if name not in (*named, *averaged, DOMAIN, _PLACE)
         and any(
             len({sha256_of_json(one.fields.get(name)) for one in some}) > 1
             for some in places.values()
@@ -198,7 +209,7 @@ def two_way_tables(
         cells, lambda cell: {name: cell.fields.get(name) for name in apart}, ignored=()
     )
     if DOMAIN in apart:
-        groups.sort(key=lambda group: DOMAINS.index(group.fields[DOMAIN]))
+        groups.sort(key=lambda group: (*DOMAINS, UNSTATED).index(group.fields[DOMAIN]))
     corner = f"{', '.join(rows)} \\ {', '.join(columns)}"
     found = []
     for group in groups:
@@ -212,7 +223,9 @@ def two_way_tables(
             for place, some in members.items()
         }
         names = [
-            DOMAINS if fields == [DOMAIN] else tuple(dict.fromkeys(some))
+            (*DOMAINS, *{UNSTATED}.intersection(some))
+            if fields == [DOMAIN]
+            else tuple(dict.fromkeys(some))
             for fields, some in zip((rows, columns), zip(*members, strict=True), strict=True)
         ]
         domain = str(group.fields[DOMAIN]) if DOMAIN in apart else ""
@@ -231,6 +244,9 @@ def matrices(
 ) -> list[Matrix]:
     """Return a train x test matrix for each configuration of runs.
 
+    Maps of which nobody says what their tool learned are columns of every matrix, named by their
+    tool, and in neither of the two means.
+
     Args:
         evaluations: Evaluations of runs, of one task and split.
         metrics: Metrics of the means in and out of domain; the first is that of the table.
@@ -242,9 +258,15 @@ def matrices(
         Matrices with sorted rows and columns; cells are in the order of the evaluations.
     """
     cells = _labelled(cells_of(evaluations, aliases=aliases), ("generator", "train_on"))
-    ignored = {*TESTED, *TRAINING, DOMAIN, *_DERIVED}
+    ignored = {*TESTED, *TRAINING, DOMAIN, *_DERIVED, _PLACE}
     found = []
-    for group in group_by_fields(cells, lambda cell: cell.fields, ignored=ignored):
+    trained = [cell for cell in cells if cell.learned]
+    others = [cell for cell in cells if not cell.learned]
+    groups = group_by_fields(trained, lambda cell: cell.fields, ignored=ignored)
+    if not groups:
+        groups = group_by_fields(others, lambda cell: {}, ignored=ignored)
+        others = []
+    for group in (replace(one, members=(*one.members, *others)) for one in groups):
         places = {
             (cell.fields["generator"], cell.fields["train_on"]): cell for cell in group.members
         }
@@ -262,7 +284,8 @@ def matrices(
             else mean_of_cells([cell], metrics[0], score)
             for place, cell in places.items()
         }
-        method = group.members[0].seeds[0].method
+        unstated = tuple(column for column in columns if not learned[column])
+        method = "maps" if unstated == columns else group.members[0].seeds[0].method
         title = ", ".join(filter(None, [method, group.title(leaving_out=(*METHOD, *_IMPLIED))]))
         table = Table("test \\ train", rows, columns, means, title)
         inside, outside = (
@@ -272,7 +295,7 @@ def matrices(
             for domain in DOMAINS
         )
         domains = {name: (inside[name], outside[name]) for name in metrics}
-        found.append(Matrix(table, np.array(in_domain, bool), domains))
+        found.append(Matrix(table, np.array(in_domain, bool), domains, unstated))
     return found
 
 
@@ -311,14 +334,14 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
     found = []
     for cell in cells:
         one = cell.fields
-        generator, column = one["generator"], "+".join(one["train_on"])
-        of_names = trainings[column]
+        generator, column = one["generator"], "+".join(one["train_on"]) or cell.seeds[0].method
+        of_names = trainings["+".join(one["train_on"])]
         if len(datasets[generator]) > 1 and "dataset" not in named:
             generator = f"{one['dataset']}/{generator}"
-        if len(of_names) > 1:
+        if len(of_names) > 1 and cell.learned:
             keys = one["learned"]
             column = "+".join(f"{where}/{name}" if where else name for where, name in keys)
-        if len(of_names[str(one["learned"])]) > 1 and "train_on" in named:
+        if len(of_names[str(one["learned"])]) > 1 and cell.learned and "train_on" in named:
             column += f" ({field_text(one.get('training_stores'))})"
         fields = {**one, "generator": generator, "train_on": column}
         # As `is_in_domain` takes it.

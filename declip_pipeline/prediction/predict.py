@@ -9,7 +9,7 @@ import numpy as np
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.evaluation.ensemble import distinct_runs
+from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.prediction.files import (
     DEFAULT_SAVE,
@@ -320,7 +320,5 @@ def _threshold_of(runs: Sequence[Run], threshold: Threshold) -> float:
 
 def _opened(runs: RunLike | Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
     """Return each run once, and the folders of those that were given again."""
-    opened, repeated = distinct_runs([runs] if isinstance(runs, Run | str | Path) else runs)
-    if not opened:
-        raise InputError("no run to predict with; expected one or several")
-    return opened, repeated
+    ensemble = Ensemble([runs] if isinstance(runs, Run | str | Path) else runs)
+    return list(ensemble.runs), ensemble.repeated

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -309,6 +309,8 @@ def _incomplete(
     )
 
 
+Images = TypeVar("Images", bound=LabelledImages)
+
 StoreLike = Store | str | Path
 """A store, or its location."""
 
@@ -327,17 +329,17 @@ def as_stores(stores: StoreLike | Sequence[StoreLike]) -> list[Store]:
     return [as_store(one) for one in stores]
 
 
-def distinct_stores(stores: Sequence[Store]) -> tuple[list[Store], list[str]]:
+def distinct_stores(stores: Sequence[Images]) -> tuple[list[Images], list[str]]:
     """Return each store once, and the locations of those that were given again.
 
     Copies of a store are the same store.
     """
-    found: dict[str, Store] = {}
+    found: dict[str, Images] = {}
     repeated = []
     for store in stores:
-        if store.identity.sha256 in found:
+        if store.sha256 in found:
             repeated.append(store.location)
-        found.setdefault(store.identity.sha256, store)
+        found.setdefault(store.sha256, store)
     return list(found.values()), repeated
 
 

@@ -16,7 +16,7 @@ from declip_pipeline.errors import (
     UnknownNameError,
 )
 from declip_pipeline.evaluation import ensemble as ensemble_module
-from declip_pipeline.evaluation.ensemble import distinct_runs
+from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.files import EVALUATIONS
 from declip_pipeline.evaluation.selection import Selection
@@ -150,7 +150,8 @@ def test_a_store_or_run_given_twice_is_taken_once(run, mixed_store, cpu, tmp_pat
     # A copy of the run's folder is the same run.
     copy = type(run)(tmp_path / "copy")
     copy.begin(run.config(), run.config()["run_sha256"])
-    assert distinct_runs([run, run.path, copy]) == ([run], [run.path, copy.path])
+    several = Ensemble([run, run.path, copy])
+    assert (several.runs, several.repeated) == ((run,), [run.path, copy.path])
 
 
 def test_everything_is_checked_before_the_first_is_evaluated(run, mixed_store, tmp_path):

@@ -149,7 +149,7 @@ def test_evaluations_go_where_they_are_told(
 def test_a_comparison_of_runs_that_are_only_to_be_read_is_printed(
     program, runs, tiny_store, tmp_path, monkeypatch
 ):
-    def refuse(self, folder):
+    def refuse(self):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Evaluation, "save", refuse)
