@@ -69,12 +69,19 @@ def compare(
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
     from stages.figures_texts import remark_problems, remark_repeated
-    from stages.map_sources import images_on, remark_findings, repeated_runs, runs_of
+    from stages.map_sources import (
+        images_on,
+        remark_findings,
+        repeated_runs,
+        require_maps,
+        runs_of,
+    )
     from stages.screen import progress, remark, result
 
     how = {"maps_are": maps_are, "resize_maps": resize_maps, "maps_key": maps_key}
     sides = [_sources(run_a, how), _sources(run_b, how)]
     sources = [one for side in sides for one in side]
+    require_maps(sources, how)
     images = images_on(on, sources, [split])
     with progress("evaluating", "runs") as tell:
         found = compare_runs(

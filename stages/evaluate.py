@@ -155,6 +155,7 @@ def evaluate(
         map_folders,
         remark_findings,
         repeated_runs,
+        require_maps,
         run_source,
         runs_of,
     )
@@ -165,6 +166,7 @@ def evaluate(
     given = [*(run_source(text) for text in runs or []), *map_folders(maps or [], **how)]
     if not given:
         raise InputError("nothing to evaluate; expected a RUN, or --maps NAME=FOLDER")
+    require_maps(given, how)
     distinct, repeated = distinct_sources(given)
     folders = _folders(distinct, out)
     chosen = choose_device(device)

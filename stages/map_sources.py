@@ -95,6 +95,16 @@ def _map_folder(text: str, how: Mapping[str, Any]) -> "MapSource":
     return MapFolder(folder, name, trained_on=generators, **how)
 
 
+def require_maps(sources: "Sequence[MapSource]", how: Mapping[str, Any]) -> None:
+    """Raise `InputError` for options of how maps are read where there are none."""
+    from declip_pipeline.evaluation.map_folder import MapFolder
+
+    defaults = {"maps_are": "probabilities", "resize_maps": False, "maps_key": None}
+    given = [name for name, value in how.items() if value != defaults[name]]
+    if given and not any(isinstance(one, MapFolder) for one in sources):
+        raise InputError(f"`{given[0]}` says how maps are read, and there are none; leave it out")
+
+
 def is_maps(text: str) -> bool:
     """Return whether an argument names a folder of maps, as NAME=FOLDER does, and no run."""
     return "=" in text and not Path(text).exists()
@@ -138,6 +148,12 @@ def images_on(
         with progress(f"reading {place}", "files") as tell:
             dataset = open_dataset(place, splits=splits, notice=remark, progress=tell, **options)
         found.append(DatasetImages(dataset, known=list_dataset(place, **options).samples))
+    is_read = any(isinstance(one, DatasetImages) for one in found)
+    if not is_read and (layout != "auto" or fake_is_white is not None or allow_unpaired):
+        raise InputError(
+            "`layout`, `polarity` and `allow_unpaired` say how a dataset is read, and `on` names "
+            "stores; leave them out"
+        )
     return found
 
 

@@ -12,7 +12,7 @@ import torch
 from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.decoders.averaged import AveragedDecoders, require_averageable
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.groups import MEMBERS
 from declip_pipeline.evaluation.joined_scores import detect_joined, localize_joined
 from declip_pipeline.evaluation.map_source import ImageValues, MapSource, OpenedSource
@@ -165,7 +165,14 @@ class _OpenedEnsemble(OpenedSource):
         known: dict[tuple[str, tuple[Store, ...]], FeatureSource] = {}
         found = []
         for run, features in zip(self._runs, self._features, strict=True):
-            own = inputs_like(features, store, self._beside, decoder=f"the run {run.path}")
+            try:
+                own = inputs_like(features, store, self._beside, decoder=f"the run {run.path}")
+            except IdentityMismatchError as error:
+                if len(self._runs) == 1:
+                    raise
+                raise IdentityMismatchError(
+                    f"{error}, or give a store of these with `beside`"
+                ) from error
             found += [known.setdefault((one.layer, one.beside), one) for one in own.sources]
         return found
 

@@ -10,8 +10,9 @@ import torch
 
 from declip_pipeline.arguments import require_whole
 from declip_pipeline.compute import choose_device, is_out_of_memory
+from declip_pipeline.datasets.sample import FAKE, REAL
 from declip_pipeline.datasets.tiles import whole_images
-from declip_pipeline.errors import DeclipError
+from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.evaluation.ensemble import as_map_source
 from declip_pipeline.evaluation.evaluation import (
     SHARED_COLUMNS,
@@ -69,7 +70,8 @@ def evaluate(
         The evaluation, a row an image.
 
     Raises:
-        InputError: For a run that is not finished, or stores without an image to evaluate.
+        InputError: For a run that is not finished, stores without an image to evaluate, or maps of
+            which none can be used.
         UnknownNameError: For a split or generator that does not occur.
         IdentityMismatchError: For features that are not those of the run, naming the field.
         DeclipError: A batch does not fit into memory.
@@ -131,6 +133,10 @@ def evaluate(
             )
         )
     table, calibration, real = (pa.concat_tables(some) for some in zip(*tables, strict=True))
+    findings = opened.finish()
+    if task == "detection":
+        for some, name in ((table, split), (calibration, CALIBRATION)):
+            _require_both_classes(source, some, name)
     return Evaluation(
         source.path,
         config,
@@ -141,7 +147,7 @@ def evaluate(
         calibration,
         real,
         source.problem,
-        opened.finish(),
+        findings,
     )
 
 
@@ -157,6 +163,18 @@ def _too_little_memory(device: torch.device, batch_size: int) -> Iterator[None]:
         raise DeclipError(
             f"a batch of {batch_size} images does not fit into the memory of {device}; {remedy}"
         ) from error
+
+
+def _require_both_classes(source: MapSource, table: pa.Table, split: str) -> None:
+    """Raise `InputError` where maps of the fakes or of the real images of a split are missing."""
+    labels = set(table.column("label").to_pylist())
+    for label, kind in ((FAKE, "fake"), (REAL, "real")):
+        if label not in labels:
+            raise InputError(
+                f"{source.name} has no map of a {kind} image in split {split!r} that can be used; "
+                f"detection is evaluated on both, with thresholds from {CALIBRATION}, expected at "
+                "least one of each"
+            )
 
 
 def _from(before: int, total: int, progress: Progress) -> Progress:

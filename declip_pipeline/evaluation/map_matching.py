@@ -58,10 +58,10 @@ def match_maps(files: Sequence[str], images: Samples, known: Samples) -> Matched
                 extra.append(file)
             else:
                 claims.setdefault(found[1], []).append((found[0], file))
-        for name, own in claims.items():
-            chosen = _chosen(name, own)
+        for name, claimed in claims.items():
+            chosen = _chosen(name, claimed)
             map_of[name] = chosen
-            extra += [file for _, file in own if file != chosen]
+            extra += [file for _, file in claimed if file != chosen]
     return MatchedMaps(map_of, tuple(sorted(extra)))
 
 

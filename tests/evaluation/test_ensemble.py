@@ -92,7 +92,9 @@ def test_one_run_is_itself(trained, mixed_store):
 def test_runs_of_other_input_sizes_stand_beside(trained, tiny_store, extracted):
     fine = extracted()
     run, other = trained(tiny_store), trained(fine)
-    with pytest.raises(IdentityMismatchError, match="preprocessing differs"):
+    with pytest.raises(
+        IdentityMismatchError, match="preprocessing differs: .*, or give a store of these with `be"
+    ):
         evaluate(Ensemble([run, other]), tiny_store, device="cpu")
     found = [
         evaluate(Ensemble([run, other]), store, beside=[beside], device="cpu")

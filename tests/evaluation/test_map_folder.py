@@ -115,6 +115,16 @@ def test_folders_of_trufor_are_read_as_they_come(maps, mixed_store, tmp_path):
     assert 0 <= found.mean("auc", score="file_score") <= 1
 
 
+def test_detection_needs_maps_of_valid_and_of_real_images(maps, mixed_store, tmp_path):
+    write_maps(tmp_path, maps)
+    with pytest.raises(InputError, match="tool has no map of a fake image in split 'valid' that"):
+        evaluated(tmp_path, mixed_store, task="detection")
+    valid = maps_of(mixed_store, "valid")
+    write_maps(tmp_path, {name: values for name, values in valid.items() if "fake" in name})
+    with pytest.raises(InputError, match="no map of a real image in split 'valid' that can be use"):
+        evaluated(tmp_path, mixed_store, task="detection")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("save", ["map", "map-full"])
 def test_maps_that_predict_wrote_are_as_good_as_the_run(

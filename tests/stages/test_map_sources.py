@@ -175,6 +175,12 @@ def test_what_does_not_fit_is_refused(refused, runs, folder, mixed_store, tmp_pa
     assert line.endswith("expected a map of the image's size, or pass --resize-maps")
     line = refused("evaluate", f"{runs[0].path}+{tmp_path}", *on)
     assert "is not a run" in line
+    line = refused("evaluate", runs[0].path, *on, "--maps-key", "map")
+    assert line == "--maps-key says how maps are read, and there are none; leave it out"
+    line = refused("compare", *(run.path for run in runs), *on, "--resize-maps")
+    assert line == "--resize-maps says how maps are read, and there are none; leave it out"
+    line = refused("evaluate", runs[0].path, *on, "--polarity", "white-is-fake")
+    assert line.startswith("--layout, --polarity and --allow-unpaired say how a dataset is read")
     data = mixed_store.provenance["root"]
     line = refused("evaluate", runs[0].path, "--maps", f"a={folder}", "--on", data, code=1)
     assert "is not a feature store" in line
