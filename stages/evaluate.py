@@ -373,7 +373,7 @@ def _print_detection_domains(
                 ap, auc = matrix.domains["ap"], matrix.domains["auc"]
                 line = domains_line(list(zip(DOMAINS, zip(ap, auc, strict=True), strict=True)))
                 if not line:
-                    continue  # of maps whose training nobody states
+                    continue  # of maps without a stated training
                 titles.setdefault(matrix.title, []).append(f"  {score}: {line}")
     for title, lines in titles.items():
         result("\n".join([f"\nmeans over cells, {split} split, {title}", *lines]))

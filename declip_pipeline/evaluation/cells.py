@@ -32,7 +32,7 @@ ID, OOD = "ID", "OOD"
 DOMAINS = (ID, OOD)
 
 UNSTATED = "training not stated"
-"""Domain of maps of which nobody says what their tool learned."""
+"""Domain of maps whose tool has no stated training."""
 
 DOMAIN = "domain"
 """Field that is "ID" where a run learned the generator of the dataset, else "OOD"; see `UNSTATED`.

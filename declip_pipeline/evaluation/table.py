@@ -107,7 +107,7 @@ class Matrix:
             their intervals are computed on demand.
         in_domain: (R, C) bool, True where the column learned the generator of the row.
         domains: By metric, the means over the cells in domain and over those out of domain.
-        unstated: Columns of maps of which nobody says what their tool learned.
+        unstated: Columns of maps whose tool has no stated training.
     """
 
     table: Table
@@ -244,8 +244,8 @@ def matrices(
 ) -> list[Matrix]:
     """Return a train x test matrix for each configuration of runs.
 
-    Maps of which nobody says what their tool learned are columns of every matrix, named by their
-    tool, and in neither of the two means.
+    Maps whose tool has no stated training are columns of every matrix, named by the tool, and in
+    neither of the two means.
 
     Args:
         evaluations: Evaluations of runs, of one task and split.
