@@ -89,6 +89,7 @@ def in_process(store: str, generator: str) -> int:
 def peak_of_evaluating(location: str, generator: str) -> int:
     """Evaluate in this process, and return the most bytes that it held."""
     import declip_pipeline as dp
+    from declip_pipeline.decoders.averaged import AveragedDecoders
     from declip_pipeline.decoders.decoder import Decoder
     from declip_pipeline.evaluation.scores import localize
     from declip_pipeline.feeding.inputs import FeatureSource
@@ -107,7 +108,7 @@ def peak_of_evaluating(location: str, generator: str) -> int:
 
     store = dp.open_store(location)
     localize(
-        Noise(store.layers[LAYER]),
+        AveragedDecoders([Noise(store.layers[LAYER])]),
         store,
         [FeatureSource(LAYER)],
         store.fake_rows("test", [generator]),

@@ -41,12 +41,12 @@ from scipy import ndimage
 import declip_pipeline as dp
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.datasets.scan import scan_dataset
+from declip_pipeline.decoders.averaged import AveragedDecoders, mean_logits
 from declip_pipeline.decoders.decoder import probability_maps
-from declip_pipeline.evaluation.evaluate import EVALUATIONS
 from declip_pipeline.evaluation.intervals import localization_figures
 from declip_pipeline.evaluation.joined_scores import joined_maps
 from declip_pipeline.evaluation.scores import logits_of
-from declip_pipeline.evaluation.selection import Selection
+from declip_pipeline.feeding.inputs import inputs_like
 from declip_pipeline.files import write_json
 from declip_pipeline.images.tiles import Tiling
 from declip_pipeline.training.run import Run
@@ -165,7 +165,7 @@ class Work:
             evaluations = []
             for run in runs:
                 one = dp.evaluate(run, store, beside=beside, batch_size=TILES_AT_ONCE, reuse=True)
-                one.save(run.path / EVALUATIONS)
+                one.save()
                 evaluations.append(one)
             figures = localization_figures(evaluations)
             iou, low, high = (figures[name] for name in ("iou", "iou_low", "iou_high"))
@@ -333,19 +333,18 @@ def maps_and_masks(
     run: Run, store: dp.Store, beside: Sequence[dp.Store]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield the map and mask of each test image, (H, W) at its own size."""
-    selection = Selection(store, split="test", beside=beside)
-    decoder, features = selection.check(run)
-    sources = selection.inputs(run, features, store).sources
+    decoder, features = run.best_decoder()
+    decoders = AveragedDecoders([decoder])
+    sources = inputs_like(features, store, beside, decoder=str(run)).sources
     rows, device = store.fake_rows("test"), torch.device("cpu")
-    decoder.to(device)
     if store.tiling is not None:
         yield from joined_maps(
-            decoder, store, sources, rows, device=device, batch_size=TILES_AT_ONCE
+            decoders, store, sources, rows, device=device, batch_size=TILES_AT_ONCE
         )
         return
-    for positions, logits in logits_of(decoder, store, sources, rows, "masks", device, 1):
+    for positions, logits in logits_of(decoders, store, sources, rows, "masks", device, 1):
         mask = store.read_masks(rows[positions])[0]
-        yield probability_maps(logits, *mask.shape)[0].numpy(), mask
+        yield probability_maps(mean_logits(logits), *mask.shape)[0].numpy(), mask
 
 
 def found_regions(probability: np.ndarray, mask: np.ndarray) -> tuple[int, int]:

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
     from declip_pipeline.datasets.opening import open_dataset
     from declip_pipeline.errors import DeclipError
     from declip_pipeline.evaluation.compare import Comparison, compare
+    from declip_pipeline.evaluation.ensemble import Ensemble
     from declip_pipeline.evaluation.evaluate import evaluate
     from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.evaluation.map_folder import MapFolder
     from declip_pipeline.extraction.extract import extract
     from declip_pipeline.features import FeatureShape
     from declip_pipeline.feeding.torch_dataset import StoreDataset
@@ -42,8 +44,10 @@ __all__ = [
     "Comparison",
     "Dataset",
     "DeclipError",
+    "Ensemble",
     "Evaluation",
     "FeatureShape",
+    "MapFolder",
     "Predictions",
     "Predictor",
     "Recipe",
@@ -68,8 +72,10 @@ _MODULES = {
     "Comparison": "evaluation.compare",
     "Dataset": "datasets.dataset",
     "DeclipError": "errors",
+    "Ensemble": "evaluation.ensemble",
     "Evaluation": "evaluation.evaluation",
     "FeatureShape": "features",
+    "MapFolder": "evaluation.map_folder",
     "Predictions": "prediction.predict",
     "Predictor": "training.predictor",
     "Recipe": "training.recipe",

@@ -77,6 +77,9 @@ DtypeName = Literal["float16", "bfloat16", "float32", "int8", "int8-per-channel"
 SavedKind = Literal["mask", "map", "map-full", "overlay"]
 """Kinds of files that a prediction saves."""
 
+MapsAre = Literal["probabilities", "logits", "masks"]
+"""Values of maps that another tool saved."""
+
 Group = Literal["main", "data", "decoder", "training", "machine", "output"]
 
 

@@ -1,7 +1,7 @@
 """`declip-pipe compare`: compare runs on the same images."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,9 @@ from stages.options import (
     BatchSizeOption,
     CostOption,
     DeviceOption,
+    MapsAreOption,
+    MapsKeyOption,
+    ResizeMapsOption,
     comma_separated,
     require_folder,
 )
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.compare import Comparison
     from declip_pipeline.evaluation.cost import RunCost
     from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.evaluation.map_source import MapSource
     from declip_pipeline.evaluation.scores import Task
 
 
@@ -35,8 +39,9 @@ def compare(
         list[str],
         typer.Option(
             "--on",
-            metavar="STORE",
-            help="Store to evaluate on; repeatable. Each run takes those with its own features.",
+            metavar="STORE|DATA",
+            help="Store to evaluate on, or between folders of maps a dataset; repeatable. Each run "
+            "takes those with its own features.",
         ),
     ],
     beside: Annotated[
@@ -79,6 +84,9 @@ def compare(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    maps_are: MapsAreOption = "probabilities",
+    resize_maps: ResizeMapsOption = False,
+    maps_key: MapsKeyOption = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
@@ -96,9 +104,16 @@ def compare(
     """
     from declip_pipeline.evaluation.compare import compare as compare_runs
     from declip_pipeline.evaluation.cost import CostMeter
+    from declip_pipeline.evaluation.selection import CALIBRATION
     from declip_pipeline.reports.comparison import side_lines, side_names, write_comparison
-    from declip_pipeline.training.run import Run
     from stages.figures_texts import cost_text, remark_problems, remark_repeated
+    from stages.map_sources import (
+        images_on,
+        remark_findings,
+        repeated_runs,
+        require_maps,
+        runs_of,
+    )
     from stages.screen import progress, remark, result
 
     if out is not None:
@@ -107,10 +122,15 @@ def compare(
     chosen = comma_separated(metrics)
     if chosen is None and len(runs) > 2:
         chosen = ["ap" if detection else "iou"]
+    how = {"maps_are": maps_are, "resize_maps": resize_maps, "maps_key": maps_key}
+    sides = [_sources(one, how) for one in runs]
+    sources = [one for side in sides for one in side]
+    require_maps(sources, how)
+    images = images_on(on, sources, [split, CALIBRATION] if detection else [split])
     with progress("evaluating", "runs") as tell:
         found = compare_runs(
-            [_paths(one) for one in runs],
-            on,
+            sides,
+            images,
             task=task,
             metrics=chosen,
             split=split,
@@ -121,14 +141,15 @@ def compare(
             progress=tell,
             on_evaluation=_keep,
         )
-    remark_repeated(found.repeated)
-    remark_problems([Run(one.run) for side in found.sides for one in side])
+    remark_repeated([*repeated_runs(sources), *found.repeated])
+    remark_problems(runs_of(sources))
     for line in side_lines(found):
         result(line)
     costs: dict[int, RunCost] = {}
     if cost:
         meter = CostMeter(device)
-        costs = {number: meter.of(side[0].run) for number, side in enumerate(found.sides)}
+        members = [runs_of(side[:1]) for side in sides]
+        costs = {number: meter.of(*some) for number, some in enumerate(members) if some}
     _print_means(found, split)
     if costs:
         result(cost_text([(side_names(found)[side], one) for side, one in costs.items()]))
@@ -137,22 +158,31 @@ def compare(
     if out is not None:
         named = {"title": "Comparison of runs", "split": split}
         result(str(write_comparison(out, found, **named, costs=costs)))
+    if remark_findings([one for side in found.sides for one in side]):
+        raise typer.Exit(1)
 
 
 def _keep(evaluation: "Evaluation") -> None:
     """Save an evaluation for the next command, where the run's folder can be written into."""
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+    from declip_pipeline.evaluation.files import kept_in
     from stages.screen import remark
 
     try:
-        evaluation.save(evaluation.run / EVALUATIONS)
+        evaluation.save()
     except OSError as error:
-        remark(f"not kept for the next command: {evaluation.run / EVALUATIONS}: {error.strerror}")
+        place = kept_in(evaluation.run, evaluation.config)
+        remark(f"not kept for the next command: {place}: {error.strerror}")
 
 
-def _paths(text: str) -> list[str]:
-    """Return a run's folder, or several; the name of an existing folder may hold commas."""
-    return [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
+def _sources(text: str, how: dict[str, Any]) -> "list[MapSource]":
+    """Return maps, a run, or several; the name of an existing folder may hold commas."""
+    from stages.map_sources import is_maps, map_folders, run_source
+
+    if is_maps(text):
+        return map_folders([text], **how)
+
+    texts = [text] if Path(text).exists() else comma_separated(text, repeats=True) or []
+    return [run_source(one) for one in texts]
 
 
 def _all_of(found: "Comparison") -> str:

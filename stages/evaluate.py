@@ -1,4 +1,4 @@
-"""`declip-pipe evaluate`: evaluate runs on stores, and print the train x test matrix."""
+"""`declip-pipe evaluate`: evaluate maps on stores, and print the train x test matrix."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,10 +10,18 @@ from declip_pipeline.errors import InputError
 from stages.options import (
     DATA,
     OUTPUT,
+    AllowUnpairedOption,
     BatchSizeOption,
     CostOption,
     DeviceOption,
+    LayoutOption,
+    MapsAreOption,
+    MapsKeyOption,
+    MapsOption,
+    PolarityOption,
+    ResizeMapsOption,
     comma_separated,
+    fake_is_white,
     require_folder,
 )
 
@@ -21,22 +29,38 @@ if TYPE_CHECKING:
     import torch
 
     from declip_pipeline.evaluation.evaluation import Evaluation
-    from declip_pipeline.evaluation.scores import Task
+    from declip_pipeline.evaluation.map_source import MapSource
     from declip_pipeline.evaluation.selection import Selection
-    from declip_pipeline.training.run import Run
 
 
 def evaluate(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Runs that `train` printed.")],
     on: Annotated[
-        list[str], typer.Option("--on", metavar="STORE", help="Store to evaluate on; repeatable.")
+        list[str],
+        typer.Option(
+            "--on",
+            metavar="STORE|DATA",
+            help="Store to evaluate on, or for --maps without a RUN a dataset; repeatable.",
+        ),
     ],
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN]",
+            help="Runs that `train` printed; RUN+RUN+... is the mean of their logits, evaluated as "
+            "one run.",
+        ),
+    ] = None,
+    maps: MapsOption = None,
+    maps_are: MapsAreOption = "probabilities",
+    resize_maps: ResizeMapsOption = False,
+    maps_key: MapsKeyOption = None,
     beside: Annotated[
         list[str] | None,
         typer.Option(
             metavar="STORE",
-            help="For decoders of several backbones: a store of another one, of the same images "
-            "as a store to evaluate on, or of whole views beside tiles; repeatable.",
+            help="For decoders of several backbones, and for runs of other features in an "
+            "ensemble: a store of these, of the same images as a store to evaluate on, or of whole "
+            "views beside tiles; repeatable.",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -99,14 +123,25 @@ def evaluate(
             "--out",
             metavar="OUT",
             help="Folder for the files, with a folder for each run, such as for runs that are only "
-            "to be read. Default: evaluations/ in each run's own folder.",
+            "to be read. Default: evaluations/ in each run's own folder; of several runs together, "
+            "evaluations/ in the working folder.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    layout: LayoutOption = "auto",
+    polarity: PolarityOption = None,
+    allow_unpaired: AllowUnpairedOption = False,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
     """Evaluate runs on the fakes of stores, at each mask's own size.
+
+    --maps NAME=FOLDER evaluates maps of another tool in the same way: files named as their images,
+    of the images' own size. Maps that are missing, cannot be used or are of no image are said, and
+    the exit code is then 1.
+
+    RUN+RUN+... is an ensemble: the sigmoid of the mean of the runs' logits, over seeds, layers,
+    backbones and input sizes (stores of other features with --beside), evaluated as one run.
 
     Of stores of tiles, the maps of overlapping tiles are joined to one of the image. Memory: one
     such image at a time, of as many bytes a pixel as --batch-size says.
@@ -132,44 +167,56 @@ def evaluate(
     if views is not None:
         _refuse_beside_views(detection, alias)
     from declip_pipeline.compute import choose_device
-    from declip_pipeline.evaluation.cells import seed_groups
-    from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
+    from declip_pipeline.evaluation.ensemble import distinct_sources
     from declip_pipeline.evaluation.groups import parse_aliases
-    from declip_pipeline.evaluation.selection import Selection, distinct_runs
-    from declip_pipeline.training.learning import MARK
-    from stages.figures_texts import (
-        caption_of,
-        evaluation_lines,
-        remark_problems,
-        remark_repeated,
-        remark_weak_maps,
-        seeds_title,
+    from declip_pipeline.evaluation.selection import CALIBRATION, Selection
+    from declip_pipeline.images.views import CLEAN_VIEW
+    from stages.figures_texts import caption_of, remark_problems, remark_repeated, remark_weak_maps
+    from stages.map_sources import (
+        images_on,
+        map_folders,
+        remark_findings,
+        repeated_runs,
+        require_maps,
+        run_source,
+        runs_of,
     )
     from stages.robustness import evaluate_robustness
-    from stages.screen import progress, remark, result
+    from stages.screen import result
 
     aliases = parse_aliases(alias or [])
-    folders = _folders(distinct_runs(runs)[0], out)
+    how = {"maps_are": maps_are, "resize_maps": resize_maps, "maps_key": maps_key}
+    given = [*(run_source(text) for text in runs or []), *map_folders(maps or [], **how)]
+    if not given:
+        raise InputError("nothing to evaluate; expected a RUN, or --maps NAME=FOLDER")
+    require_maps(given, how)
+    distinct, repeated = distinct_sources(given)
+    folders = _folders(distinct, out)
     chosen = choose_device(device)
-    task: Task = "detection" if detection else "localization"
-    selection = Selection(
+    images = images_on(
         on,
+        distinct,
+        [split, CALIBRATION] if detection else [split],
+        layout=layout,
+        fake_is_white=fake_is_white(polarity),
+        allow_unpaired=allow_unpaired,
+    )
+    selection = Selection(
+        images,
         split=split,
         generators=comma_separated(generators),
         beside=beside or [],
-        task=task,
+        task="detection" if detection else "localization",
     )
-    distinct, repeated = distinct_runs(runs)
-    for run in distinct:
-        selection.check(run)
-    remark_repeated([*repeated, *selection.repeated])
-    for location in selection.left_out:
-        remark(f"left out, has none of the generators that were named: {location}")
-    _remark_unused(selection)
+    for source in distinct:
+        # Maps of views lie in a folder of each, those of the clean one as well.
+        selection.check(source if views is None else source.at_view(CLEAN_VIEW))
+    remark_repeated([*repeated_runs(distinct), *repeated, *selection.repeated])
+    _remark_left_out(selection)
     _check_domains(distinct, selection, aliases)
-    remark_problems(distinct)
+    remark_problems(runs_of(distinct))
     if views is not None:
-        evaluate_robustness(
+        evaluations = evaluate_robustness(
             distinct,
             selection,
             views,
@@ -178,46 +225,88 @@ def evaluate(
             device=chosen,
             batch_size=batch_size,
         )
-        _print_costs(distinct if cost else [], chosen)
-        return
-    if not detection:
-        remark_weak_maps(distinct)
-    result(f"{split} split\n{caption_of(chosen_names)}")
+    else:
+        if not detection:
+            remark_weak_maps(runs_of(distinct))
+        result(f"{split} split\n{caption_of(chosen_names)}")
+        evaluations = _evaluate_each(
+            distinct,
+            selection,
+            folders,
+            chosen_names,
+            top_share=top_share,
+            device=chosen,
+            batch_size=batch_size,
+        )
+        _print_together(evaluations, selection, aliases, chosen_names)
+    _print_costs(distinct if cost else [], chosen)
+    if remark_findings(evaluations):
+        raise typer.Exit(1)
+
+
+def _evaluate_each(
+    sources: "Sequence[MapSource]",
+    selection: "Selection",
+    folders: Mapping[Path, Path],
+    metrics: "Sequence[str]",
+    *,
+    top_share: float,
+    device: "torch.device",
+    batch_size: int,
+) -> "list[Evaluation]":
+    """Evaluate each source on each store, and print its figures and where its files are."""
+    from declip_pipeline.evaluation.evaluate import evaluate as evaluate_source
+    from declip_pipeline.training.learning import MARK
+    from stages.figures_texts import evaluation_lines
+    from stages.map_sources import cost_lines
+    from stages.screen import progress, result
+
     evaluations = []
-    for run in distinct:
+    for source in sources:
         for part in selection.parts:
-            name = f"{run.path.name} on {part.store.dataset}"
+            name = f"{source.name} on {part.store.dataset}"
             with progress(name) as tell:
-                evaluation = evaluate_run(
-                    run,
+                evaluation = evaluate_source(
+                    source,
                     part.store,
-                    split=split,
+                    split=selection.split,
                     generators=part.generators,
                     beside=selection.beside,
-                    task=task,
+                    task=selection.task,
                     top_share=top_share,
-                    device=chosen,
+                    device=device,
                     batch_size=batch_size,
                     progress=tell,
                 )
-            (folder,) = evaluation.save(folders[run.path])
+            (folder,) = evaluation.save(folders[source.path])
             evaluations.append(evaluation)
             mark = MARK if evaluation.problem else ""
-            result(f"{name}{mark}, {split}: {folder}")
-            for line in evaluation_lines([evaluation], chosen_names):
+            result(f"{name}{mark}, {selection.split}: {folder}")
+            for line in (*cost_lines(source), *evaluation_lines([evaluation], metrics)):
                 result(line)
+    return evaluations
+
+
+def _print_together(
+    evaluations: "Sequence[Evaluation]",
+    selection: "Selection",
+    aliases: Mapping[str, str],
+    metrics: "Sequence[str]",
+) -> None:
+    """Print means over seeds, and in domain and out of domain."""
+    from declip_pipeline.evaluation.cells import seed_groups
+    from stages.figures_texts import evaluation_lines, seeds_title
+    from stages.screen import result
+
+    split = selection.split
     for group in seed_groups(evaluations):
         if len(group.members) > 1:
-            result(
-                "\n".join(
-                    [seeds_title(group, split), *evaluation_lines(group.members, chosen_names)]
-                )
-            )
-    if detection:
+            lines = evaluation_lines(group.members, metrics)
+            result("\n".join([seeds_title(group, split), *lines]))
+    if selection.task == "detection":
         _print_detection_domains(evaluations, split, aliases)
     else:
-        _print_matrices(evaluations, split, aliases, chosen_names[0])
-    _print_costs(distinct if cost else [], chosen)
+        _print_matrices(evaluations, split, aliases, metrics[0])
 
 
 def _chosen_metrics(text: str | None, *, detection: bool, by_view: bool) -> tuple[str, ...]:
@@ -240,24 +329,29 @@ def _chosen_metrics(text: str | None, *, detection: bool, by_view: bool) -> tupl
     return chosen
 
 
-def _print_costs(runs: "Sequence[Run]", device: "torch.device") -> None:
+def _print_costs(sources: "Sequence[MapSource]", device: "torch.device") -> None:
     """Print what runs cost, those that differ in their seed alone once."""
     from declip_pipeline.evaluation.cost import CostMeter
     from declip_pipeline.evaluation.groups import kind_of
     from stages.figures_texts import cost_text
+    from stages.map_sources import runs_of
     from stages.screen import result
 
     meter = CostMeter(device)
-    kinds: dict[str, Run] = {}
-    for run in runs:
-        kinds.setdefault(kind_of(run.config()), run)
+    kinds: dict[str, MapSource] = {}
+    for source in sources:
+        if runs_of([source]):
+            kinds.setdefault(kind_of(source.config()), source)
     if kinds:
-        result("\n" + cost_text([(run.path.name, meter.of(run)) for run in kinds.values()]))
+        costs = [(one.name, meter.of(*runs_of([one]))) for one in kinds.values()]
+        result("\n" + cost_text(costs))
 
 
-def _remark_unused(selection: "Selection") -> None:
+def _remark_left_out(selection: "Selection") -> None:
     from stages.screen import remark
 
+    for location in selection.left_out:
+        remark(f"left out, has none of the generators that were named: {location}")
     for location in selection.unused_beside:
         remark(f"--beside {location} is not used: no run takes a layer of it")
 
@@ -273,39 +367,39 @@ def _refuse_beside_views(detection: bool, alias: list[str] | None) -> None:
         )
 
 
-def _folders(runs: "Sequence[Run]", out: Path | None) -> dict[Path, Path]:
-    """Return the folder for the evaluations of each run; each can be written into."""
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS
+def _folders(sources: "Sequence[MapSource]", out: Path | None) -> dict[Path, Path]:
+    """Return the folder for the evaluations of each source; each can be written into."""
+    from declip_pipeline.evaluation.files import kept_in
 
     if out is None:
-        folders = {run.path: run.path / EVALUATIONS for run in runs}
+        folders = {one.path: kept_in(one.path, one.config()) for one in sources}
     else:
         # Not its name alone: two runs that were named may have the same.
-        names = [run.path.resolve().name for run in runs]
+        names = [one.path.resolve().name for one in sources]
         folders = {
-            run.path: out / (name if names.count(name) == 1 else f"{name}_{_identity(run)}")
-            for run, name in zip(runs, names, strict=True)
+            one.path: out / (name if names.count(name) == 1 else f"{name}_{_identity(one)}")
+            for one, name in zip(sources, names, strict=True)
         }
     for folder in folders.values():
         require_folder(folder, "-o")
     return folders
 
 
-def _identity(run: "Run") -> str:
-    return str(run.config()["run_sha256"])[:12]
+def _identity(source: "MapSource") -> str:
+    return str(source.config()["run_sha256"])[:12]
 
 
 def _check_domains(
-    runs: "Sequence[Run]", selection: "Selection", aliases: Mapping[str, str]
+    sources: "Sequence[MapSource]", selection: "Selection", aliases: Mapping[str, str]
 ) -> None:
-    """Check the aliases, and say of which runs the datasets are not known."""
+    """Check the aliases, and say of what the training datasets are not known."""
     from declip_pipeline.evaluation.groups import learned_generators, require_known_aliases
     from stages.screen import remark
 
     stores = [part.store for part in selection.parts]
-    known = {one.identity.sha256: (one.dataset, tuple(one.generators)) for one in stores}
+    known = {one.sha256: (one.dataset, tuple(one.generators)) for one in stores}
     names = {(dataset, name) for dataset, own in known.values() for name in own}
-    learned = {run.path: learned_generators(run.config(), known, {}) for run in runs}
+    learned = {one.path: learned_generators(one.config(), known, {}) for one in sources}
     require_known_aliases(aliases, [*names, *(key for keys in learned.values() for key in keys)])
     for path, keys in learned.items():
         if any(dataset is None for dataset, _ in keys):
@@ -337,12 +431,17 @@ def _print_matrices(
             matrix.table.rows,
             matrix.table.marked_columns,
             intervals=[(one.percent * low, one.percent * high) for low, high in matrix.intervals],
-            domain=matrix.in_domain,
+            domain=matrix.domain,
         )
         title = f"{one.meaning} (percent), {split} split{of}"
         result(f"\n{title}\n{caption_of([metric])}\n{text.rstrip()}")
         if matrix.table.is_marked:
             result(MARK_MEANING)
+        if matrix.unstated:
+            result(
+                f"{', '.join(matrix.unstated)}: maps of which no training set is stated (--maps "
+                "NAME:GENERATOR+...=FOLDER states it), in neither mean"
+            )
 
 
 def _print_detection_domains(
@@ -362,6 +461,8 @@ def _print_detection_domains(
             if len(matrix.table.cells) > 1:
                 ap, auc = matrix.domains["ap"], matrix.domains["auc"]
                 line = domains_line(list(zip(DOMAINS, zip(ap, auc, strict=True), strict=True)))
+                if not line:
+                    continue  # of maps without a stated training
                 titles.setdefault(matrix.title, []).append(f"  {score}: {line}")
     for title, lines in titles.items():
         head = f"\nmeans over cells, {split} split, {title}\n{caption_of([])}"

@@ -15,7 +15,7 @@ OVERALL = "overall"
 # A run's folder is named by these, and a line by what it was evaluated on.
 _IN_THE_NAME = (
     *("decoder", "layer", "backbone", "pooling", "train_on", "training_stores", "fusion"),
-    *("weights", "preprocessing", "widths", "dataset", "store"),
+    *("weights", "preprocessing", "widths", "dataset", "store", "ensemble", "folder"),
 )
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from declip_pipeline.errors import InputError, OutputExistsError
-from declip_pipeline.options import DeviceName, LayoutName
+from declip_pipeline.options import DeviceName, LayoutName, MapsAre
 
 
 def finite(value: float) -> float:
@@ -24,7 +24,8 @@ Polarity = Literal["white-is-fake", "black-is-fake"]
 """Colour of a mask that marks fake pixels."""
 
 # Panels of a help page, in their order; the options that most users need stand before them.
-DATA, DECODER, TRAINING, MACHINE, OUTPUT = "Data", "Decoder", "Training", "Machine", "Output"
+DATA, MAPS = "Data", "Maps of other tools"
+DECODER, TRAINING, MACHINE, OUTPUT = "Decoder", "Training", "Machine", "Output"
 
 DASK_HELP = "local:N here, one a GPU, or slurm:configs/slurm.yaml."
 
@@ -140,6 +141,41 @@ AllowUnpairedOption = Annotated[
         "--allow-unpaired",
         help="Leave out what has no partner.",
         rich_help_panel=DATA,
+    ),
+]
+MapsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME[:GENERATOR+...]=FOLDER",
+        help="Maps that another tool saved: grey .png (8 or 16 bits), .tif, .npy or .npz, named as "
+        "their images. The generators that it learned, where they are stated, decide what is in "
+        "domain. Repeatable.",
+        rich_help_panel=MAPS,
+    ),
+]
+MapsAreOption = Annotated[
+    MapsAre,
+    typer.Option(
+        help="Values of the maps: probabilities from 0 to 1, logits, or masks of two values, the "
+        "larger one fake.",
+        rich_help_panel=MAPS,
+    ),
+]
+ResizeMapsOption = Annotated[
+    bool,
+    typer.Option(
+        "--resize-maps",
+        help="Resize maps of another size than their image's, bilinearly, instead of refusing "
+        "them.",
+        rich_help_panel=MAPS,
+    ),
+]
+MapsKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KEY",
+        help="Array of .npz files. Default: map, or the only one that can be a map.",
+        rich_help_panel=MAPS,
     ),
 ]
 SchedulerOption = Annotated[

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     import torch
 
     from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.evaluation.map_source import MapSource
     from declip_pipeline.evaluation.robustness import Robustness
     from declip_pipeline.evaluation.selection import Selection
     from declip_pipeline.images.views import View
     from declip_pipeline.reports.robustness_figure import RobustnessPanel
-    from declip_pipeline.training.run import Run
 
 ALL = "all"
 _TITLES = {
@@ -28,7 +28,7 @@ _TITLES = {
 
 
 def evaluate_robustness(
-    runs: "Sequence[Run]",
+    sources: "Sequence[MapSource]",
     selection: "Selection",
     views: str,
     folders: "Mapping[Path, Path]",
@@ -36,8 +36,10 @@ def evaluate_robustness(
     metric: str,
     device: "torch.device",
     batch_size: int,
-) -> None:
-    """Evaluate runs on views of stores and leave a table and a figure in the folder of each run.
+) -> "list[Evaluation]":
+    """Evaluate maps on views of stores and leave a table and a figure in the folder of each source.
+
+    Returns the evaluations of all images.
 
     All views of all stores are looked for and checked before the first is evaluated.
     """
@@ -58,17 +60,17 @@ def evaluate_robustness(
     split = selection.split
     by_view = f"{LOCALIZATION_METRICS[metric].meaning} (percent) by view"
     asked = None if views == ALL else parse_views(comma_separated(views) or [])
-    opened = [open_views(part.store, asked, runs, selection.beside) for part in selection.parts]
+    opened = [open_views(part.store, asked, sources, selection.beside) for part in selection.parts]
     for part, own in zip(selection.parts, opened, strict=True):
-        check_views(runs, own, split=split, generators=part.generators)
+        check_views(sources, own, split=split, generators=part.generators)
     by_store: list[list[Robustness]] = []
     for part, own in zip(selection.parts, opened, strict=True):
         by_store.append([])
-        for run in runs:
-            name = f"{run.path.name} on {part.store.dataset}"
+        for source in sources:
+            name = f"{source.name} on {part.store.dataset}"
             with progress(name, "views") as tell:
                 found = evaluate_views(
-                    run,
+                    source,
                     part.store,
                     split=split,
                     generators=part.generators,
@@ -79,9 +81,9 @@ def evaluate_robustness(
                 )
             by_store[-1].append(found)
             # The clean view is the first.
-            folder, *_ = [one.save(folders[run.path])[0] for one in found.complete]
+            folder, *_ = [one.save(folders[source.path])[0] for one in found.complete]
             figured = [(view, named_figures([one])) for view, one in found.views]
-            title = f"{name}{MARK if run.problem else ''}, {split}"
+            title = f"{name}{MARK if source.problem else ''}, {split}"
             result(f"{title}: {by_view}\n{caption_of([metric])}\n{views_table(figured, metric)}")
             if found.left_out:
                 remark(f"{name}: left out, not in every view: {found.left_out} images")
@@ -95,6 +97,7 @@ def evaluate_robustness(
         for group, figured in over_seeds(some):
             title = seeds_title(group, split)
             result(f"{title}: {by_view}\n{caption_of([metric])}\n{views_table(figured, metric)}")
+    return [one for some in by_store for found in some for one in found.complete]
 
 
 def views_table(

@@ -39,10 +39,10 @@ FLAGS = {
 PLAIN = frozenset(
     """
     allow_unpaired arch assign_splits augment cache check_on checkpoint columns config cost
-    counterparts dask data deep detection dry_run dtype each feature_layer generators greedy
-    host image_size keep layers layout log_file max_failures max_megabytes max_megapixels
-    metrics name on onnx overwrite polarity port profile repair run save scheduler split
-    threshold tiles top_share views weights
+    counterparts dask data deep detection done dry_run dtype each feature_layer generators greedy
+    host image_size keep layers layout log_file maps maps_are maps_key max_failures
+    max_megabytes max_megapixels metrics name on onnx overwrite polarity port profile repair
+    resize_maps run save scheduler split threshold tiles top_share views weights
     """.split()  # noqa: SIM905
 )
 

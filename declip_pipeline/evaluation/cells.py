@@ -31,8 +31,12 @@ from declip_pipeline.training.learning import MARK
 ID, OOD = "ID", "OOD"
 DOMAINS = (ID, OOD)
 
+UNSTATED = "training not stated"
+"""Domain of maps whose tool has no stated training."""
+
 DOMAIN = "domain"
-"""Field that is "ID" where a run learned the generator of the dataset, else "OOD"."""
+"""Field that is "ID" where a run learned the generator of the dataset, else "OOD"; see `UNSTATED`.
+"""
 
 
 @dataclass(frozen=True)
@@ -134,7 +138,7 @@ def cells_of(
             **one.fields,
             "generator": generator,
             "train_on": list(one.trained_on),
-            DOMAIN: ID if is_in_domain(learned, dataset, generator, aliases) else OOD,
+            DOMAIN: _domain(learned, dataset, generator, aliases),
             "learned": sorted(([*key] for key in learned), key=str),
         }
 
@@ -211,6 +215,14 @@ def seed_groups(evaluations: Sequence[Evaluation]) -> list[Group[Evaluation]]:
         ordered = sorted(seeds.values(), key=lambda one: one.seed or 0)
         found.append(replace(group, members=tuple(in_common(ordered)[0])))
     return found
+
+
+def _domain(
+    learned: frozenset[GeneratorKey], dataset: str, generator: str, aliases: Mapping[str, str]
+) -> str:
+    if not learned:
+        return UNSTATED
+    return ID if is_in_domain(learned, dataset, generator, aliases) else OOD
 
 
 def _by_dataset_and_view(one: Evaluation) -> list[Evaluation]:

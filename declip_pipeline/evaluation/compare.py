@@ -6,17 +6,21 @@ from pathlib import Path
 
 import torch
 
+from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.errors import IdentityMismatchError, InputError, UnknownNameError
+from declip_pipeline.evaluation.ensemble import as_map_source, distinct_sources
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation, Image
-from declip_pipeline.evaluation.groups import configured, group_by_fields
+from declip_pipeline.evaluation.groups import configured, group_by_fields, method_of
+from declip_pipeline.evaluation.map_source import MapSource
 from declip_pipeline.evaluation.pairs import PairDifference, RankedMean, compared, metrics_of
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID, Progress, Task
-from declip_pipeline.evaluation.selection import Selection, distinct_runs
-from declip_pipeline.feeding.inputs import inputs_like
-from declip_pipeline.store.identity import parts_of
-from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
-from declip_pipeline.training.run import Run, RunLike
+from declip_pipeline.evaluation.selection import ImagesLike, Selection, as_images
+from declip_pipeline.store.reader import Store, StoreLike, as_store, distinct_stores
+from declip_pipeline.training.run import RunLike
+
+SourceLike = RunLike | MapSource
+"""A run, its folder, or another source of maps."""
 
 
 @dataclass(frozen=True)
@@ -45,16 +49,16 @@ class Comparison:
 
 @dataclass(frozen=True)
 class PlannedEvaluation:
-    """A run with the stores that it is evaluated on, and the stores beside them."""
+    """A source of maps with the stores that it is evaluated on, and the stores beside them."""
 
-    run: Run
-    stores: tuple[Store, ...]
+    source: MapSource
+    stores: tuple[LabelledImages, ...]
     beside: tuple[Store, ...]
 
 
 def compare(
-    sides: Sequence[RunLike | Sequence[RunLike]],
-    stores: StoreLike | Sequence[StoreLike],
+    sides: Sequence[SourceLike | Sequence[SourceLike]],
+    stores: ImagesLike | Sequence[ImagesLike],
     *,
     task: Task = "localization",
     metrics: Collection[str] | None = None,
@@ -79,11 +83,12 @@ def compare(
         >>> [(one.metric, one.difference) for one in comparison.pairs]
 
     Args:
-        sides: At least two; each is a run, or several that differ in their seed alone.
-        stores: Stores to evaluate on, of one view.
+        sides: At least two; each is a run or another source of maps, or several runs that differ in
+            their seed alone.
+        stores: Stores to evaluate on, of one view; for maps of no run also datasets.
         task: As in `evaluate`. Images of "detection" are scored by the mean of their map's
             probabilities, and AP and AUC are of all images together.
-        metrics: Names of metrics; None takes all.
+        metrics: Names of metrics; None takes `DEFAULT_METRICS`, of detection all.
         split: Split to evaluate.
         generators: Generators to evaluate; None takes all.
         beside: Stores of the same images for decoders that take features of several stores.
@@ -100,15 +105,16 @@ def compare(
         UnknownNameError: For another task or metric.
         IdentityMismatchError: For a run whose features no store has.
     """
-    runs: list[list[Run]] = []
+    opened_sides: list[list[MapSource]] = []
     repeated: list[Path] = []
     for side in sides:
-        own, again = distinct_runs([side] if isinstance(side, RunLike) else list(side))
-        runs.append(own)
+        given = [side] if isinstance(side, RunLike | MapSource) else list(side)
+        own, again = distinct_sources(given)
+        opened_sides.append(own)
         repeated += again
-    opened, stores_again = distinct_stores(as_stores(stores))
+    opened, stores_again = distinct_stores(as_images(stores))
     plan = plan_comparison(
-        runs,
+        opened_sides,
         opened,
         task=task,
         split=split,
@@ -122,7 +128,7 @@ def compare(
     for number, one in enumerate(plan):
         progress(number, len(plan))
         evaluation = evaluate(
-            one.run,
+            one.source,
             one.stores,
             split=split,
             generators=generators,
@@ -133,9 +139,9 @@ def compare(
             reuse=reuse,
         )
         on_evaluation(evaluation)
-        found[one.run.path] = evaluation
+        found[one.source.path] = evaluation
     progress(len(plan), len(plan))
-    evaluated = tuple(tuple(found[run.path] for run in side) for side in runs)
+    evaluated = tuple(tuple(found[one.path] for one in side) for side in opened_sides)
     images = {path: set(one.images()) for path, one in found.items()}
     shared = set.intersection(*images.values())
     left_out = {path: len(own - shared) for path, own in images.items() if own - shared}
@@ -144,8 +150,8 @@ def compare(
 
 
 def plan_comparison(
-    sides: Sequence[Sequence[Run]],
-    stores: Sequence[Store],
+    sides: Sequence[Sequence[SourceLike]],
+    stores: Sequence[LabelledImages],
     *,
     split: str,
     task: Task = "localization",
@@ -158,28 +164,29 @@ def plan_comparison(
     """
     if len(sides) < 2:
         raise InputError(f"{len(sides)} run to compare; expected at least two")
-    runs = [run for side in sides for run in side]
-    for side in sides:
-        groups = group_by_fields(side, lambda run: configured(run.config()))
+    opened = [[as_map_source(one) for one in side] for side in sides]
+    for side in opened:
+        groups = group_by_fields(side, lambda one: configured(one.config()))
         if len(groups) > 1:
-            names = ", ".join(str(run.path) for run in side)
+            names = ", ".join(str(one.path) for one in side)
             differing = "; ".join(group.title() for group in groups)
             raise InputError(
                 f"{names} differ in more than their seed ({differing}); expected one run, or runs "
                 "of one `declip-pipe train --seeds`"
             )
-    _require_different(runs)
-    views = sorted({store.identity.view for store in stores})
+    sources = [one for side in opened for one in side]
+    _require_different(sources)
+    views = sorted({store.view for store in stores})
     if len(views) > 1:
         raise InputError(
             f"stores of {len(views)} views, {', '.join(views)}; expected one, or images would "
             "count twice; compare on one view at a time"
         )
     plan = []
-    for run in runs:
-        own, others = _stores_of(run, stores, beside)
+    for source in sources:
+        own, others = _stores_of(source, stores, beside)
         selection = Selection(own, split=split, generators=generators, beside=others, task=task)
-        selection.check(run)
+        selection.check(source)
         covered: set[Image] = set()
         chosen = []
         for part in selection.parts:
@@ -189,38 +196,38 @@ def plan_comparison(
             if not images <= covered:
                 covered |= images
                 chosen.append(part.store)
-        plan.append(PlannedEvaluation(run, tuple(chosen), tuple(others)))
+        plan.append(PlannedEvaluation(source, tuple(chosen), tuple(others)))
     return plan
 
 
-def _require_different(runs: Sequence[Run]) -> None:
-    seen: dict[str, Run] = {}
-    for run in runs:
-        run.summary()
-        run.best_decoder()
-        weights = run.best_sha256
-        if weights in seen:
+def _require_different(sources: Sequence[MapSource]) -> None:
+    seen: dict[str, MapSource] = {}
+    names: set[Path] = set()
+    for source in sources:
+        known = seen.setdefault(source.fingerprint, source)
+        if known is not source:
             raise InputError(
-                f"{seen[weights].path} and {run.path} have the same weights; expected two "
-                "different runs"
+                f"{known.path} and {source.path} have the same weights; expected two different runs"
             )
-        seen[weights] = run
+        if source.path in names:
+            raise InputError(f"two sides are called {source.path}; give each its own name")
+        names.add(source.path)
 
 
 def _stores_of(
-    run: Run, stores: Sequence[Store], beside: Sequence[Store]
-) -> tuple[list[Store], list[Store]]:
-    """Return those of the stores that hold the run's features, and the stores beside them.
+    source: MapSource, stores: Sequence[LabelledImages], beside: Sequence[Store]
+) -> tuple[list[LabelledImages], list[Store]]:
+    """Return those of the stores that hold a source's features, and the stores beside them.
 
     A decoder of several backbones may have the others' features in the other stores.
     """
-    _, features = run.best_decoder()
     reasons: list[InputError | IdentityMismatchError] = []
-    for others in (list(beside), [*beside, *stores]):
-        own: list[Store] = []
+    known = [store for store in stores if isinstance(store, Store)]
+    for others in (list(beside), [*beside, *known]):
+        own: list[LabelledImages] = []
         for store in stores:
             try:
-                inputs_like(features, store, others, decoder=f"the run {run.path}")
+                source.opened([store], others)
                 own.append(store)
             except (InputError, IdentityMismatchError) as error:
                 reasons.append(error)
@@ -228,8 +235,7 @@ def _stores_of(
             return own, others
     if len(stores) == 1:
         raise reasons[0]
-    needed = ", ".join(f"{part['layer']} of {part['backbone']}" for part in parts_of(features))
     raise IdentityMismatchError(
-        f"none of the {len(stores)} stores has the features of the run {run.path}, {needed}; "
-        "give a store of them with `on`"
+        f"none of the {len(stores)} stores has the features of the run {source.path}, "
+        f"{method_of(source.config())}; give a store of them with `on`"
     )

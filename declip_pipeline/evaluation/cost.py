@@ -88,21 +88,23 @@ class CostMeter:
         )
         return f"{name}, {self._batch_size} images at once"
 
-    def of(self, run: RunLike) -> RunCost:
-        """Return the cost of a finished run.
+    def of(self, *runs: RunLike) -> RunCost:
+        """Return the cost of a finished run, or of several for the mean of their maps.
 
         Raises:
             InputError: The run is not finished or damaged.
             WeightsError: A backbone needs its own weights' file, which is missing.
         """
-        run = as_run(run)
-        run.summary()
-        decoder, features = run.best_decoder()
-        return RunCost(
-            self._of_decoder(decoder),
-            self._of_backbones(parts_of(features), run.config()["inputs"]),
-            self.measured,
-        )
+        decoders = Cost(0, 0, 0.0)
+        parts: list[Mapping[str, Any]] = []
+        inputs: list[Mapping[str, Any]] = []
+        for run in map(as_run, runs):
+            run.summary()
+            decoder, features = run.best_decoder()
+            decoders += self._of_decoder(decoder)
+            parts += parts_of(features)
+            inputs += run.config()["inputs"]
+        return RunCost(decoders, self._of_backbones(parts, inputs), self.measured)
 
     def of_decoder(self, decoder: Decoder) -> Cost:
         """Return the cost of a decoder, see `decoder_macs`."""

@@ -1,6 +1,6 @@
-"""Evaluate a run on the images of stores."""
+"""Evaluate a run, or another source of maps, on the images of stores."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -11,36 +11,28 @@ import torch
 
 from declip_pipeline.arguments import require_whole
 from declip_pipeline.compute import choose_device, is_out_of_memory
+from declip_pipeline.datasets.sample import FAKE, REAL
 from declip_pipeline.datasets.tiles import whole_images
-from declip_pipeline.errors import DeclipError
+from declip_pipeline.errors import DeclipError, InputError
+from declip_pipeline.evaluation.ensemble import as_map_source
 from declip_pipeline.evaluation.evaluation import (
     SHARED_COLUMNS,
     EvaluatedStore,
     Evaluation,
 )
-from declip_pipeline.evaluation.files import Kind, evaluation_folder, read_values
-from declip_pipeline.evaluation.joined_scores import detect_joined, localize_joined
-from declip_pipeline.evaluation.scores import (
-    FALSE_ALARM_COLUMNS,
-    Progress,
-    Task,
-    detect,
-    localize,
-    score_names,
-)
-from declip_pipeline.evaluation.selection import CALIBRATION, SelectedStore, Selection
-from declip_pipeline.feeding.inputs import DecoderInputs
+from declip_pipeline.evaluation.files import Kind, evaluation_folder, kept_in, read_values
+from declip_pipeline.evaluation.groups import MAPS
+from declip_pipeline.evaluation.map_source import MapSource, OpenedSource
+from declip_pipeline.evaluation.scores import FALSE_ALARM_COLUMNS, Progress, Task
+from declip_pipeline.evaluation.selection import CALIBRATION, ImagesLike, SelectedStore, Selection
 from declip_pipeline.metrics.localization import TOP_SHARE, require_share
-from declip_pipeline.store.reader import Store, StoreLike
-from declip_pipeline.training.run import Run, RunLike, as_run
-
-EVALUATIONS = "evaluations"
-"""Folder in a run's folder that keeps what was evaluated."""
+from declip_pipeline.store.reader import StoreLike
+from declip_pipeline.training.run import RunLike
 
 
 def evaluate(
-    run: RunLike,
-    stores: StoreLike | Sequence[StoreLike],
+    run: RunLike | MapSource,
+    stores: ImagesLike | Sequence[ImagesLike],
     *,
     split: str = "test",
     generators: str | Sequence[str] | None = None,
@@ -52,15 +44,17 @@ def evaluate(
     reuse: bool = False,
     progress: Progress = lambda done, total: None,
 ) -> Evaluation:
-    """Evaluate a finished run on the images of stores; nothing is written.
+    """Evaluate a finished run, or another source of maps, on images; nothing is written.
 
     Example:
         >>> evaluation = evaluate(run, store, split="test")
         >>> evaluation.mean("iou")  # percent, over the images with a fake pixel
 
     Args:
-        run: The run, or its folder.
-        stores: Stores to evaluate on, or their locations. A store given twice counts once.
+        run: The run, or its folder; an `Ensemble` of several; or a `MapFolder` of maps that another
+            tool saved.
+        stores: Stores to evaluate on, or their locations; for a `MapFolder` also datasets of
+            `open_dataset`. A store given twice counts once.
         split: Split to evaluate.
         generators: Generators to evaluate; each store gives those it has. None takes all.
         beside: Stores of the same images for a decoder that takes features of several stores.
@@ -73,15 +67,16 @@ def evaluate(
             image score `score_top` is the mean of.
         batch_size: Images a step.
         device: "auto", "cpu", "cuda" or a torch device.
-        reuse: Take values that `Evaluation.save` wrote into the run's folder from the same weights
-            and the same stores.
+        reuse: Take values that `Evaluation.save` wrote into its default folder from the same
+            weights and the same stores; not of a `MapFolder`.
         progress: Called as `progress(done, total)` with numbers of images.
 
     Returns:
         The evaluation, a row an image.
 
     Raises:
-        InputError: For a run that is not finished, or stores without an image to evaluate.
+        InputError: For a run that is not finished, stores without an image to evaluate, or maps of
+            which none can be used.
         UnknownNameError: For a split or generator that does not occur.
         IdentityMismatchError: For features that are not those of the run, naming the field.
         DeclipError: A batch does not fit into memory.
@@ -89,74 +84,81 @@ def evaluate(
     require_whole("batch_size", batch_size, 1)
     require_share(top_share)
     selection = Selection(stores, split=split, generators=generators, beside=beside, task=task)
-    run = as_run(run)
-    decoder, features = selection.check(run)
+    source = as_map_source(run)
+    opened = selection.check(source)
     chosen = choose_device(device) if isinstance(device, str) else device
-    scores = () if task == "localization" else score_names(decoder)
+    scores = () if task == "localization" else opened.scores
+    config = source.config()
     total = sum(len(p.rows) + len(p.calibration) + len(p.real) for p in selection.parts)
     found: list[EvaluatedStore] = []
     tables: list[tuple[pa.Table, pa.Table, pa.Table]] = []
     done = 0
     for part in selection.parts:
         store = part.store
-        inputs = selection.inputs(run, features, store)
-        about = _about(run, part, inputs, selection, scores, top_share)
+        about = _about(opened, part, selection, scores, top_share)
+        compute = (
+            partial(opened.localize, top_share=top_share)
+            if task == "localization"
+            else opened.detect
+        )
         # Thresholds come first, as in the files.
-        compute: Callable[..., dict[str, np.ndarray]]
-        if task == "localization":
-            by_row = localize if store.tiling is None else localize_joined
-            compute = partial(by_row, threshold=run.valid_threshold, top_share=top_share)
-        else:
-            compute = detect if store.tiling is None else detect_joined
         calibration_images = len(whole_images(store.samples.take(part.calibration))[0])
         kinds: list[tuple[Kind, np.ndarray]] = [
             (task, np.concatenate([part.calibration, part.rows])),
             ("false_alarms", part.real),
         ]
         images = []
+        calibrating = 0
         for kind, rows in kinds:
             samples, _ = whole_images(store.samples.take(rows))
             names = FALSE_ALARM_COLUMNS
             values = None if len(rows) else dict.fromkeys(names, np.zeros(0))
-            if reuse and values is None:
-                folder = run.path / EVALUATIONS / about.folder
+            # Files of maps may have changed.
+            if reuse and values is None and MAPS not in config:
+                folder = kept_in(source.path, config) / about.folder
                 values = read_values(folder, kind, about.made_from, samples.ids, scores)
+            found_of = np.arange(len(samples))
             if values is None:
                 with _too_little_memory(chosen, batch_size):
-                    values = compute(
-                        decoder.to(chosen),
+                    values, found_of = compute(
                         store,
-                        inputs.sources,
                         rows,
                         device=chosen,
                         batch_size=batch_size,
                         progress=_from(done, total, progress),
                     )
+            if kind == task:
+                calibrating = int((found_of < calibration_images).sum())
             if kind == "false_alarms":
                 values = {name: values[name] for name in names}
-            images.append(_image_table(run, about, samples.table, values))
+            images.append(_image_table(source.name, about, samples.take(found_of).table, values))
             done += len(rows)
         found.append(about)
         of_images, of_real = images
         tables.append(
             (
-                of_images.slice(calibration_images),
-                of_images.slice(0, calibration_images),
+                of_images.slice(calibrating),
+                of_images.slice(0, calibrating),
                 of_real,
             )
         )
     table, calibration, real = (pa.concat_tables(some) for some in zip(*tables, strict=True))
+    findings = opened.finish()
+    if task == "detection":
+        for some, name in ((table, split), (calibration, CALIBRATION)):
+            _require_both_classes(source, some, name)
     return Evaluation(
-        run.path,
-        run.config(),
+        source.path,
+        config,
         task,
         split,
         tuple(found),
         table,
         calibration,
         real,
-        run.problem,
-        run.score_threshold,
+        source.problem,
+        source.score_threshold,
+        findings,
     )
 
 
@@ -174,25 +176,35 @@ def _too_little_memory(device: torch.device, batch_size: int) -> Iterator[None]:
         ) from error
 
 
+def _require_both_classes(source: MapSource, table: pa.Table, split: str) -> None:
+    """Raise `InputError` where maps of the fakes or of the real images of a split are missing."""
+    labels = set(table.column("label").to_pylist())
+    for label, kind in ((FAKE, "fake"), (REAL, "real")):
+        if label not in labels:
+            raise InputError(
+                f"{source.name} has no map of a {kind} image in split {split!r} that can be used; "
+                f"detection is evaluated on both, with thresholds from {CALIBRATION}, expected at "
+                "least one of each"
+            )
+
+
 def _from(before: int, total: int, progress: Progress) -> Progress:
     """Return a progress function of one store's images, after those of the stores before."""
     return lambda done, _: progress(before + done, total)
 
 
 def _about(
-    run: Run,
+    opened: OpenedSource,
     part: SelectedStore,
-    inputs: DecoderInputs,
     selection: Selection,
     scores: Sequence[str],
     top_share: float,
 ) -> EvaluatedStore:
-    store: Store = part.store
+    store = part.store
     chosen = store.generators if part.generators is None else part.generators
     made_from: dict[str, Any] = {
-        "store": store.identity.sha256,
-        "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
-        "checkpoint_sha256": run.best_sha256,
+        "store": store.sha256,
+        **opened.made_from(store),
         "split": selection.split,
         "generators": sorted(set(chosen)),
     }
@@ -203,9 +215,9 @@ def _about(
     return EvaluatedStore(
         location=store.location,
         dataset=store.dataset,
-        view=store.identity.view,
-        dtype=store.identity.dtype,
-        sha256=store.identity.sha256,
+        view=store.view,
+        dtype=opened.dtype(store),
+        sha256=store.sha256,
         generators=tuple(store.generators),
         made_from=made_from,
         folder=evaluation_folder(store, selection.split, part.generators, selection.task),
@@ -213,10 +225,10 @@ def _about(
 
 
 def _image_table(
-    run: Run, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
+    source: str, about: EvaluatedStore, samples: pa.Table, values: dict[str, np.ndarray]
 ) -> pa.Table:
     """Return the table of an evaluation: what is known of the images, then their values."""
-    same = {"run": run.path.name, "store": about.location}
+    same = {"run": source, "store": about.location}
     same |= {"dataset": about.dataset, "view": about.view}
     columns: dict[str, Any] = {
         name: pa.DictionaryArray.from_arrays(np.zeros(len(samples), np.int32), [text])

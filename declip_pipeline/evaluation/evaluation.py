@@ -1,7 +1,7 @@
 """Evaluation: one run on stores, as a table of one row an image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
-from declip_pipeline.evaluation.files import write_files
+from declip_pipeline.evaluation.files import kept_in, write_files
 from declip_pipeline.evaluation.groups import (
+    MEMBERS,
     GeneratorKey,
     configured,
     is_in_domain,
@@ -27,6 +28,7 @@ from declip_pipeline.evaluation.intervals import (
     false_alarm_figures,
     localization_figures,
 )
+from declip_pipeline.evaluation.map_source import MapFindings
 from declip_pipeline.evaluation.metrics import DETECTION_METRICS, LOCALIZATION_METRICS
 from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, Task
 from declip_pipeline.metrics.bootstrap import Interval
@@ -77,8 +79,8 @@ class Evaluation:
         >>> evaluation.to_arrow().column_names
 
     Attributes:
-        run: The run's folder.
-        config: Its config.yaml.
+        run: The run's folder; of what is no run, its name.
+        config: Its config.yaml, or what stands for it (see `MapSource.config`).
         task: "localization" or "detection".
         split: The split that was evaluated.
         stores: The stores, in order.
@@ -88,6 +90,7 @@ class Evaluation:
         real: For localization, the real images of the split, with `FALSE_ALARM_COLUMNS`.
         problem: What is wrong with how the run learned, None if nothing is.
         score_threshold: The run's own threshold of image scores, see `Run.score_threshold`.
+        findings: Of files of maps, what is missing and what else is to be said; None for runs.
     """
 
     run: Path
@@ -100,6 +103,7 @@ class Evaluation:
     real: pa.Table
     problem: str | None = None
     score_threshold: float | None = None
+    findings: MapFindings | None = None
 
     def __repr__(self) -> str:
         return (
@@ -166,8 +170,11 @@ class Evaluation:
             ) from error
         return self.to_arrow().to_pandas()
 
-    def save(self, folder: str | Path) -> list[Path]:
+    def save(self, folder: str | Path | None = None) -> list[Path]:
         """Write a folder for each store and return them.
+
+        By default into `evaluations/` in the run's folder; of what is no run, into
+        `evaluations/NAME` in the working folder.
 
         Localization writes `per_image.csv` and `summary.json`, and of real images
         `false_alarms.csv` and `false_alarms.json` (with image scores and verdicts), detection
@@ -175,9 +182,10 @@ class Evaluation:
         "detection-..." for detection).
         """
         paths = []
+        kept = kept_in(self.run, self.config) if folder is None else Path(folder)
         for store in self.stores:
             own = self.on(store.location)
-            path = Path(folder) / store.folder
+            path = kept / store.folder
             images = pa.concat_tables([own.calibration, own.table])
             write_files(path, self.task, images, self.scores, store.made_from, own._summary())
             if own.real.num_rows:
@@ -210,7 +218,7 @@ class Evaluation:
 
     @property
     def seed(self) -> int | None:
-        """Seed of the training; None for an imported run."""
+        """Seed of the training; None for an imported run, and for runs of several seeds."""
         seed: int | None = self.config.get("seed")
         return seed
 
@@ -231,11 +239,9 @@ class Evaluation:
             name: sorted({getattr(store, name) for store in self.stores})
             for name in ("dataset", "view", "dtype")
         }
-        return {
-            **configured(self.config),
-            **{name: some[0] if len(some) == 1 else some for name, some in stores.items()},
-            "split": self.split,
-        }
+        # Maps of no features have no dtype.
+        alone = {name: some[0] or None for name, some in stores.items() if len(some) == 1}
+        return {**configured(self.config), **stores, **alone, "split": self.split}
 
     def learned(self, aliases: Mapping[str, str] | None = None) -> frozenset[GeneratorKey]:
         """Return the generators that the run learned, by dataset."""
@@ -360,6 +366,10 @@ class Evaluation:
         """Return the entries of the summary file of a single store."""
         (store,) = self.stores
         about: dict[str, Any] = {"dataset": store.dataset}
+        if MEMBERS in self.config:
+            about |= {name: self.config[name] for name in ("runs", "parameters")}
+        if self.findings is not None:
+            about |= asdict(self.findings)
         if self.task == "localization":
             about |= {"view": store.view, "trained_on": list(self.trained_on)}
         else:

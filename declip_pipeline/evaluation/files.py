@@ -3,13 +3,15 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
+from declip_pipeline.datasets.labelled import LabelledImages
+from declip_pipeline.evaluation.groups import is_no_run
 from declip_pipeline.evaluation.metrics import PIXEL_COUNTS
 from declip_pipeline.evaluation.scores import FALSE_ALARM_COLUMNS, LOCALIZATION_COLUMNS, Task
 from declip_pipeline.files import (
@@ -20,7 +22,9 @@ from declip_pipeline.files import (
     write_json,
     write_text,
 )
-from declip_pipeline.store.reader import Store
+
+EVALUATIONS = "evaluations"
+"""Folder that keeps what was evaluated: in a run's folder, else in the working folder."""
 
 Kind = Task | Literal["false_alarms"]
 """Kind of a table of images: those that a task evaluates, or the real ones of localization."""
@@ -45,19 +49,32 @@ _LINE_END: dict[Kind, str] = {
 
 
 def evaluation_folder(
-    store: Store, split: str, generators: Sequence[str] | None, task: Task = "localization"
+    images: LabelledImages,
+    split: str,
+    generators: Sequence[str] | None,
+    task: Task = "localization",
 ) -> str:
     """Return the name of an evaluation's folder.
 
     It is DATASET-SPLIT-IDENTITY, DATASET-SPLIT-GENERATORS-IDENTITY for a part of the store's
     generators, and detection-... for detection.
     """
-    dataset, names = folder_name(store.dataset), sorted(set(generators or ()))
+    dataset, names = folder_name(images.dataset), sorted(set(generators or ()))
     prefix = "detection-" if task == "detection" else ""
-    if generators is None or names == store.generators:
-        return f"{prefix}{dataset}-{split}-{store.identity.sha256[:16]}"
-    identity = sha256_of_json([store.identity.sha256, names])
+    if generators is None or names == images.generators:
+        return f"{prefix}{dataset}-{split}-{images.sha256[:16]}"
+    identity = sha256_of_json([images.sha256, names])
     return f"{prefix}{dataset}-{split}-{folder_name('+'.join(names))}-{identity[:16]}"
+
+
+def kept_in(path: Path, config: Mapping[str, Any]) -> Path:
+    """Return the folder that keeps evaluations by default.
+
+    Args:
+        path: Folder of a run; of what is no run, its name.
+        config: What is configured, as `MapSource.config` returns it.
+    """
+    return Path(EVALUATIONS) / path if is_no_run(config) else path / EVALUATIONS
 
 
 def write_files(

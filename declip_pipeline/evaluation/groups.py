@@ -18,6 +18,12 @@ TRAINING = ("train_on", "training_stores")
 METHOD = ("decoder", "layer", "backbone", "pooling")
 """Fields that `method_of` puts into words."""
 
+MEMBERS = "members"
+"""Entry of an ensemble's configuration: those of its runs."""
+
+MAPS = "maps"
+"""Entry of the configuration of maps of another tool: their name."""
+
 # Records of where things lie, and what is derived from other entries.
 _NOT_CONFIGURED = ("run_sha256", "inputs", "images", "features", "datasets", "file")
 _RENAMED = {"decoder_type": "decoder", "stores": "training_stores"}
@@ -40,6 +46,13 @@ def configured(config: Mapping[str, Any]) -> dict[str, Any]:
     Fields of the features are `backbone`, `weights`, `preprocessing` and `fusion`;
     `training_dtype` is the dtype of the stores that the run was trained from.
     """
+    if MAPS in config:
+        return {
+            "decoder": config[MAPS],
+            **{name: config[name] for name in ("folder", "maps_are", "maps_key", "train_on")},
+        }
+    if MEMBERS in config:
+        return _configured_together(config)
     found = {
         _RENAMED.get(name, name): value
         for name, value in config.items()
@@ -60,8 +73,41 @@ def configured(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _configured_together(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of an ensemble: what its members share, and lists of what differs.
+
+    `ensemble` says which values belong together, whatever their order.
+    """
+    members = [configured(one) for one in config[MEMBERS]]
+    found: dict[str, Any] = {}
+    for name in dict.fromkeys(name for one in members for name in one):
+        values = {sha256_of_json(one.get(name)): one.get(name) for one in members}
+        found[name] = next(iter(values.values())) if len(values) == 1 else list(values.values())
+    seeds = {one.get(SEED) for one in members}
+    if len(seeds) > 1:
+        # Runs of other seeds are another ensemble, not another seed of it.
+        found |= {SEED: None, "seeds": [one.get(SEED) for one in members]}
+    alike = [one if len(seeds) > 1 else {**one, SEED: None} for one in members]
+    found["ensemble"] = sorted(sha256_of_json(one) for one in alike)
+    found["train_on"] = config["train_on"]
+    return found
+
+
+def is_no_run(config: Mapping[str, Any]) -> bool:
+    """Return whether a configuration is that of several runs, or of maps of another tool."""
+    return MEMBERS in config or MAPS in config
+
+
 def method_of(config: Mapping[str, Any]) -> str:
-    """Return a run's decoder and features in words: "conv-4 on layer3 of efficientnet-lite0"."""
+    """Return a run's decoder and features in words: "conv-4 on layer3 of efficientnet-lite0".
+
+    Of an ensemble: "mean of 3: ..., ..., ...", with each method once; of maps their name.
+    """
+    if MAPS in config:
+        return str(config[MAPS])
+    if MEMBERS in config:
+        methods = dict.fromkeys(method_of(one) for one in config[MEMBERS])
+        return f"mean of {len(config[MEMBERS])}: {', '.join(methods)}"
     parts = parts_of(config["features"])
     layers = " + ".join(f"{part['layer']} of {part['backbone']}" for part in parts)
     pooling = config.get("pooling")
@@ -173,6 +219,10 @@ def learned_generators(
         Keys of generators; the dataset is None where it is not known, and such a generator is in
         domain in every dataset.
     """
+    if MEMBERS in config:
+        return frozenset[GeneratorKey]().union(
+            *(learned_generators(one, known, aliases) for one in config[MEMBERS])
+        )
     names = config["train_on"]
     recorded = config.get("datasets")
     if recorded is None:

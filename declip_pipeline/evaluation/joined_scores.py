@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from declip_pipeline.datasets.tiles import whole_images
-from declip_pipeline.decoders.decoder import Decoder
+from declip_pipeline.decoders.averaged import AveragedDecoders, mean_logits
 from declip_pipeline.evaluation.scores import (
     LOCALIZATION_COLUMNS,
     Progress,
@@ -25,7 +25,7 @@ from declip_pipeline.store.reader import Store
 
 
 def localize_joined(
-    decoder: Decoder,
+    decoders: AveragedDecoders,
     store: Store,
     sources: Sequence[FeatureSource],
     rows: np.ndarray,
@@ -36,16 +36,16 @@ def localize_joined(
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
-    """Evaluate a decoder's maps on images of a store of tiles, at each image's own size.
+    """Evaluate decoders' maps on images of a store of tiles, at each image's own size.
 
     Overlapping maps are joined by `MapJoiner`, after the sigmoid; masks are joined from the tiles'.
     One image's map and mask exist at a time, 5 bytes a pixel, and what `localization_metrics` takes
     of them.
 
     Args:
-        decoder: The decoder, on `device`.
+        decoders: The decoders, on `device`.
         store: Store with the masks.
-        sources: Layers that the decoder takes, of the store or of stores beside it.
+        sources: Layers that the decoders take, of the store or of stores beside it.
         rows: All tiles of the images to evaluate, int64.
         device: Where to compute.
         threshold: The one that is best on `valid`, in (0, 1); None where there is none.
@@ -58,7 +58,7 @@ def localize_joined(
     """
     found: dict[str, list[Any]] = {name: [] for name in LOCALIZATION_COLUMNS}
     for pair in joined_maps(
-        decoder, store, sources, rows, device=device, batch_size=batch_size, progress=progress
+        decoders, store, sources, rows, device=device, batch_size=batch_size, progress=progress
     ):
         maps, masks = (torch.from_numpy(one[None]).to(device) for one in pair)
         for name, value in localization_values(maps, masks, threshold, top_share).items():
@@ -67,7 +67,7 @@ def localize_joined(
 
 
 def joined_maps(
-    decoder: Decoder,
+    decoders: AveragedDecoders,
     store: Store,
     sources: Sequence[FeatureSource],
     rows: np.ndarray,
@@ -83,20 +83,17 @@ def joined_maps(
     samples = store.samples.take(rows)
     images, image_of = whole_images(samples)
     windows = [Window(*place) for place in samples.places.tolist()]
-    tiles = _Tiles(decoder, store, sources, rows, image_of, windows, device, batch_size, progress)
+    tiles = _Tiles(decoders, store, sources, rows, image_of, windows, device, batch_size, progress)
     for image, (members, logits) in enumerate(tiles.by_image("masks")):
         height, width = images.sizes[image].tolist()
-        maps = (torch.sigmoid(own.float()).cpu().numpy() for own in logits)
+        maps = (torch.sigmoid(mean_logits(own)).cpu().numpy() for own in logits)
         own_windows = [windows[member] for member in members]
         joined = joined_map(own_windows, maps, image_size=(height, width))
-        mask = np.zeros((height, width), bool)
-        for member, window in zip(members, own_windows, strict=True):
-            window.of(mask)[...] = store.read_masks(rows[[member]])[0]
-        yield joined, mask
+        yield joined, store.image_mask(rows[members])
 
 
 def detect_joined(
-    decoder: Decoder,
+    decoders: AveragedDecoders,
     store: Store,
     sources: Sequence[FeatureSource],
     rows: np.ndarray,
@@ -115,21 +112,21 @@ def detect_joined(
     samples = store.samples.take(rows)
     images, image_of = whole_images(samples)
     windows = [Window(*place) for place in samples.places.tolist()]
-    found = {name: np.zeros(len(images)) for name in score_names(decoder)}
-    tiles = _Tiles(decoder, store, sources, rows, image_of, windows, device, batch_size, progress)
+    found = {name: np.zeros(len(images)) for name in score_names(decoders)}
+    tiles = _Tiles(decoders, store, sources, rows, image_of, windows, device, batch_size, progress)
     for image, (_, logits) in enumerate(tiles.by_image("labels")):
         # One high map: scores do not depend on where a pixel lies.
-        for name, value in image_scores(decoder, torch.cat(list(logits))[None]).items():
+        for name, value in image_scores(decoders, torch.cat(list(logits), 1)[:, None]).items():
             found[name][image] = value.item()
     return found
 
 
 class _Tiles:
-    """A decoder's maps of tiles, image by image."""
+    """Decoders' maps of tiles, image by image."""
 
     def __init__(
         self,
-        decoder: Decoder,
+        decoders: AveragedDecoders,
         store: Store,
         sources: Sequence[FeatureSource],
         rows: np.ndarray,
@@ -139,7 +136,7 @@ class _Tiles:
         batch_size: int,
         progress: Progress,
     ) -> None:
-        self._of = (decoder, store, sources, rows)
+        self._of = (decoders, store, sources, rows)
         self._how = (device, batch_size)
         self._image_of = image_of
         # Row by row, as `MapJoiner` takes them.
@@ -148,13 +145,13 @@ class _Tiles:
         self._progress = progress
 
     def by_image(self, targets: TargetKind) -> Iterator[tuple[list[int], Iterator[torch.Tensor]]]:
-        """Yield the positions of each image's tiles, and their maps of logits (h, w) one by one.
+        """Yield the positions of each image's tiles, and their logits (decoders, h, w) one by one.
 
         The maps of one image must be taken before the next image is.
         """
         device, batch_size = self._how
         batches = logits_of(*self._of, targets, device, batch_size, self._order)
-        maps = (one for _, logits in batches for one in logits)
+        maps = (one for _, logits in batches for one in logits.unbind(1))
         done = 0
         for count in np.bincount(self._image_of).tolist():
             yield self._order[done : done + count].tolist(), islice(maps, count)

@@ -10,33 +10,35 @@ from pathlib import Path
 
 import torch
 
+from declip_pipeline.datasets.labelled import LabelledImages, OtherView
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import seed_groups
+from declip_pipeline.evaluation.ensemble import as_map_source
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation, in_common
 from declip_pipeline.evaluation.groups import Group
 from declip_pipeline.evaluation.intervals import Figures, localization_figures
+from declip_pipeline.evaluation.map_source import MapSource
 from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
 from declip_pipeline.evaluation.scores import Progress
-from declip_pipeline.evaluation.selection import Selection
+from declip_pipeline.evaluation.selection import ImagesLike, Selection, as_images
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
 from declip_pipeline.store.catalog import find_view_stores
-from declip_pipeline.store.identity import parts_of
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.store.storage import folder_of
 from declip_pipeline.training.learning import MARK
-from declip_pipeline.training.run import Run, RunLike, as_run
+from declip_pipeline.training.run import RunLike
 
 FAMILIES = ("jpeg", "blur", "resize", "noise", "jitter")
 
 
 @dataclass(frozen=True)
 class OpenedView:
-    """The store of a view, and the stores of the same view beside it."""
+    """The store of a view, and the stores of the same view beside it; of maps, their images."""
 
     view: View
-    store: Store
+    store: LabelledImages
     beside: tuple[Store, ...]
 
 
@@ -75,8 +77,8 @@ class Robustness:
 
 
 def evaluate_views(
-    run: RunLike,
-    store: StoreLike,
+    run: RunLike | MapSource,
+    store: ImagesLike,
     views: Sequence[View] | None = None,
     *,
     split: str = "test",
@@ -90,8 +92,9 @@ def evaluate_views(
     """Evaluate a run on views of a clean store's images, over the images that all views have.
 
     Args:
-        run: The run, or its folder.
-        store: The clean store; other views are looked for beside it.
+        run: The run, or its folder; or another source of maps.
+        store: The clean store; other views are looked for beside it. Maps of no run need no other
+            stores: those of a view lie in a folder of its name.
         views: Views to evaluate, clean besides; None takes all that are stored.
         split: Split to evaluate.
         generators: Generators to evaluate; None takes all of the store.
@@ -104,15 +107,16 @@ def evaluate_views(
     Raises:
         InputError: For views that are not stored, with the command that makes them.
     """
-    run, store = as_run(run), as_store(store)
+    source = as_map_source(run)
     if opened is None:
-        opened = open_views(store, views, [run], [as_store(one) for one in beside])
+        (images,) = as_images(store)
+        opened = open_views(images, views, [source], [as_store(one) for one in beside])
     found = []
     for number, one in enumerate(opened):
         progress(number, len(opened))
         found.append(
             evaluate(
-                run,
+                source.at_view(one.view),
                 one.store,
                 split=split,
                 generators=generators,
@@ -128,17 +132,17 @@ def evaluate_views(
 
 
 def check_views(
-    runs: Sequence[Run],
+    sources: Sequence[MapSource],
     opened: Sequence[OpenedView],
     *,
     split: str,
     generators: Sequence[str] | None,
 ) -> None:
-    """Check that runs can be evaluated on every view, before the first is."""
+    """Check that maps can be evaluated on every view, before the first are."""
     for one in opened:
         selection = Selection([one.store], split=split, generators=generators, beside=one.beside)
-        for run in runs:
-            selection.check(run)
+        for source in sources:
+            selection.check(source.at_view(one.view))
 
 
 def over_seeds(
@@ -214,29 +218,44 @@ def mild_to_strong(view: View) -> tuple[int, float]:
 
 
 def open_views(
-    store: Store, views: Sequence[View] | None, runs: Sequence[Run], beside: Sequence[Store]
+    store: LabelledImages,
+    views: Sequence[View] | None,
+    sources: Sequence[MapSource],
+    beside: Sequence[Store],
 ) -> list[OpenedView]:
     """Open the stores of views of a clean store's images, the clean one first.
 
     Args:
-        store: The clean store.
-        views: Views; None takes all that are stored, without random ones, which are for training.
-        runs: Runs to evaluate: the stores must have their layers.
+        store: The clean store, or clean images.
+        views: Views; None takes all that are stored, without random ones, which are for training;
+            of maps of no run, all that the first source has a folder of.
+        sources: What to evaluate: the stores must have the layers of its runs.
         beside: Clean stores for decoders that take features of several stores.
 
     Raises:
         InputError: For a store that is not clean or a single file, and for views that are not
             stored, with the command that makes them.
     """
-    if store.identity.view != CLEAN:
+    if store.view != CLEAN:
         raise InputError(
-            f"{store.location} is of the view {store.identity.view}; expected the clean store, "
+            f"{store.location} is of the view {store.view}; expected the clean store, "
             "other views are looked for beside it"
+        )
+    if sources and not any(source.features for source in sources):
+        views = [view for source in sources for view in source.views] if views is None else views
+        views = sorted(dict.fromkeys([View(), *views]), key=mild_to_strong)
+        return [
+            OpenedView(one, OtherView(store, one.name) if one.steps else store, ()) for one in views
+        ]
+    if not isinstance(store, Store):
+        raise InputError(
+            f"{store.location} is a dataset, and a run needs the features of its images; give "
+            "the store that `declip-pipe extract` made of it"
         )
     needed = {
         part["layer"]
-        for run in runs
-        for part in parts_of(run.best_decoder()[1])
+        for source in sources
+        for part in source.features
         if part["layer"] in store.layers and part["weights_sha256"] == store.identity.weights_sha256
     }
     found = find_view_stores(store, needed)

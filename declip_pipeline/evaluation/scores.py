@@ -1,4 +1,4 @@
-"""Values of single images: how a decoder localizes forgeries, and how it scores whole images."""
+"""Values of single images: how decoders localize forgeries, and how they score whole images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
@@ -7,7 +7,8 @@ import numpy as np
 import torch
 
 from declip_pipeline.compute import exact_float32
-from declip_pipeline.decoders.decoder import Decoder, probability_maps
+from declip_pipeline.decoders.averaged import AveragedDecoders, mean_logits
+from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.evaluation.metrics import METRICS, PIXEL_COUNTS
 from declip_pipeline.feeding.feed import Feed, TargetKind
 from declip_pipeline.feeding.inputs import FeatureSource
@@ -58,7 +59,7 @@ Progress = Callable[[int, int], None]
 
 
 def localize(
-    decoder: Decoder,
+    decoders: AveragedDecoders,
     store: Store,
     sources: Sequence[FeatureSource],
     rows: np.ndarray,
@@ -69,15 +70,15 @@ def localize(
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
-    """Evaluate a decoder's maps on rows of a store, at each mask's native size.
+    """Evaluate decoders' maps on rows of a store, at each mask's native size.
 
     Whatever the batch size, maps and masks of at most `PIXELS_AT_ONCE` pixels exist at a time, or
     those of one image where it is larger.
 
     Args:
-        decoder: The decoder, on `device`.
+        decoders: The decoders, on `device`.
         store: Store with the masks.
-        sources: Layers that the decoder takes, of the store or of stores beside it.
+        sources: Layers that the decoders take, of the store or of stores beside it.
         rows: Rows to evaluate, int64.
         device: Where to compute.
         threshold: The one that is best on `valid`, in (0, 1); None where there is none.
@@ -97,14 +98,14 @@ def localize(
     }
     done = 0
     for positions, logits in logits_of(
-        decoder, store, sources, by_size, "masks", device, batch_size
+        decoders, store, sources, by_size, "masks", device, batch_size
     ):
-        batch_rows = by_size[positions]
+        batch_rows, maps = by_size[positions], mean_logits(logits)
         for members in _members(sizes[batch_rows]):
             values = _localized(
                 store,
                 batch_rows[members],
-                logits[torch.from_numpy(members)],
+                maps[torch.from_numpy(members)],
                 threshold,
                 top_share,
             )
@@ -117,7 +118,7 @@ def localize(
 
 
 def detect(
-    decoder: Decoder,
+    decoders: AveragedDecoders,
     store: Store,
     sources: Sequence[FeatureSource],
     rows: np.ndarray,
@@ -126,53 +127,52 @@ def detect(
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
 ) -> dict[str, np.ndarray]:
-    """Score whole images from a decoder's maps, at the decoder's own output size.
+    """Score whole images from decoders' maps, at the decoders' own output size.
 
     Arguments as in `localize`.
 
     Returns:
         A score for each of `score_names`, (N,) float64 in [0, 1], higher = more likely fake.
     """
-    found = {name: np.zeros(len(rows)) for name in score_names(decoder)}
+    found = {name: np.zeros(len(rows)) for name in score_names(decoders)}
     in_store_order = np.argsort(rows)
     done = 0
     for positions, logits in logits_of(
-        decoder, store, sources, rows, "labels", device, batch_size, in_store_order
+        decoders, store, sources, rows, "labels", device, batch_size, in_store_order
     ):
-        for name, values in image_scores(decoder, logits).items():
+        for name, values in image_scores(decoders, logits).items():
             found[name][positions] = values.cpu().numpy()
         done += len(positions)
         progress(done, len(rows))
     return found
 
 
-def score_names(decoder: Decoder) -> tuple[str, ...]:
-    """Return the names of a decoder's image scores: both means, and its own pooling if another."""
-    own = decoder.pooling
-    return (MEAN_SIGMOID, MEAN_LOGIT, *(() if own is None or own.name == "mean" else (own.name,)))
+def score_names(decoders: AveragedDecoders) -> tuple[str, ...]:
+    """Return the names of decoders' image scores: both means, and their own pooling if another."""
+    own = decoders.pooling_name
+    return (MEAN_SIGMOID, MEAN_LOGIT, *(() if own is None or own == "mean" else (own,)))
 
 
-def image_scores(decoder: Decoder, logits: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Score maps of logits (N, h, w): (N,) float64 by the names of `score_names`.
+def image_scores(decoders: AveragedDecoders, logits: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Score maps of logits (decoders, N, h, w): (N,) float64 by the names of `score_names`.
 
     `mean_sigmoid` is the mean of the map's probabilities, `mean_logit` the sigmoid of its mean
-    logit; the score of a decoder's own pooling ("max", "learned") is the sigmoid of the pooled
+    logit; the score of the decoders' own pooling ("max", "learned") is the sigmoid of the pooled
     logit. Source: DeCLIP (arXiv 2409.08849), trained by the mean logit, scored by the mean sigmoid.
     """
-    maps = logits.float()
+    maps = mean_logits(logits)
     scores = {
         # In float64, so that images of very high or very low scores keep different ones.
         MEAN_SIGMOID: maps.double().sigmoid().mean(dim=(1, 2)),
         MEAN_LOGIT: maps.double().mean(dim=(1, 2)).sigmoid(),
     }
-    for name in score_names(decoder)[len(scores) :]:
-        assert decoder.pooling is not None
-        scores[name] = decoder.pooling(maps).double().sigmoid()
+    for name in score_names(decoders)[len(scores) :]:
+        scores[name] = decoders.pooled(logits).sigmoid()
     return scores
 
 
 def logits_of(
-    decoder: Decoder,
+    decoders: AveragedDecoders,
     store: Store,
     sources: Sequence[FeatureSource],
     rows: np.ndarray,
@@ -181,12 +181,14 @@ def logits_of(
     batch_size: int,
     order: np.ndarray | None = None,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yield positions in `rows` and the decoder's logits of these, by default in their order."""
+    """Yield positions in `rows` and the logits of these, by default in their order.
+
+    Logits are (decoders, N, h, w).
+    """
     feed = Feed([(store, rows)], sources, device=device, tier="stream", targets=targets)
-    decoder.eval()
     with torch.inference_mode(), exact_float32(device):
         for batch in feed.batches(np.arange(len(feed)) if order is None else order, batch_size):
-            yield batch.positions, decoder(*batch.inputs(sources))
+            yield batch.positions, decoders.logits(batch.inputs(sources))
 
 
 def _members(sizes: np.ndarray) -> Iterator[np.ndarray]:

@@ -1,38 +1,44 @@
-"""Stores, split and generators that runs are evaluated on."""
+"""Stores, split and generators to evaluate on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 
 from declip_pipeline.arguments import names_in
+from declip_pipeline.datasets.dataset import Dataset
+from declip_pipeline.datasets.file_images import DatasetImages
+from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.datasets.sample import REAL
-from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.evaluation.ensemble import as_map_source
+from declip_pipeline.evaluation.map_source import MapSource, OpenedSource
 from declip_pipeline.evaluation.scores import Task
-from declip_pipeline.feeding.inputs import DecoderInputs, inputs_like
-from declip_pipeline.store.reader import Store, StoreLike, as_store, as_stores, distinct_stores
-from declip_pipeline.training.run import Run, RunLike, as_run
+from declip_pipeline.store.reader import StoreLike, as_store, as_stores, distinct_stores
+from declip_pipeline.training.run import RunLike
 
 CALIBRATION = "valid"
 """Split that thresholds of detection are chosen on."""
 
+ImagesLike = StoreLike | LabelledImages | Dataset
+"""A store or its location; for maps of no run also a dataset of `open_dataset`."""
+
 
 @dataclass(frozen=True, eq=False)
 class SelectedStore:
-    """A store with the rows to evaluate.
+    """A store, or a dataset, with the rows to evaluate.
 
     Attributes:
-        store: The store.
+        store: The store, or the dataset's images.
         generators: Generators whose fakes are evaluated; None for all of the store.
         rows: Rows to evaluate, int64, sorted by id.
         calibration: Rows that thresholds of detection are chosen on; none for localization.
         real: Rows of real images for false alarms of localization; none for detection.
     """
 
-    store: Store
+    store: LabelledImages
     generators: tuple[str, ...] | None
     rows: np.ndarray
     calibration: np.ndarray
@@ -50,7 +56,7 @@ class Selection:
 
     def __init__(
         self,
-        stores: StoreLike | Sequence[StoreLike],
+        stores: ImagesLike | Sequence[ImagesLike],
         *,
         split: str = "test",
         generators: str | Sequence[str] | None = None,
@@ -60,7 +66,7 @@ class Selection:
         """Select rows of stores.
 
         Args:
-            stores: Stores, or their locations.
+            stores: Stores, or their locations; for maps of no run also datasets.
             split: Split to evaluate.
             generators: Generators to evaluate; each store gives those it has. None takes all.
             beside: Stores of the same images for decoders that take features of several stores.
@@ -83,7 +89,7 @@ class Selection:
                 f"thresholds are chosen on {CALIBRATION} and cannot be evaluated there; expected "
                 "another split, such as test"
             )
-        distinct, self.repeated = distinct_stores(as_stores(stores))
+        distinct, self.repeated = distinct_stores(as_images(stores))
         known = sorted({name for store in distinct for name in store.generators})
         for name in self.generators or ():
             if name not in known:
@@ -92,7 +98,7 @@ class Selection:
         self.parts = [part for _, part in selected if part is not None]
         self.left_out = [store.location for store, part in selected if part is None]
 
-    def _rows_of(self, store: Store) -> SelectedStore | None:
+    def _rows_of(self, store: LabelledImages) -> SelectedStore | None:
         store.require_masks("an evaluation needs fakes with masks, expected such a store")
         own = None
         if self.generators is not None:
@@ -117,50 +123,41 @@ class Selection:
             rows[:0],
         )
 
-    def check(self, run: Run) -> tuple[Decoder, dict[str, Any]]:
-        """Check that a run can be evaluated on every store; returns its decoder and features.
+    def check(self, source: RunLike | MapSource) -> OpenedSource:
+        """Check that a run, or another source of maps, can be evaluated; returns it opened.
 
-        Raises:
-            InputError: For a run that is not finished or damaged.
-            IdentityMismatchError: For other features than the run's, naming the field.
+        Raises as `MapSource.opened`.
         """
-        run.summary()
-        run.config()
-        decoder, features = run.best_decoder()
+        opened = as_map_source(source).opened([part.store for part in self.parts], self.beside)
         for part in self.parts:
-            taken = [
-                source.store_of(part.store)
-                for source in self.inputs(run, features, part.store).sources
-            ]
-            self._unused = [one for one in self._unused if one not in taken]
-        return decoder, features
+            opened.prepare(part.store, np.concatenate([part.calibration, part.rows, part.real]))
+        self._unused = [one for one in self._unused if one not in opened.taken]
+        return opened
 
     @property
     def unused_beside(self) -> list[str]:
         """Locations of the stores beside of which no run that was checked takes a layer."""
         return [one.location for one in self._unused]
 
-    def inputs(self, run: Run, features: dict[str, Any], store: Store) -> DecoderInputs:
-        """Return what a run's decoder takes from a store and those beside it."""
-        return inputs_like(features, store, self.beside, decoder=f"the run {run.path}")
+
+def as_images(stores: ImagesLike | Sequence[ImagesLike]) -> list[LabelledImages]:
+    """Return stores and datasets as the images that they hold, one or several."""
+    if isinstance(stores, LabelledImages | Dataset):
+        stores = [stores]
+    if isinstance(stores, str | Path) or not isinstance(stores, Sequence):
+        return list(as_stores(stores))
+    found: list[LabelledImages] = []
+    for one in stores:
+        if isinstance(one, LabelledImages):
+            found.append(one)
+        else:
+            found.append(DatasetImages(one) if isinstance(one, Dataset) else as_store(one))
+    return found
 
 
-def distinct_runs(runs: Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
-    """Return each run once, and the folders of those that were given again.
-
-    Copies of a run's folder are the same run: another seed would have another `run_sha256`.
-    """
-    found: dict[str, Run] = {}
-    repeated: list[Path] = []
-    for run in map(as_run, runs):
-        identity = run.config()["run_sha256"]
-        if identity in found:
-            repeated.append(run.path)
-        found.setdefault(identity, run)
-    return list(found.values()), repeated
-
-
-def _require_both_classes(store: Store, generators: Sequence[str] | None, split: str) -> None:
+def _require_both_classes(
+    store: LabelledImages, generators: Sequence[str] | None, split: str
+) -> None:
     """Raise `InputError` for a store that lacks fakes or real images in either split."""
     if CALIBRATION not in store.splits:
         raise InputError(

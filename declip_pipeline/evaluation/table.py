@@ -10,6 +10,7 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.cells import (
     DOMAIN,
     DOMAINS,
+    UNSTATED,
     Cell,
     Estimate,
     cell_estimate,
@@ -43,7 +44,9 @@ MEAN = "mean"
 
 _AVERAGED = (*TESTED, *TRAINING)
 # Fields that follow from the method, or nearly so: no title needs them.
-_IMPLIED = ("weights", "preprocessing", "widths")
+_IMPLIED = ("weights", "preprocessing", "widths", "ensemble", "maps_are", "maps_key")
+# Where the maps of a tool lie, another place for each training of it.
+_PLACE = "folder"
 # Fields that follow from others.
 _DERIVED = ("learned", "tested")
 
@@ -108,16 +111,24 @@ class Matrix:
             their intervals are computed on demand.
         in_domain: (R, C) bool, True where the column learned the generator of the row.
         domains: By metric, the means over the cells in domain and over those out of domain.
+        unstated: Columns of maps whose tool has no stated training.
     """
 
     table: Table
     in_domain: np.ndarray
     domains: Mapping[str, tuple[Estimate, Estimate]]
+    unstated: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """Decoder and features of its runs, and what else differs from the other matrices."""
         return self.table.title
+
+    @property
+    def domain(self) -> np.ndarray:
+        """Domain of each cell, (R, C) float64: 1 in domain, 0 out of domain, NaN not stated."""
+        stated = [name not in self.unstated for name in self.table.columns]
+        return np.where(stated, self.in_domain.astype(np.float64), np.nan)
 
     @property
     def intervals(self) -> tuple[Interval, Interval]:
@@ -190,7 +201,7 @@ def two_way_tables(
     apart = [
         name
         for name in known
-        if name not in (*named, *averaged, DOMAIN)
+        if name not in (*named, *averaged, DOMAIN, _PLACE)
         and any(
             len({sha256_of_json(one.fields.get(name)) for one in some}) > 1
             for some in places.values()
@@ -204,7 +215,7 @@ def two_way_tables(
         cells, lambda cell: {name: cell.fields.get(name) for name in apart}, ignored=()
     )
     if DOMAIN in apart:
-        groups.sort(key=lambda group: DOMAINS.index(group.fields[DOMAIN]))
+        groups.sort(key=lambda group: (*DOMAINS, UNSTATED).index(group.fields[DOMAIN]))
     corner = f"{', '.join(rows)} \\ {', '.join(columns)}"
     found = []
     for group in groups:
@@ -218,7 +229,9 @@ def two_way_tables(
             for place, some in members.items()
         }
         names = [
-            DOMAINS if fields == [DOMAIN] else tuple(dict.fromkeys(some))
+            (*DOMAINS, *{UNSTATED}.intersection(some))
+            if fields == [DOMAIN]
+            else tuple(dict.fromkeys(some))
             for fields, some in zip((rows, columns), zip(*members, strict=True), strict=True)
         ]
         if with_mean:
@@ -244,6 +257,9 @@ def matrices(
 ) -> list[Matrix]:
     """Return a train x test matrix for each configuration of runs.
 
+    Maps whose tool has no stated training are columns of every matrix, named by the tool, and in
+    neither of the two means.
+
     Args:
         evaluations: Evaluations of runs, of one task and split.
         metrics: Metrics of the means in and out of domain; the first is that of the table.
@@ -256,7 +272,13 @@ def matrices(
     """
     cells = _labelled(cells_of(evaluations, aliases=aliases), ("generator", "train_on"))
     found = []
-    for group in configurations(cells):
+    trained = [cell for cell in cells if cell.learned]
+    others = [cell for cell in cells if not cell.learned]
+    groups = configurations(trained)
+    if not groups:
+        groups = group_by_fields(others, lambda cell: {})
+        others = []
+    for group in (replace(one, members=(*one.members, *others)) for one in groups):
         places = {
             (cell.fields["generator"], cell.fields["train_on"]): cell for cell in group.members
         }
@@ -274,7 +296,8 @@ def matrices(
             else mean_of_cells([cell], metrics[0], score)
             for place, cell in places.items()
         }
-        method = group.members[0].seeds[0].method
+        unstated = tuple(column for column in columns if not learned[column])
+        method = "maps" if unstated == columns else group.members[0].seeds[0].method
         title = ", ".join(filter(None, [method, group.title(leaving_out=(*METHOD, *_IMPLIED))]))
         table = Table("test \\ train", rows, columns, means, title)
         inside, outside = (
@@ -284,13 +307,13 @@ def matrices(
             for domain in DOMAINS
         )
         domains = {name: (inside[name], outside[name]) for name in metrics}
-        found.append(Matrix(table, np.array(in_domain, bool), domains))
+        found.append(Matrix(table, np.array(in_domain, bool), domains, unstated))
     return found
 
 
 def configurations(cells: Sequence[Cell]) -> list[Group[Cell]]:
     """Group cells whose runs differ in their seed and in what they learned alone."""
-    ignored = {*TESTED, *TRAINING, DOMAIN, *_DERIVED}
+    ignored = {*TESTED, *TRAINING, DOMAIN, *_DERIVED, _PLACE}
     return group_by_fields(cells, lambda cell: cell.fields, ignored=ignored)
 
 
@@ -329,14 +352,14 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
     found = []
     for cell in cells:
         one = cell.fields
-        generator, column = one["generator"], "+".join(one["train_on"])
-        of_names = trainings[column]
+        generator, column = one["generator"], "+".join(one["train_on"]) or cell.seeds[0].method
+        of_names = trainings["+".join(one["train_on"])]
         if len(datasets[generator]) > 1 and "dataset" not in named:
             generator = f"{one['dataset']}/{generator}"
-        if len(of_names) > 1:
+        if len(of_names) > 1 and cell.learned:
             keys = one["learned"]
             column = "+".join(f"{where}/{name}" if where else name for where, name in keys)
-        if len(of_names[str(one["learned"])]) > 1 and "train_on" in named:
+        if len(of_names[str(one["learned"])]) > 1 and cell.learned and "train_on" in named:
             column += f" ({field_text(one.get('training_stores'))})"
         fields = {**one, "generator": generator, "train_on": column}
         # As `is_in_domain` takes it.

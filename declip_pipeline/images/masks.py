@@ -73,7 +73,7 @@ def read_mask(
                 numbers = numbers.astype(np.uint8) * np.uint8(255)
         else:
             numbers, colours = _of_colours(upright)
-    white, values, is_clear = _read(numbers, is_lossy)
+    white, values, is_clear = mask_of_numbers(numbers, is_lossy=is_lossy)
     if colours is not None:
         values, is_clear = _said_of_colours(colours)
     return Mask(white if fake_is_white else ~white, values, is_clear)
@@ -99,8 +99,16 @@ def _of_colours(image: Image.Image) -> tuple[np.ndarray, Image.Image | None]:
     return np.asarray(rgb.convert("L")), rgb if is_coloured else None
 
 
-def _read(numbers: np.ndarray, is_lossy: bool) -> tuple[np.ndarray, str, bool]:
-    """Return which pixels are white, the unusual values, and whether they are clear."""
+def mask_of_numbers(numbers: np.ndarray, *, is_lossy: bool = False) -> Mask:
+    """Return the white pixels of an array (H, W) as fake; see `read_mask`.
+
+    Args:
+        numbers: Unsigned integers or floating point.
+        is_lossy: Whether compression may have moved the values.
+
+    Raises:
+        ImageError: For values out of range.
+    """
     lowest, highest = numbers.min(), numbers.max()
     if not np.isfinite([lowest, highest]).all():
         raise ImageError(f"has grey values from {lowest} to {highest}; numbers expected")
@@ -109,7 +117,7 @@ def _read(numbers: np.ndarray, is_lossy: bool) -> tuple[np.ndarray, str, bool]:
         if not between.any():
             is_usual = lowest == 0 and highest == _white_of(numbers, highest)
             values = "" if is_usual else f"the values {lowest:.6g} and {highest:.6g}"
-            return numbers == highest, values, True
+            return Mask(numbers == highest, values, True)
     white = _white_of(numbers, highest)
     if lowest < 0 or highest > white:
         raise ImageError(
@@ -120,8 +128,8 @@ def _read(numbers: np.ndarray, is_lossy: bool) -> tuple[np.ndarray, str, bool]:
     else:
         grey = np.rint(numbers.astype(np.float64) * (255 / white)).astype(np.uint8)
     if lowest == highest == 1 and not is_lossy:
-        return np.ones(grey.shape, bool), "one value, 1, read as white", True
-    return grey >= WHITE_FROM, *_said_of_greys(grey, is_lossy)
+        return Mask(np.ones(grey.shape, bool), "one value, 1, read as white", True)
+    return Mask(grey >= WHITE_FROM, *_said_of_greys(grey, is_lossy))
 
 
 def _white_of(numbers: np.ndarray, highest: float) -> int:

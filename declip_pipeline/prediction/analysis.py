@@ -10,8 +10,8 @@ from pathlib import Path, PurePath
 import numpy as np
 from PIL import Image
 
-from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.evaluation.selection import distinct_runs
+from declip_pipeline.errors import ImageError
+from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.files import folder_name
 from declip_pipeline.images.decode import decode_image, image_size
 from declip_pipeline.prediction.files import (
@@ -20,6 +20,7 @@ from declip_pipeline.prediction.files import (
     files_of,
     predicted_files,
     prediction_table,
+    verdict_of,
 )
 from declip_pipeline.reports.overlay import overlay
 from declip_pipeline.training.predictor import PredictedMap
@@ -56,17 +57,19 @@ class Finding:
     Attributes:
         run: The run.
         maps: The map in two sizes, and the image's score.
-        smallest_region: Height and width in pixels of what the backbone sees as one position, where
-            that matters; see `Predictor.smallest_region`.
+        smallest_region: Height and width in pixels of what the backbone sees as one position, see
+            `Predictor.smallest_region`.
+        is_shrunk: Whether that matters, see `Predictor.is_shrunk`.
     """
 
     def __init__(
-        self, run: Run, maps: PredictedMap, smallest_region: tuple[int, int] | None
+        self, run: Run, maps: PredictedMap, smallest_region: tuple[int, int], *, is_shrunk: bool
     ) -> None:
         """Keep a run's map."""
         self.run = run
         self.maps = maps
         self.smallest_region = smallest_region
+        self.is_shrunk = is_shrunk
 
     def fake_share(self, threshold: float) -> float:
         """Return the share of the pixels above a threshold, in [0, 1]."""
@@ -136,14 +139,15 @@ class AnalyzedImage:
         files = files_of(name, DEFAULT_SAVE)
         for one in self.findings:
             made = predicted_files(one.maps, self._grey, DEFAULT_SAVE, threshold)
-            region = one.smallest_region
+            height, width = one.smallest_region
             row = Prediction(
                 self.name,
                 "ok",
                 *self.size,
                 score=made.score,
                 fake_share=made.fake_share,
-                smallest_region="" if region is None else f"{region[1]}x{region[0]}",
+                verdict=verdict_of(made.score, one.run.score_threshold),
+                smallest_region=f"{width}x{height}",
             )
             content = {files[kind]: data for kind, data in made.content.items()}
             found.append((replace(row, **files), content))
@@ -191,10 +195,8 @@ class Analyzer:
             WeightsError: Weights of a backbone are missing.
             IdentityMismatchError: A backbone gives other features than a run was trained on.
         """
-        given = [runs] if isinstance(runs, Run | str | Path) else runs
-        self.runs, self.repeated = distinct_runs(given)
-        if not self.runs:
-            raise InputError("no run to look at images with; expected one or several")
+        together = Ensemble([runs] if isinstance(runs, Run | str | Path) else runs)
+        self.runs, self.repeated = together.runs, together.repeated
         self._predictors = open_predictors(self.runs, weights=weights, device=device)
         self._max_megapixels = max_megapixels
 
@@ -232,7 +234,9 @@ class Analyzer:
                 image,
                 progress=lambda done, _, before=before: progress(before + done, sum(counts)),  # type: ignore[misc]
             )
-            findings.append(Finding(run, maps, predictor.smallest_region(height, width)))
+            region = predictor.smallest_region(height, width)
+            is_shrunk = predictor.is_shrunk(height, width)
+            findings.append(Finding(run, maps, region, is_shrunk=is_shrunk))
         return AnalyzedImage(name, image, findings)
 
 

@@ -33,6 +33,13 @@ _OVERLAY_QUALITY = 90
 _LONGEST_JPEG = 65_500
 
 
+def verdict_of(score: float, threshold: float | None) -> str:
+    """Return "forged" for a score of at least a threshold, else "not found"; "" without one."""
+    if threshold is None:
+        return ""
+    return FORGED if score >= threshold else NOT_FOUND
+
+
 @dataclass(frozen=True)
 class Prediction:
     """Row of predictions.csv.

@@ -9,15 +9,14 @@ import numpy as np
 
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.evaluation.selection import distinct_runs
+from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
 from declip_pipeline.prediction.files import (
     DEFAULT_SAVE,
-    FORGED,
-    NOT_FOUND,
     Prediction,
     chosen_kinds,
     predicted_files,
+    verdict_of,
 )
 from declip_pipeline.prediction.folder import PredictionFolder
 from declip_pipeline.prediction.inputs import named_images
@@ -152,9 +151,7 @@ class FolderPrediction:
         if row.status != "ok":
             return row
         height, width = self._predictor.smallest_region(int(row.height), int(row.width))
-        verdict = ""
-        if self.score_threshold is not None:
-            verdict = FORGED if float(row.score) >= self.score_threshold else NOT_FOUND
+        verdict = verdict_of(float(row.score), self.score_threshold)
         return replace(row, smallest_region=f"{width}x{height}", verdict=verdict)
 
     def _write(self, found: FoundImage) -> Prediction:
@@ -340,7 +337,5 @@ def _threshold_of(runs: Sequence[Run], threshold: Threshold) -> float:
 
 def _opened(runs: RunLike | Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
     """Return each run once, and the folders of those that were given again."""
-    opened, repeated = distinct_runs([runs] if isinstance(runs, Run | str | Path) else runs)
-    if not opened:
-        raise InputError("no run to predict with; expected one or several")
-    return opened, repeated
+    ensemble = Ensemble([runs] if isinstance(runs, Run | str | Path) else runs)
+    return list(ensemble.runs), ensemble.repeated

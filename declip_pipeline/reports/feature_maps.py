@@ -9,6 +9,7 @@ from torch import Tensor
 
 from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.tiles import image_ids
+from declip_pipeline.decoders.averaged import AveragedDecoders, mean_logits
 from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.scores import logits_of
@@ -154,9 +155,15 @@ def feature_maps(
         inputs = inputs_like(features, store, others, decoder=f"the run {run.path}")
         chosen = choose_device(device)
         found = [
-            probability_maps(logits, THUMBNAIL_SIZE, THUMBNAIL_SIZE).cpu().numpy()
+            probability_maps(mean_logits(logits), THUMBNAIL_SIZE, THUMBNAIL_SIZE).cpu().numpy()
             for _, logits in logits_of(
-                decoder.to(chosen), store, inputs.sources, rows, "labels", chosen, len(rows)
+                AveragedDecoders([decoder]).to(chosen),
+                store,
+                inputs.sources,
+                rows,
+                "labels",
+                chosen,
+                len(rows),
             )
         ]
         predictions[run.name] = np.concatenate(found)

@@ -38,8 +38,15 @@ def in_domain(
     Raises: InputError when `known` has another shape.
     """
     if known is not None:
-        return checked_matrix(known, rows, columns).astype(bool)
+        found: np.ndarray = checked_matrix(known, rows, columns) == 1
+        return found
     return np.array([[row in _generators(column) for column in columns] for row in rows], bool)
+
+
+def _out_of_domain(same: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Return the cells out of domain: all others, but for those of which nothing is known."""
+    outside: np.ndarray = ~same
+    return outside if known is None else outside & ~np.isnan(np.asarray(known, np.float64))
 
 
 def matrix_means(
@@ -51,15 +58,16 @@ def matrix_means(
     """Return the ID and the OOD mean of a matrix, in the unit of its values.
 
     values: (R, C) floating point, NaN where a cell is missing. rows: what each row was tested on.
-    columns: what each column was trained on. domain: (R, C) bool, True for ID; None goes by the
-    names. ID is the mean of the cells in domain, OOD that of the others; missing cells are left out
-    (`matrix_summary` says how many), and a mean of no cells is NaN.
+    columns: what each column was trained on. domain: (R, C), 1 or True for ID, 0 for OOD, NaN for
+    cells that are in neither mean; None goes by the names. ID is the mean of the cells in domain,
+    OOD that of the others; missing cells are left out (`matrix_summary` says how many), and a mean
+    of no cells is NaN.
     Raises: InputError when names and shape do not fit.
     Source: DeCLIP, section 4 (ID and OOD).
     """
     matrix = checked_matrix(values, rows, columns)
     same = in_domain(rows, columns, domain)
-    return _mean(matrix[same]), _mean(matrix[~same])
+    return _mean(matrix[same]), _mean(matrix[_out_of_domain(same, domain)])
 
 
 def matrix_summary(
@@ -82,7 +90,11 @@ def matrix_summary(
     return ", ".join(
         f"{name} {_number(mean, decimals)}{interval} ({_count(cells)})"
         for name, mean, interval, cells in zip(
-            ("ID", "OOD"), means, shown, (matrix[same], matrix[~same]), strict=True
+            ("ID", "OOD"),
+            means,
+            shown,
+            (matrix[same], matrix[_out_of_domain(same, domain)]),
+            strict=True,
         )
     )
 
@@ -125,6 +137,8 @@ def format_matrix_text(
 ) -> str:
     """Return the matrix as aligned plain text for a terminal, with both means in the last line.
 
+    Without that line where no cell is in either mean.
+
     intervals, domain: as `matrix_summary` takes them.
     """
     table = [["test \\ train", *map(column_name, columns)]]
@@ -138,8 +152,9 @@ def format_matrix_text(
         )
         for line in table
     ]
-    summary = matrix_summary(values, rows, columns, decimals, intervals, domain)
-    return "\n".join([*lines, summary]) + "\n"
+    if domain is None or not np.isnan(np.asarray(domain, np.float64)).all():
+        lines.append(matrix_summary(values, rows, columns, decimals, intervals, domain))
+    return "\n".join(lines) + "\n"
 
 
 def _cells(

@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from declip_pipeline.arguments import require_path
-from declip_pipeline.datasets.sample import FAKE, REAL
+from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.errors import InputError, StoreError, UnknownNameError
 from declip_pipeline.features import FeatureShape, StoredFeatures
-from declip_pipeline.images.tiles import Tiling
+from declip_pipeline.images.tiles import Tiling, Window
 from declip_pipeline.store import format as fmt
 from declip_pipeline.store.generations import replacement_of
 from declip_pipeline.store.header import StoreHeader, parse_header, read_samples
@@ -28,7 +28,7 @@ from declip_pipeline.store.schema import DamagedRecordError
 from declip_pipeline.store.storage import URL_MARK, is_below_something, storage_at
 
 
-class Store:
+class Store(LabelledImages):
     """A complete feature store: a folder, an s3:// URL, or a file of `declip-pipe cache export`.
 
     A row is an image, or a tile of one. Reading threads start with the first read; they do not
@@ -151,52 +151,15 @@ class Store:
         """Return whether it holds masks and targets: not of unlabelled images."""
         return "targets" in self.arrays
 
-    def require_masks(self, remedy: str) -> None:
-        """Raise `InputError`, which ends in `remedy`, for a store without masks."""
-        if not self.has_masks:
-            raise InputError(f"{self.location} has no masks, its images are unlabelled; {remedy}")
+    @property
+    def view(self) -> str:
+        """Name of the view of the images."""
+        return self.identity.view
 
     @property
-    def labels(self) -> np.ndarray:
-        """Labels, (N,) int8, 1 = fake."""
-        return self.samples.labels
-
-    @property
-    def splits(self) -> list[str]:
-        """The splits that occur, sorted."""
-        return list(self.samples.names("split"))
-
-    @property
-    def generators(self) -> list[str]:
-        """The generators of the fakes that occur, sorted."""
-        return list(self.samples.names("generator", label=FAKE))
-
-    def fake_rows(self, split: str, generators: Sequence[str] | None = None) -> np.ndarray:
-        """Rows (int64) of the usable fakes of a split, of the given generators or of all.
-
-        Sorted by the samples' ids, so that a store which grew feeds a training in the same order
-        as one made at once.
-
-        Raises `UnknownNameError` for a split or generator that does not occur.
-        """
-        return self._rows(split, generators, with_real=False)
-
-    def fake_and_real_rows(self, split: str, generators: Sequence[str] | None = None) -> np.ndarray:
-        """`fake_rows` and all usable real images of the split, together sorted by ids."""
-        return self._rows(split, generators, with_real=True)
-
-    def _rows(self, split: str, generators: Sequence[str] | None, with_real: bool) -> np.ndarray:
-        if split not in self.splits:
-            raise UnknownNameError(f"split in {self.location}", split, self.splits)
-        known = self.generators
-        for name in generators or ():
-            if name not in known:
-                raise UnknownNameError(f"generator in {self.location}", name, known)
-        rows = self.samples.rows(splits=[split], generators=generators, label=FAKE)
-        if with_real:
-            rows = np.concatenate([rows, self.samples.rows(splits=[split], label=REAL)])
-        rows = rows[~np.isin(rows, list(self.failures))]
-        return self.samples.by_id(rows)
+    def sha256(self) -> str:
+        """Identity of the store, 64 hex digits."""
+        return self.identity.sha256
 
     def feature_identity(self, layer: str) -> dict[str, Any]:
         """The identity of one layer's features; `UnknownNameError` lists the store's layers."""
@@ -265,6 +228,21 @@ class Store:
         height, width = sizes[0].tolist()
         return self._begin("masks", rows, (height, width))()
 
+    def image_mask(self, rows: np.ndarray) -> np.ndarray:
+        """Mask of one image at its own size, (height, width) bool, True = fake.
+
+        Args:
+            rows: The image's row, or those of all its tiles, int64.
+        """
+        if self.tiling is None:
+            mask: np.ndarray = self.read_masks(rows)[0]
+            return mask
+        samples = self.samples.take(rows)
+        mask = np.zeros(tuple(samples.sizes[0].tolist()), bool)
+        for row, place in zip(rows, samples.places.tolist(), strict=True):
+            Window(*place).of(mask)[...] = self.read_masks(np.asarray([row]))[0]
+        return mask
+
     def _begin(
         self, name: str, rows: np.ndarray, window: tuple[int, ...] | None = None
     ) -> Callable[[], np.ndarray]:
@@ -331,6 +309,8 @@ def _incomplete(
     )
 
 
+Images = TypeVar("Images", bound=LabelledImages)
+
 StoreLike = Store | str | Path
 """A store, or its location."""
 
@@ -349,17 +329,17 @@ def as_stores(stores: StoreLike | Sequence[StoreLike]) -> list[Store]:
     return [as_store(one) for one in stores]
 
 
-def distinct_stores(stores: Sequence[Store]) -> tuple[list[Store], list[str]]:
+def distinct_stores(stores: Sequence[Images]) -> tuple[list[Images], list[str]]:
     """Return each store once, and the locations of those that were given again.
 
     Copies of a store are the same store.
     """
-    found: dict[str, Store] = {}
+    found: dict[str, Images] = {}
     repeated = []
     for store in stores:
-        if store.identity.sha256 in found:
+        if store.sha256 in found:
             repeated.append(store.location)
-        found.setdefault(store.identity.sha256, store)
+        found.setdefault(store.sha256, store)
     return list(found.values()), repeated
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import TrainingError
-from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.groups import parse_aliases, require_known_aliases
 from declip_pipeline.evaluation.methods import Method, methods_of
@@ -311,7 +311,7 @@ class Study:
                     device=device,
                     reuse=True,
                 )
-                evaluation.save(run.path / EVALUATIONS)
+                evaluation.save()
                 found.append(evaluation)
             tell(len(runs), len(runs))
         return found

@@ -13,6 +13,11 @@ from torch import Tensor
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import exact_float32, is_out_of_memory
 from declip_pipeline.decoders.at_windows import features_at_windows
+from declip_pipeline.decoders.averaged import (
+    AveragedDecoders,
+    mean_logits,
+    require_averageable,
+)
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.errors import IdentityMismatchError, ImageError, InputError
 from declip_pipeline.features import rounded_features
@@ -109,11 +114,6 @@ class _Input(NamedTuple):
     sees: str
 
 
-class _Member(NamedTuple):
-    decoder: Decoder
-    inputs: list[_Input]
-
-
 class Predictor:
     """Probability maps of manipulated pixels, for images of any size.
 
@@ -162,11 +162,11 @@ class Predictor:
             )
             found |= {key: part[key] for key in ("tiles", "windows") if key in part}
             require_same_features(part, found, decoder="the run", features="the backbone")
-        inputs = [
+        self._inputs = [
             _Input(backbone, str(part["layer"]), dtype, _seen_by(part))
             for backbone, part, dtype in zip(backbones, parts, dtypes, strict=True)
         ]
-        self._members = [_Member(decoder.eval(), inputs)]
+        self._decoders = AveragedDecoders([decoder])
 
     @classmethod
     def joined(cls, predictors: Sequence["Predictor"]) -> "Predictor":
@@ -175,32 +175,33 @@ class Predictor:
         Raises:
             IdentityMismatchError: Their maps cannot be averaged; names the field that differs.
         """
-        first = predictors[0]
-        for other in predictors[1:]:
-            for name, expected, found in (
-                ("task", first.task, other.task),
-                ("tiles", *(str(one.tiling or "whole images") for one in (first, other))),
-                ("output_size", first.output_size, other.output_size),
-            ):
-                if expected != found:
-                    raise IdentityMismatchError(
-                        f"{name} differs: the first run has {expected!r}, another {found!r}; "
-                        "predict with them apart"
-                    )
+        require_averageable(
+            [
+                {
+                    "task": one.task,
+                    "tiles": str(one.tiling or "whole images"),
+                    "output_size": one.output_size,
+                }
+                for one in predictors
+            ]
+        )
         joined = object.__new__(cls)
-        joined.tiling = first.tiling
-        joined._members = [member for one in predictors for member in one._members]
+        joined.tiling = predictors[0].tiling
+        joined._inputs = [one for own in predictors for one in own._inputs]
+        joined._decoders = AveragedDecoders(
+            [member for one in predictors for member in one._decoders.members]
+        )
         return joined
 
     @property
     def task(self) -> str:
         """Task of the training: "localization", or "detection" for one on labels of images."""
-        return "localization" if self._members[0].decoder.pooling is None else "detection"
+        return self._decoders.task
 
     @property
     def output_size(self) -> int:
         """Side of a decoder's map in pixels."""
-        return self._members[0].decoder.output_size
+        return self._decoders.output_size
 
     def __call__(self, image: ImageLike) -> np.ndarray:
         """Return the probability of "manipulated" for each pixel.
@@ -238,7 +239,7 @@ class Predictor:
         if self.tiling is not None:
             window = self.tiling.windows(height, width)[0]
             height, width = window.height, window.width
-        shapes = [shape for member in self._members for shape in member.decoder.input_shapes]
+        shapes = self._decoders.input_shapes
         rows, columns = (max(getattr(s, side) for s in shapes) for side in ("height", "width"))
         return -(-height // rows), -(-width // columns)
 
@@ -324,46 +325,39 @@ class Predictor:
         shares = window_shares(
             np.asarray([window for _, window in parts]), np.asarray([one.size for one, _ in parts])
         )
-        device = next(self._members[0].decoder.parameters()).device
-        with torch.inference_mode(), exact_float32(device):
-            logits = torch.stack(list(self._logits(computed, torch.from_numpy(shares))))
-            mean = logits[0] if len(logits) == 1 else logits.mean(0)
+        with torch.inference_mode(), exact_float32(self._decoders.device):
+            logits = self._decoders.logits(self._rounded(computed, torch.from_numpy(shares)))
             each = torch.sigmoid(logits).cpu().numpy()
-            small = each[0] if len(logits) == 1 else torch.sigmoid(mean).cpu().numpy()
+            small = each[0]
+            if len(logits) > 1:
+                small = torch.sigmoid(mean_logits(logits)).cpu().numpy()
             pooled = None
             if self.task == "detection":
-                own = [
-                    member.decoder.pooling(one).double()
-                    for member, one in zip(self._members, logits, strict=True)
-                    if member.decoder.pooling is not None
-                ]
-                pooled = torch.stack(own).mean(0).cpu().numpy()
+                pooled = self._decoders.pooled(logits).cpu().numpy()
         return WindowMaps(small, each, pooled)
 
-    def _logits(
+    def _rounded(
         self, computed: Mapping[tuple[Backbone, str, str], Tensor], shares: Tensor
-    ) -> Iterator[Tensor]:
-        """Yield the logits of each decoder, (N, h, w) float32."""
+    ) -> list[Tensor]:
+        """Return the features of each input as a store gives them."""
         rounded: dict[_Input, Tensor] = {}
-        for decoder, inputs in self._members:
-            for one in inputs:
-                if one in rounded:
-                    continue
-                shape = one.backbone.layers[one.layer]
-                values = rounded_features(
-                    computed[one.backbone, one.sees, one.layer], one.dtype, is_grid=shape.is_grid
-                )
-                if one.sees == "beside":
-                    values = features_at_windows(values, shape, shares.to(values.device))
-                rounded[one] = values
-            yield decoder(*(rounded[one] for one in inputs)).float()
+        for one in self._inputs:
+            if one in rounded:
+                continue
+            shape = one.backbone.layers[one.layer]
+            values = rounded_features(
+                computed[one.backbone, one.sees, one.layer], one.dtype, is_grid=shape.is_grid
+            )
+            if one.sees == "beside":
+                values = features_at_windows(values, shape, shares.to(values.device))
+            rounded[one] = values
+        return [rounded[one] for one in self._inputs]
 
     def _layers_of(self) -> dict[tuple[Backbone, str], list[str]]:
         """Return the layers that are computed of each backbone and of what it sees."""
         found: dict[tuple[Backbone, str], list[str]] = {}
-        for member in self._members:
-            for one in member.inputs:
-                found.setdefault((one.backbone, one.sees), []).append(one.layer)
+        for one in self._inputs:
+            found.setdefault((one.backbone, one.sees), []).append(one.layer)
         return found
 
 

@@ -85,14 +85,14 @@ def compare(
 
 def _evaluated(path: Path, stores: tuple, device: str) -> dict:  # type: ignore[type-arg]
     """Return a run's IoU on the test split of both stores."""
-    from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+    from declip_pipeline.evaluation.evaluate import evaluate
     from stages.screen import progress
 
     ious = []
     for store in stores:
         with progress(f"evaluating {path.name}") as tell:
             found = evaluate(path, store, split="test", device=device, progress=tell)
-        found.save(path / EVALUATIONS)
+        found.save()
         iou = found.mean("iou")
         ious.append(0.0 if isnan(iou) else iou)
     return {"run": path.name, "iou": ious, "change": ious[1] - ious[0]}

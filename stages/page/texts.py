@@ -68,7 +68,7 @@ def notes(image: AnalyzedImage, finding: Finding) -> list[str]:
         )
     if finding.run.problem is not None:
         found.append(f"The run learned nothing useful: {finding.run.problem}.")
-    if finding.smallest_region is not None:
+    if finding.is_shrunk:
         height, width = finding.smallest_region
         found.append(
             f"The image is shrunk before it is looked at: regions smaller than {width}x{height} "

@@ -46,7 +46,8 @@ def test_each_run_takes_the_store_of_its_features(trained, changed, tiny_store):
     one, other = trained(), trained(layer="layer2")
     first, second = changed(layers=["layer1"]), changed(layers=["layer0", "layer2"])
     plan = plan_comparison([[one], [other]], [second, first], split="test")
-    assert [(part.run, part.stores) for part in plan] == [(one, (first,)), (other, (second,))]
+    found = [(part.source.path, part.stores) for part in plan]
+    assert found == [(one.path, (first,)), (other.path, (second,))]
     # Where several hold the same images the first does.
     plan = plan_comparison([[one], [other]], [tiny_store, first, second], split="test")
     assert [part.stores for part in plan] == [(tiny_store,), (tiny_store,)]

@@ -15,9 +15,11 @@ from declip_pipeline.errors import (
     InputError,
     UnknownNameError,
 )
-from declip_pipeline.evaluation import evaluate as evaluation_module
-from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
-from declip_pipeline.evaluation.selection import Selection, distinct_runs
+from declip_pipeline.evaluation import ensemble as ensemble_module
+from declip_pipeline.evaluation.ensemble import Ensemble
+from declip_pipeline.evaluation.evaluate import evaluate
+from declip_pipeline.evaluation.files import EVALUATIONS
+from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
@@ -104,7 +106,7 @@ def test_saved_values_of_the_same_weights_are_taken_when_asked(run, mixed_store,
     def fail(*arguments, **options):
         pytest.fail("evaluated again")
 
-    monkeypatch.setattr(evaluation_module, "localize", fail)
+    monkeypatch.setattr(ensemble_module, "localize", fail)
     assert again(reuse=True).to_arrow().equals(first.to_arrow())
     summary = folder / "summary.json"
     summary.write_text(summary.read_text().replace('"checkpoint_sha256": "', '"x": "'))
@@ -151,7 +153,8 @@ def test_a_store_or_run_given_twice_is_taken_once(run, mixed_store, cpu, tmp_pat
     # A copy of the run's folder is the same run.
     copy = type(run)(tmp_path / "copy")
     copy.begin(run.config(), run.config()["run_sha256"])
-    assert distinct_runs([run, run.path, copy]) == ([run], [run.path, copy.path])
+    several = Ensemble([run, run.path, copy])
+    assert (several.runs, several.repeated) == ((run,), [run.path, copy.path])
 
 
 def test_everything_is_checked_before_the_first_is_evaluated(run, mixed_store, tmp_path):

@@ -10,8 +10,9 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.evaluation import evaluate as evaluation_module
-from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+from declip_pipeline.evaluation import ensemble as ensemble_module
+from declip_pipeline.evaluation.evaluate import evaluate
+from declip_pipeline.evaluation.files import EVALUATIONS
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.metrics import detection_intervals
 from declip_pipeline.metrics.detection import detection_metrics
@@ -145,10 +146,10 @@ def test_scores_of_the_same_weights_and_store_are_taken(train, mixed_store, monk
     run = train(pooling="max", epochs=2)
     once, folder = saved(run, mixed_store)
     content = (folder / "detection.json").read_bytes()
-    detect = evaluation_module.detect
+    detect = ensemble_module.detect
     calls = []
     monkeypatch.setattr(
-        *(evaluation_module, "detect"),
+        *(ensemble_module, "detect"),
         lambda *places, **options: calls.append(0) or detect(*places, **options),
     )
     again, _ = saved(run, mixed_store, reuse=True)

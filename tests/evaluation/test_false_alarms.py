@@ -8,9 +8,11 @@ import pytest
 import torch
 from support.made_evaluation import localized
 
+from declip_pipeline.decoders.averaged import AveragedDecoders
 from declip_pipeline.decoders.decoder import probability_maps
-from declip_pipeline.evaluation.evaluate import EVALUATIONS, evaluate
+from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import merged
+from declip_pipeline.evaluation.files import EVALUATIONS
 from declip_pipeline.evaluation.metrics import DEFAULT_METRICS
 from declip_pipeline.evaluation.pairs import compared
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID, localize
@@ -92,8 +94,7 @@ def test_files_of_real_images_are_written_and_read_again(run, evaluation, mixed_
     summary = json.loads((folder / "false_alarms.json").read_text())
     assert summary["false_alarm_pixels"] == evaluation.false_alarms()["false_alarm_pixels"]
     with monkeypatch.context() as patch:
-        patch.setattr("declip_pipeline.evaluation.evaluate.localize", None)
-        patch.setattr("declip_pipeline.evaluation.evaluate.partial", lambda *some, **more: None)
+        patch.setattr("declip_pipeline.evaluation.ensemble.localize", None)
         again = evaluate(run, mixed_store, device="cpu", reuse=True)
     assert again.false_alarms() == evaluation.false_alarms()
     assert again.figures() == evaluation.figures()
@@ -113,7 +114,8 @@ def test_of_joined_evaluations_each_real_image_counts_once(evaluation):
 
 def test_a_run_without_a_threshold_has_no_figure_at_it(mixed_store, run, cpu):
     rows = mixed_store.fake_rows("test")
-    values = localize(run.decoder(), mixed_store, [FeatureSource("layer1")], rows, device=cpu)
+    decoders = AveragedDecoders([run.decoder()])
+    values = localize(decoders, mixed_store, [FeatureSource("layer1")], rows, device=cpu)
     assert np.isnan(values["iou_valid_threshold"]).all()
     assert np.isnan(values["fake_share_valid_threshold"]).all()
     assert not np.isnan(values["fake_share"]).any()

@@ -9,6 +9,7 @@ from support.made_evaluation import localized
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation import robustness
+from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.evaluation.robustness import (
     OpenedView,
     Robustness,
@@ -21,7 +22,6 @@ from declip_pipeline.evaluation.robustness import (
 )
 from declip_pipeline.images.views import View, parse_view
 from declip_pipeline.store.reader import Store
-from declip_pipeline.training.run import Run
 
 
 def test_views_are_sorted_from_mild_to_strong():
@@ -45,7 +45,7 @@ def test_a_family_is_one_change_of_a_known_strength():
 def test_views_that_are_not_there_are_named_with_their_command(tiny_store, tiny_run):
     views = [parse_view("jpeg:70"), parse_view("blur:1+noise:4")]
     with pytest.raises(InputError) as refusal:
-        open_views(tiny_store, views, [Run(tiny_run)], [])
+        open_views(tiny_store, views, [Ensemble([tiny_run])], [])
     root, weights = (tiny_store.provenance[key] for key in ("root", "weights"))
     cache = Path(tiny_store.location).parents[2]
     assert str(refusal.value) == (

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from declip_pipeline.decoders.averaged import AveragedDecoders
 from declip_pipeline.decoders.building import build_decoder, initialize
 from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.evaluation import scores
@@ -23,7 +24,7 @@ def test_values_come_in_row_order_at_native_size(tiny_store, decoder, cpu):
     rows = tiny_store.fake_rows("train")[::-1].copy()
     told = []
     found = localize(
-        decoder,
+        AveragedDecoders([decoder]),
         tiny_store,
         [FeatureSource("layer2")],
         rows,
@@ -49,8 +50,9 @@ def test_large_images_of_a_batch_are_evaluated_a_few_at_a_time(
     tiny_store, decoder, cpu, monkeypatch
 ):
     rows = tiny_store.fake_rows("train")
+    decoders = AveragedDecoders([decoder])
     options = {"device": cpu, "batch_size": 8}
-    at_once = localize(decoder, tiny_store, [FeatureSource("layer2")], rows, **options)
+    at_once = localize(decoders, tiny_store, [FeatureSource("layer2")], rows, **options)
     # Two images of 40x56, one of the larger sizes.
     monkeypatch.setattr(scores, "PIXELS_AT_ONCE", 2 * 40 * 56)
     read = tiny_store.read_masks
@@ -62,7 +64,7 @@ def test_large_images_of_a_batch_are_evaluated_a_few_at_a_time(
         return masks
 
     monkeypatch.setattr(tiny_store, "read_masks", read_and_count)
-    parts = localize(decoder, tiny_store, [FeatureSource("layer2")], rows, **options)
+    parts = localize(decoders, tiny_store, [FeatureSource("layer2")], rows, **options)
     assert max(count for _, count in counts) == 2
     assert all(pixels <= 2 * 40 * 56 or count == 1 for pixels, count in counts)
     for name, values in at_once.items():

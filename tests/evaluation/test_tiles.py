@@ -6,6 +6,7 @@ import torch
 
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.datasets.tiles import whole_images
+from declip_pipeline.decoders.averaged import AveragedDecoders
 from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.joined_scores import joined_maps
@@ -82,10 +83,10 @@ def test_an_evaluation_has_a_row_an_image_of_its_joined_map(
 
 
 def test_joined_maps_come_with_the_images_masks(run, tiled_store, expected, cpu):
-    decoder, _ = run.best_decoder()
+    decoders = AveragedDecoders([run.decoder()])
     rows = tiled_store.fake_rows("test")
     images, _ = whole_images(tiled_store.samples.take(rows))
-    found = list(joined_maps(decoder, tiled_store, [FeatureSource("layer1")], rows, device=cpu))
+    found = list(joined_maps(decoders, tiled_store, [FeatureSource("layer1")], rows, device=cpu))
     for name, (joined, mask) in zip(images.ids, found, strict=True):
         np.testing.assert_allclose(joined, expected[name][0], atol=1e-6)
         np.testing.assert_array_equal(mask, expected[name][1])

@@ -126,7 +126,7 @@ def test_a_choice_of_files_is_kept_to(runs, photos, tmp_path):
 def test_bad_arguments_are_refused(runs, photos, tmp_path, arguments, message):
     with pytest.raises(InputError, match=message):
         dp.predict(runs[0], photos, out=tmp_path / "out", device="cpu", **arguments)
-    with pytest.raises(InputError, match="no run to predict with"):
+    with pytest.raises(InputError, match="no run was given"):
         dp.predict([], photos, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -102,7 +102,7 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert difference == pytest.approx(first - second, abs=0.011)
     assert low <= difference <= high
     assert 0 < p_value <= 1
-    computing = "declip_pipeline.evaluation.evaluate.localize"
+    computing = "declip_pipeline.evaluation.ensemble.localize"
     monkeypatch.setattr(computing, lambda *arguments, **options: pytest.fail("evaluated again"))
     assert program(*command).out == outcome.out
 
@@ -207,7 +207,7 @@ def test_evaluations_go_where_they_are_told(
 def test_a_comparison_of_runs_that_are_only_to_be_read_is_printed(
     program, runs, tiny_store, tmp_path, monkeypatch
 ):
-    def refuse(self, folder):
+    def refuse(self):
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Evaluation, "save", refuse)

@@ -29,7 +29,9 @@ def found(run, share, region=None):
     """A finding on 1000 pixels."""
     full = np.zeros((10, 100), np.float32)
     full.flat[: round(1000 * share)] = 0.9
-    return Finding(run, PredictedMap(full[:1], full, 0.25), region)
+    return Finding(
+        run, PredictedMap(full[:1], full, 0.25), region or (1, 1), is_shrunk=region is not None
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,189 @@
+"""`evaluate RUN+RUN` and `evaluate --maps`, `compare` with both, as the user sees them."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from support.made_maps import maps_of, write_maps
+
+from declip_pipeline.training.data import TrainingData
+from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.runs import train_run
+from stages.map_sources import run_source
+
+
+@pytest.fixture(scope="module")
+def runs(mixed_store, tmp_path_factory):
+    """A run of one layer, and one of two layers, whose name holds a "+"."""
+    folder = tmp_path_factory.mktemp("runs")
+    return [
+        train_run(
+            TrainingData([mixed_store], device=torch.device("cpu")),
+            folder,
+            layer=layer,
+            recipe=Recipe("linear", epochs=2, batch_size=4, learning_rate=1e-2),
+            train_on=["ldm"],
+        )
+        for layer in ("layer1", "layer1+layer2")
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(mixed_store, tmp_path_factory):
+    return write_maps(tmp_path_factory.mktemp("maps"), maps_of(mixed_store))
+
+
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    """Where evaluations of what is no run are written."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_names_of_runs_hold_plus_signs(runs):
+    one, two = (str(run.path) for run in runs)
+    assert [run.path for run in run_source(two).runs] == [runs[1].path]
+    for text, expected in ((f"{one}+{two}", runs), (f"{two}+{one}", runs[::-1])):
+        assert [run.path for run in run_source(text).runs] == [run.path for run in expected]
+
+
+def test_an_ensemble_is_evaluated_as_one_run(program, runs, mixed_store):
+    text = "+".join(str(run.path) for run in runs)
+    outcome = program("evaluate", text, "--on", mixed_store.location)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out[outcome.out.index("linear_layer1_ldm") :].splitlines()
+    place = Path(lines[0].rpartition(": ")[2])
+    assert lines[0].startswith("linear_layer1_ldm_seed0+linear_layer1+layer2_ldm_seed0_")
+    assert place.parts[0] == "evaluations" and (place / "per_image.csv").is_file()
+    parameters = json.loads((place / "summary.json").read_text())["parameters"]
+    assert parameters == sum(run.summary()["parameters"] for run in runs)
+    names = ", ".join(run.name for run in runs)
+    assert lines[1] == f"  mean of the logits of 2 runs, {parameters:,} parameters: {names}"
+    assert lines[2].startswith("  lama: IoU ")
+    assert any(line.startswith("ID ") and "OOD " in line for line in lines)
+    assert not (runs[0].path / "evaluations").exists()
+
+
+def test_maps_are_evaluated_beside_a_run(program, runs, folder, mixed_store):
+    outcome = program(
+        *("evaluate", runs[0].path, "--maps", f"TruFor={folder}", "--on", mixed_store.location),
+        *("-o", "out"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"^TruFor on mixed, test: out/TruFor/mixed-test-\w+$", outcome.out, re.M)
+    matrix = outcome.out[outcome.out.index("IoU (percent), test split") :].splitlines()
+    # The run of two epochs learned nothing.
+    assert matrix[2].split() == ["test", "\\", "train", "TruFor", "ldm!"]
+    assert matrix[5].startswith("ID ") and "(1 cell), OOD" in matrix[5]
+    assert matrix[-1] == (
+        "TruFor: maps of which no training set is stated (--maps NAME:GENERATOR+...=FOLDER states "
+        "it), in neither mean"
+    )
+
+
+def test_maps_on_a_dataset_need_no_run(program, folder, mixed_store):
+    data = mixed_store.provenance["root"]
+    outcome = program("evaluate", "--maps", f"PSCC:ldm={folder}", "--on", data)
+    assert outcome.code == 0, outcome.err
+    assert "PSCC on mixed, test: evaluations/PSCC_ldm/mixed-test-" in outcome.out
+    assert outcome.out.splitlines()[-1].startswith("ID ")
+    assert "false alarms on real images at 0.5: " in outcome.out
+    on_store = program("evaluate", "--maps", f"PSCC:ldm={folder}", "--on", mixed_store.location)
+    same = [line for line in outcome.out.splitlines() if "evaluations/" not in line]
+    assert same == [line for line in on_store.out.splitlines() if "evaluations/" not in line]
+
+
+def test_what_is_missing_decides_the_exit_code(program, folder, mixed_store, tmp_path):
+    maps = maps_of(mixed_store)
+    names = sorted(name for name in maps if "fake" in name)
+    some = {name: maps[name] for name in names[2:]}
+    some |= {names[2]: np.full(maps[names[2]].shape, 0.25), "nobody": np.zeros((20, 20))}
+    place = write_maps(tmp_path / "some", some)
+    command = ("evaluate", "--maps", f"tool={place}", "--on", mixed_store.location)
+    outcome = program(*command)
+    assert outcome.code == 1
+    assert [line for line in outcome.err.splitlines() if "images/s" not in line] == [
+        f"{place}: 2 images ({names[0]} (no map), {names[1]} (no map)) not evaluated",
+        f"{place}: 1 map (nobody.npy) without an image in the data",
+        f"{place}: 1 map ({names[2]}) of one value",
+        f"{place}: no map of a real image, so false alarms are not evaluated",
+    ]
+    (place / "nobody.npy").unlink()
+    for name in names[:2]:
+        write_maps(place, {name: maps[name]})
+    assert program(*command).code == 0
+
+
+def test_maps_are_scored_as_whole_images(program, mixed_store, tmp_path):
+    both = maps_of(mixed_store) | maps_of(mixed_store, "valid")
+    place = write_maps(tmp_path / "maps", both, ".png.npz")
+    outcome = program(
+        *("evaluate", "--maps", f"tool={place}", "--detection", "--on"),
+        mixed_store.provenance["root"],
+    )
+    assert outcome.code == 0, outcome.err
+    assert "  mean_sigmoid:" in outcome.out and "  file_score:" in outcome.out
+    assert "means over cells" not in outcome.out
+
+
+def test_robustness_of_maps(program, mixed_store, tmp_path):
+    maps = maps_of(mixed_store)
+    for name in ("clean", "jpeg-70"):
+        write_maps(tmp_path / "views" / name, maps)
+    command = ("evaluate", "--maps", f"tool={tmp_path / 'views'}", "--views", "all", "--on")
+    outcome = program(*command, mixed_store.provenance["root"])
+    assert outcome.code == 0, outcome.err
+    table = outcome.out.splitlines()
+    assert table[2].split() == ["view", "lama", "ldm", "overall"]
+    assert [line.split()[0] for line in table[3:5]] == ["clean", "jpeg:70"]
+    assert Path(table[-1]).name == "robustness.png" and Path(table[-1]).is_file()
+
+
+def test_maps_are_compared(program, runs, folder, mixed_store, tmp_path):
+    on = ("--on", mixed_store.location)
+    outcome = program("compare", runs[0].path, f"tool={folder}", *on)
+    assert outcome.code == 0, outcome.err
+    # The run of two epochs learned nothing.
+    assert outcome.out.splitlines()[:2] == [f"A!: {runs[0].path}", "B: tool"]
+    both = "+".join(str(run.path) for run in runs)
+    assert program("compare", both, runs[0].path, *on).code == 0
+    maps = maps_of(mixed_store, seed=1)
+    name = min(maps)
+    del maps[name]
+    other = write_maps(tmp_path / "other", maps)
+    outcome = program("compare", f"tool={folder}", f"other={other}", "--on", *on[1:])
+    assert outcome.code == 1
+    assert f"{other}: 1 image ({name} (no map)) not evaluated" in outcome.err
+    assert "left out, not evaluated for both: 1 of tool" in outcome.err
+
+
+def test_what_does_not_fit_is_refused(refused, runs, folder, mixed_store, tmp_path):
+    on = ("--on", mixed_store.location)
+    assert refused("evaluate", *on) == (
+        "nothing to evaluate; expected a RUN, or --maps NAME=FOLDER"
+    )
+    for text in ("tool", "=x", "tool=", f"tool:={folder}", f"tool:a+={folder}"):
+        line = refused("evaluate", "--maps", text, *on)
+        assert line.startswith(f"--maps {text!r}; expected NAME=FOLDER, or NAME:GENERATOR")
+    line = refused("evaluate", "--maps", f"a={folder}", "--maps", f"a={tmp_path}", *on)
+    assert line == "two folders of maps are called a; give each its own name"
+    line = refused("evaluate", "--maps", f"a={folder}", "--maps-are", "logits", *on)
+    assert line.endswith("as of probabilities; leave --maps-are out")
+    write_maps(tmp_path / "small", {name: np.zeros((9, 9)) for name in maps_of(mixed_store)})
+    line = refused("evaluate", "--maps", f"a={tmp_path / 'small'}", *on)
+    assert line.endswith("expected a map of the image's size, or pass --resize-maps")
+    line = refused("evaluate", f"{runs[0].path}+{tmp_path}", *on)
+    assert "is not a run" in line
+    line = refused("evaluate", runs[0].path, *on, "--maps-key", "map")
+    assert line == "--maps-key says how maps are read, and there are none; leave it out"
+    line = refused("compare", *(run.path for run in runs), *on, "--resize-maps")
+    assert line == "--resize-maps says how maps are read, and there are none; leave it out"
+    line = refused("evaluate", runs[0].path, *on, "--polarity", "white-is-fake")
+    assert line.startswith("--layout, --polarity and --allow-unpaired say how a dataset is read")
+    data = mixed_store.provenance["root"]
+    line = refused("evaluate", runs[0].path, "--maps", f"a={folder}", "--on", data, code=1)
+    assert "is not a feature store" in line
+    line = refused("evaluate", "--maps", f"a={folder}", "--on", data, "--split", "tset")
+    assert "unknown split 'tset'; did you mean 'test'?" in line
