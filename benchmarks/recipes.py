@@ -57,7 +57,6 @@ IN_TILES = (AUTO, "rate x 3", "epochs / 2", "demo")
 LEFT_OUT = {
     ("conv", 0): ("rate / 3", "rate x 3", "epochs / 2", "epochs x 2"),
     ("conv", 300): ("paper",),
-    ("conv", 1000): (AUTO, "demo"),
     ("pup", 0): ("epochs x 2",),
     ("fcn", 0): ("epochs x 2",),
 }
