@@ -59,6 +59,7 @@ LAYERS = {
     "efficientnet-lite0": ["layer3"],
 }
 RECIPE: dict[str, Any] = {
+    "recipe": "paper",
     "initialization": "pytorch",
     "learning_rate": 2e-3,
 }

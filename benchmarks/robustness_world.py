@@ -35,6 +35,7 @@ GRID = {
     "epochs": 1,
     "batch_size": 2,
     "patience": 5,
+    "recipe": "paper",
     "initialization": "paper",
     "precision": "auto",
 }

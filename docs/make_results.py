@@ -174,6 +174,18 @@ MEASUREMENTS = {
         "without` names the generators that can be left out, neither learned nor evaluated, with "
         "the candidate the best of its part.",
     ),
+    "recipes": Measurement(
+        "Recipes",
+        "python benchmarks/recipes.py --folder DIR",
+        "Best validation IoU in percent, by decoder and number of training images, one training a "
+        "cell. auto: with no option but store, layer and decoder, in the batches and epochs and at "
+        "the highest learning rate of the columns before, which took so many seconds on a machine "
+        "that others used. The others change its learning rate or its epochs, or are the demo's "
+        "and the paper's for as many epochs. below: points that auto lies below the best of its "
+        "row. The demo set with fakes of all four generators, and its large set in tiles, of which "
+        "those that are learned are counted; features of EfficientNet-Lite0, conv-4 with widths "
+        "of 32, 16, 16 and 16.",
+    ),
     "activations": Measurement(
         "Standardised features",
         "python benchmarks/activations.py",
@@ -353,6 +365,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "train_ablation": whole("train_ablation"),
     "light_decoders": whole("light_decoders"),
     "light_steps": whole("light_steps"),
+    "recipes": whole("recipes"),
     "activations": whole("activations"),
     "metrics": whole("metrics"),
     "predict_rates": whole("predict_rates"),

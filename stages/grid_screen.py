@@ -18,19 +18,24 @@ def grid_table(results: Sequence[CellResult], pace: str = "") -> Table:
     """A row for each layer (and training set and learning rate, where there are several), a column
     for each decoder: mean best validation score over seeds, their standard deviation, and how many
     of them are done; `pace` is said below."""
+    columns = list(dict.fromkeys(result.decoder_type for result in results))
+    # A recipe may choose another learning rate for each decoder: that makes no rows of their own.
     shown = [
         name
         for name in ("train_on", "learning_rate", "layer")
-        if name == "layer" or len({getattr(result, name) for result in results}) > 1
+        if name == "layer"
+        or any(
+            len({getattr(one, name) for one in results if one.decoder_type == column}) > 1
+            for column in columns
+        )
     ]
-    columns = list(dict.fromkeys(result.decoder_type for result in results))
     groups: dict[tuple[Any, ...], dict[str, list[CellResult]]] = {}
     for result in results:
         key = tuple(getattr(result, name) for name in shown)
         groups.setdefault(key, {}).setdefault(result.decoder_type, []).append(result)
     table = Table(*[name.replace("_", " ") for name in shown], *columns)
     for key, by_decoder in groups.items():
-        cells = [_cell(by_decoder[name]) for name in columns]
+        cells = [_cell(by_decoder.get(name, [])) for name in columns]
         table.add_row(*[str(value) for value in key], *cells)
     done = sum(result.state in ("finished", "failed") for result in results)
     failed = sum(result.state == "failed" for result in results)

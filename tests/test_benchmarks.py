@@ -46,6 +46,11 @@ def benchmarks(tmp_path_factory):
         ("scale.py --samples 2000 --files 40", "scale"),
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),
+        (
+            "recipes.py --folder recipes --part small --images 4 8 --valid 2 --decoders linear mlp "
+            "--recipes auto demo --name tiny_recipes",
+            "tiny_recipes",
+        ),
         ("activations.py --images 1 --arch efficientnet-lite0", "activations"),
         (
             "engines.py --models dinov2-vit-s14 --batch-size 1 --rounds 1 "

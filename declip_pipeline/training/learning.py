@@ -13,6 +13,12 @@ WATCHED_FROM = 5
 FALLEN = 0.9
 """The loss has fallen when it is below this share of the first epoch's."""
 
+NEARLY = 0.5
+"""Points above a constant map's score within which a score is that of one.
+
+Scores of maps that are the same everywhere differ from it by rounding, and by a pixel or two.
+"""
+
 LITTLE = 0.25
 """A best first epoch is a problem below this share of the way from a constant map's score to 100.
 
@@ -45,7 +51,7 @@ def learning_problem(
     falls = last < FALLEN * first
     loss = f"the loss {'fell' if falls else 'went'} from {first:.3g} to {last:.3g}"
     best = max(scores)
-    if best <= constant:
+    if best <= constant + NEARLY:
         what = (
             f"its best validation {name}, {best:.2f}, is not above that of a constant map, "
             f"{constant:.2f}, while {loss}"

@@ -124,3 +124,21 @@ def test_the_table_shows_means_and_spreads_of_seeds():
     assert list(table.columns[1].cells) == ["42.00 ± 2.83 (2/3)"]
     assert list(table.columns[2].cells) == ["- failed"]
     assert table.caption == "3 of 4 runs done, 1 failed"
+
+
+def test_decoders_with_learning_rates_of_their_own_share_a_row():
+    from declip_pipeline.sweeps.grid import CellResult
+
+    def row(decoder, rate, iou):
+        return CellResult("layer1", decoder, 0, rate, "all", "finished", best_valid_iou=iou)
+
+    chosen = [row("linear", 3e-2, 40.0), row("conv-4", 2e-3, 50.0)]
+    table = grid_table(chosen)
+    assert [column.header for column in table.columns] == ["layer", "linear", "conv-4"]
+    assert [list(column.cells) for column in table.columns] == [["layer1"], ["40.00"], ["50.00"]]
+    # What a grid spans has rows, of which a decoder may lack some.
+    table = grid_table([*chosen, row("linear", 1e-2, 45.0)])
+    assert [list(column.cells) for column in table.columns] == [
+        *(["0.03", "0.002", "0.01"], ["layer1"] * 3),
+        *(["40.00", "-", "45.00"], ["-", "50.00", "-"]),
+    ]

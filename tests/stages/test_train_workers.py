@@ -21,7 +21,7 @@ def rows_of(path):
 def test_a_grid_on_workers_is_interrupted_and_goes_on(program, tiny_store, tmp_path, monkeypatch):
     arguments = [
         *("train", tiny_store.location, "--layers", "0-1", "--decoders", "linear"),
-        *("--seeds", "0,1", "--epochs", "15", "--patience", "15", "--batch-size", "4"),
+        *("--seeds", "0,1", "--epochs", "15", "--batch-size", "4"),
     ]
     command = [*arguments, "-o", str(tmp_path / "runs"), "--dask", "local:2"]
     process = subprocess.Popen(

@@ -31,6 +31,13 @@ def test_a_falling_loss_without_iou_is_a_problem():
     )
 
 
+@pytest.mark.parametrize(("best", "is_problem"), [(1e-8, True), (0.4, True), (0.6, False)])
+def test_a_score_next_to_a_constant_maps_is_one(best, is_problem):
+    ious = [0.0, 12.5 + best, *[0.0] * 4]
+    found = learning_problem(records(FALLING, ious), 12.5, Recipe(), 9000)
+    assert (found is not None and "not above that of a constant map" in found) is is_problem
+
+
 def test_a_best_first_epoch_is_a_problem_where_the_loss_fell():
     ious = [30.0, 29.0, 28.0, 20.0, 20.0, 10.0]
     recipe = Recipe(initialization="pytorch")
