@@ -186,6 +186,18 @@ MEASUREMENTS = {
         "those that are learned are counted; features of EfficientNet-Lite0, conv-4 with widths "
         "of 32, 16, 16 and 16.",
     ),
+    "bounds_grid": Measurement(
+        "What the grid bounds",
+        "python benchmarks/bounds.py --folder DIR --part grid",
+        "Masks of the demo's test split as means over the positions of a grid, enlarged to 256x256 "
+        "and compared with the masks themselves.",
+    ),
+    "bounds_data": Measurement(
+        "What the training images bound",
+        "python benchmarks/bounds.py --folder DIR --part data",
+        "A light decoder trained on one generator, on crops of more or fewer photographs, in "
+        "domain: on other photographs of the split valid (two) and of the split test (four).",
+    ),
     "activations": Measurement(
         "Standardised features",
         "python benchmarks/activations.py",
@@ -349,6 +361,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "demo_layers": demo(f"{VIT}: IoU by layer"),
     "study": study(with_figure=True),
     "choices": whole("choices"),
+    "bounds_grid": whole("bounds_grid"),
     "store": whole("store"),
     "scale": whole("scale"),
     "store_writing": some("store", "measure", "write"),

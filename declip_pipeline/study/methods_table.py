@@ -45,7 +45,7 @@ def write_methods(
         out: Folder of the files.
         title: Title of the study.
         baselines: Names of the methods that others are compared with.
-        missing: A line for each run that the table lacks.
+        missing: Lines on the runs that the table lacks.
         changes: How the study differs from its file.
         left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
@@ -63,7 +63,7 @@ def write_methods(
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (HEAD, *map(_cells, methods))]
     head, *body = (f"| {' | '.join(line)} |\n" for line in lines)
     rule = f"| {' | '.join(['---', *['---:'] * (len(HEAD) - 1)])} |\n"
-    lacking = [f"{len(missing)} runs are missing:\n"] if missing else []
+    lacking = ["Runs are missing:\n"] if missing else []
     lacking += [f"- {line}" for line in missing]
     remove_abandoned(out)
     write_text(out / "table.csv", methods_csv(methods))

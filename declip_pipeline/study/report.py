@@ -62,7 +62,7 @@ def write_report(
         out: Folder of the files.
         title: Title of the study.
         published: Figures that stand beside ours where there is one table.
-        missing: A line for each run that the tables lack.
+        missing: Lines on the runs that the tables lack.
         changes: How the study differs from a published one.
         left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
@@ -89,7 +89,7 @@ def write_report(
     if any(one.table.is_marked for one in tables):
         about.append(MARK_MEANING)
     if missing:
-        about.append(f"{len(missing)} runs are missing: {'; '.join(missing)}")
+        about.append(f"runs are missing: {'; '.join(missing)}")
     compared = beside_published(tables, published)
     texts = []
     for one, parts in zip(tables, compared, strict=True):

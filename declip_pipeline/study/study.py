@@ -179,12 +179,7 @@ class Study:
                 continue
             found_rows = self._planned(step).finished()
             rows.append([row for row in found_rows if row.state == "finished"])
-            missing += [
-                f"{self._called(step)}: {row.decoder_type} on {row.layer}, trained on "
-                f"{row.train_on}, seed {row.seed}"
-                for row in found_rows
-                if row.state != "finished"
-            ]
+            missing += [f"{self._called(step)}: {line}" for line in _unfinished(found_rows)]
         return replace(self._result(rows), missing=tuple(missing))
 
     def _result(self, rows: Sequence[Sequence[CellResult]]) -> "StudyResult":
@@ -361,7 +356,7 @@ class StudyResult:
     Attributes:
         tables: Tables, of a study with a `table`.
         methods: Methods, of another.
-        missing: A line for each run that is not finished, or training whose stores are not there.
+        missing: Lines on trainings with runs that are not finished, or whose stores are not there.
         evaluations: Those of all finished runs, for further tables.
     """
 
@@ -369,6 +364,20 @@ class StudyResult:
     methods: tuple[Method, ...] = ()
     missing: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+
+
+def _unfinished(rows: Sequence[CellResult]) -> list[str]:
+    """Return a line for each decoder and layer with the runs that are not finished."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for row in rows:
+        if row.state != "finished":
+            seeds = found.setdefault(f"{row.decoder_type} on {row.layer}", {})
+            seeds.setdefault(row.train_on, []).append(str(row.seed))
+    return [
+        f"{name}, trained on "
+        + "; ".join(f"{learned}, seed {', '.join(seeds)}" for learned, seeds in own.items())
+        for name, own in found.items()
+    ]
 
 
 def require_finished(rows: Sequence[CellResult]) -> None:

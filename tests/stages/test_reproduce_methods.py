@@ -7,6 +7,11 @@ import pytest
 import yaml
 from conftest import TINY_VIT
 
+from declip_pipeline.study.callbacks import SILENT
+from stages.study_settings import read_study
+
+LIGHT_DECODERS = Path(__file__).parents[2] / "configs/light_decoders.yaml"
+
 GENERATORS = ["telea", "latent"]
 STUDY = {
     "title": "Two methods",
@@ -65,7 +70,7 @@ def figures_of(outcome):
 def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_path):
     outcome = reproduce("--done")
     assert outcome.code == 0, outcome
-    assert "2 runs are missing:" in outcome.out
+    assert "Runs are missing:" in outcome.out
     assert "- light: no store one, other" in outcome.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study.yaml"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md"]
@@ -97,9 +102,30 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     outcome = reproduce("--done", "--set", "train.seeds=[0,1]")
     assert outcome.code == 0, outcome
     assert figures_of(outcome)["light, mlp", "ID"] == found["light, mlp", "ID"]
-    assert "6 runs are missing:" in outcome.out
-    assert "- published: conv-4 on layer3, trained on latent, seed 1" in outcome.out
+    line = "- published: conv-4 on layer3, trained on telea, seed 1; latent, seed 1"
+    assert line in outcome.out
     assert sorted((tmp_path / "runs").iterdir()) == trained
+
+
+def test_the_study_of_light_decoders_compares_with_what_it_trains():
+    settings = read_study(LIGHT_DECODERS, [])
+    places = dict.fromkeys(settings.datasets, Path("data"))
+    study = settings.study(
+        LIGHT_DECODERS, places, extract={}, train={"dask": None, "scheduler": None},
+        device="cpu", callbacks=SILENT,
+    )  # fmt: skip
+    assert set(settings.datasets) == set(settings.demo)
+    methods = [
+        f"{step.name}, {decoder}"
+        for step in study.trainings
+        for decoder in step.options["decoder_type"]
+    ]
+    assert set(study.baselines) <= set(methods)
+    assert len(set(methods)) == len(methods)
+    for step in study.trainings:
+        known = {*step.stores, *step.stores_beside}
+        test = step.test or study.test
+        assert known == {*test.stores, *test.beside} and known <= set(study.extractions)
 
 
 def test_a_study_has_one_kind_of_table(refused, tmp_path):
