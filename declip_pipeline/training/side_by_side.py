@@ -38,20 +38,29 @@ def train_side_by_side(
         _one_epoch(together, train_feed, valid_feed, is_first=is_first)
         is_first = False
     ended = [training for training in trainings if training.error is None]
-    if not ended:
-        return
-    recipe, counts = ended[0].recipe, (len(train_feed), len(valid_feed))
-    if recipe.pooling is not None:
-        for training in ended:
-            training.finish(*counts)
-        return
-    candidates = [training.best_candidate(valid_feed.device) for training in ended]
-    thresholds = best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
-    shares: Sequence[np.ndarray | None] = [None] * len(ended)
-    if (valid_feed.labels == REAL).any():
-        shares = real_shares(candidates, valid_feed, recipe.batch_size)
+    thresholds = _thresholds(ended, valid_feed)
+    shares = _real_shares(ended, valid_feed)
     for training, threshold, own in zip(ended, thresholds, shares, strict=True):
-        training.finish(*counts, threshold, own)
+        training.finish(len(train_feed), len(valid_feed), threshold, real_shares=own)
+
+
+def _thresholds(
+    ended: Sequence[Training], valid_feed: BatchFeed
+) -> Sequence[tuple[float, float] | None]:
+    """Return the best threshold of each training on the validation images, and its IoU."""
+    if not ended or ended[0].recipe.pooling is not None:
+        return [None] * len(ended)
+    recipe = ended[0].recipe
+    candidates = [training.best_candidate(valid_feed.device) for training in ended]
+    return best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+
+
+def _real_shares(ended: Sequence[Training], valid_feed: BatchFeed) -> Sequence[np.ndarray | None]:
+    """Return the share of pixels that each training's decoder calls fake in real images."""
+    if not ended or ended[0].recipe.pooling is not None or not (valid_feed.labels == REAL).any():
+        return [None] * len(ended)
+    candidates = [training.best_candidate(valid_feed.device) for training in ended]
+    return real_shares(candidates, valid_feed, ended[0].recipe.batch_size)
 
 
 def _one_epoch(

@@ -218,8 +218,9 @@ class Training:
         self,
         train_images: int,
         valid_images: int,
-        threshold: tuple[float, float] | None = None,
-        real_shares: np.ndarray | None = None,
+        threshold: tuple[float, float] | None,
+        *,
+        real_shares: np.ndarray | None,
     ) -> None:
         """Write the summary: the run is finished.
 

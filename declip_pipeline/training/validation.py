@@ -78,6 +78,25 @@ def best_thresholds(
     return found
 
 
+def validation_aps(
+    candidates: Sequence[Candidate],
+    feed: BatchFeed,
+    batch_size: int,
+    map_pieces: MapParts = map,
+    real_share: float = 0.0,
+) -> list[float]:
+    """Return the average precision over images of each decoder's pooled logits, in percent.
+
+    The feed's targets are labels and each decoder has a pooling. Arguments as in
+    `validation_ious`; real images count as all others do.
+    """
+    found = _values(_logits_and_labels, candidates, feed, batch_size, map_pieces)
+    return [
+        100 * detection_metrics(logits, labels)["average_precision"]
+        for logits, labels in (both.unbind(1) for both in found)
+    ]
+
+
 def real_shares(
     candidates: Sequence[Candidate], feed: BatchFeed, batch_size: int
 ) -> list[np.ndarray]:
@@ -103,25 +122,6 @@ def real_shares(
         pixels = parts[:, None] * one.decoder.output_size**2
         shares.append((called / pixels).astype(np.float32))
     return shares
-
-
-def validation_aps(
-    candidates: Sequence[Candidate],
-    feed: BatchFeed,
-    batch_size: int,
-    map_pieces: MapParts = map,
-    real_share: float = 0.0,
-) -> list[float]:
-    """Return the average precision over images of each decoder's pooled logits, in percent.
-
-    The feed's targets are labels and each decoder has a pooling. Arguments as in
-    `validation_ious`; real images count as all others do.
-    """
-    found = _values(_logits_and_labels, candidates, feed, batch_size, map_pieces)
-    return [
-        100 * detection_metrics(logits, labels)["average_precision"]
-        for logits, labels in (both.unbind(1) for both in found)
-    ]
 
 
 VALIDATIONS = {"iou": validation_ious, "ap": validation_aps}
