@@ -78,6 +78,25 @@ def best_thresholds(
     return found
 
 
+def validation_aps(
+    candidates: Sequence[Candidate],
+    feed: BatchFeed,
+    batch_size: int,
+    map_pieces: MapParts = map,
+    real_share: float = 0.0,
+) -> list[float]:
+    """Return the average precision over images of each decoder's pooled logits, in percent.
+
+    The feed's targets are labels and each decoder has a pooling. Arguments as in
+    `validation_ious`; real images count as all others do.
+    """
+    found = _values(_logits_and_labels, candidates, feed, batch_size, map_pieces)
+    return [
+        100 * detection_metrics(logits, labels)["average_precision"]
+        for logits, labels in (both.unbind(1) for both in found)
+    ]
+
+
 def real_shares(
     candidates: Sequence[Candidate], feed: BatchFeed, batch_size: int
 ) -> list[np.ndarray]:
@@ -126,25 +145,6 @@ def score_thresholds(
         sums = torch.zeros(len(images), dtype=torch.float64).index_add_(0, rows, scores.cpu())
         found.append(balanced_threshold(sums / tiles, labels))
     return found
-
-
-def validation_aps(
-    candidates: Sequence[Candidate],
-    feed: BatchFeed,
-    batch_size: int,
-    map_pieces: MapParts = map,
-    real_share: float = 0.0,
-) -> list[float]:
-    """Return the average precision over images of each decoder's pooled logits, in percent.
-
-    The feed's targets are labels and each decoder has a pooling. Arguments as in
-    `validation_ious`; real images count as all others do.
-    """
-    found = _values(_logits_and_labels, candidates, feed, batch_size, map_pieces)
-    return [
-        100 * detection_metrics(logits, labels)["average_precision"]
-        for logits, labels in (both.unbind(1) for both in found)
-    ]
 
 
 VALIDATIONS = {"iou": validation_ious, "ap": validation_aps}
