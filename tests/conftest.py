@@ -175,6 +175,15 @@ def mixed_store(tiny_backbone, tmp_path_factory):
     return Store(extraction.location)
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium, which starts with the first test of a page."""
+    from support.browser import chromium
+
+    with chromium() as started:
+        yield started
+
+
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """Lets torch compute with two threads, for what is shared out to them."""
