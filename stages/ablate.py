@@ -7,11 +7,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stages.options import DATA, SchedulerOption, StoresArgument, require_folder
+from stages.options import (
+    DATA,
+    OUTPUT,
+    ColumnsOption,
+    FigureFormatOption,
+    ForPaperOption,
+    SchedulerOption,
+    StoresArgument,
+    figure_style,
+    require_folder,
+)
 from stages.training_options import DaskOption, grid_options, with_training_options
 
 if TYPE_CHECKING:
     from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.reports.figure_file import FigureStyle
     from declip_pipeline.store.reader import Store
     from declip_pipeline.study.ablation import LayerScore
 
@@ -39,6 +50,12 @@ def ablate(
     split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Split to evaluate.")] = "test",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
+    figure_format: FigureFormatOption = "png",
+    for_paper: ForPaperOption = False,
+    columns: ColumnsOption = None,
+    images: Annotated[
+        int, typer.Option(min=0, help="Most images in the report.", rich_help_panel=OUTPUT)
+    ] = 200,
 ) -> None:
     """Train a decoder on every layer and say which one is good for what.
 
@@ -46,7 +63,8 @@ def ablate(
     are evaluated on the test split: in domain on the generators that they learned, out of domain on
     the others. Prints IoU (percent) by layer and generator with its standard deviation over seeds
     and its 95% bootstrap interval over images and seeds, then the layers that are best; the last
-    line of stdout is the figure, with ablation.csv and the runs' results.csv beside it.
+    line of stdout is the figure, with ablation.csv, the runs' results.csv and report.html (see
+    `declip-pipe report`) beside it.
     """
     from declip_pipeline.store.reader import Store
     from declip_pipeline.study.ablation import (
@@ -57,9 +75,11 @@ def ablate(
     )
     from declip_pipeline.study.study import EvaluationStep, Study, TrainingStep
     from declip_pipeline.training.learning import MARK_MEANING
+    from stages.report import failed_rows, write_page
     from stages.screen import remark, result
     from stages.study_screen import callbacks
 
+    style = figure_style(figure_format, for_paper, columns)
     require_folder(Path(asked["runs"]), "-o")
     opened = [Store(path) for path in stores]
     # Augmented views have no such split.
@@ -97,10 +117,16 @@ def ablate(
     if any(score.estimate.mark for score in scores):
         result(MARK_MEANING)
     if finished:
-        figure = folder / "ablation.png"
-        _draw(scores, figure, asked["decoder_type"][0], len(asked["seed"]))
+        write_page(
+            folder / "report.html",
+            [one for own in evaluations.values() for one in own],
+            f"Layers of {', '.join(dict.fromkeys(store.dataset for store in opened))}",
+            images=images,
+            left_out=failed_rows(rows),
+            device=asked["device"],
+        )
         result(best_layers(scores))
-        result(str(figure))
+        result(str(_draw(scores, folder, asked["decoder_type"][0], len(asked["seed"]), style)))
     if len(finished) < len(rows):
         raise typer.Exit(1)
 
@@ -109,7 +135,13 @@ def _kind(store: "Store") -> tuple[str, str]:
     return store.identity.view, store.identity.dtype
 
 
-def _draw(scores: Sequence["LayerScore"], path: Path, decoder_type: str, seeds: int) -> None:
+def _draw(
+    scores: Sequence["LayerScore"],
+    folder: Path,
+    decoder_type: str,
+    seeds: int,
+    style: "FigureStyle",
+) -> Path:
     from declip_pipeline.reports.layer_curve_figure import draw_layer_curve
     from declip_pipeline.study.ablation import NAMES, means_of_layers
 
@@ -119,10 +151,11 @@ def _draw(scores: Sequence["LayerScore"], path: Path, decoder_type: str, seeds: 
     marks: dict[str, str] = {}
     for score in scores:
         marks[score.layer] = max(marks.get(score.layer, ""), score.estimate.mark)
-    draw_layer_curve(
+    return draw_layer_curve(
         [layer + marks[layer] for layer in dict.fromkeys(score.layer for score in scores)],
         {name: [one.value for one in own.values()] for name, own in tested.items()},
-        path,
+        folder / "ablation.png",
         f"{decoder_type}: IoU by layer{over}",
         spreads={name: [one.spread for one in own.values()] for name, own in tested.items()},
+        style=style,
     )

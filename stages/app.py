@@ -34,6 +34,10 @@ COMMANDS = {
         "stages.evaluate:evaluate",
         "Evaluate runs on the fakes of stores, at each mask's own size.",
     ),
+    "report": (
+        "stages.report:report",
+        "Write a report of runs that were evaluated: one HTML file that asks for nothing else.",
+    ),
     "compare": (
         "stages.compare:compare",
         "Say by how much RUN_A is better than RUN_B on the images that both were evaluated on.",

@@ -11,14 +11,20 @@ from stages.options import (
     DATA,
     OUTPUT,
     BatchSizeOption,
+    ColumnsOption,
     DeviceOption,
+    FigureFormatOption,
+    ForPaperOption,
     comma_separated,
+    figure_style,
+    require_file,
     require_folder,
 )
 
 if TYPE_CHECKING:
+    import torch
+
     from declip_pipeline.evaluation.evaluation import Evaluation
-    from declip_pipeline.evaluation.scores import Task
     from declip_pipeline.evaluation.selection import Selection
     from declip_pipeline.training.run import Run
 
@@ -81,6 +87,26 @@ def evaluate(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a report of these evaluations, an HTML file; see `report`.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Also draw there the matrix of each configuration, and a sheet of each run's best "
+            "and worst images, with their data as CSV.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    figure_format: FigureFormatOption = "png",
+    for_paper: ForPaperOption = False,
+    columns: ColumnsOption = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
@@ -98,41 +124,34 @@ def evaluate(
     evaluated.
 
     With --views, prints IoU by view instead, over the images that all views have, and writes
-    robustness.csv and robustness.png into the folder of the clean evaluation.
+    robustness.csv and robustness.png into the folder of the clean evaluation. With --report, what
+    was evaluated is one HTML page, too.
 
     With --detection: AP and AUC (0 to 1) and accuracies (percent) of two scores, the mean of a
     map's probabilities and the sigmoid of its mean logit, for each generator against the real
     images, at 0.5 and at the threshold that is best for it on the split valid; in detection.csv
     and detection.json. Then means over seeds, ID and OOD, as above.
     """
-    if views is not None:
-        _refuse_beside_views(detection, alias)
+    _check_options(views, detection, alias, report, figures)
+    style = figure_style(figure_format, for_paper, columns)
     from declip_pipeline.compute import choose_device
-    from declip_pipeline.evaluation.cells import seed_groups
-    from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
     from declip_pipeline.evaluation.groups import parse_aliases
     from declip_pipeline.evaluation.selection import Selection, distinct_runs
-    from declip_pipeline.training.learning import MARK
-    from stages.figures_texts import (
-        evaluation_lines,
-        remark_problems,
-        remark_repeated,
-        remark_weak_maps,
-        seeds_title,
-    )
+    from stages.evaluation_figures import draw_figures
+    from stages.figures_texts import remark_problems, remark_repeated, remark_weak_maps
+    from stages.report import write_page
     from stages.robustness import evaluate_robustness
-    from stages.screen import progress, remark, result
+    from stages.screen import remark
 
     aliases = parse_aliases(alias or [])
     folders = _folders(distinct_runs(runs)[0], out)
     chosen = choose_device(device)
-    task: Task = "detection" if detection else "localization"
     selection = Selection(
         on,
         split=split,
         generators=comma_separated(generators),
         beside=beside or [],
-        task=task,
+        task="detection" if detection else "localization",
     )
     distinct, repeated = distinct_runs(runs)
     for run in distinct:
@@ -145,37 +164,76 @@ def evaluate(
     remark_problems(distinct)
     if views is not None:
         evaluate_robustness(
-            distinct, selection, views, folders, device=chosen, batch_size=batch_size
+            distinct,
+            selection,
+            views,
+            folders,
+            device=chosen,
+            batch_size=batch_size,
+            style=style,
         )
         return
     if not detection:
         remark_weak_maps(distinct)
+    evaluations = _evaluated(distinct, selection, folders, chosen, batch_size)
+    _print_means(evaluations, split, aliases)
+    if figures is not None:
+        draw_figures(evaluations, figures, aliases, chosen, style)
+    if report is not None:
+        title = distinct[0].path.name if len(distinct) == 1 else f"{len(distinct)} runs"
+        write_page(report, evaluations, title, aliases=aliases, device=device)
+
+
+def _evaluated(
+    runs: "Sequence[Run]",
+    selection: "Selection",
+    folders: Mapping[Path, Path],
+    device: "torch.device",
+    batch_size: int,
+) -> "list[Evaluation]":
+    """Evaluate runs on every store, one after the other; print and keep each."""
+    from declip_pipeline.evaluation.evaluate import evaluate as evaluate_run
+    from declip_pipeline.training.learning import MARK
+    from stages.figures_texts import evaluation_lines
+    from stages.screen import progress, result
+
     evaluations = []
-    for run in distinct:
+    for run in runs:
         for part in selection.parts:
             name = f"{run.path.name} on {part.store.dataset}"
             with progress(name) as tell:
                 evaluation = evaluate_run(
                     run,
                     part.store,
-                    split=split,
+                    split=selection.split,
                     generators=part.generators,
                     beside=selection.beside,
-                    task=task,
-                    device=chosen,
+                    task=selection.task,
+                    device=device,
                     batch_size=batch_size,
                     progress=tell,
                 )
             (folder,) = evaluation.save(folders[run.path])
             evaluations.append(evaluation)
             mark = MARK if evaluation.problem else ""
-            result(f"{name}{mark}, {split}: {folder}")
+            result(f"{name}{mark}, {selection.split}: {folder}")
             for line in evaluation_lines([evaluation]):
                 result(line)
+    return evaluations
+
+
+def _print_means(
+    evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str]
+) -> None:
+    """Print means over seeds, and the matrix or the means in domain and out of domain."""
+    from declip_pipeline.evaluation.cells import seed_groups
+    from stages.figures_texts import evaluation_lines, seeds_title
+    from stages.screen import result
+
     for group in seed_groups(evaluations):
         if len(group.members) > 1:
             result("\n".join([seeds_title(group, split), *evaluation_lines(group.members)]))
-    if detection:
+    if evaluations[0].task == "detection":
         _print_detection_domains(evaluations, split, aliases)
     else:
         _print_matrices(evaluations, split, aliases)
@@ -188,14 +246,34 @@ def _remark_unused(selection: "Selection") -> None:
         remark(f"--beside {location} is not used: no run takes a layer of it")
 
 
-def _refuse_beside_views(detection: bool, alias: list[str] | None) -> None:
-    """Raise `InputError` for options that mean nothing with --views."""
+def _check_options(
+    views: str | None,
+    detection: bool,
+    alias: list[str] | None,
+    report: Path | None,
+    figures: Path | None,
+) -> None:
+    """Raise `InputError` for options that mean nothing together, and for places to write."""
+    if detection and figures is not None:
+        raise InputError("--figures are of maps, --detection evaluates whole images; leave one out")
+    if report is not None:
+        require_file(report, "--report")
+    if figures is not None:
+        require_folder(figures, "--figures")
+    if views is None:
+        return
     if detection:
         raise InputError("--views evaluates maps, --detection whole images; leave one out")
     if alias:
         raise InputError(
             "--alias is for the means in domain and out of domain, which --views does not print; "
             "leave one out"
+        )
+    if report is not None or figures is not None:
+        option = "--figures are" if report is None else "--report is"
+        raise InputError(
+            f"{option} of one view, --views evaluates several; leave one out (`declip-pipe report` "
+            "finds what both wrote)"
         )
 
 

@@ -8,9 +8,13 @@ import typer
 from declip_pipeline.errors import InputError, UnknownNameError
 from stages.options import (
     CacheOption,
+    ColumnsOption,
     DeviceOption,
+    FigureFormatOption,
+    ForPaperOption,
     SchedulerOption,
     WeightsOption,
+    figure_style,
     require_folder,
 )
 from stages.training_options import DaskOption, RunsOption
@@ -51,21 +55,27 @@ def reproduce(
     device: DeviceOption = "auto",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
+    figure_format: FigureFormatOption = "png",
+    for_paper: ForPaperOption = False,
+    columns: ColumnsOption = None,
 ) -> None:
     """Extract, train and evaluate what a study asks for, and print its table.
 
     Each step is a command of this program, which is printed before it begins; what is done already
     is found, so the same command goes on after an interruption. A figure that was published stands
-    behind ours, with the difference. The last line of stdout is table.md, with table.csv and
-    table.png beside it.
+    behind ours, with the difference. The last line of stdout is table.md, with table.csv,
+    table.png, the runs in results.csv, and report.html (see `declip-pipe report`) beside it.
     """
     from dataclasses import replace
 
+    from declip_pipeline.evaluation.groups import parse_aliases
     from declip_pipeline.study.report import write_report
+    from stages.report import write_page
     from stages.screen import remark, result
     from stages.study_screen import callbacks, command_of
     from stages.study_settings import read_study
 
+    style = figure_style(figure_format, for_paper, columns)
     folder = out or Path("tables") / config.stem
     require_folder(folder, "--out")
     config = _study_file(config)
@@ -86,14 +96,26 @@ def reproduce(
         device=device,
         callbacks=replace(callbacks, begun=say),
     )
+    rows, evaluations = study.carry_out()
+    aliases = parse_aliases(study.test.aliases)
     report = write_report(
         study,
-        study.run(),
+        study.table.of(evaluations, study.test.aliases),
         folder,
         title=settings.title,
         published=settings.published.published() if settings.published else None,
         changes=changes or [],
         commands=commands,
+        rows=rows,
+        style=style,
+    )
+    write_page(
+        folder / "report.html",
+        evaluations,
+        settings.title,
+        commands=commands,
+        aliases=aliases,
+        device=device,
     )
     result(report.text)
     result(str(report.page))

@@ -10,21 +10,13 @@ if TYPE_CHECKING:
 
     import torch
 
-    from declip_pipeline.evaluation.evaluation import Evaluation
     from declip_pipeline.evaluation.robustness import Robustness
     from declip_pipeline.evaluation.selection import Selection
     from declip_pipeline.images.views import View
-    from declip_pipeline.reports.robustness_figure import RobustnessPanel
+    from declip_pipeline.reports.figure_file import FigureStyle
     from declip_pipeline.training.run import Run
 
 ALL = "all"
-_TITLES = {
-    "jpeg": "JPEG, quality",
-    "blur": "blur, sigma in pixels",
-    "resize": "resize, factor",
-    "noise": "noise, deviation of 255",
-    "jitter": "color jitter, share",
-}
 
 
 def evaluate_robustness(
@@ -35,6 +27,7 @@ def evaluate_robustness(
     *,
     device: "torch.device",
     batch_size: int,
+    style: "FigureStyle",
 ) -> None:
     """Evaluate runs on views of stores and leave a table and a figure in the folder of each run.
 
@@ -49,6 +42,7 @@ def evaluate_robustness(
     )
     from declip_pipeline.images.views import parse_views
     from declip_pipeline.reports.robustness_figure import draw_robustness
+    from declip_pipeline.reports.robustness_panels import ROBUSTNESS_FILE, read_panels
     from declip_pipeline.training.learning import MARK
     from stages.figures_texts import seeds_title
     from stages.screen import progress, remark, result
@@ -82,11 +76,12 @@ def evaluate_robustness(
             result(f"{title}: IoU (percent) by view\n{views_table(figured)}")
             if found.left_out:
                 remark(f"{name}: left out, not in every view: {found.left_out} images")
-            found.save(folder / "robustness.csv")
-            panels = panels_of(found.views)
+            found.save(folder / ROBUSTNESS_FILE)
+            panels = read_panels(folder / ROBUSTNESS_FILE)
+            shown = folder / ROBUSTNESS_FILE
             if panels:
-                draw_robustness(panels, folder / "robustness.png", title)
-            result(str(folder / ("robustness.png" if panels else "robustness.csv")))
+                shown = draw_robustness(panels, folder / "robustness.png", title, style)
+            result(str(shown))
     for some in by_store:
         for group, figured in over_seeds(some):
             title = seeds_title(group, split)
@@ -109,29 +104,3 @@ def views_table(figured: "Sequence[tuple[View, Mapping[str, Mapping[str, Any]]]]
             cells.append("-" if found["iou"] is None else f"{found['iou']:.2f}{shown}{interval}")
         rows.append([view_text(view), *cells])
     return format_table(["view", *figured[0][1]], rows)
-
-
-def panels_of(found: "Sequence[tuple[View, Evaluation]]") -> "list[RobustnessPanel]":
-    """Return a panel for each family of changes, from the clean view to the strongest change."""
-    from declip_pipeline.evaluation.robustness import FAMILIES, family_of
-    from declip_pipeline.reports.robustness_figure import RobustnessPanel
-
-    panels = []
-    for family in FAMILIES:
-        own = [one for one in found if (family_of(one[0]) or ("", 0))[0] == family]
-        if own:
-            members = [found[0], *own]
-            strengths = [f"{view.steps[0][1]:g}" for view, _ in own]
-            lines = {
-                name: [_point(evaluation, name) for _, evaluation in members]
-                for name in found[0][1].generators
-            }
-            panels.append(RobustnessPanel(_TITLES[family], ["clean", *strengths], lines))
-    return panels
-
-
-def _point(evaluation: "Evaluation", name: str) -> tuple[float, float, float]:
-    figures = evaluation.figures(name)
-    ends = [figures[key] for key in ("iou", "iou_low", "iou_high")]
-    value, low, high = [float("nan") if end is None else float(end) for end in ends]
-    return value, low, high

@@ -33,15 +33,16 @@ FLAGS = {
     "delete_store": ("--all",),  # a function of the library, which `cache prune --all` calls
     "as_json": ("--json",),
     "aliases": ("--alias",),
+    "evaluate_missing": ("--evaluate",),
 }
 
 # Parameters of no recipe whose flag is their name.
 PLAIN = frozenset(
     """
-    allow_unpaired arch assign_splits augment cache check_on checkpoint config counterparts dask
-    data deep detection dry_run dtype each feature_layer generators image_size keep layers layout
-    max_failures max_megapixels name on onnx overwrite polarity profile repair run save scheduler
-    split threshold tiles views weights
+    allow_unpaired arch assign_splits augment cache check_on checkpoint columns config counterparts
+    dask data deep detection dry_run dtype each feature_layer figure_format figures for_paper
+    generators image_size keep layers layout max_failures max_megapixels name on onnx overwrite
+    polarity profile repair report run save scheduler split threshold tiles title views weights
     """.split()  # noqa: SIM905
 )
 

@@ -174,9 +174,10 @@ def _about(
 ) -> EvaluatedStore:
     store: Store = part.store
     chosen = store.generators if part.generators is None else part.generators
+    sources = [source.store_of(store) for source in inputs.sources]
     made_from: dict[str, Any] = {
         "store": store.identity.sha256,
-        "inputs": [source.store_of(store).identity.sha256 for source in inputs.sources],
+        "inputs": [source.identity.sha256 for source in sources],
         "checkpoint_sha256": run.best_sha256,
         "split": selection.split,
         "generators": sorted(set(chosen)),
@@ -192,6 +193,7 @@ def _about(
         generators=tuple(store.generators),
         made_from=made_from,
         folder=evaluation_folder(store, selection.split, part.generators, selection.task),
+        inputs=tuple(source.location for source in sources),
     )
 
 

@@ -28,6 +28,7 @@ from declip_pipeline.evaluation.intervals import (
 )
 from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, METRICS, Task
 from declip_pipeline.metrics.bootstrap import Interval
+from declip_pipeline.store.storage import absolute_location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -54,6 +55,7 @@ class EvaluatedStore:
         generators: All of its generators.
         made_from: All that the values follow from, as plain JSON.
         folder: Name of the folder that `Evaluation.save` writes.
+        inputs: Where the features lie: the store itself, and stores beside it.
     """
 
     location: str
@@ -64,6 +66,7 @@ class EvaluatedStore:
     generators: tuple[str, ...]
     made_from: dict[str, Any]
     folder: str
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -341,7 +344,11 @@ class Evaluation:
     def _summary(self) -> dict[str, Any]:
         """Return the entries of the summary file of a single store."""
         (store,) = self.stores
-        about: dict[str, Any] = {"dataset": store.dataset}
+        about: dict[str, Any] = {
+            "dataset": store.dataset,
+            "location": absolute_location(store.location),
+            "input_locations": [absolute_location(one) for one in store.inputs],
+        }
         if self.task == "localization":
             about |= {"view": store.view, "trained_on": list(self.trained_on)}
         else:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.evaluation.table import Table
-from declip_pipeline.reports.figure_file import new_figure, save_figure
+from declip_pipeline.reports.figure_file import SCREEN, FigureStyle, new_figure, save_figure
 from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
 from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
 
@@ -13,12 +13,20 @@ from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
 APART = 0.12
 
 
-def draw_domains(table: Table, path: Path, title: str, unit: str, *, connected: bool) -> None:
-    """Draw the columns of a table over its rows as a PNG, on a fixed axis from 0 to 100.
+def draw_domains(
+    table: Table,
+    path: Path,
+    title: str,
+    unit: str,
+    *,
+    connected: bool,
+    style: FigureStyle = SCREEN,
+) -> Path:
+    """Draw the columns of a table over its rows, on a fixed axis from 0 to 100.
 
     A figure in percent is a mark, its interval a bar through it. `unit` is written at the axis.
     Rows with a run that learned nothing have an exclamation mark. `connected`: rows have an order,
-    as layers do, and marks are joined by lines.
+    as layers do, and marks are joined by lines. Returns the path of the file.
     """
     count = len(table.rows)
     figure = new_figure(min(11.0, max(5.5, 0.55 * count + 2)), 4.2)
@@ -42,5 +50,5 @@ def draw_domains(table: Table, path: Path, title: str, unit: str, *, connected: 
         )
     axes.set_xlim(-0.5, count - 0.5)
     style_percent_axes(axes, table.marked_rows, table.corner)
-    title_above(axes, title, unit, len(table.columns))
-    save_figure(figure, path)
+    title_above(axes, title if style.has_title else "", unit, len(table.columns))
+    return save_figure(figure, path, style)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.reports.figure_file import new_figure, save_figure
+from declip_pipeline.reports.figure_file import SCREEN, FigureStyle, new_figure, save_figure
 from declip_pipeline.reports.percent_axes import style_percent_axes, title_above
 
 # Okabe and Ito's colours, for colour-blind readers; the markers differ in grey, too.
@@ -23,13 +23,14 @@ def draw_layer_curve(
     title: str,
     *,
     spreads: Mapping[str, Sequence[float]] = MappingProxyType({}),
-) -> None:
-    """Draw IoU over layers as a PNG, on a fixed axis from 0 to 100; each line's best is marked.
+    style: FigureStyle = SCREEN,
+) -> Path:
+    """Draw IoU over layers, on a fixed axis from 0 to 100; each line's best is marked.
 
     layer_names: shallowest first. series: name (the decoder) to one IoU in percent for each
     layer, NaN where a run is missing (the line has a gap). spreads: the same names to half the
     height of a band around the line, NaN for none.
-    Raises: InputError when a series and the layers do not fit.
+    Returns: the path of the file. Raises: InputError when a series and the layers do not fit.
     """
     check_series(layer_names, series)
     if spreads:
@@ -57,8 +58,9 @@ def draw_layer_curve(
 
     axes.set_xlim(-0.3, n_layers - 0.7)
     style_percent_axes(axes, layer_names, "layer")
-    title_above(axes, title, "IoU (percent)", min(len(series), 5))
-    save_figure(figure, path)
+    shown = title if style.has_title else ""
+    title_above(axes, shown, "IoU (percent)", min(len(series), 5))
+    return save_figure(figure, path, style)
 
 
 def check_series(layer_names: Sequence[str], series: Mapping[str, Sequence[float]]) -> None:

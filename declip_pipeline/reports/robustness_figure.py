@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.reports.figure_file import INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import (
+    INK,
+    SCREEN,
+    FigureStyle,
+    new_figure,
+    save_figure,
+)
 from declip_pipeline.reports.layer_curve_figure import COLOURS, MARKERS
 from declip_pipeline.reports.percent_axes import style_percent_axes
 
@@ -30,10 +36,13 @@ class RobustnessPanel:
     lines: Mapping[str, Sequence[Point]]
 
 
-def draw_robustness(panels: Sequence[RobustnessPanel], path: Path, title: str) -> None:
-    """Draw IoU by strength as a PNG: panels side by side, on a fixed axis from 0 to 100.
+def draw_robustness(
+    panels: Sequence[RobustnessPanel], path: Path, title: str, style: FigureStyle = SCREEN
+) -> Path:
+    """Draw IoU by strength: panels side by side, on a fixed axis from 0 to 100.
 
     A band around each line is its interval. Strengths stand at equal distances.
+    Returns: the path of the file.
     Raises: InputError without a panel, and when lines and strengths do not fit.
     """
     if not panels:
@@ -69,7 +78,8 @@ def draw_robustness(panels: Sequence[RobustnessPanel], path: Path, title: str) -
             axes.set_ylabel("IoU (percent)", fontsize=11, color=INK)
             handles, labels = axes.get_legend_handles_labels()
     start = LEFT / width
-    figure.text(start, 0.93, title, fontsize=13, fontweight="bold", color=INK, ha="left")
+    if style.has_title:
+        figure.text(start, 0.93, title, fontsize=13, fontweight="bold", color=INK, ha="left")
     # Above the panels, so that it hides no point whatever the values are.
     figure.legend(
         handles,
@@ -81,7 +91,7 @@ def draw_robustness(panels: Sequence[RobustnessPanel], path: Path, title: str) -
         fontsize=10,
         labelcolor=INK,
     )
-    save_figure(figure, path)
+    return save_figure(figure, path, style)
 
 
 def _check(panel: RobustnessPanel, names: Sequence[str]) -> None:

@@ -132,7 +132,11 @@ class Study:
     callbacks: Callbacks = SILENT
 
     def run(self) -> list[StudyTable]:
-        """Do all of it, or what is not done yet; returns the tables.
+        """Do all of it, or what is not done yet; returns the tables. Raises as `carry_out`."""
+        return self.table.of(self.carry_out()[1], self.test.aliases)
+
+    def carry_out(self) -> tuple[list[CellResult], list[Evaluation]]:
+        """Do all of it, or what is not done yet; returns the runs and their evaluations.
 
         Raises:
             TrainingError: A run failed. The others are kept.
@@ -142,7 +146,7 @@ class Study:
         self.check()
         rows = self.train()
         require_finished(rows)
-        return self.table.of(self.evaluate(rows), self.test.aliases)
+        return rows, self.evaluate(rows)
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""
