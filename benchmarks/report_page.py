@@ -27,8 +27,8 @@ from declip_pipeline.datasets.demo.build import build_demo_set  # noqa: E402
 from declip_pipeline.evaluation.evaluate import evaluate  # noqa: E402
 from declip_pipeline.evaluation.evaluation import Evaluation  # noqa: E402
 from declip_pipeline.extraction.extract import extract  # noqa: E402
-from declip_pipeline.reports.layer_curve_figure import draw_layer_curve  # noqa: E402
 from declip_pipeline.reports.figure_file import FigureStyle  # noqa: E402
+from declip_pipeline.reports.layer_curve_figure import draw_layer_curve  # noqa: E402
 from declip_pipeline.reports.page.charts import percent_chart  # noqa: E402
 from declip_pipeline.reports.page.report import ReportContent, write_html_report  # noqa: E402
 from declip_pipeline.training.runs import train  # noqa: E402
@@ -123,7 +123,8 @@ def by_template() -> str:
     from declip_pipeline.reports.page.tables import PageTable
 
     template = _environment().from_string(
-        '{% from "parts.html.j2" import curve %}<!DOCTYPE html><meta charset="utf-8">{{ curve(one) }}'
+        '{% from "parts.html.j2" import curve %}'
+        '<!DOCTYPE html><meta charset="utf-8">{{ curve(one) }}'
     )
     chart = percent_chart("IoU by layer", "layer", LAYERS, LINES)
     return template.render(one=Curve("IoU by layer", [chart], PageTable("t", "", [], [])))

@@ -85,11 +85,19 @@ class Chart:
 
 
 def percent_chart(
-    title: str, x_label: str, places: Sequence[str], lines: Mapping[str, Sequence[Point]]
+    title: str,
+    x_label: str,
+    places: Sequence[str],
+    lines: Mapping[str, Sequence[Point]],
+    *,
+    narrowest: float = NARROWEST,
 ) -> Chart:
-    """Return the chart of lines, a point at each of the places; a missing one leaves a gap."""
+    """Return the chart of lines, a point at each of the places; a missing one leaves a gap.
+
+    `narrowest` is the width of the plot where there are few places.
+    """
     count = len(places)
-    span = min(WIDEST, max(NARROWEST, STEP * count))
+    span = min(WIDEST, max(narrowest, STEP * count))
     width = LEFT + span + RIGHT
     step = span / count
     is_slanted = max(map(len, places)) > LETTERS_A_STEP * step / STEP
@@ -106,7 +114,7 @@ def percent_chart(
             if np.isnan(value):
                 marks.append(None)
                 continue
-            x = round(LEFT + step * (place + 0.5 + shift), 1)
+            x = round(LEFT + step * (place + 0.5) + STEP * shift, 1)
             hover, ends = f"{name}, {places[place]}: {value:.1f}", (None, None)
             if not np.isnan(low):
                 hover += f" [{low:.1f}, {high:.1f}]"

@@ -143,7 +143,7 @@ def write_html_report(
             notes=content.notes,
             matrices=drawn,
             undrawn=len(found) - len(drawn),
-            mark_meaning=MARK_MEANING,
+            mark_meaning=MARK_MEANING.replace("`", ""),
             configurations=configurations_table(found) if found else None,
             layers=layer_curves(localized, content.aliases) if localized else [],
             robustness=robustness_curves(localized),

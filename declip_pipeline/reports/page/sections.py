@@ -11,6 +11,7 @@ from declip_pipeline.evaluation.evaluate import EVALUATIONS
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.scores import METRICS
 from declip_pipeline.evaluation.table import Matrix, Table, matrices, two_way_tables
+from declip_pipeline.reports.matrix import interval_text
 from declip_pipeline.reports.matrix_figure import HEAT
 from declip_pipeline.reports.page.charts import Chart, percent_chart
 from declip_pipeline.reports.page.tables import (
@@ -26,6 +27,11 @@ from declip_pipeline.reports.robustness_panels import ROBUSTNESS_FILE, read_pane
 
 MEAN_METRICS = ("iou", "f1_fixed", "ap")
 """Metrics whose means in domain and out of domain are in the table of configurations."""
+
+LAYERS_WIDTH = 480.0
+"""Width of the plot of few layers."""
+
+DOMAIN_NAMES = dict(zip(DOMAINS, ("in domain", "out of domain"), strict=True))
 
 DARK_INK, LIGHT_INK = "#1a1a1a", "#ffffff"
 # Of a background on which both inks have the same contrast, by WCAG 2.
@@ -44,6 +50,15 @@ class HeatCell:
 
 
 @dataclass(frozen=True)
+class DomainMean:
+    """Mean over the cells of a domain, as text: its name, value and interval."""
+
+    name: str
+    text: str
+    interval: str
+
+
+@dataclass(frozen=True)
 class HeatMatrix:
     """Train x test matrix as it is drawn, with its means and its table.
 
@@ -51,7 +66,7 @@ class HeatMatrix:
         title: The configuration of its runs.
         columns: What was learned.
         rows: What was tested on, and its cells.
-        means: Texts of the means in domain and out of domain.
+        means: The means in domain and out of domain.
         table: The same figures with their intervals.
         is_marked: Whether a run learned nothing.
     """
@@ -59,7 +74,7 @@ class HeatMatrix:
     title: str
     columns: Sequence[str]
     rows: Sequence[tuple[str, Sequence[HeatCell]]]
-    means: Sequence[str]
+    means: Sequence[DomainMean]
     table: PageTable
     is_marked: bool
 
@@ -101,7 +116,15 @@ def heat_matrix(matrix: Matrix, name: str) -> HeatMatrix:
         matrix.title,
         table.marked_columns,
         rows,
-        [f"{domain} {estimate_text(one)}" for domain, one in named_means(matrix) if one.cells],
+        [
+            DomainMean(
+                f"{DOMAIN_NAMES[domain]} ({domain}), {count_text(one.cells, 'cell')}",
+                f"{one.value:.1f}{one.mark}",
+                interval_text(*one.interval, 1).strip(),
+            )
+            for domain, one in named_means(matrix)
+            if one.cells
+        ],
         table_of_estimates(
             replace(table, corner="tested on"), name, f"{matrix.title}: IoU in percent"
         ),
@@ -116,8 +139,12 @@ def named_means(matrix: Matrix) -> list[tuple[str, Estimate]]:
 
 def estimate_text(one: Estimate) -> str:
     """Return an estimate with its mark, interval and number of cells: "77.6 [74.7, 80.2]"."""
-    interval = "" if np.isnan(one.interval.low) else " [{:.1f}, {:.1f}]".format(*one.interval)
-    return f"{one.value:.1f}{one.mark}{interval}"
+    return f"{one.value:.1f}{one.mark}{interval_text(*one.interval, 1)}"
+
+
+def count_text(number: int, noun: str) -> str:
+    """Return a number of things: "1 cell", "3 cells"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _heat_cell(one: Estimate, row: str, column: str, domain: str) -> HeatCell:
@@ -184,7 +211,7 @@ def layer_curves(evaluations: Sequence[Evaluation], aliases: Mapping[str, str]) 
             ]
             for column in shown.columns
         }
-        chart = percent_chart(title, "layer", shown.marked_rows, points)
+        chart = percent_chart(title, "layer", shown.marked_rows, points, narrowest=LAYERS_WIDTH)
         name = f"layers-{len(curves) + 1}"
         caption = f"{title}, percent" + (f": {table.title}" if table.title and alone else "")
         curves.append(Curve(title, [chart], table_of_estimates(shown, name, caption)))

@@ -8,9 +8,12 @@ from declip_pipeline.evaluation.cells import DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
 from declip_pipeline.evaluation.table import Matrix
-from declip_pipeline.reports.page.sections import estimate_text, named_means
-
-_DOMAIN_NAMES = {DOMAINS[0]: "in domain", DOMAINS[1]: "out of domain"}
+from declip_pipeline.reports.page.sections import (
+    DOMAIN_NAMES,
+    count_text,
+    estimate_text,
+    named_means,
+)
 
 
 def summary_of(
@@ -52,28 +55,31 @@ def _extent(evaluations: Sequence[Evaluation]) -> str:
     generators = {name for one in evaluations for name in one.generators}
     datasets = sorted({store.dataset for one in evaluations for store in one.stores})
     return (
-        f"{_count(len(evaluations), 'run')} evaluated on {_count(len(images), 'fake image')} of "
-        f"{_count(len(generators), 'generator')} ({', '.join(datasets)}, split "
-        f"{evaluations[0].split})."
+        f"{count_text(len(evaluations), 'run')} evaluated on "
+        f"{count_text(len(images), 'fake image')} of {count_text(len(generators), 'generator')} "
+        f"({', '.join(datasets)}, split {evaluations[0].split})."
     )
 
 
 def _means(found: Sequence[Matrix]) -> list[str]:
     """Name the only configuration's means, or the best configurations of several."""
-    if len(found) == 1:
-        texts = [_mean_text(d, one) for d, one in named_means(found[0]) if one.cells]
-        return [f"{found[0].title}: mean IoU {' and '.join(texts)}."] if texts else []
+    # Means over other training sets are no rivals.
+    most = max(len(one.table.columns) for one in found)
+    rivals = [one for one in found if len(one.table.columns) == most]
+    if len(rivals) == 1:
+        texts = [_mean_text(d, one) for d, one in named_means(rivals[0]) if one.cells]
+        return [f"{rivals[0].title}: mean IoU {' and '.join(texts)}."] if texts else []
     sentences = []
     for number, domain in enumerate(DOMAINS):
-        means = [(matrix.domains["iou"][number], matrix) for matrix in found]
+        means = [(matrix.domains["iou"][number], matrix) for matrix in rivals]
         means = [(one, matrix) for one, matrix in means if one.cells]
         if means:
             best, matrix = max(means, key=lambda pair: pair[0].value)
             doubt = _not_clearly_better(best, [one for one, _ in means if one is not best])
             sentences.append(
-                f"Best {_DOMAIN_NAMES[domain]} of {len(means)} configurations: {matrix.title}, "
+                f"Best {DOMAIN_NAMES[domain]} of {len(means)} configurations: {matrix.title}, "
                 f"mean IoU {estimate_text(best)} percent over "
-                f"{_count(best.cells, 'cell')}{doubt}."
+                f"{count_text(best.cells, 'cell')}{doubt}."
             )
     return sentences
 
@@ -86,7 +92,7 @@ def _not_clearly_better(best: Estimate, others: Sequence[Estimate]) -> str:
 
 
 def _mean_text(domain: str, one: Estimate) -> str:
-    return f"{estimate_text(one)} percent {_DOMAIN_NAMES[domain]} ({_count(one.cells, 'cell')})"
+    return f"{estimate_text(one)} percent {DOMAIN_NAMES[domain]} ({count_text(one.cells, 'cell')})"
 
 
 def _alarms(evaluations: Sequence[Evaluation]) -> list[str]:
@@ -98,8 +104,4 @@ def _alarms(evaluations: Sequence[Evaluation]) -> list[str]:
     text = f"{min(shares):.2f}%"
     if len(shares) > 1:
         text += f" to {max(shares):.2f}%, depending on the run,"
-    return [f"Of {_count(images, 'real image')}, {text} of the pixels are called fake."]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    return [f"Of {count_text(images, 'real image')}, {text} of the pixels are called fake."]
