@@ -137,9 +137,9 @@ def read_evaluations(
     missing = [run for run in runs if not _of_split(run, finder, split)]
     if missing and not evaluate_missing:
         on = " ".join(f"--on {one.location}" for one in finder.given) or "--on STORE"
-        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise InputError(
-            f"{missing[0].path}{others} of {len(runs)} runs: never evaluated on split {split!r}"
+            f"{missing[0].path}{more} of {len(runs)} runs: never evaluated on split {split!r}"
             f"{' of these stores' if finder.given else ''}; `declip-pipe evaluate "
             f"{missing[0].path} {on}` does it, or pass `evaluate_missing=True`"
         )

@@ -28,7 +28,7 @@ _METADATA: dict[str, dict[str, Any]] = {
 
 # Letters of a PDF are those of an embedded TrueType font, which every publisher takes, and can be
 # selected; those of an SVG stay text.
-_FONTS = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "declip-pipe"}
+_FONTS: dict[Any, Any] = {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "declip-pipe"}
 
 COLUMN_INCHES = {1: 3.25, 2: 6.875}
 """Widths of figures that take one and two columns of a page of CVPR, ICCV and ECCV papers."""
@@ -112,7 +112,7 @@ def _fitted(figure: Figure, width: float) -> Bbox:
     Letters do not scale with the figure, so it is measured again after each scaling.
     """
     for text in figure.findobj(Text):
-        text.set_fontsize(_PAPER_POINTS[0 if text.get_fontsize() >= _LARGE else 1])
+        text.set_fontsize(_PAPER_POINTS[0 if float(text.get_fontsize()) >= _LARGE else 1])
     for line in figure.findobj(Line2D):
         line.set_linewidth(_LINE_SHARE * line.get_linewidth())
         line.set_markersize(_LINE_SHARE * line.get_markersize())

@@ -115,7 +115,8 @@ def percent_chart(
                 marks.append(None)
                 continue
             x = round(LEFT + step * (place + 0.5) + STEP * shift, 1)
-            hover, ends = f"{name}, {places[place]}: {value:.1f}", (None, None)
+            hover = f"{name}, {places[place]}: {value:.1f}"
+            ends: tuple[float | None, float | None] = None, None
             if not np.isnan(low):
                 hover += f" [{low:.1f}, {high:.1f}]"
                 ends = height_of(low), height_of(high)

@@ -56,7 +56,8 @@ def _edge(region: np.ndarray) -> np.ndarray:
     """Return the pixels of a region that have a neighbour outside of it, (H, W) bool."""
     padded = np.pad(region, 1, mode="edge")
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    return region & ~inner
+    edge: np.ndarray = region & ~inner
+    return edge
 
 
 def _heat_colours() -> list[Colour]:

@@ -190,7 +190,7 @@ def layer_curves(evaluations: Sequence[Evaluation], aliases: Mapping[str, str]) 
     """
     if len({str(one.fields.get("layer")) for one in evaluations}) < 2:
         return []
-    curves = []
+    curves: list[Curve] = []
     tables = two_way_tables(
         evaluations,
         "layer",
@@ -236,7 +236,7 @@ def _in_order(table: Table) -> Table:
 
 def robustness_curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     """Return the curves of evaluations whose runs keep a table of robustness."""
-    curves = []
+    curves: list[Curve] = []
     for one in evaluations:
         for store in one.stores:
             file = one.run / EVALUATIONS / store.folder / ROBUSTNESS_FILE
