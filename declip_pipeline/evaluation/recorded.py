@@ -136,12 +136,12 @@ def read_evaluations(
     """
     missing = [run for run in runs if not _of_split(run, finder, split)]
     if missing and not evaluate_missing:
-        on = " ".join(f"--on {one.location}" for one in finder.given) or "--on STORE"
+        on = finder.given[0].location if finder.given else "STORE"
         more = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise InputError(
             f"{missing[0].path}{more} of {len(runs)} runs: never evaluated on split {split!r}"
             f"{' of these stores' if finder.given else ''}; `declip-pipe evaluate "
-            f"{missing[0].path} {on}` does it, or pass `evaluate_missing=True`"
+            f"{missing[0].path} --on {on}` does it, or pass `evaluate_missing=True`"
         )
     found: list[Evaluation] = []
     for number, run in enumerate(runs):

@@ -76,7 +76,7 @@ def draw_contact_sheet(rows: Sequence[SheetRow], path: Path, style: FigureStyle 
             ],
             *_shrink(*arrays),
         )
-    _add_scale(figure, width, height)
+    _add_scale(figure, width, height, explained=style.has_title)
     return save_figure(figure, path, style)
 
 
@@ -99,8 +99,11 @@ def _show(axes: Axes, image: np.ndarray) -> None:
         spine.set(color="#bbbbbb", linewidth=0.6)
 
 
-def _add_scale(figure: Figure, width: float, height: float) -> None:
-    """Add the scale of the heat, from 0 to 1 over mid-grey, below the predictions."""
+def _add_scale(figure: Figure, width: float, height: float, *, explained: bool) -> None:
+    """Add the scale of the heat, from 0 to 1 over mid-grey, below the predictions.
+
+    `explained`: say beside it what is drawn, which in a paper is for the caption.
+    """
     left = 2 * (CELL + GAP)
     axes = figure.add_axes((left / width, 0.26 / height, CELL / width, 0.12 / height))
     ramp = np.tile(np.linspace(0, 1, 256), (8, 1))
@@ -113,6 +116,8 @@ def _add_scale(figure: Figure, width: float, height: float) -> None:
     axes.get_xticklabels()[-1].set(ha="right")
     axes.tick_params(length=0, labelsize=9, labelcolor=QUIET_INK)
     axes.spines[:].set_visible(False)
+    if not explained:
+        return
     explanation = "truth: white = fake; prediction: heat, outlined where called fake (> 0.5)"
     figure.text(0, 0.32 / height, explanation, fontsize=9, color=QUIET_INK, va="center")
 

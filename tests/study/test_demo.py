@@ -61,7 +61,7 @@ def test_an_interrupted_demo_ends_as_an_undisturbed_one(tmp_path, monkeypatch, w
         raise OSError("pulled")
 
     with monkeypatch.context() as patch:
-        patch.setattr(BackboneDemo, "_section", pulled)
+        patch.setattr(BackboneDemo, "_draw", pulled)
         with pytest.raises(OSError, match="pulled"):
             demo(tmp_path / "b", CNN).run()
     again = demo(tmp_path / "b", CNN).run()
