@@ -203,7 +203,8 @@ def layer_curves(evaluations: Sequence[Evaluation], aliases: Mapping[str, str]) 
         if len(table.rows) < 2:
             continue
         shown = _in_order(replace(table, corner="layer"))
-        title = "IoU by layer" + (f", {table.title}" if table.title and not alone else "")
+        about = table.title.replace("_", " ")
+        title = "IoU by layer" + (f", {about}" if about and not alone else "")
         points = {
             column: [
                 (one.value, *one.interval)
@@ -213,7 +214,7 @@ def layer_curves(evaluations: Sequence[Evaluation], aliases: Mapping[str, str]) 
         }
         chart = percent_chart(title, "layer", shown.marked_rows, points, narrowest=LAYERS_WIDTH)
         name = f"layers-{len(curves) + 1}"
-        caption = f"{title}, percent" + (f": {table.title}" if table.title and alone else "")
+        caption = f"{title}, percent" + (f": {about}" if about and alone else "")
         curves.append(Curve(title, [chart], table_of_estimates(shown, name, caption)))
     return curves
 

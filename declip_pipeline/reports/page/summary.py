@@ -101,7 +101,7 @@ def _alarms(evaluations: Sequence[Evaluation]) -> list[str]:
         return []
     shares = [one["false_alarm_pixels"] for one in figures]
     images = max(one["real_images"] for one in figures)
-    text = f"{min(shares):.2f}%"
+    text = f"{shares[0]:.2f}%"
     if len(shares) > 1:
-        text += f" to {max(shares):.2f}%, depending on the run,"
+        text = f"depending on the run, {min(shares):.2f}% to {max(shares):.2f}%"
     return [f"Of {count_text(images, 'real image')}, {text} of the pixels are called fake."]
