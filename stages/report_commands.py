@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,9 @@ if TYPE_CHECKING:
 
 # Axes of a grid that runs of one command differ in.
 _AXES = ("train_on", "seed")
+
+ALL_GENERATORS = "_all_seed"
+"""Part of the name of a run on all generators together."""
 
 
 def commands_of(evaluations: "Sequence[Evaluation]", stores: "Sequence[Store]") -> list[str]:
@@ -39,14 +43,18 @@ def commands_of(evaluations: "Sequence[Evaluation]", stores: "Sequence[Store]") 
     return found
 
 
-def _trainings(configs: Mapping[Any, Mapping[str, Any]], places: Mapping[str, str]) -> list[str]:
+def _trainings(configs: Mapping[Path, Mapping[str, Any]], places: Mapping[str, str]) -> list[str]:
+    """Return the commands of runs, by their folders."""
     from declip_pipeline.files import sha256_of_json
 
     groups: dict[str, list[tuple[dict[str, Any], list[str]]]] = {}
-    for config in configs.values():
+    for folder, config in configs.items():
         if config.get("stores") is None or config.get("seed") is None:
             continue  # imported
         options = _options(config)
+        if ALL_GENERATORS in folder.name:
+            # The default, which other names of the same generators would be another folder of.
+            options["train_on"] = []
         source = config["stores"][0]
         where = [places.get(sha256, f"STORE-{sha256[:12]}") for sha256 in source]
         rest = {name: value for name, value in options.items() if name not in _AXES}
@@ -59,11 +67,17 @@ def _of_group(group: Sequence[tuple[dict[str, Any], list[str]]]) -> list[str]:
     from declip_pipeline.study.study import TrainingStep
     from stages.study_screen import command_of
 
-    axes = {name: list(dict.fromkeys(one[name][0] for one, _ in group)) for name in _AXES}
-    there = {tuple(one[name][0] for name in _AXES) for one, _ in group}
-    if there == set(product(*axes.values())):
+    runs = [[tuple(options[name]) for name in _AXES] for options, _ in group]
+    axes = [list(dict.fromkeys(values)) for values in zip(*runs, strict=True)]
+    there = set(map(tuple, runs))
+    # All generators together are no value of an option that others could stand beside.
+    if there == set(product(*axes)) and (() not in axes[0] or len(axes[0]) == 1):
         options, where = group[0]
-        return [command_of(TrainingStep(tuple(where), {**options, **axes}))]
+        joined = {
+            name: [value for one in values for value in one]
+            for name, values in zip(_AXES, axes, strict=True)
+        }
+        return [command_of(TrainingStep(tuple(where), {**options, **joined}))]
     return [command_of(TrainingStep(tuple(where), options)) for options, where in group]
 
 

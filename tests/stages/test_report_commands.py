@@ -1,5 +1,7 @@
 """Commands that runs were made by, told from what their folders record."""
 
+from pathlib import Path
+
 from stages.report_commands import _trainings
 
 CONFIG = {
@@ -15,7 +17,7 @@ PLACES = {"a" * 64: "cache/store"}
 
 def test_training_sets_and_seeds_of_a_grid_are_one_command():
     configs = {
-        f"{name}{seed}": {**CONFIG, "train_on": [name], "seed": seed}
+        Path(f"{name}{seed}"): {**CONFIG, "train_on": [name], "seed": seed}
         for name in ("ldm", "lama")
         for seed in (0, 1)
     }
@@ -27,16 +29,24 @@ def test_training_sets_and_seeds_of_a_grid_are_one_command():
 
 def test_what_is_no_full_grid_is_a_command_for_each_run():
     configs = {
-        "one": CONFIG,
-        "two": {**CONFIG, "train_on": ["lama"], "seed": 1},
+        Path("one"): CONFIG,
+        Path("two"): {**CONFIG, "train_on": ["lama"], "seed": 1},
     }
     assert len(_trainings(configs, PLACES)) == 2
 
 
 def test_a_store_that_is_not_known_is_named_by_its_identity():
-    (command,) = _trainings({"one": CONFIG}, {})
+    (command,) = _trainings({Path("one"): CONFIG}, {})
     assert command.startswith(f"declip-pipe train STORE-{'a' * 12} ")
 
 
 def test_an_imported_run_has_no_command():
-    assert _trainings({"one": {**CONFIG, "stores": None}}, PLACES) == []
+    assert _trainings({Path("one"): {**CONFIG, "stores": None}}, PLACES) == []
+
+
+def test_all_generators_together_are_the_default():
+    configs = {
+        Path(f"linear_layer3_all_seed{seed}_0123"): {**CONFIG, "seed": seed} for seed in (1, 2)
+    }
+    (command,) = _trainings(configs, PLACES)
+    assert "--train-on" not in command and "--seed 1,2" in command
