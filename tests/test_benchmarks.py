@@ -44,6 +44,7 @@ def benchmarks(tmp_path_factory):
             "tiny_resolution",
         ),
         ("report_page.py --images 8 --rounds 1", "report_page"),
+        ("report_page.py --part charts --rounds 1", "report_charts"),
         ("scale.py --samples 2000 --files 40", "scale"),
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),

@@ -84,7 +84,8 @@ def test_nothing_is_written_before_it_is_saved(run, mixed_store, cpu, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary) == [
         *("store", "inputs", "checkpoint_sha256", "split", "generators", "per_image_sha256"),
-        *("dataset", "view", "trained_on", "overall", "by_generator"),
+        *("dataset", "location", "input_locations", "view", "trained_on", "overall"),
+        "by_generator",
     ]
     assert summary["overall"] == evaluation.figures()
     assert summary["by_generator"]["ldm"] == evaluation.figures("ldm")
