@@ -398,6 +398,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "demo_pairings": demo_pairings,
     "demo_matrix": demo_matrix(VIT),
     "demo_layers": demo_layers(VIT),
+    "report_page": whole("report_page"),
+    "report_charts": whole("report_charts"),
     "store": whole("store"),
     "scale": whole("scale"),
     "store_writing": some("store", "measure", "write"),
