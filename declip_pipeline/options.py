@@ -74,6 +74,9 @@ LayoutName = Literal[
 DtypeName = Literal["float16", "bfloat16", "float32", "int8", "int8-per-channel"]
 """Type of stored features."""
 
+FigureFormat = Literal["png", "pdf", "svg"]
+"""File format of a figure."""
+
 SavedKind = Literal["mask", "map", "map-full", "overlay"]
 """Kinds of files that a prediction saves."""
 

@@ -7,6 +7,8 @@ and `<!-- end of result -->`, where NAME is a key of `TABLES`. With `--check` no
 and the exit code is 1 where a document is not up to date.
 """
 
+import csv
+import io
 import json
 import os
 import re
@@ -46,6 +48,19 @@ MEASUREMENTS = {
         "What each check of a store costs",
         "python benchmarks/store.py --breakdown",
         "One shard, CPU time of the thread that works, the best and the median of all turns.",
+    ),
+    "report_page": Measurement(
+        "A report in the browser",
+        "python benchmarks/report_page.py",
+        "A report of a small demo set, opened from the disk by a Chromium that has just started, "
+        "medians. Ready is when every image is decoded and drawn. The time of writing has the maps "
+        "in it, which the decoders compute from the store.",
+    ),
+    "report_charts": Measurement(
+        "Ways to draw a report's charts",
+        "python benchmarks/report_page.py --part charts",
+        "One chart of four lines over 24 layers, in a page of its own with whatever draws it "
+        "inside, opened as the report is.",
     ),
     "scale": Measurement(
         "A store of a million samples",
@@ -312,25 +327,109 @@ def cache_epochs(document: Path) -> str:
     return f"{markdown_table(list(table.values()))}\n\n{source(['train_cache'], document)}"
 
 
-def report_section(heading: str) -> str:
-    """Return the part of the demo's report below a heading that begins so, without its figures."""
-    report = (RESULTS / "demo" / "report.md").read_text()
-    for part in report.split("\n## ")[1:]:
-        if part.startswith(heading):
-            text = part.partition("\n")[2]
-            lines = [line for line in text.splitlines() if not line.startswith("![")]
-            return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip()
-    raise SystemExit(f"the demo's report has no section {heading!r}")
+DEMO = RESULTS / "demo"
+ABOUT_DOMAINS = (
+    "ID: tested on a generator that the decoder was trained on; OOD: on another. In brackets: 95% "
+    "bootstrap intervals over scenes, and over seeds where there are several."
+)
+ABOUT_MARK = "! of a run that learned nothing: `declip-pipe runs ls` says why."
+FROM_DEMO = "From `make demo`"
 
 
-def demo(heading: str) -> Callable[[Path], str]:
-    """Return the maker of a section of the demo's report."""
+def demo_rows(name: str) -> list[Row]:
+    """Return the rows of a table that the demo wrote."""
+    return list(csv.DictReader(io.StringIO((DEMO / name).read_text())))
+
+
+def estimate(row: Row, names: tuple[str, str, str] = ("value", "low", "high")) -> str:
+    """Return a mean with its mark and its interval."""
+    value, low, high = (row[name] for name in names)
+    if not value:
+        return "-"
+    interval = f" [{float(low):.1f}, {float(high):.1f}]" if low else ""
+    return f"{float(value):.1f}{row.get('mark', '')}{interval}"
+
+
+def from_demo(file: str, document: Path) -> str:
+    """Return the line that says where a table of the demo comes from."""
+    return f"{FROM_DEMO}: [{Path(file).name}]({os.path.relpath(DEMO / file, document.parent)})."
+
+
+def demo_pairings(document: Path) -> str:
+    """Return the best decoder and layer of each backbone of the demo."""
+    lines = ["| backbone | decoder and layer | ID | OOD |", "|---|---|---:|---:|"]
+    for row in demo_rows("pairings.csv"):
+        means = (estimate(row, (d, f"{d}_low", f"{d}_high")) for d in ("ID", "OOD"))
+        lines.append(f"| {row['backbone']} | {row['pairing']} | {' | '.join(means)} |")
+    return "\n".join([*lines, "", ABOUT_DOMAINS, "", from_demo("pairings.csv", document)])
+
+
+def demo_layers(name: str) -> Callable[[Path], str]:
+    """Return the maker of a backbone's table of layers."""
 
     def table(document: Path) -> str:
-        report = os.path.relpath(RESULTS / "demo" / "report.md", document.parent)
-        return f"{report_section(heading)}\n\nFrom `make demo`: [report.md]({report})."
+        file = f"figures/{name}/layers.csv"
+        rows = demo_rows(file)
+        columns = list(dict.fromkeys(row["column"] for row in rows))
+        lines = [f"| layer | {' | '.join(columns)} |", "|---" + "|---:" * len(columns) + "|"]
+        best = {
+            c: max(float(row["value"]) for row in rows if row["column"] == c and row["value"])
+            for c in columns
+        }
+        for layer in dict.fromkeys(row["row"] for row in rows):
+            cells = []
+            for row in (row for row in rows if row["row"] == layer):
+                text = estimate(row)
+                is_best = row["value"] and float(row["value"]) == best[row["column"]]
+                number, space, interval = text.partition(" ")
+                cells.append(f"**{number}**{space}{interval}" if is_best else text)
+            lines.append(f"| {layer} | {' | '.join(cells)} |")
+        about = "Bold: the best of a column."
+        about += f" {ABOUT_MARK}" if any(row["mark"] for row in rows) else ""
+        return "\n".join([*lines, "", about, "", from_demo(file, document)])
 
     return table
+
+
+def demo_matrix(name: str) -> Callable[[Path], str]:
+    """Return the maker of a backbone's train x test matrix."""
+
+    def table(document: Path) -> str:
+        file = f"figures/{name}/matrix.csv"
+        rows = demo_rows(file)
+        columns = list(dict.fromkeys(row["column"] for row in rows))
+        lines = [
+            f"| tested on \\ trained on | {' | '.join(columns)} |",
+            "|---" + "|---:" * len(columns) + "|",
+        ]
+        for tested in dict.fromkeys(row["row"] for row in rows):
+            cells = []
+            for row in (row for row in rows if row["row"] == tested):
+                text = f"{float(row['value']):.1f}{row['mark']}"
+                cells.append(f"**{text}**" if row["domain"] == "ID" else text)
+            lines.append(f"| {tested} | {' | '.join(cells)} |")
+        (pairing,) = (row for row in demo_rows("pairings.csv") if row["backbone"] == name)
+        means = ", ".join(
+            f"{d} {estimate(pairing, (d, f'{d}_low', f'{d}_high'))} "
+            f"({sum(row['domain'] == d for row in rows)} cells)"
+            for d in ("ID", "OOD")
+        )
+        about = (
+            f"{means}. {pairing['pairing']}; ID (bold): tested on a generator it was trained on; "
+            "OOD: on another."
+        )
+        return "\n".join([*lines, "", about, "", from_demo(file, document)])
+
+    return table
+
+
+def demo_times(document: Path) -> str:
+    """Return the seconds of each step of the demo."""
+    rows = demo_rows("times.csv")
+    lines = ["| step | seconds |", "|---|---:|"]
+    lines += [f"| {row['step']} | {float(row['seconds']):.1f} |" for row in rows]
+    lines.append(f"| **total** | **{sum(float(row['seconds']) for row in rows):.1f}** |")
+    return "\n".join([*lines, "", from_demo("times.csv", document)])
 
 
 STUDY = RESULTS / "study"
@@ -356,9 +455,11 @@ def study(with_figure: bool) -> Callable[[Path], str]:
 VIT, CNN = "dinov2-vit-s14", "efficientnet-lite0"
 
 TABLES: dict[str, Callable[[Path], str]] = {
-    "demo_pairings": demo("Best pairings"),
-    "demo_matrix": demo(f"{VIT}: IoU across generators"),
-    "demo_layers": demo(f"{VIT}: IoU by layer"),
+    "demo_pairings": demo_pairings,
+    "demo_matrix": demo_matrix(VIT),
+    "demo_layers": demo_layers(VIT),
+    "report_page": whole("report_page"),
+    "report_charts": whole("report_charts"),
     "study": study(with_figure=True),
     "choices": whole("choices"),
     "bounds_grid": whole("bounds_grid"),
@@ -423,15 +524,18 @@ def results_page() -> str:
         "trees with small weights, and `declip-pipe reproduce` prints ours beside the published "
         "ones ([guide](guide.md#reproduce-the-papers-tables)).",
         "## The demo: best pairings",
-        demo("Best pairings")(PAGE),
+        demo_pairings(PAGE),
         *(
             part
             for name in (VIT, CNN)
-            for what in ("IoU by layer", "IoU across generators")
-            for part in (f"## The demo: {what}, {name}", demo(f"{name}: {what}")(PAGE))
+            for what, table in (
+                ("IoU by layer", demo_layers(name)),
+                ("IoU across generators", demo_matrix(name)),
+            )
+            for part in (f"## The demo: {what}, {name}", table(PAGE))
         ),
         "## The demo: times",
-        demo("Times")(PAGE),
+        demo_times(PAGE),
     ]
     parts += ["## Light decoders beside those of the paper", study(with_figure=True)(PAGE)]
     found = sorted(file.stem for file in RESULTS.glob("*.json"))

@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from declip_pipeline.errors import InputError
-from stages.options import DATA, SchedulerOption, StoresArgument, require_folder
+from stages.options import (
+    DATA,
+    OUTPUT,
+    FigureFormatOption,
+    ForPaperOption,
+    PaperColumnsOption,
+    SchedulerOption,
+    StoresArgument,
+    figure_style,
+    require_folder,
+)
 from stages.training_options import DaskOption, grid_options, with_training_options
 
 if TYPE_CHECKING:
     from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.reports.figure_file import FigureStyle
     from declip_pipeline.store.reader import Store
     from declip_pipeline.study.ablation import LayerScore
     from declip_pipeline.study.layer_choice import LayerRound
@@ -52,6 +63,12 @@ def ablate(
     split: Annotated[str, typer.Option(rich_help_panel=DATA, help="Split to evaluate.")] = "test",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
+    figure_format: FigureFormatOption = "png",
+    for_paper: ForPaperOption = False,
+    paper_columns: PaperColumnsOption = None,
+    images: Annotated[
+        int, typer.Option(min=0, help="Most images in the report.", rich_help_panel=OUTPUT)
+    ] = 200,
 ) -> None:
     """Train a decoder on every layer and say which one is good for what.
 
@@ -59,7 +76,8 @@ def ablate(
     are evaluated on the test split: in domain on the generators that they learned, out of domain on
     the others. Prints IoU (percent) by layer and generator with its standard deviation over seeds
     and its 95% bootstrap interval over images and seeds, then the layers that are best; the last
-    line of stdout is the figure, with ablation.csv and the runs' results.csv beside it.
+    line of stdout is the figure, with ablation.csv, the runs' results.csv and report.html (see
+    `declip-pipe report`) beside it.
 
     With --greedy 3, pairs and triples of layers are trained as well, and the sets on the greedy
     path evaluated: the score on valid, its gain and what a set takes on disk are printed, and all
@@ -77,9 +95,11 @@ def ablate(
     from declip_pipeline.study.layer_choice import choose_layers, write_layer_sets
     from declip_pipeline.study.study import EvaluationStep, Study, TrainingStep
     from declip_pipeline.training.learning import MARK_MEANING
+    from stages.report import failed_rows, write_page
     from stages.screen import remark, result
     from stages.study_screen import callbacks
 
+    style = figure_style(figure_format, for_paper, paper_columns)
     require_folder(Path(asked["runs"]), "-o")
     if greedy > 1 and split == CALIBRATION:
         raise InputError(
@@ -125,10 +145,16 @@ def ablate(
     if any(score.estimate.mark for score in scores):
         result(MARK_MEANING)
     if finished:
-        figure = folder / "ablation.png"
-        seeds = len(asked["seed"])
-        over = f" ({seeds} seeds)" if seeds > 1 else ""
-        _draw(scores, rounds, figure, f"{asked['decoder_type'][0]}: IoU by layer{over}")
+        write_page(
+            folder / "report.html",
+            [one for own in evaluations.values() for one in own],
+            f"Layers of {', '.join(dict.fromkeys(store.dataset for store in opened))}",
+            images=images,
+            left_out=failed_rows(rows),
+            device=asked["device"],
+        )
+        title = _title(asked["decoder_type"][0], len(asked["seed"]))
+        figure = _draw(scores, rounds, folder / "ablation.png", title, style)
         result(best_layers(scores))
         if greedy > 1:
             write_layer_sets(folder / "layer_sets.csv", rounds)
@@ -177,18 +203,28 @@ def _say_choice(rounds: "Sequence[LayerRound]", count: int, rows: str) -> None:
     )
 
 
+def _title(decoder_type: str, seeds: int) -> str:
+    over = f" ({seeds} seeds)" if seeds > 1 else ""
+    return f"{decoder_type}: IoU by layer{over}"
+
+
 def _draw(
-    scores: "Sequence[LayerScore]", rounds: "Sequence[LayerRound]", path: Path, title: str
-) -> None:
+    scores: "Sequence[LayerScore]",
+    rounds: "Sequence[LayerRound]",
+    path: Path,
+    title: str,
+    style: "FigureStyle",
+) -> Path:
     from declip_pipeline.reports.domain_figure import draw_domains
     from declip_pipeline.study.ablation import path_table, score_table
 
     singles = [one.name for one in rounds[0].sets]
-    draw_domains(
+    return draw_domains(
         score_table(scores, singles),
         path,
         title,
         "IoU (percent)",
         connected=True,
         beside=path_table(scores, rounds) if len(rounds) > 1 else None,
+        style=style,
     )

@@ -35,6 +35,10 @@ COMMANDS = {
         "stages.evaluate:evaluate",
         "Evaluate runs on the fakes of stores, at each mask's own size.",
     ),
+    "report": (
+        "stages.report:report",
+        "Write a report of runs that were evaluated: one HTML file that asks for nothing else.",
+    ),
     "compare": (
         "stages.compare:compare",
         "Say by how much runs are better than each other on the images that all were evaluated on.",

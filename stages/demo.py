@@ -9,7 +9,15 @@ import typer
 
 from declip_pipeline import __version__
 from declip_pipeline.errors import InputError, OutputExistsError
-from stages.options import DeviceOption, OverwriteOption, require_folder
+from stages.options import (
+    DeviceOption,
+    FigureFormatOption,
+    ForPaperOption,
+    OverwriteOption,
+    PaperColumnsOption,
+    figure_style,
+    require_folder,
+)
 
 if TYPE_CHECKING:
     from declip_pipeline.study.demo import DemoBackbone
@@ -17,7 +25,7 @@ if TYPE_CHECKING:
 
 MARKER = "declip-demo.json"
 MARK = "declip_pipe_demo"
-REPORT = "report.md"
+REPORT = "report.html"
 
 # What a demo makes in its folder beside the marker, and all that --overwrite removes from it.
 _MADE = (
@@ -25,6 +33,8 @@ _MADE = (
     "cache",
     "runs",
     "figures",
+    "pairings.csv",
+    "times.csv",
     REPORT,
 )
 
@@ -42,14 +52,17 @@ def demo(
     ] = 0,
     device: DeviceOption = "auto",
     overwrite: OverwriteOption = False,
+    figure_format: FigureFormatOption = "png",
+    for_paper: ForPaperOption = False,
+    paper_columns: PaperColumnsOption = None,
 ) -> None:
     """Build four kinds of forgeries, extract, train, cross-test and draw.
 
     Takes some minutes and no network: photographs and the backbones' weights come with installed
-    packages. Writes report.md with the layers of a ViT and the 4x4 matrices of IoU of a ViT and a
-    CNN into OUT; its path is the last line of stdout. The same command again finds the demo
-    finished and does nothing; after an interruption it goes on where it stopped. The ViT's weights
-    are in the extra dinov2; without it the CNN is shown alone.
+    packages. Writes the figures with their data into OUT, and report.html, whose path is the last
+    line of stdout, with the layers of a ViT and the 4x4 matrices of IoU of a ViT and a CNN. The
+    same command again finds the demo finished and does nothing; after an interruption it goes on
+    where it stopped. The ViT's weights are in the extra dinov2; without it the CNN is shown alone.
     """
     from stages.settings import DemoSettings, packaged_config, read_settings
 
@@ -59,10 +72,12 @@ def demo(
 
     from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.metrics import PROTOCOL
+    from declip_pipeline.reports.figure_file import FigureStyle
     from declip_pipeline.study.callbacks import Callbacks
     from declip_pipeline.study.demo import Demo
     from stages.screen import progress, remark, result
 
+    style = figure_style(figure_format, for_paper, paper_columns)
     choose_device(device)
     asked = settings.model_dump()
     sizes = {name: value for name, value in asked.items() if name not in ("train", "backbones")}
@@ -73,9 +88,12 @@ def demo(
         seed=seed,
         device=device,
         callbacks=Callbacks(notice=remark, progress=progress),
+        style=style,
     )
     study.check()
     marked = {"version": __version__, "seed": seed, **asked, "left_out": study.left_out}
+    if style != FigureStyle():
+        marked |= {"figures": [style.format, style.columns]}
     if _prepare(out, marked, overwrite=overwrite):
         remark("the demo is finished already, nothing to do (--overwrite does it again)")
         result(str(out / REPORT))

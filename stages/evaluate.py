@@ -14,14 +14,19 @@ from stages.options import (
     BatchSizeOption,
     CostOption,
     DeviceOption,
+    FigureFormatOption,
+    ForPaperOption,
     LayoutOption,
     MapsAreOption,
     MapsKeyOption,
     MapsOption,
+    PaperColumnsOption,
     PolarityOption,
     ResizeMapsOption,
     comma_separated,
     fake_is_white,
+    figure_style,
+    require_file,
     require_folder,
 )
 
@@ -128,6 +133,26 @@ def evaluate(
             rich_help_panel=OUTPUT,
         ),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Also write a report of these evaluations, an HTML file; see `report`.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Also draw there the matrix of each configuration, and a sheet of each run's best "
+            "and worst images, with their data as CSV.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None,
+    figure_format: FigureFormatOption = "png",
+    for_paper: ForPaperOption = False,
+    paper_columns: PaperColumnsOption = None,
     layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     allow_unpaired: AllowUnpairedOption = False,
@@ -156,7 +181,8 @@ def evaluate(
     again. All runs and stores are checked before the first is evaluated.
 
     With --views, prints IoU, or another metric, by view instead, over the images that all views
-    have, and writes robustness.csv and robustness.png into the folder of the clean evaluation.
+    have, and writes robustness.csv and robustness.png into the folder of the clean evaluation. With
+    --report, what was evaluated is one HTML page, too.
 
     With --detection: AP, AUC, accuracies and F1 of two scores, the mean of a map's probabilities
     and the sigmoid of its mean logit, for each generator against the real images, at 0.5 and at the
@@ -164,13 +190,14 @@ def evaluate(
     means over seeds, ID and OOD, as above.
     """
     chosen_names = _chosen_metrics(metrics, detection=detection, by_view=views is not None)
-    if views is not None:
-        _refuse_beside_views(detection, alias)
+    _check_options(views, detection, alias, report, figures)
+    style = figure_style(figure_format, for_paper, paper_columns)
     from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.ensemble import distinct_sources
     from declip_pipeline.evaluation.groups import parse_aliases
     from declip_pipeline.evaluation.selection import CALIBRATION, Selection
     from declip_pipeline.images.views import CLEAN_VIEW
+    from stages.evaluation_figures import draw_figures
     from stages.figures_texts import caption_of, remark_problems, remark_repeated, remark_weak_maps
     from stages.map_sources import (
         images_on,
@@ -178,9 +205,11 @@ def evaluate(
         remark_findings,
         repeated_runs,
         require_maps,
+        require_runs,
         run_source,
         runs_of,
     )
+    from stages.report import write_page
     from stages.robustness import evaluate_robustness
     from stages.screen import result
 
@@ -190,6 +219,9 @@ def evaluate(
     if not given:
         raise InputError("nothing to evaluate; expected a RUN, or --maps NAME=FOLDER")
     require_maps(given, how)
+    for option, value in (("report", report), ("figures", figures)):
+        if value is not None:
+            require_runs(given, option)
     distinct, repeated = distinct_sources(given)
     folders = _folders(distinct, out)
     chosen = choose_device(device)
@@ -224,6 +256,7 @@ def evaluate(
             metric=chosen_names[0],
             device=chosen,
             batch_size=batch_size,
+            style=style,
         )
     else:
         if not detection:
@@ -240,6 +273,11 @@ def evaluate(
         )
         _print_together(evaluations, selection, aliases, chosen_names)
     _print_costs(distinct if cost else [], chosen)
+    if figures is not None:
+        draw_figures(evaluations, figures, aliases, chosen, style)
+    if report is not None:
+        title = distinct[0].name if len(distinct) == 1 else f"{len(distinct)} runs"
+        write_page(report, evaluations, title, aliases=aliases, device=device)
     if remark_findings(evaluations):
         raise typer.Exit(1)
 
@@ -356,14 +394,34 @@ def _remark_left_out(selection: "Selection") -> None:
         remark(f"--beside {location} is not used: no run takes a layer of it")
 
 
-def _refuse_beside_views(detection: bool, alias: list[str] | None) -> None:
-    """Raise `InputError` for options that mean nothing with --views."""
+def _check_options(
+    views: str | None,
+    detection: bool,
+    alias: list[str] | None,
+    report: Path | None,
+    figures: Path | None,
+) -> None:
+    """Raise `InputError` for options that mean nothing together, and for places to write."""
+    if detection and figures is not None:
+        raise InputError("--figures are of maps, --detection evaluates whole images; leave one out")
+    if report is not None:
+        require_file(report, "--report")
+    if figures is not None:
+        require_folder(figures, "--figures")
+    if views is None:
+        return
     if detection:
         raise InputError("--views evaluates maps, --detection whole images; leave one out")
     if alias:
         raise InputError(
             "--alias is for the means in domain and out of domain, which --views does not print; "
             "leave one out"
+        )
+    if report is not None or figures is not None:
+        option = "--figures are" if report is None else "--report is"
+        raise InputError(
+            f"{option} of one view, --views evaluates several; leave one out (`declip-pipe report` "
+            "finds what both wrote)"
         )
 
 

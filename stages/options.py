@@ -5,12 +5,15 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from declip_pipeline.errors import InputError, OutputExistsError
-from declip_pipeline.options import DeviceName, LayoutName, MapsAre
+from declip_pipeline.options import DeviceName, FigureFormat, LayoutName, MapsAre
+
+if TYPE_CHECKING:
+    from declip_pipeline.reports.figure_file import FigureStyle
 
 
 def finite(value: float) -> float:
@@ -178,6 +181,32 @@ MapsKeyOption = Annotated[
         rich_help_panel=MAPS,
     ),
 ]
+FigureFormatOption = Annotated[
+    FigureFormat,
+    typer.Option(
+        help="File format of figures; fonts of a PDF are embedded, texts of an SVG stay text.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+ForPaperOption = Annotated[
+    bool,
+    typer.Option(
+        "--for-paper",
+        help="Draw figures for a paper: as wide as its columns, letters of 7 and 8 points, no "
+        "title inside.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+PaperColumnsOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        max=2,
+        help="Columns of a paper's page that a figure takes, for --for-paper: 1 (3.25 inches) or 2 "
+        "(6.875 inches). Default: 1.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 SchedulerOption = Annotated[
     str | None,
     typer.Option(
@@ -195,6 +224,19 @@ StoresArgument = Annotated[
 ]
 
 
+def figure_style(
+    figure_format: FigureFormat, for_paper: bool, paper_columns: int | None
+) -> "FigureStyle":
+    """Return the form of figures. Raises `InputError` for columns of no paper."""
+    from declip_pipeline.reports.figure_file import FigureStyle
+
+    if paper_columns is not None and not for_paper:
+        raise InputError(
+            f"--paper-columns {paper_columns} is for figures of a paper; add --for-paper"
+        )
+    return FigureStyle(figure_format, (paper_columns or 1) if for_paper else None)
+
+
 def require_folder(path: Path, option: str) -> None:
     """Refuse a folder to write into that cannot be one, or is a store's; `option` names another."""
     from declip_pipeline.store.reader import enclosing_store
@@ -209,6 +251,13 @@ def require_folder(path: Path, option: str) -> None:
         raise OutputExistsError(
             f"{nearest} cannot be written into; name another folder with {option}"
         )
+
+
+def require_file(path: Path, option: str) -> None:
+    """Refuse a file to write that cannot be one; `option` names another."""
+    if path.is_dir():
+        raise OutputExistsError(f"{path} is a folder; name a file with {option}")
+    require_folder(path.parent, option)
 
 
 def refuse_given(context: typer.Context, names: Sequence[str], reason: str) -> None:

@@ -9,8 +9,12 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from stages.options import (
     CacheOption,
     DeviceOption,
+    FigureFormatOption,
+    ForPaperOption,
+    PaperColumnsOption,
     SchedulerOption,
     WeightsOption,
+    figure_style,
     require_folder,
 )
 from stages.training_options import DaskOption, RunsOption
@@ -65,23 +69,30 @@ def reproduce(
     device: DeviceOption = "auto",
     dask: DaskOption = None,
     scheduler: SchedulerOption = None,
+    figure_format: FigureFormatOption = "png",
+    for_paper: ForPaperOption = False,
+    paper_columns: PaperColumnsOption = None,
 ) -> None:
     """Extract, train and evaluate what a study asks for, and print its table.
 
     Each step is a command of this program, which is printed before it begins; what is done already
     is found, so the same command goes on after an interruption. A figure that was published stands
-    behind ours, with the difference. The last line of stdout is table.md, with table.csv and
-    table.png beside it; tables of further metrics lie in folders of their names. Where a dataset
-    was left out, the exit code is 1.
+    behind ours, with the difference. The last line of stdout is table.md, with table.csv,
+    table.png, the runs in results.csv, and report.html (see `declip-pipe report`) beside it; tables
+    of further metrics lie in folders of their names. Where a dataset was left out, the exit code is
+    1.
     """
     from dataclasses import replace
 
+    from declip_pipeline.evaluation.groups import parse_aliases
     from declip_pipeline.study.methods_table import write_methods
     from declip_pipeline.study.report import write_report
+    from stages.report import write_page
     from stages.screen import remark, result
     from stages.study_screen import callbacks, command_of
     from stages.study_settings import read_study
 
+    style = figure_style(figure_format, for_paper, paper_columns)
     folder = out or Path("tables") / config.stem
     require_folder(folder, "--out")
     config = _study_file(config)
@@ -118,7 +129,18 @@ def reproduce(
         "changes": changes or [],
         "left_out": left_out,
         "commands": commands,
+        "rows": found.runs,
+        "style": style,
     }
+    if found.evaluations:
+        write_page(
+            folder / "report.html",
+            found.evaluations,
+            settings.title,
+            commands=commands,
+            aliases=parse_aliases(study.test.aliases),
+            device=device,
+        )
     if settings.table is None:
         text, page = write_methods(found.methods, folder, baselines=study.baselines, **said)
         result(text)

@@ -15,16 +15,9 @@ if TYPE_CHECKING:
     from declip_pipeline.evaluation.robustness import Robustness
     from declip_pipeline.evaluation.selection import Selection
     from declip_pipeline.images.views import View
-    from declip_pipeline.reports.robustness_figure import RobustnessPanel
+    from declip_pipeline.reports.figure_file import FigureStyle
 
 ALL = "all"
-_TITLES = {
-    "jpeg": "JPEG, quality",
-    "blur": "blur, sigma in pixels",
-    "resize": "resize, factor",
-    "noise": "noise, deviation of 255",
-    "jitter": "color jitter, share",
-}
 
 
 def evaluate_robustness(
@@ -36,6 +29,7 @@ def evaluate_robustness(
     metric: str,
     device: "torch.device",
     batch_size: int,
+    style: "FigureStyle",
 ) -> "list[Evaluation]":
     """Evaluate maps on views of stores and leave a table and a figure in the folder of each source.
 
@@ -53,6 +47,7 @@ def evaluate_robustness(
     )
     from declip_pipeline.images.views import parse_views
     from declip_pipeline.reports.robustness_figure import draw_robustness
+    from declip_pipeline.reports.robustness_panels import ROBUSTNESS_FILE, read_panels
     from declip_pipeline.training.learning import MARK
     from stages.figures_texts import caption_of, seeds_title
     from stages.screen import progress, remark, result
@@ -87,12 +82,13 @@ def evaluate_robustness(
             result(f"{title}: {by_view}\n{caption_of([metric])}\n{views_table(figured, metric)}")
             if found.left_out:
                 remark(f"{name}: left out, not in every view: {found.left_out} images")
-            found.save(folder / "robustness.csv")
-            panels = panels_of(found.views, metric)
+            found.save(folder / ROBUSTNESS_FILE)
+            panels = read_panels(folder / ROBUSTNESS_FILE, metric)
+            shown = folder / ROBUSTNESS_FILE
             if panels:
                 unit = f"{LOCALIZATION_METRICS[metric].title} (percent)"
-                draw_robustness(panels, folder / "robustness.png", title, unit)
-            result(str(folder / ("robustness.png" if panels else "robustness.csv")))
+                shown = draw_robustness(panels, folder / "robustness.png", title, style, unit)
+            result(str(shown))
     for some in by_store:
         for group, figured in over_seeds(some):
             title = seeds_title(group, split)
@@ -119,32 +115,3 @@ def views_table(
         ]
         rows.append([view_text(view), *cells])
     return format_table(["view", *figured[0][1]], rows)
-
-
-def panels_of(found: "Sequence[tuple[View, Evaluation]]", metric: str) -> "list[RobustnessPanel]":
-    """Return a panel for each family of changes, from the clean view to the strongest change."""
-    from declip_pipeline.evaluation.robustness import FAMILIES, family_of
-    from declip_pipeline.reports.robustness_figure import RobustnessPanel
-
-    panels = []
-    for family in FAMILIES:
-        own = [one for one in found if (family_of(one[0]) or ("", 0))[0] == family]
-        if own:
-            members = [found[0], *own]
-            strengths = [f"{view.steps[0][1]:g}" for view, _ in own]
-            lines = {
-                name: [_point(evaluation, name, metric) for _, evaluation in members]
-                for name in found[0][1].generators
-            }
-            panels.append(RobustnessPanel(_TITLES[family], ["clean", *strengths], lines))
-    return panels
-
-
-def _point(evaluation: "Evaluation", name: str, metric: str) -> tuple[float, float, float]:
-    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
-
-    factor = LOCALIZATION_METRICS[metric].percent
-    figures = evaluation.figures(name)
-    ends = [figures[key] for key in (metric, f"{metric}_low", f"{metric}_high")]
-    value, low, high = [float("nan") if end is None else factor * float(end) for end in ends]
-    return value, low, high

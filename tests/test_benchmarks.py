@@ -43,6 +43,8 @@ def benchmarks(tmp_path_factory):
             "--seeds 0 --steps 4 --overlap 0 --name tiny_resolution",
             "tiny_resolution",
         ),
+        ("report_page.py --images 8 --rounds 1", "report_page"),
+        ("report_page.py --part charts --rounds 1", "report_charts"),
         ("scale.py --samples 2000 --files 40", "scale"),
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),

@@ -46,6 +46,8 @@ def test_it_holds_both_packages_the_configs_and_the_licence(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     expected = {"declip_pipeline/__init__.py", "stages/app.py", "stages/extract.slurm"}
     assert expected | {"stages/configs/demo.yaml", "stages/configs/slurm.yaml"} <= names
+    templates = {f"declip_pipeline/reports/page/templates/page.{end}" for end in ("css", "js")}
+    assert templates | {"declip_pipeline/reports/page/templates/page.html.j2"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not any(name.startswith(("tests/", "benchmarks/", "configs/")) for name in names)
 

@@ -191,6 +191,11 @@ class _OpenedEnsemble(OpenedSource):
             "checkpoint_sha256": weights[0] if len(weights) == 1 else weights,
         }
 
+    def input_locations(self, images: LabelledImages) -> tuple[str, ...]:
+        """Return where the features of these images lie."""
+        store = _as_store(images)
+        return tuple(one.store_of(store).location for one in self._inputs(store))
+
     def localize(
         self,
         images: LabelledImages,

@@ -221,6 +221,7 @@ def _about(
         generators=tuple(store.generators),
         made_from=made_from,
         folder=evaluation_folder(store, selection.split, part.generators, selection.task),
+        inputs=opened.input_locations(store),
     )
 
 

@@ -32,6 +32,7 @@ from declip_pipeline.evaluation.map_source import MapFindings
 from declip_pipeline.evaluation.metrics import DETECTION_METRICS, LOCALIZATION_METRICS
 from declip_pipeline.evaluation.scores import LOCALIZATION_COLUMNS, MEAN_SIGMOID, Task
 from declip_pipeline.metrics.bootstrap import Interval
+from declip_pipeline.store.storage import absolute_location
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +59,7 @@ class EvaluatedStore:
         generators: All of its generators.
         made_from: All that the values follow from, as plain JSON.
         folder: Name of the folder that `Evaluation.save` writes.
+        inputs: Where the features lie: the store itself, and stores beside it.
     """
 
     location: str
@@ -68,6 +70,7 @@ class EvaluatedStore:
     generators: tuple[str, ...]
     made_from: dict[str, Any]
     folder: str
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -365,7 +368,11 @@ class Evaluation:
     def _summary(self) -> dict[str, Any]:
         """Return the entries of the summary file of a single store."""
         (store,) = self.stores
-        about: dict[str, Any] = {"dataset": store.dataset}
+        about: dict[str, Any] = {
+            "dataset": store.dataset,
+            "location": absolute_location(store.location),
+            "input_locations": [absolute_location(one) for one in store.inputs],
+        }
         if MEMBERS in self.config:
             about |= {name: self.config[name] for name in ("runs", "parameters")}
         if self.findings is not None:

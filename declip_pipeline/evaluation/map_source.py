@@ -83,6 +83,10 @@ class OpenedSource(ABC):
     def made_from(self, images: LabelledImages) -> dict[str, Any]:
         """Return what the values of these images follow from, besides the images: plain JSON."""
 
+    def input_locations(self, images: LabelledImages) -> tuple[str, ...]:
+        """Return where the features of these images lie; none for maps of no features."""
+        return ()
+
     @abstractmethod
     def localize(
         self,

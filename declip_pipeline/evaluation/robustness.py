@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +24,8 @@ from declip_pipeline.evaluation.selection import ImagesLike, Selection, as_image
 from declip_pipeline.files import write_text
 from declip_pipeline.images.views import CLEAN, View, view_named
 from declip_pipeline.store.catalog import find_view_stores
+from declip_pipeline.store.command import extraction_command
 from declip_pipeline.store.reader import Store, StoreLike, as_store
-from declip_pipeline.store.storage import folder_of
 from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.run import RunLike
 
@@ -286,24 +285,8 @@ def _beside(store: Store, view: View) -> Store:
 
 def _missing(store: Store, layers: Collection[str], views: Sequence[View]) -> InputError:
     texts = [view_text(view) for view in views]
-    made, identity = store.provenance, store.identity
-    seen = identity.preprocessing
-    weights = [word for file in made.get("weights") or () for word in ("--weights", str(file))]
-    command = [
-        *("declip-pipe", "extract", str(made.get("root", "DATA"))),
-        *("--arch", str(made.get("arch", identity.backbone)), *weights),
-        *(
-            ("--tiles", identity.tiles)
-            if identity.tiles is not None
-            else ("--image-size", f"{seen['height']}x{seen['width']}")
-        ),
-        *("--layers", ",".join(name for name in store.layers if name in layers)),
-        # Other splits would be another set of images.
-        *("--split", ",".join(store.splits)),
-        *("--dtype", identity.dtype, "--precision", identity.precision),
-        *("--cache", folder_of(store.location, 3), "--views", ",".join(texts)),
-    ]
+    command = extraction_command(store, layers=layers, views=texts)
     return InputError(
         f"no complete store of the view {' or '.join(texts)} beside {store.location}; make it as "
-        f"that one was made, with `{shlex.join(command)}`"
+        f"that one was made, with `{command}`"
     )

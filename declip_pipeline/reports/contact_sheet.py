@@ -10,7 +10,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import (
+    INK,
+    QUIET_INK,
+    SCREEN,
+    FigureStyle,
+    new_figure,
+    save_figure,
+)
 from declip_pipeline.reports.overlay import check_image_and_map, overlay
 
 SheetRow = tuple[str, np.ndarray, np.ndarray, np.ndarray]
@@ -22,8 +29,8 @@ LONGEST_SIDE = 512  # pixels; more than a cell shows
 OUTLINE = "#00e5ff"
 
 
-def draw_contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
-    """Draw rows of image, truth and prediction as one PNG.
+def draw_contact_sheet(rows: Sequence[SheetRow], path: Path, style: FigureStyle = SCREEN) -> Path:
+    """Draw rows of image, truth and prediction as one figure.
 
     The prediction is heat over the image on a fixed scale from 0 to 1; values above 0.5 are
     outlined. Images of any size are fitted into equal cells.
@@ -31,7 +38,11 @@ def draw_contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
     Args:
         rows: Caption, image (H, W, 3) uint8, truth (H, W) bool with True = fake, and prediction
             (H, W) floating point in [0, 1], drawn from top to bottom.
-        path: The PNG file.
+        path: The file; its suffix becomes that of the format.
+        style: Format and size.
+
+    Returns:
+        The path of the file.
 
     Raises:
         InputError: There is no row, or shapes, dtypes or values of a row do not fit.
@@ -65,8 +76,8 @@ def draw_contact_sheet(rows: Sequence[SheetRow], path: Path) -> None:
             ],
             *_shrink(*arrays),
         )
-    _add_scale(figure, width, height)
-    save_figure(figure, path)
+    _add_scale(figure, width, height, explained=style.has_title)
+    return save_figure(figure, path, style)
 
 
 def _draw_row(
@@ -88,8 +99,11 @@ def _show(axes: Axes, image: np.ndarray) -> None:
         spine.set(color="#bbbbbb", linewidth=0.6)
 
 
-def _add_scale(figure: Figure, width: float, height: float) -> None:
-    """Add the scale of the heat, from 0 to 1 over mid-grey, below the predictions."""
+def _add_scale(figure: Figure, width: float, height: float, *, explained: bool) -> None:
+    """Add the scale of the heat, from 0 to 1 over mid-grey, below the predictions.
+
+    `explained`: say beside it what is drawn, which in a paper is for the caption.
+    """
     left = 2 * (CELL + GAP)
     axes = figure.add_axes((left / width, 0.26 / height, CELL / width, 0.12 / height))
     ramp = np.tile(np.linspace(0, 1, 256), (8, 1))
@@ -102,6 +116,8 @@ def _add_scale(figure: Figure, width: float, height: float) -> None:
     axes.get_xticklabels()[-1].set(ha="right")
     axes.tick_params(length=0, labelsize=9, labelcolor=QUIET_INK)
     axes.spines[:].set_visible(False)
+    if not explained:
+        return
     explanation = "truth: white = fake; prediction: heat, outlined where called fake (> 0.5)"
     figure.text(0, 0.32 / height, explanation, fontsize=9, color=QUIET_INK, va="center")
 

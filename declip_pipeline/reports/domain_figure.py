@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from declip_pipeline.evaluation.table import Table
-from declip_pipeline.reports.figure_file import new_figure, save_figure
+from declip_pipeline.reports.figure_file import SCREEN, FigureStyle, new_figure, save_figure
 from declip_pipeline.reports.percent_axes import (
     COLOURS,
     MARKERS,
@@ -32,21 +32,26 @@ def draw_domains(
     *,
     connected: bool,
     beside: Table | None = None,
-) -> None:
-    """Draw the columns of a table over its rows as a PNG, on a fixed axis from 0 to 100.
+    style: FigureStyle = SCREEN,
+) -> Path:
+    """Draw the columns of a table over its rows, on a fixed axis from 0 to 100.
 
     A figure in percent is a mark, its interval a bar through it. Rows with a run that learned
     nothing have an exclamation mark.
 
     Args:
         table: The table, in percent.
-        path: Path of the PNG.
+        path: Path of the figure; its suffix becomes that of the format.
         title: Title.
         unit: Label of the axis.
         connected: Whether rows have an order, as layers do: marks are joined by lines.
         beside: A table of the same unit for a second panel on the same axis, with its own title;
             its rows have an order. Columns have the colours of the same ones in `table`, and its
             legend has the others.
+        style: Format and size of the figure.
+
+    Returns:
+        The path of the figure.
     """
     width = min(WIDEST, max(NARROWEST, A_ROW * len(table.rows)))
     width_beside = 0.0 if beside is None else max(NARROWEST_BESIDE, A_ROW * len(beside.rows))
@@ -55,14 +60,14 @@ def draw_domains(
     columns = list(dict.fromkeys([*table.columns, *(beside.columns if beside else ())]))
     axes = figure.add_axes((LEFT / total, 0.16, width / total, 0.68))
     _draw(axes, table, columns, connected=connected)
-    title_above(axes, title, unit, len(table.columns))
+    title_above(axes, title if style.has_title else "", unit, len(table.columns))
     if beside is not None:
         start = (LEFT + width + GAP) / total
         other = figure.add_axes((start, 0.16, width_beside / total, 0.68))
         _draw(other, beside, columns, connected=True, known=table.columns)
         other.set_yticklabels([])
         title_above(other, beside.title, "", len(columns) - len(table.columns))
-    save_figure(figure, path)
+    return save_figure(figure, path, style)
 
 
 def _draw(

@@ -8,7 +8,14 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.patches import Rectangle
 
-from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import (
+    INK,
+    QUIET_INK,
+    SCREEN,
+    FigureStyle,
+    new_figure,
+    save_figure,
+)
 from declip_pipeline.reports.matrix import (
     Column,
     checked_matrix,
@@ -29,13 +36,14 @@ def draw_matrix(
     path: Path,
     title: str,
     domain: np.ndarray | None = None,
-) -> None:
-    """Draw a train x test matrix as a PNG heat map on a fixed scale from 0 to 100.
+    style: FigureStyle = SCREEN,
+) -> Path:
+    """Draw a train x test matrix as a heat map on a fixed scale from 0 to 100.
 
     values: (R, C) percent, NaN where a cell is missing (drawn hatched). row_names: what each row
     was tested on. column_names: what each column was trained on. domain: (R, C) bool, True for ID;
     None goes by the names. ID cells are framed, and the ID and OOD means stand below the title.
-    Raises: InputError when names and shape do not fit.
+    Returns: the path of the file. Raises: InputError when names and shape do not fit.
     """
     matrix = checked_matrix(values, row_names, column_names)
     n_rows, n_columns = matrix.shape
@@ -86,9 +94,10 @@ def draw_matrix(
     top = 1 + 0.42 / (CELL * n_rows)
     below = 1 + 0.14 / (CELL * n_rows)
     words: dict[str, Any] = {"transform": axes.transAxes, "ha": "left", "va": "bottom"}
-    axes.text(0, top, title, fontsize=13, fontweight="bold", color=INK, **words)
-    summary = matrix_summary(matrix, row_names, column_names, domain=domain)
-    axes.text(0, below, summary, fontsize=10.5, color=QUIET_INK, **words)
+    if style.has_title:
+        axes.text(0, top, title, fontsize=13, fontweight="bold", color=INK, **words)
+        summary = matrix_summary(matrix, row_names, column_names, domain=domain)
+        axes.text(0, below, summary, fontsize=10.5, color=QUIET_INK, **words)
 
     bar_left = (1.4 + CELL * n_columns + 0.25) / width
     bar = figure.add_axes((bar_left, 0.7 / height, 0.14 / width, CELL * n_rows / height))
@@ -96,4 +105,4 @@ def draw_matrix(
     bar.tick_params(length=0, labelsize=9, labelcolor=QUIET_INK)
     bar.spines[:].set_visible(False)
     bar.set_ylabel("percent", fontsize=9, color=QUIET_INK)
-    save_figure(figure, path)
+    return save_figure(figure, path, style)

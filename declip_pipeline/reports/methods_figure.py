@@ -7,16 +7,25 @@ import numpy as np
 
 from declip_pipeline.evaluation.cells import DOMAINS
 from declip_pipeline.evaluation.methods import Method
-from declip_pipeline.reports.figure_file import INK, QUIET_INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import (
+    INK,
+    QUIET_INK,
+    SCREEN,
+    FigureStyle,
+    new_figure,
+    save_figure,
+)
 from declip_pipeline.reports.percent_axes import COLOURS, MARKERS
 
 ROW_INCHES = 0.3
 
 
-def draw_methods(methods: Sequence[Method], path: Path, title: str) -> None:
-    """Draw methods from top to bottom as a PNG, on a fixed axis from 0 to 100.
+def draw_methods(
+    methods: Sequence[Method], path: Path, title: str, style: FigureStyle = SCREEN
+) -> Path:
+    """Draw methods from top to bottom, on a fixed axis from 0 to 100.
 
-    An IoU in percent is a mark, its interval a bar through it.
+    An IoU in percent is a mark, its interval a bar through it. Returns the path of the file.
     """
     height = ROW_INCHES * len(methods) + 1.2
     figure = new_figure(9.0, height)
@@ -47,6 +56,14 @@ def draw_methods(methods: Sequence[Method], path: Path, title: str) -> None:
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(QUIET_INK)
-    figure.suptitle(title, x=0.01, y=1.0, ha="left", va="top", fontweight="bold", color=INK)
+    figure.suptitle(
+        title if style.has_title else "",
+        x=0.01,
+        y=1.0,
+        ha="left",
+        va="top",
+        fontweight="bold",
+        color=INK,
+    )
     figure.legend(loc="upper right", bbox_to_anchor=(0.99, 1.0), ncols=3, frameon=False, fontsize=9)
-    save_figure(figure, path)
+    return save_figure(figure, path, style)

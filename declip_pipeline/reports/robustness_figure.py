@@ -7,7 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from declip_pipeline.errors import InputError
-from declip_pipeline.reports.figure_file import INK, new_figure, save_figure
+from declip_pipeline.reports.figure_file import (
+    INK,
+    SCREEN,
+    FigureStyle,
+    new_figure,
+    save_figure,
+)
 from declip_pipeline.reports.percent_axes import COLOURS, MARKERS, style_percent_axes
 
 # Inches.
@@ -30,12 +36,17 @@ class RobustnessPanel:
 
 
 def draw_robustness(
-    panels: Sequence[RobustnessPanel], path: Path, title: str, unit: str = "IoU (percent)"
-) -> None:
-    """Draw a metric by strength as a PNG: panels side by side, on a fixed axis from 0 to 100.
+    panels: Sequence[RobustnessPanel],
+    path: Path,
+    title: str,
+    style: FigureStyle = SCREEN,
+    unit: str = "IoU (percent)",
+) -> Path:
+    """Draw a metric by strength: panels side by side, on a fixed axis from 0 to 100.
 
     A band around each line is its interval. Strengths stand at equal distances. `unit` is written
     at the axis.
+    Returns: the path of the file.
     Raises: InputError without a panel, and when lines and strengths do not fit.
     """
     if not panels:
@@ -71,7 +82,8 @@ def draw_robustness(
             axes.set_ylabel(unit, fontsize=11, color=INK)
             handles, labels = axes.get_legend_handles_labels()
     start = LEFT / width
-    figure.text(start, 0.93, title, fontsize=13, fontweight="bold", color=INK, ha="left")
+    if style.has_title:
+        figure.text(start, 0.93, title, fontsize=13, fontweight="bold", color=INK, ha="left")
     # Above the panels, so that it hides no point whatever the values are.
     figure.legend(
         handles,
@@ -83,7 +95,7 @@ def draw_robustness(
         fontsize=10,
         labelcolor=INK,
     )
-    save_figure(figure, path)
+    return save_figure(figure, path, style)
 
 
 def _check(panel: RobustnessPanel, names: Sequence[str]) -> None:

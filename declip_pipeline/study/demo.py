@@ -12,10 +12,13 @@ from declip_pipeline.backbones.registry import open_backbone
 from declip_pipeline.compute import choose_device
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.errors import InputError, NotInstalledError, UnknownNameError
-from declip_pipeline.reports.demo_report import BackboneSection, write_demo_report
+from declip_pipeline.evaluation.cells import DOMAINS
+from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
 from declip_pipeline.reports.matrix import format_matrix_text
+from declip_pipeline.reports.page.report import ReportContent, write_html_report
+from declip_pipeline.reports.table_csv import write_rows_csv
 from declip_pipeline.study.callbacks import SILENT, Callbacks
-from declip_pipeline.study.demo_backbone import BackboneDemo, Options
+from declip_pipeline.study.demo_backbone import BackboneDemo, BackboneResult, Options
 from declip_pipeline.training.learning import MARK_MEANING
 
 
@@ -37,7 +40,7 @@ class DemoResult:
     """Outcome of a demo.
 
     Attributes:
-        report: Path of `report.md`.
+        report: Path of `report.html`.
         matrices: The train x test matrix of each backbone as text.
         seconds: Seconds of each step.
     """
@@ -62,6 +65,7 @@ class Demo:
         seed: Seed of the crops; it is added to the seeds of the trainings.
         device: Where to compute, see `choose_device`.
         callbacks: Callables that follow the demo.
+        style: Format and size of the figures.
     """
 
     out: Path
@@ -73,6 +77,7 @@ class Demo:
     seed: int = 0
     device: str = "auto"
     callbacks: Callbacks = SILENT
+    style: FigureStyle = SCREEN
     _seconds: dict[str, float] = field(default_factory=dict, init=False, compare=False)
 
     def check(self) -> None:
@@ -124,6 +129,7 @@ class Demo:
                     device=self.device,
                     callbacks=self.callbacks,
                     timed=self._timed,
+                    style=self.style,
                 )
             )
         return found, left_out
@@ -136,27 +142,50 @@ class Demo:
             DeclipError: What any of the steps raises.
         """
         self._build_set()
-        sections = [one.run() for one in self._opened[0]]
-        report = self.out / "report.md"
-        write_demo_report(
-            report,
-            title="declip-pipe demo",
-            done=[
-                f"{self.train_count} training, {self.valid_count} validation and "
-                f"{self.test_count} test crops, each forged by {', '.join(GENERATORS)}; "
-                f"no photograph is in two splits; seed {self.seed}.",
-                "Every layer of each backbone was extracted once, and decoders were trained on "
-                f"{self.ablation_generator}, layer by layer, and tested on all four. The decoder "
-                "and layer that are best by validation IoU were trained on each generator.",
-                *(f"{line[0].upper()}{line[1:]}." for line in self.left_out),
-                f"Peak memory {_peak_gigabytes():.1f} GB.",
-            ],
-            backbones=sections,
-            timings=self._seconds,
-            commands=[f"declip-pipe demo --seed {self.seed} -o {self.out}"],
-        )
-        texts = {f"{one.name}, {one.pairing}": _matrix_text(one) for one in sections}
+        found = [one.run() for one in self._opened[0]]
+        self._write_tables(found)
+        report = self.out / "report.html"
+        with self.callbacks.progress("drawing the images of the report") as tell:
+            write_html_report(
+                report,
+                [evaluation for one in found for evaluation in one.evaluations],
+                ReportContent(
+                    title="declip-pipe demo",
+                    notes=self._notes(),
+                    commands=[f"declip-pipe demo --seed {self.seed} -o {self.out}"],
+                    seconds=self._seconds,
+                ),
+                device=self.device,
+                progress=tell,
+            )
+        texts = {f"{one.name}, {one.pairing}": _matrix_text(one) for one in found}
         return DemoResult(report, texts, dict(self._seconds))
+
+    def _notes(self) -> list[str]:
+        return [
+            f"{self.train_count} training, {self.valid_count} validation and "
+            f"{self.test_count} test crops, each forged by {', '.join(GENERATORS)}; "
+            f"no photograph is in two splits; seed {self.seed}.",
+            "Every layer of each backbone was extracted once, and decoders were trained on "
+            f"{self.ablation_generator}, layer by layer, and tested on all four. The decoder "
+            "and layer that are best by validation IoU were trained on each generator.",
+            *(f"{line[0].upper()}{line[1:]}." for line in self.left_out),
+            f"Peak memory {_peak_gigabytes():.1f} GB.",
+        ]
+
+    def _write_tables(self, found: Sequence[BackboneResult]) -> None:
+        """Write the best pairings and the times as CSV files, beside the report."""
+        pairings = []
+        for one in found:
+            row: dict[str, object] = {"backbone": one.name, "pairing": one.pairing}
+            for domain, mean in zip(DOMAINS, one.matrix.domains["iou"], strict=True):
+                numbers = (mean.value, *mean.interval)
+                ends = (domain, f"{domain}_low", f"{domain}_high")
+                row |= dict(zip(ends, numbers, strict=True))
+            pairings.append(row)
+        write_rows_csv(self.out / "pairings.csv", pairings)
+        times = [{"step": step, "seconds": seconds} for step, seconds in self._seconds.items()]
+        write_rows_csv(self.out / "times.csv", times)
 
     def _build_set(self) -> None:
         """Build four generators on the same photographs, in the layout of Dolos."""
@@ -180,7 +209,7 @@ class Demo:
         self._seconds[step] = time.perf_counter() - started
 
 
-def _matrix_text(section: BackboneSection) -> str:
+def _matrix_text(section: BackboneResult) -> str:
     matrix = section.matrix
     table = matrix.table
     text = format_matrix_text(

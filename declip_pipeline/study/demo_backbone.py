@@ -12,17 +12,17 @@ import torch
 from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.compute import choose_device, release_freed_memory
 from declip_pipeline.datasets.demo.build import GENERATORS
+from declip_pipeline.datasets.sample import REAL_GENERATOR
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
-from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.table import matrices, two_way_tables
+from declip_pipeline.evaluation.evaluation import Evaluation, merged
+from declip_pipeline.evaluation.table import Matrix, matrices, two_way_tables
 from declip_pipeline.feeding.inputs import JOIN
 from declip_pipeline.files import folder_name
-from declip_pipeline.images.decode import decode_image
-from declip_pipeline.images.masks import decode_mask
-from declip_pipeline.reports.contact_sheet import SheetRow, draw_contact_sheet
-from declip_pipeline.reports.demo_report import BackboneSection
 from declip_pipeline.reports.domain_figure import draw_domains
+from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
 from declip_pipeline.reports.matrix_figure import draw_matrix
+from declip_pipeline.reports.sheet import QUARTILES, draw_sheet
+from declip_pipeline.reports.table_csv import write_table_csv
 from declip_pipeline.store.reader import Store
 from declip_pipeline.study.callbacks import Callbacks, RowsProgress
 from declip_pipeline.study.extraction import ExtractionStep
@@ -31,12 +31,6 @@ from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.sweeps.grid_job import GridJob
 from declip_pipeline.sweeps.grid_training import layers_of
 from declip_pipeline.training.learner_choice import decoder_of
-from declip_pipeline.training.learning import MARK
-from declip_pipeline.training.predictor import Predictor
-from declip_pipeline.training.run import Run
-
-SHOWN_QUANTILES = (0.75, 0.25)
-"""Quantiles of IoU at which images of each generator are shown, so that luck picks none."""
 
 Options = Mapping[str, Any]
 """Options of a training by name, see `GridTraining`; of `SPANNED`, lists."""
@@ -57,6 +51,23 @@ class Pairing:
 
 
 @dataclass(frozen=True)
+class BackboneResult:
+    """Findings of the demo with one backbone.
+
+    Attributes:
+        name: Name of the backbone.
+        pairing: The best decoder and its layer, as in "linear on layer10".
+        matrix: Train x test matrix of the best pairing, IoU in percent.
+        evaluations: Evaluations of all runs, each once.
+    """
+
+    name: str
+    pairing: str
+    matrix: Matrix
+    evaluations: Sequence[Evaluation]
+
+
+@dataclass(frozen=True)
 class BackboneDemo:
     """Extraction, ablation, cross-test and figures of one backbone.
 
@@ -72,6 +83,7 @@ class BackboneDemo:
         device: Where to compute, see `choose_device`.
         callbacks: Callables that follow the demo.
         timed: `timed(step)` is a context that measures a step.
+        style: Format and size of the figures.
     """
 
     arch: str
@@ -83,6 +95,7 @@ class BackboneDemo:
     device: str
     callbacks: Callbacks
     timed: Callable[[str], AbstractContextManager[None]]
+    style: FigureStyle = SCREEN
 
     def check(self) -> None:
         """Refuse layers, decoders and options that do not fit. Raises `InputError`."""
@@ -97,7 +110,7 @@ class BackboneDemo:
                     with torch.device("meta"):
                         decoder_of(recipe, shapes, job.fusion)
 
-    def run(self) -> BackboneSection:
+    def run(self) -> BackboneResult:
         """Do all of it, or what an interruption left. Raises as `Demo.run`."""
         with self._timed("extract"):
             store = self._extract()
@@ -115,7 +128,10 @@ class BackboneDemo:
         with self._timed("cross-test"):
             _, evaluations = self._study("cross-testing", store, best.options, GENERATORS)
         with self._timed("draw"):
-            return self._section(store, best, compared, evaluations)
+            matrix = self._draw(store, best, compared, evaluations)
+        return BackboneResult(
+            self.backbone.name, str(best), matrix, merged([*compared, *evaluations])
+        )
 
     def _timed(self, step: str) -> AbstractContextManager[None]:
         return self.timed(f"{self.arch}: {step}")
@@ -126,7 +142,8 @@ class BackboneDemo:
             self.data,
             self.arch,
             name="demo",
-            generators=GENERATORS,
+            # Of real images the report shows what is called fake.
+            generators=(*GENERATORS, REAL_GENERATOR),
             cache=str(self.out / "cache"),
             backbone=self.backbone,
         )
@@ -166,17 +183,16 @@ class BackboneDemo:
         release_freed_memory()
         return rows, evaluations
 
-    def _section(
+    def _draw(
         self,
         store: Store,
         best: Pairing,
         compared: Sequence[Evaluation],
         evaluations: Sequence[Evaluation],
-    ) -> BackboneSection:
-        """Draw the figures of the findings."""
+    ) -> Matrix:
+        """Draw the figures of the findings, each with its data beside it; returns the matrix."""
         figures = self.out / "figures" / folder_name(self.arch)
         figures.mkdir(parents=True, exist_ok=True)
-        layers = []
         decoders = dict.fromkeys(evaluation.fields["decoder"] for evaluation in compared)
         columns = [f"{decoder}, {domain}" for decoder in decoders for domain in DOMAINS]
         tables = two_way_tables(compared, "layer", ["decoder", DOMAIN])
@@ -186,9 +202,10 @@ class BackboneDemo:
             figure = figures / ("layers.png" if number == 1 else f"layers-{number}.png")
             title = f"{self.arch}, trained on {self.ablation_generator}"
             title += f", {table.title}" if len(tables) > 1 else ""
-            draw_domains(table, figure, title, "IoU (percent)", connected=True)
-            layers.append((table, figure))
-        (matrix,) = matrices(evaluations)
+            unit = "IoU (percent)"
+            draw_domains(table, figure, title, unit, connected=True, style=self.style)
+            write_table_csv(figure, table)
+        (matrix,) = matrices(evaluations, with_intervals=True)
         drawn = matrix.table
         draw_matrix(
             drawn.values,
@@ -197,47 +214,22 @@ class BackboneDemo:
             figures / "matrix.png",
             f"IoU in %, {best}",
             matrix.in_domain,
+            style=self.style,
         )
-        sheet = figures / "contact_sheet.png"
-        draw_contact_sheet(self._sheet(store, evaluations), sheet)
-        return BackboneSection(
-            self.backbone.name, str(best), layers, matrix, figures / "matrix.png", sheet
+        write_table_csv(figures / "matrix.png", drawn, matrix.in_domain)
+        # Of several seeds, the first.
+        first = {one.trained_on: one for one in reversed(evaluations)}
+        draw_sheet(
+            list(reversed(first.values())),
+            figures / "contact_sheet.png",
+            lambda location: store if location == store.location else Store(location),
+            # Quartiles, so that luck picks no image.
+            quantiles=QUARTILES,
+            in_domain_only=True,
+            device=choose_device(self.device),
+            style=self.style,
         )
-
-    def _sheet(self, store: Store, evaluations: Sequence[Evaluation]) -> list[SheetRow]:
-        """Return images of each generator with what its own run predicts, from the files.
-
-        Of several seeds, the first.
-        """
-        samples = store.samples
-        rows: list[SheetRow] = []
-        first = {evaluation.trained_on: evaluation for evaluation in reversed(evaluations)}
-        for generators in dict.fromkeys(evaluation.trained_on for evaluation in evaluations):
-            evaluation = first[generators]
-            decoder, features = Run(evaluation.run).best_decoder()
-            predictor = Predictor(
-                [self.backbone],
-                decoder.to(choose_device(self.device)),
-                features,
-                dtypes=[store.identity.dtype],
-            )
-            own = [
-                row
-                for row in evaluation.to_arrow().to_pylist()
-                if row["generator"] in evaluation.trained_on
-            ]
-            ranked = sorted(own, key=lambda row: (row["iou"], row["id"]))
-            for quantile in SHOWN_QUANTILES:
-                shown = ranked[round(quantile * (len(ranked) - 1))]
-                (number,) = samples.find([shown["id"]])
-                sample = samples[int(number)]
-                image = decode_image(self.data / sample.image)
-                mask = self.data / str(sample.mask)
-                truth = decode_mask(mask, fake_is_white=store.fake_is_white)
-                caption = f"{shown['generator']}, IoU {shown['iou']:.0f}"
-                caption += MARK if evaluation.problem else ""
-                rows.append((caption, image, truth, predictor.map(image)))
-        return rows
+        return matrix
 
 
 def _pairings(options: Options, rows: Sequence[CellResult]) -> list[Pairing]:

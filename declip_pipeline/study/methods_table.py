@@ -10,8 +10,10 @@ from declip_pipeline.evaluation.cells import DOMAINS, Estimate
 from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.metrics.bootstrap import Difference
+from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
 from declip_pipeline.reports.matrix import MISSING, interval_text
 from declip_pipeline.reports.methods_figure import draw_methods
+from declip_pipeline.sweeps.grid import CellResult, write_table
 
 HEAD = (
     "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
@@ -37,6 +39,8 @@ def write_methods(
     changes: Sequence[str] = (),
     left_out: Sequence[str] = (),
     commands: Sequence[str] = (),
+    rows: Sequence[CellResult] = (),
+    style: FigureStyle = SCREEN,
 ) -> tuple[str, Path]:
     """Write `table.md`, `table.csv` and `table.png` of methods.
 
@@ -49,6 +53,8 @@ def write_methods(
         changes: How the study differs from its file.
         left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
+        rows: The runs, which `results.csv` lists as that of a grid does.
+        style: Format and size of the figure.
 
     Returns:
         The text for a terminal, and the path of `table.md`.
@@ -69,8 +75,10 @@ def write_methods(
     write_text(out / "table.csv", methods_csv(methods))
     figure = []
     if methods:
-        draw_methods(methods, out / "table.png", title)
-        figure = ["![](table.png)\n"]
+        drawn = draw_methods(methods, out / "table.png", title, style)
+        figure = [f"![]({drawn.name})\n"]
+    if rows:
+        write_table(out, rows)
     done = ["```sh\n" + "\n".join(commands) + "\n```\n"] if commands else []
     page = out / "table.md"
     parts = [f"# {title}\n", *(f"{line}\n" for line in about), "".join([head, rule, *body])]

@@ -15,6 +15,7 @@ from declip_pipeline.evaluation.metrics import (
 )
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.domain_figure import draw_domains
+from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
 from declip_pipeline.reports.matrix_figure import draw_matrix
 from declip_pipeline.study.published import (
     Published,
@@ -25,6 +26,7 @@ from declip_pipeline.study.published import (
 )
 from declip_pipeline.study.study import Study
 from declip_pipeline.study.tables import StudyTable
+from declip_pipeline.sweeps.grid import CellResult, write_table
 from declip_pipeline.training.learning import MARK_MEANING
 
 METRIC_NAMES = {
@@ -53,6 +55,8 @@ def write_report(
     changes: Sequence[str] = (),
     left_out: Sequence[str] = (),
     commands: Sequence[str] = (),
+    rows: Sequence[CellResult] = (),
+    style: FigureStyle = SCREEN,
 ) -> StudyReport:
     """Write `table.md`, `table.csv` and `table.png` of a study.
 
@@ -66,6 +70,8 @@ def write_report(
         changes: How the study differs from a published one.
         left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
+        rows: The runs, which `results.csv` lists as that of a grid does.
+        style: Format and size of the figures.
 
     Raises:
         InputError: No image could be evaluated.
@@ -107,10 +113,12 @@ def write_report(
     for number, (one, parts) in enumerate(zip(tables, compared, strict=True), start=1):
         figure = out / ("table.png" if number == 1 else f"table-{number}.png")
         named = f"{heading}, {one.table.title}" if len(tables) > 1 else heading
-        _draw(one, figure, named, unit, connected=form.rows == ("layer",))
+        figure = _draw(one, figure, named, unit, connected=form.rows == ("layer",), style=style)
         sections += [f"## {one.table.title}\n"] if len(tables) > 1 else []
         sections += [beside_markdown(table, theirs, DECIMALS) for table, theirs in parts]
         sections.append(f"![]({figure.name})\n")
+    if rows:
+        write_table(out, rows)
     remove_abandoned(out)
     every = [part for parts in compared for part in parts]
     write_text(out / "table.csv", beside_csv(every, metric=form.metric, protocol=protocol))
@@ -120,9 +128,11 @@ def write_report(
     return StudyReport(text, out / "table.md")
 
 
-def _draw(one: StudyTable, path: Path, title: str, unit: str, *, connected: bool) -> None:
+def _draw(
+    one: StudyTable, path: Path, title: str, unit: str, *, connected: bool, style: FigureStyle
+) -> Path:
     table = one.table
     if one.in_domain is None:
-        draw_domains(table, path, title, unit, connected=connected)
-    else:
-        draw_matrix(table.values, table.rows, table.marked_columns, path, title, one.in_domain)
+        return draw_domains(table, path, title, unit, connected=connected, style=style)
+    names = table.values, table.rows, table.marked_columns
+    return draw_matrix(*names, path, title, one.in_domain, style=style)

@@ -190,9 +190,10 @@ class Study:
             for some, test in zip(rows, tests, strict=True)
         ]
         every = tuple(one for some in evaluations for one in some)
+        runs = tuple(row for some in rows for row in some)
         if self.table is not None:
             tables = tuple(self.table.of(every, self.test.aliases))
-            return StudyResult(tables=tables, evaluations=every)
+            return StudyResult(tables=tables, evaluations=every, runs=runs)
         named: dict[str, list[Evaluation]] = {}
         for step, some in zip(self.trainings, evaluations, strict=True):
             for one in some:
@@ -201,7 +202,7 @@ class Study:
         found = methods_of(
             list(named.items()), baselines=self.baselines, aliases=parse_aliases(self.test.aliases)
         )
-        return StudyResult(methods=tuple(found), evaluations=every)
+        return StudyResult(methods=tuple(found), evaluations=every, runs=runs)
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""
@@ -358,12 +359,14 @@ class StudyResult:
         methods: Methods, of another.
         missing: Lines on trainings with runs that are not finished, or whose stores are not there.
         evaluations: Those of all finished runs, for further tables.
+        runs: The runs, as a grid lists them.
     """
 
     tables: tuple[StudyTable, ...] = ()
     methods: tuple[Method, ...] = ()
     missing: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
+    runs: tuple[CellResult, ...] = ()
 
 
 def _unfinished(rows: Sequence[CellResult]) -> list[str]:

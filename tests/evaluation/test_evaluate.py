@@ -88,7 +88,8 @@ def test_nothing_is_written_before_it_is_saved(run, mixed_store, cpu, tmp_path):
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary) == [
         *("store", "inputs", "checkpoint_sha256", "split", "generators", "top_share"),
-        *("per_image_sha256", "dataset", "view", "trained_on", "problem", "overall"),
+        *("per_image_sha256", "dataset", "location", "input_locations", "view", "trained_on"),
+        *("problem", "overall"),
         "by_generator",
     ]
     assert summary["overall"] == evaluation.figures()

@@ -19,7 +19,7 @@ def runs(monkeypatch) -> list[int]:
         (self.out / "data").mkdir(exist_ok=True)
         if self.seed == 13:
             raise OSError("pulled")
-        report = self.out / "report.md"
+        report = self.out / "report.html"
         report.write_text(f"seed {self.seed}")
         return DemoResult(report, {"the backbone": "matrix"}, {})
 
@@ -39,7 +39,7 @@ def without_dinov2(monkeypatch) -> None:
 def test_a_finished_demo_has_nothing_to_do(program, runs, tmp_path):
     command = ("demo", "-o", tmp_path / "out")
     first = program(*command)
-    assert (first.code, first.last_line) == (0, str(tmp_path / "out" / "report.md"))
+    assert (first.code, first.last_line) == (0, str(tmp_path / "out" / "report.html"))
     again = program(*command)
     assert (again.code, again.out.strip()) == (0, first.last_line)
     assert "the demo is finished already, nothing to do" in again.err
@@ -66,7 +66,7 @@ def test_a_demo_of_other_settings_is_replaced_when_told(program, refused, runs, 
     assert program("demo", "-o", out, "--seed", 1, "--overwrite").code == 0
     assert runs == [0, 1]
     assert (out / "mine.txt").read_text() == "keep me"
-    assert (out / "report.md").read_text() == "seed 1"
+    assert (out / "report.html").read_text() == "seed 1"
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_settings_are_checked_before_anything_is_made_or_removed(
     done = tmp_path / "done"
     program("demo", "-o", done)
     refused("demo", "--config", config, "-o", done, "--overwrite")
-    assert (done / "report.md").read_text() == "seed 0"
+    assert (done / "report.html").read_text() == "seed 0"
     assert json.loads((done / "declip-demo.json").read_text())["declip_pipe_demo"]["seed"] == 0
 
 

@@ -1,5 +1,6 @@
 """The demo as a whole, small: the same in two runs, and after an interruption."""
 
+import csv
 from importlib.metadata import PackageNotFoundError
 
 import pytest
@@ -46,7 +47,12 @@ def test_an_interrupted_demo_ends_as_an_undisturbed_one(tmp_path, monkeypatch, w
     expected = whole.run()
     report = expected.report.read_text()
     assert "The demo goes on without dinov2-vit-s14" in report
-    assert "| layer4 |" in report and "![IoU by layer](figures/efficientnet-lite0/" in report
+    assert '<section id="layers"' in report and "data:image/webp" in report
+    names = {file.name for file in (tmp_path / "a" / "figures" / "efficientnet-lite0").iterdir()}
+    drawn = ("layers", "matrix", "contact_sheet")
+    assert names == {f"{name}.{kind}" for name in drawn for kind in ("png", "csv")}
+    (pairing,) = csv.DictReader((tmp_path / "a" / "pairings.csv").read_text().splitlines())
+    assert f"{pairing['backbone']}, {pairing['pairing']}" in expected.matrices
     ((title, matrix),) = expected.matrices.items()
     assert title.startswith("efficientnet-lite0, linear on layer")
     assert "(4 cells), OOD" in matrix
@@ -55,7 +61,7 @@ def test_an_interrupted_demo_ends_as_an_undisturbed_one(tmp_path, monkeypatch, w
         raise OSError("pulled")
 
     with monkeypatch.context() as patch:
-        patch.setattr(BackboneDemo, "_section", pulled)
+        patch.setattr(BackboneDemo, "_draw", pulled)
         with pytest.raises(OSError, match="pulled"):
             demo(tmp_path / "b", CNN).run()
     again = demo(tmp_path / "b", CNN).run()

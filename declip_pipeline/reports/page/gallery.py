@@ -1,0 +1,220 @@
+"""Gallery of a page: which images it shows of which runs, and what is said of each."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from declip_pipeline.evaluation.cells import ID, OOD
+from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.scores import Progress
+from declip_pipeline.reports.page.pictures import Pictures, pictures_of
+from declip_pipeline.reports.run_images import StoreOf, images_of_run
+from declip_pipeline.training.run import Run
+
+FOUND_FROM, PARTLY_FROM = 50.0, 10.0
+"""IoU in percent from which a forgery counts as found, and as found in part."""
+
+FOUND, PARTLY, MISSED = "found", "in part", "missed"
+ALARM, QUIET = "false alarm", "no alarm"
+
+REAL_SHARE = 0.2
+"""Share of a gallery for real images, where there are any."""
+
+
+@dataclass(frozen=True)
+class GalleryCard:
+    """An image of the gallery, and what a run makes of it.
+
+    Attributes:
+        id: The image's id.
+        run: Name of the run.
+        trained_on: Generators that the run learned.
+        generator: Generator of the fake; "real" of a real image.
+        domain: "ID" or "OOD"; "" of a real image.
+        verdict: A word for the outcome.
+        iou: IoU in percent; None of a real image.
+        fake_share: Share of the pixels that are called fake, in percent.
+        figures: Other figures, by name.
+        width: Width of the image in pixels.
+        height: Its height.
+        pictures: The image, its truth and the map.
+    """
+
+    id: str
+    run: str
+    trained_on: str
+    generator: str
+    domain: str
+    verdict: str
+    iou: float | None
+    fake_share: float
+    figures: Mapping[str, str]
+    width: int
+    height: int
+    pictures: Pictures
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Cards of fakes and of real images, worst first, and the runs whose maps they show."""
+
+    fakes: Sequence[GalleryCard]
+    real: Sequence[GalleryCard]
+    runs: Sequence[str]
+
+
+def verdict_of(iou: float) -> str:
+    """Return the word for an IoU in percent."""
+    return FOUND if iou >= FOUND_FROM else PARTLY if iou >= PARTLY_FROM else MISSED
+
+
+def make_gallery(
+    evaluations: Sequence[Evaluation],
+    store_of: StoreOf,
+    *,
+    images: int,
+    aliases: Mapping[str, str] | None = None,
+    device: torch.device,
+    progress: Progress = lambda done, total: None,
+) -> Gallery:
+    """Choose images of evaluations, compute their maps from stored features, and sort them.
+
+    Of each training set the run with the best validation score is shown, on every generator and
+    store: images at equal distances in the order of their IoU, the worst and the best among
+    them, so that luck picks none. Of real images, those with the largest false alarms.
+
+    Args:
+        evaluations: Evaluations of localization.
+        store_of: Returns a store by its location.
+        images: Most images to show, fakes and real ones together.
+        aliases: Names that stand for one generator; see `generator_key`.
+        device: Where to compute.
+        progress: Called with numbers of images.
+    """
+    shown = shown_evaluations(evaluations)
+    real_count = sum(one.real.num_rows for one in shown)
+    of_real = min(real_count, round(images * REAL_SHARE))
+    cells = [
+        (one, rows)
+        for one in shown
+        for name in one.generators
+        for location in dict.fromkeys(store.location for store in one.stores)
+        if (rows := _cell_rows(one, location, name))
+    ]
+    picked = _spread_evenly(cells, images - of_real)
+    chosen: list[tuple[Evaluation, list[dict[str, Any]]]] = []
+    for one in shown:
+        fakes = [row for own, rows in picked if own is one for row in rows]
+        reals = sorted(one.real.to_pylist(), key=lambda row: (-row["fake_share"], row["id"]))
+        share = -(-of_real * one.real.num_rows // real_count) if real_count else 0
+        chosen.append((one, [*fakes, *reals[:share]]))
+    total = sum(len(rows) for _, rows in chosen)
+    cards: list[GalleryCard] = []
+    for one, rows in chosen:
+        by_store: dict[str, list[dict[str, Any]]] = {}
+        for row in rows:
+            by_store.setdefault(str(row["store"]), []).append(row)
+        for location, own in by_store.items():
+            cards += _cards(one, location, own, store_of, aliases or {}, device)
+            progress(len(cards), total)
+    return Gallery(
+        sorted((c for c in cards if c.iou is not None), key=lambda c: (c.iou, c.id, c.run)),
+        sorted((c for c in cards if c.iou is None), key=lambda c: (-c.fake_share, c.id, c.run)),
+        list(dict.fromkeys(one.run.name for one in shown)),
+    )
+
+
+def shown_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
+    """Return those of the run with the best validation score of each training set.
+
+    Imported runs, which have no score, come last. All evaluations of the run are taken.
+    """
+    best: dict[tuple[str, ...], tuple[float, Path]] = {}
+    for one in evaluations:
+        score = Run(one.run).best_score
+        key = -1.0 if score is None else score, one.run
+        best[one.trained_on] = max(best.get(one.trained_on, key), key)
+    chosen = {run for _, run in best.values()}
+    return [one for one in evaluations if one.run in chosen]
+
+
+def _cell_rows(one: Evaluation, location: str, generator: str) -> list[dict[str, Any]]:
+    """Return the images of one generator of a store that have a fake pixel, worst first."""
+    rows = one.on(location).of(generator).table.to_pylist()
+    rows = [row for row in rows if row["has_fake"] and row["generator"] == generator]
+    return sorted(rows, key=lambda row: (row["iou"], row["id"]))
+
+
+def _spread_evenly(
+    cells: Sequence[tuple[Evaluation, list[dict[str, Any]]]], images: int
+) -> list[tuple[Evaluation, list[dict[str, Any]]]]:
+    """Return as many images of each cell as there is room for, at equal distances in their order.
+
+    What small cells leave is given to the others.
+    """
+    room, left = {}, images
+    for done, number in enumerate(sorted(range(len(cells)), key=lambda n: len(cells[n][1]))):
+        room[number] = min(len(cells[number][1]), left // (len(cells) - done))
+        left -= room[number]
+    found = []
+    for number, (one, rows) in enumerate(cells):
+        places = np.linspace(0, len(rows) - 1, room[number]).round().astype(int)
+        found.append((one, [rows[place] for place in dict.fromkeys(places.tolist())]))
+    return found
+
+
+def _cards(
+    one: Evaluation,
+    location: str,
+    rows: Sequence[Mapping[str, Any]],
+    store_of: StoreOf,
+    aliases: Mapping[str, str],
+    device: torch.device,
+) -> list[GalleryCard]:
+    wanted = {str(row["id"]): row for row in rows}
+    return [
+        _card(one, wanted[name], size, pictures_of(shown), aliases)
+        for name, size, shown in images_of_run(one, location, wanted, store_of, device=device)
+    ]
+
+
+def _card(
+    one: Evaluation,
+    row: Mapping[str, Any],
+    size: Sequence[int],
+    pictures: Pictures,
+    aliases: Mapping[str, str],
+) -> GalleryCard:
+    is_real = row["label"] == 0
+    share = 100 * float(row["fake_share"])
+    iou = None if is_real else float(row["iou"])
+    domain = verdict = ""
+    figures = {"mean of the map": f"{row['score']:.3f}"}
+    if iou is None:
+        verdict = ALARM if share > 0 else QUIET
+    else:
+        verdict = verdict_of(iou)
+        inside = one.is_in_domain(str(row["dataset"]), str(row["generator"]), aliases)
+        domain = ID if inside else OOD
+        figures |= {
+            "F1 at 0.5": f"{row['f1_fixed']:.3f}",
+            "AP of pixels": f"{row['ap']:.3f}",
+        }
+    return GalleryCard(
+        id=str(row["id"]),
+        run=one.run.name,
+        trained_on=" + ".join(one.trained_on),
+        generator="real" if is_real else str(row["generator"]),
+        domain=domain,
+        verdict=verdict,
+        iou=iou,
+        fake_share=share,
+        figures=figures,
+        width=int(size[1]),
+        height=int(size[0]),
+        pictures=pictures,
+    )

@@ -1,0 +1,107 @@
+"""Summary of a report in a few sentences."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from declip_pipeline.evaluation.cells import DOMAINS, Estimate
+from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.scores import MEAN_SIGMOID
+from declip_pipeline.evaluation.table import Matrix
+from declip_pipeline.reports.page.sections import (
+    DOMAIN_NAMES,
+    count_text,
+    estimate_text,
+    named_means,
+)
+
+
+def summary_of(
+    localized: Sequence[Evaluation], detected: Sequence[Evaluation], found: Sequence[Matrix]
+) -> list[str]:
+    """Return what came out, a sentence each.
+
+    Args:
+        localized: Evaluations of localization.
+        detected: Evaluations of detection.
+        found: The matrices of those of localization.
+    """
+    sentences = []
+    if localized:
+        sentences.append(_extent(localized))
+        sentences += _means(found)
+        sentences += _alarms(localized)
+    for one in detected[:1] if len(detected) == 1 else ():
+        figures = one.figures(None, MEAN_SIGMOID)
+        sentences.append(
+            f"{one.method} tells {figures['fake']} fake from {figures['real']} real images with "
+            f"an AUC of {figures['auc']:.3f} and an AP of {figures['ap']:.3f}."
+        )
+    if len(detected) > 1:
+        best = max(detected, key=lambda one: one.mean("auc"))
+        sentences.append(
+            f"Of {len(detected)} evaluations of detection, {best.run.name} tells fakes from real "
+            f"images best, with an AUC of {best.mean('auc'):.3f}."
+        )
+    return sentences
+
+
+def _extent(evaluations: Sequence[Evaluation]) -> str:
+    images = {
+        (str(row["dataset"]), row["id"])
+        for one in evaluations
+        for row in one.table.select(["dataset", "id"]).to_pylist()
+    }
+    generators = {name for one in evaluations for name in one.generators}
+    datasets = sorted({store.dataset for one in evaluations for store in one.stores})
+    return (
+        f"{count_text(len(evaluations), 'run')} evaluated on "
+        f"{count_text(len(images), 'fake image')} of {count_text(len(generators), 'generator')} "
+        f"({', '.join(datasets)}, split {evaluations[0].split})."
+    )
+
+
+def _means(found: Sequence[Matrix]) -> list[str]:
+    """Name the only configuration's means, or the best configurations of several."""
+    # Means over other training sets are no rivals.
+    most = max(len(one.table.columns) for one in found)
+    rivals = [one for one in found if len(one.table.columns) == most]
+    if len(rivals) == 1:
+        texts = [_mean_text(d, one) for d, one in named_means(rivals[0]) if one.cells]
+        return [f"{rivals[0].title}: mean IoU {' and '.join(texts)}."] if texts else []
+    sentences = []
+    for number, domain in enumerate(DOMAINS):
+        means = [(matrix.domains["iou"][number], matrix) for matrix in rivals]
+        means = [(one, matrix) for one, matrix in means if one.cells]
+        if means:
+            best, matrix = max(means, key=lambda pair: pair[0].value)
+            doubt = _not_clearly_better(best, [one for one, _ in means if one is not best])
+            sentences.append(
+                f"Best {DOMAIN_NAMES[domain]} of {len(means)} configurations: {matrix.title}, "
+                f"mean IoU {estimate_text(best)} percent over "
+                f"{count_text(best.cells, 'cell')}{doubt}."
+            )
+    return sentences
+
+
+def _not_clearly_better(best: Estimate, others: Sequence[Estimate]) -> str:
+    near = sum(not one.interval.high < best.interval.low for one in others)
+    if not near or np.isnan(best.interval.low):
+        return ""
+    return f", not clearly better than {near} other{'' if near == 1 else 's'}"
+
+
+def _mean_text(domain: str, one: Estimate) -> str:
+    return f"{estimate_text(one)} percent {DOMAIN_NAMES[domain]} ({count_text(one.cells, 'cell')})"
+
+
+def _alarms(evaluations: Sequence[Evaluation]) -> list[str]:
+    figures = [one.false_alarms() for one in evaluations if one.real.num_rows]
+    if not figures:
+        return []
+    shares = [one["false_alarm_pixels"] for one in figures]
+    images = max(one["real_images"] for one in figures)
+    text = f"{shares[0]:.2f}%"
+    if len(shares) > 1:
+        text = f"depending on the run, {min(shares):.2f}% to {max(shares):.2f}%"
+    return [f"Of {count_text(images, 'real image')}, {text} of the pixels are called fake."]
