@@ -72,7 +72,8 @@ def test_what_does_not_fit_is_refused(refused, tiny_store, mixed_store, tmp_path
     assert "no real image in split 'train'" in line and "--with-real learns from some" in line
     line = refused("train", mixed_store.location, *LINEAR, *QUICK, "--with-real", 1, *runs)
     assert line == "--with-real is 1.0; expected less than 1"
-    line = refused("train", mixed_store.location, *LINEAR, "--schedule", "one-cycle", *runs)
+    one_cycle = ("--recipe", "paper", "--schedule", "one-cycle")
+    line = refused("train", mixed_store.location, *LINEAR, *one_cycle, *runs)
     assert line == (
         "--schedule one-cycle without a number of epochs, over which it goes; give --epochs"
     )
