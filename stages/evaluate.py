@@ -205,7 +205,6 @@ def evaluate(
         remark_findings,
         repeated_runs,
         require_maps,
-        require_runs,
         run_source,
         runs_of,
     )
@@ -219,9 +218,6 @@ def evaluate(
     if not given:
         raise InputError("nothing to evaluate; expected a RUN, or --maps NAME=FOLDER")
     require_maps(given, how)
-    for option, value in (("report", report), ("figures", figures)):
-        if value is not None:
-            require_runs(given, option)
     distinct, repeated = distinct_sources(given)
     folders = _folders(distinct, out)
     chosen = choose_device(device)

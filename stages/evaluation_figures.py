@@ -18,7 +18,10 @@ def draw_figures(
     device: "torch.device",
     style: "FigureStyle",
 ) -> None:
-    """Draw figures into a folder, with their data as CSV, and print their paths."""
+    """Draw figures into a folder, with their data as CSV, and print their paths.
+
+    Sheets are of single runs alone.
+    """
     from declip_pipeline.evaluation.evaluation import merged
     from declip_pipeline.evaluation.table import matrices
     from declip_pipeline.reports.matrix_figure import draw_matrix
@@ -36,7 +39,7 @@ def draw_figures(
         title = f"IoU in %, {matrix.title}"
         result(str(draw_matrix(*names, place, title, matrix.in_domain, style=style)))
         write_table_csv(place, table, matrix.in_domain)
-    runs = merged(evaluations)
+    runs = merged([one for one in evaluations if one.is_of_run])
     opened: dict[str, Store] = {}
 
     def store_of(location: str) -> Store:

@@ -105,15 +105,6 @@ def require_maps(sources: "Sequence[MapSource]", how: Mapping[str, Any]) -> None
         raise InputError(f"`{given[0]}` says how maps are read, and there are none; leave it out")
 
 
-def require_runs(sources: "Sequence[MapSource]", option: str) -> None:
-    """Raise `InputError` for what is no single run, where an option shows single runs alone."""
-    for source in sources:
-        if len(runs_of([source])) != 1:
-            raise InputError(
-                f"`{option}` shows single runs, and {source.name} is none; leave out one of them"
-            )
-
-
 def is_maps(text: str) -> bool:
     """Return whether an argument names a folder of maps, as NAME=FOLDER does, and no run."""
     return "=" in text and not Path(text).exists()

@@ -133,6 +133,7 @@ def write_page(
         place
         for one in evaluations
         for store in one.stores
+        if store.inputs
         for place in (store.location, *store.inputs)
     }
     content = ReportContent(

@@ -19,7 +19,8 @@ ALL_GENERATORS = "_all_seed"
 def commands_of(evaluations: "Sequence[Evaluation]", stores: "Sequence[Store]") -> list[str]:
     """Return the commands that make stores, train runs and evaluate them.
 
-    Runs that differ in training set and seed alone are one command. Of imported runs there is none.
+    Runs that differ in training set and seed alone are one command. Of imported runs, ensembles and
+    maps of other tools there is none.
     """
     import shlex
 
@@ -27,6 +28,7 @@ def commands_of(evaluations: "Sequence[Evaluation]", stores: "Sequence[Store]") 
 
     found = [extraction_command(store) for store in stores]
     places = {store.identity.sha256: store.location for store in stores}
+    evaluations = [one for one in evaluations if one.is_of_run]
     found += _trainings({one.run: one.config for one in evaluations}, places)
     on: dict[tuple[str, str, str], list[str]] = {}
     for one in evaluations:

@@ -17,6 +17,7 @@ from declip_pipeline.evaluation.groups import (
     GeneratorKey,
     configured,
     is_in_domain,
+    is_no_run,
     kind_of,
     learned_generators,
     method_of,
@@ -107,6 +108,11 @@ class Evaluation:
     problem: str | None = None
     score_threshold: float | None = None
     findings: MapFindings | None = None
+
+    @property
+    def is_of_run(self) -> bool:
+        """Whether it is of a single run, whose folder `run` is."""
+        return not is_no_run(self.config)
 
     def __repr__(self) -> str:
         return (

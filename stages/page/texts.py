@@ -50,12 +50,7 @@ def rate(finding: Finding, threshold: float) -> str:
     found = finding.real_share(threshold, share)
     if found is not None:
         return _rate_text(found, is_none=share == 0)
-    if finding.run.config().get("pooling") is None and not finding.run.config().get("with_real"):
-        return (
-            "How often this happens on real images is not known: the run never saw a real image in "
-            "training."
-        )
-    return "How often this happens on real images is not known: the run did not record it."
+    return "How often this happens on real images is not known: the run was validated on none."
 
 
 def notes(image: AnalyzedImage, finding: Finding) -> list[str]:
@@ -66,6 +61,8 @@ def notes(image: AnalyzedImage, finding: Finding) -> list[str]:
             "The run was trained on labels of images, not on masks: take its map as a hint. It "
             f"scores the whole image {finding.maps.score:.2f} (1 = fake)."
         )
+    elif not finding.run.config().get("with_real"):
+        found.append("The run never saw a real image in training.")
     if finding.run.problem is not None:
         found.append(f"The run learned nothing useful: {finding.run.problem}.")
     if finding.is_shrunk:

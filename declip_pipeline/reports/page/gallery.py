@@ -131,10 +131,13 @@ def make_gallery(
 def shown_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
     """Return those of the run with the best validation score of each training set.
 
-    Imported runs, which have no score, come last. All evaluations of the run are taken.
+    Imported runs, which have no score, come last. All evaluations of the run are taken. Ensembles
+    and maps of other tools are none.
     """
     best: dict[tuple[str, ...], tuple[float, Path]] = {}
     for one in evaluations:
+        if not one.is_of_run:
+            continue
         score = Run(one.run).best_score
         key = -1.0 if score is None else score, one.run
         best[one.trained_on] = max(best.get(one.trained_on, key), key)

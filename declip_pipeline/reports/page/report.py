@@ -116,7 +116,8 @@ def write_html_report(
     detected = [one for one in evaluations if one.task == "detection"]
     for one in evaluations:
         for about in one.stores:
-            for location in (about.location, *about.inputs):
+            # Maps of other tools come from no features, and may be of a dataset without a store.
+            for location in (about.location, *about.inputs) if about.inputs else ():
                 store_of(location)
     gallery = Gallery((), (), ())
     found: list[Matrix] = []
@@ -133,14 +134,18 @@ def write_html_report(
         )
     drawn = [heat_matrix(one, f"matrix-{n}") for n, one in enumerate(found[:MATRICES], start=1)]
     stores = list(opened.values())
-    runs = list(dict.fromkeys(one.run for one in evaluations))
+    runs = list(dict.fromkeys(one.run for one in evaluations if one.is_of_run))
+    others = list(dict.fromkeys(one.run.name for one in evaluations if not one.is_of_run))
+    notes = [*content.notes]
+    if others:
+        notes.append(f"The gallery shows single runs, so not {', '.join(others)}.")
     page = (
         _environment()
         .get_template("page.html.j2")
         .render(
             title=content.title,
             summary=summary_of(localized, detected, found),
-            notes=content.notes,
+            notes=notes,
             matrices=drawn,
             undrawn=len(found) - len(drawn),
             mark_meaning=MARK_MEANING.replace("`", ""),

@@ -31,7 +31,8 @@ def runs_table(evaluations: Sequence[Evaluation]) -> PageTable:
     ]
     rows = []
     for one in evaluations:
-        figures, summary = one.figures(), Run(one.run).summary()
+        figures = one.figures()
+        summary = Run(one.run).summary() if one.is_of_run else one.config
         mark = MARK if one.problem else ""
         seed = one.seed
         rows.append(

@@ -8,7 +8,7 @@ from matplotlib import colormaps
 
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, ID, OOD, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.files import EVALUATIONS
+from declip_pipeline.evaluation.files import kept_in
 from declip_pipeline.evaluation.metrics import METRICS
 from declip_pipeline.evaluation.table import Matrix, Table, matrices, two_way_tables
 from declip_pipeline.reports.matrix import interval_text
@@ -239,7 +239,7 @@ def robustness_curves(evaluations: Sequence[Evaluation]) -> list[Curve]:
     curves: list[Curve] = []
     for one in evaluations:
         for store in one.stores:
-            file = one.run / EVALUATIONS / store.folder / ROBUSTNESS_FILE
+            file = kept_in(one.run, one.config) / store.folder / ROBUSTNESS_FILE
             if not file.is_file():
                 continue
             title = f"{one.run.name} on {store.dataset}"
