@@ -110,6 +110,7 @@ def compare(
     from stages.map_sources import (
         images_on,
         remark_findings,
+        remark_no_cost,
         repeated_runs,
         require_maps,
         runs_of,
@@ -147,6 +148,7 @@ def compare(
         result(line)
     costs: dict[int, RunCost] = {}
     if cost:
+        remark_no_cost(sources)
         meter = CostMeter(device)
         members = [runs_of(side[:1]) for side in sides]
         costs = {number: meter.of(*some) for number, some in enumerate(members) if some}
