@@ -69,8 +69,8 @@ def compare(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics to compare, comma-separated. Default: all of two runs, of more IoU, or "
-            "with --detection AP.",
+            help="Metrics to compare, comma-separated. Default: of two runs those that `evaluate` "
+            "prints, with --detection all; of more IoU, with --detection AP.",
         ),
     ] = None,
     cost: CostOption = False,

@@ -495,7 +495,8 @@ def _print_matrices(
         values = one.percent * matrix.table.values
         if values.size < 2:
             continue
-        of = f", {matrix.title}" if len(found) > 1 else ""
+        # Beside other maps, a run's column has no more than the name of what it learned.
+        of = f", {matrix.title}" if len(found) > 1 or matrix.unstated else ""
         text = format_matrix_text(
             values,
             matrix.table.rows,

@@ -81,6 +81,7 @@ def test_maps_are_evaluated_beside_a_run(program, runs, folder, mixed_store):
     assert outcome.code == 0, outcome.err
     assert re.search(r"^TruFor on mixed, test: out/TruFor/mixed-test-\w+$", outcome.out, re.M)
     matrix = outcome.out[outcome.out.index("IoU (percent), test split") :].splitlines()
+    assert matrix[0] == "IoU (percent), test split, linear on layer1 of CLIP:from-file"
     # The run of two epochs learned nothing.
     assert matrix[2].split() == ["test", "\\", "train", "TruFor", "ldm!"]
     assert matrix[5].startswith("ID ") and "(1 cell), OOD" in matrix[5]
