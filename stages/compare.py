@@ -69,8 +69,8 @@ def compare(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics to compare, comma-separated. Default: all of two runs, of more IoU, or "
-            "with --detection AP.",
+            help="Metrics to compare, comma-separated. Default: of two runs those that `evaluate` "
+            "prints, with --detection all; of more IoU, with --detection AP.",
         ),
     ] = None,
     cost: CostOption = False,
@@ -110,6 +110,7 @@ def compare(
     from stages.map_sources import (
         images_on,
         remark_findings,
+        remark_no_cost,
         repeated_runs,
         require_maps,
         runs_of,
@@ -147,6 +148,7 @@ def compare(
         result(line)
     costs: dict[int, RunCost] = {}
     if cost:
+        remark_no_cost(sources)
         meter = CostMeter(device)
         members = [runs_of(side[:1]) for side in sides]
         costs = {number: meter.of(*some) for number, some in enumerate(members) if some}

@@ -12,6 +12,7 @@ from stages.options import (
     OUTPUT,
     AllowUnpairedOption,
     BatchSizeOption,
+    ColumnsOption,
     CostOption,
     DeviceOption,
     FigureFormatOption,
@@ -23,6 +24,7 @@ from stages.options import (
     PaperColumnsOption,
     PolarityOption,
     ResizeMapsOption,
+    columns_named,
     comma_separated,
     fake_is_white,
     figure_style,
@@ -156,6 +158,7 @@ def evaluate(
     layout: LayoutOption = "auto",
     polarity: PolarityOption = None,
     allow_unpaired: AllowUnpairedOption = False,
+    columns: ColumnsOption = None,
     batch_size: BatchSizeOption = 64,
     device: DeviceOption = "auto",
 ) -> None:
@@ -190,7 +193,7 @@ def evaluate(
     means over seeds, ID and OOD, as above.
     """
     chosen_names = _chosen_metrics(metrics, detection=detection, by_view=views is not None)
-    _check_options(views, detection, alias, report, figures)
+    _check_options(views, detection, alias, report, figures, top_share)
     style = figure_style(figure_format, for_paper, paper_columns)
     from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.ensemble import distinct_sources
@@ -203,6 +206,7 @@ def evaluate(
         images_on,
         map_folders,
         remark_findings,
+        remark_no_cost,
         repeated_runs,
         require_maps,
         run_source,
@@ -228,6 +232,7 @@ def evaluate(
         layout=layout,
         fake_is_white=fake_is_white(polarity),
         allow_unpaired=allow_unpaired,
+        columns=columns_named(columns),
     )
     selection = Selection(
         images,
@@ -268,7 +273,9 @@ def evaluate(
             batch_size=batch_size,
         )
         _print_together(evaluations, selection, aliases, chosen_names)
-    _print_costs(distinct if cost else [], chosen)
+    if cost:
+        remark_no_cost(distinct)
+        _print_costs(distinct, chosen)
     if figures is not None:
         draw_figures(evaluations, figures, aliases, chosen, style)
     if report is not None:
@@ -396,8 +403,17 @@ def _check_options(
     alias: list[str] | None,
     report: Path | None,
     figures: Path | None,
+    top_share: float,
 ) -> None:
     """Raise `InputError` for options that mean nothing together, and for places to write."""
+    from declip_pipeline.metrics.localization import TOP_SHARE, require_share
+
+    require_share(top_share)
+    if top_share != TOP_SHARE and (detection or views is not None):
+        option = "--detection" if detection else "--views"
+        raise InputError(
+            f"--top-share is of scores that are printed without {option}; leave one out"
+        )
     if detection and figures is not None:
         raise InputError("--figures are of maps, --detection evaluates whole images; leave one out")
     if report is not None:
@@ -479,7 +495,8 @@ def _print_matrices(
         values = one.percent * matrix.table.values
         if values.size < 2:
             continue
-        of = f", {matrix.title}" if len(found) > 1 else ""
+        # Beside other maps, a run's column has no more than the name of what it learned.
+        of = f", {matrix.title}" if len(found) > 1 or matrix.unstated else ""
         text = format_matrix_text(
             values,
             matrix.table.rows,

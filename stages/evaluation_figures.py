@@ -28,7 +28,7 @@ def draw_figures(
     from declip_pipeline.reports.sheet import draw_sheet
     from declip_pipeline.reports.table_csv import write_table_csv
     from declip_pipeline.store.reader import Store
-    from stages.screen import progress, result
+    from stages.screen import progress, remark, result
 
     for number, matrix in enumerate(
         matrices(evaluations, aliases=aliases, with_intervals=True), start=1
@@ -37,8 +37,8 @@ def draw_figures(
         table = matrix.table
         names = table.values, table.rows, table.marked_columns
         title = f"IoU in %, {matrix.title}"
-        result(str(draw_matrix(*names, place, title, matrix.in_domain, style=style)))
-        write_table_csv(place, table, matrix.in_domain)
+        result(str(draw_matrix(*names, place, title, matrix.domain, style=style)))
+        write_table_csv(place, table, matrix.domain)
     runs = merged([one for one in evaluations if one.is_of_run])
     opened: dict[str, Store] = {}
 
@@ -55,3 +55,6 @@ def draw_figures(
             if figure is not None:
                 result(str(figure))
         tell(len(runs), len(runs))
+    others = dict.fromkeys(one.run.name for one in evaluations if not one.is_of_run)
+    if others:
+        remark(f"sheets show single runs, so not {', '.join(others)}")

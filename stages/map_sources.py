@@ -64,6 +64,15 @@ def cost_lines(source: "MapSource") -> list[str]:
     ]
 
 
+def remark_no_cost(sources: "Iterable[MapSource]") -> None:
+    """Say of which sources no cost is known."""
+    from stages.screen import remark
+
+    for one in sources:
+        if not runs_of([one]):
+            remark(f"{one.name}: maps of another tool, whose cost is not known")
+
+
 def map_folders(texts: Sequence[str], **how: Any) -> "list[MapSource]":
     """Return the folders of maps that a user typed as NAME=FOLDER or NAME:GENERATOR+...=FOLDER.
 
@@ -118,6 +127,7 @@ def images_on(
     layout: str = "auto",
     fake_is_white: bool | None = None,
     allow_unpaired: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> "list[LabelledImages]":
     """Open what is evaluated on: stores, or where no run needs features also datasets.
 
@@ -125,9 +135,10 @@ def images_on(
         places: Stores, or folders or lists of images with masks.
         sources: What is evaluated.
         splits: Splits that are taken of datasets.
-        layout: See `open_dataset`, as the two next ones.
+        layout: See `open_dataset`, as the three next ones.
         fake_is_white: See `layout`.
         allow_unpaired: See `layout`.
+        columns: See `layout`.
     """
     from declip_pipeline.datasets.file_images import DatasetImages
     from declip_pipeline.datasets.layouts import list_dataset
@@ -139,6 +150,7 @@ def images_on(
         "layout": layout,
         "fake_is_white": fake_is_white,
         "allow_unpaired": allow_unpaired,
+        "columns": columns,
     }
     found: list[LabelledImages] = []
     for place in places:
@@ -149,10 +161,10 @@ def images_on(
             dataset = open_dataset(place, splits=splits, notice=remark, progress=tell, **options)
         found.append(DatasetImages(dataset, known=list_dataset(place, **options).samples))
     is_read = any(isinstance(one, DatasetImages) for one in found)
-    if not is_read and (layout != "auto" or fake_is_white is not None or allow_unpaired):
+    if not is_read and (layout != "auto" or fake_is_white is not None or allow_unpaired or columns):
         raise InputError(
-            "`layout`, `polarity` and `allow_unpaired` say how a dataset is read, and `on` names "
-            "stores; leave them out"
+            "`layout`, `polarity`, `allow_unpaired` and `columns` say how a dataset is read, and "
+            "`on` names stores; leave them out"
         )
     return found
 
@@ -161,7 +173,7 @@ def _is_dataset(place: Path) -> bool:
     from declip_pipeline.store.format import GROUP
 
     if place.is_file():
-        return place.suffix.lower() in (".json", ".csv")
+        return place.suffix.lower() in (".json", ".csv", ".parquet")
     return place.is_dir() and not (place / GROUP).is_file()
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from declip_pipeline.datasets.checks import other_size_text
+from declip_pipeline.datasets.contents import decodable
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.datasets.samples import Samples
@@ -70,7 +71,7 @@ class DatasetImages(LabelledImages):
         if sample.mask is None:
             return np.zeros(size, bool)
         mask = decode_mask(
-            self._dataset.root / sample.mask,
+            decodable(self._dataset.root, sample.mask),
             fake_is_white=self._dataset.fake_is_white,
             max_megapixels=DEFAULT_MAX_MEGAPIXELS,
         )

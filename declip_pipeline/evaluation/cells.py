@@ -235,10 +235,10 @@ def _by_dataset_and_view(one: Evaluation) -> list[Evaluation]:
         return [one]
     found = []
     for locations in parts.values():
-        table, calibration = (
+        table, calibration, real = (
             some.filter(pc.is_in(some.column("store").cast(pa.string()), pa.array(locations)))
-            for some in (one.table, one.calibration)
+            for some in (one.table, one.calibration, one.real)
         )
         stores = tuple(store for store in one.stores if store.location in locations)
-        found.append(replace(one, stores=stores, table=table, calibration=calibration))
+        found.append(replace(one, stores=stores, table=table, calibration=calibration, real=real))
     return found

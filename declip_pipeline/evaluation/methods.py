@@ -155,8 +155,10 @@ def _method(name: str, cells: Sequence[Cell]) -> Method:
 
 
 def _false_alarms(cells: Sequence[Cell]) -> dict[str, Estimate]:
-    """Return the means over trainings, with intervals over scenes and seeds."""
-    trained = {tuple(cell.fields["train_on"]): cell.seeds for cell in cells}.values()
+    """Return the means over trainings and datasets, with intervals over scenes and seeds."""
+    trained = {
+        (tuple(cell.fields["train_on"]), cell.fields["dataset"]): cell.seeds for cell in cells
+    }.values()
     if not all(seeds[0].real.num_rows for seeds in trained):
         return {}
     figures = [false_alarm_figures(seeds) for seeds in trained]

@@ -317,6 +317,11 @@ def configurations(cells: Sequence[Cell]) -> list[Group[Cell]]:
     return group_by_fields(cells, lambda cell: cell.fields, ignored=ignored)
 
 
+def domain_name(known: float) -> str:
+    """Return the name of a cell's domain, see `Matrix.domain`; "" where it is not stated."""
+    return "" if np.isnan(known) else DOMAINS[0 if known else 1]
+
+
 def domain_estimates(
     evaluations: Sequence[Evaluation],
     *,
@@ -340,7 +345,8 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
     """Return cells whose `generator` and `train_on` are names that differ where they should.
 
     A generator is named with its dataset where another dataset has one of the same name, and so is
-    what runs learned; trainings on different stores of a dataset are named by these.
+    what runs learned; trainings on different stores of a dataset are named by these. Maps that are
+    called as a training is are told apart from it.
     """
     datasets: dict[str, set[str]] = {}
     trainings: dict[str, dict[str, set[str]]] = {}
@@ -356,6 +362,8 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
         of_names = trainings["+".join(one["train_on"])]
         if len(datasets[generator]) > 1 and "dataset" not in named:
             generator = f"{one['dataset']}/{generator}"
+        if not cell.learned and column in trainings:
+            column += " (maps)"
         if len(of_names) > 1 and cell.learned:
             keys = one["learned"]
             column = "+".join(f"{where}/{name}" if where else name for where, name in keys)

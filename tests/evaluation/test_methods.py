@@ -53,6 +53,23 @@ def test_means_the_worst_cell_and_false_alarms():
     assert (len(method.runs), method.seeds, method.differences) == (2, 1, {})
 
 
+def test_false_alarms_are_of_the_cells_own_images():
+    """Of a run on two datasets and two views, each cell has the real images of its own."""
+    config = config_of("ldm")
+    where = [("set", "clean", 0.1), ("other", "clean", 0.3), ("set", "jpeg-70", 0.9)]
+    runs = [
+        with_real(
+            localized("ldm", store=str(about), config=config, ldm=[50], **about),
+            [share],
+        )
+        for dataset, view, share in where
+        for about in [{"dataset": dataset, "view": view}]
+    ]
+    by_name = {one.name: one for one in methods_of([("ours", runs)])}
+    alarms = {name: one.false_alarms["false_alarm_pixels"].value for name, one in by_name.items()}
+    assert alarms == pytest.approx({"ours, view clean": 20.0, "ours, view jpeg-70": 90.0})
+
+
 def test_differences_are_paired():
     """Images that are hard for both say nothing about the difference."""
     named = [("ours", runs_of("mlp", shift=3.0)), ("theirs", runs_of("conv-4"))]

@@ -1,18 +1,25 @@
 """`evaluate RUN+RUN` and `evaluate --maps`, `compare` with both, as the user sees them."""
 
+import csv
 import json
 import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+from support.benchmark_trees import write_opensdi
 from support.made_maps import maps_of, write_maps
 
+from declip_pipeline.datasets.file_images import DatasetImages
+from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.runs import train_run
 from stages.map_sources import run_source
+
+OTHER = "test-00000-of-00001.parquet"
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,7 @@ def test_maps_are_evaluated_beside_a_run(program, runs, folder, mixed_store):
     assert outcome.code == 0, outcome.err
     assert re.search(r"^TruFor on mixed, test: out/TruFor/mixed-test-\w+$", outcome.out, re.M)
     matrix = outcome.out[outcome.out.index("IoU (percent), test split") :].splitlines()
+    assert matrix[0] == "IoU (percent), test split, linear on layer1 of CLIP:from-file"
     # The run of two epochs learned nothing.
     assert matrix[2].split() == ["test", "\\", "train", "TruFor", "ldm!"]
     assert matrix[5].startswith("ID ") and "(1 cell), OOD" in matrix[5]
@@ -93,6 +101,24 @@ def test_maps_on_a_dataset_need_no_run(program, folder, mixed_store):
     on_store = program("evaluate", "--maps", f"PSCC:ldm={folder}", "--on", mixed_store.location)
     same = [line for line in outcome.out.splitlines() if "evaluations/" not in line]
     assert same == [line for line in on_store.out.splitlines() if "evaluations/" not in line]
+
+
+def test_maps_on_parquet_files(program, tmp_path):
+    """Masks are cells of a table, and of images that are fake as a whole there is no file."""
+    root = write_opensdi(tmp_path / "OpenSDI") / "OpenSDI_test"
+    dataset = open_dataset(root, splits=["test"])
+    place = write_maps(tmp_path / "maps", maps_of(DatasetImages(dataset)))
+    outcome = program("evaluate", "--maps", f"tool={place}", "--on", root)
+    assert outcome.code == 0, outcome.err
+    assert "false alarms on real images at 0.5: " in outcome.out
+    file, *_ = (root / "data").glob("sd15-*.parquet")
+    table = pq.read_table(file)
+    names = ["photo" if name == "image" else name for name in table.column_names]
+    pq.write_table(table.rename_columns(names), tmp_path / OTHER)
+    command = ("evaluate", "--maps", f"tool={place}", "--on", tmp_path / OTHER)
+    outcome = program(*command, "--columns", "image=photo", "--allow-unpaired")
+    # Of other models there are maps, too.
+    assert outcome.code == 1 and f"tool on {Path(OTHER).stem}, test: " in outcome.out, outcome.err
 
 
 def test_what_is_missing_decides_the_exit_code(program, folder, mixed_store, tmp_path):
@@ -159,6 +185,37 @@ def test_maps_are_compared(program, runs, folder, mixed_store, tmp_path):
     assert "left out, not evaluated for both: 1 of tool" in outcome.err
 
 
+def test_what_maps_have_none_of_is_said(program, folder, mixed_store, tmp_path):
+    on = ("--on", mixed_store.location)
+    outcome = program(
+        *("evaluate", "--maps", f"tool={folder}", *on, "--cost"),
+        *("--figures", tmp_path / "figures", "--report", tmp_path / "report.html"),
+    )
+    assert outcome.code == 0, outcome.err
+    for line in (
+        "tool: maps of another tool, whose cost is not known",
+        "sheets show single runs, so not tool",
+    ):
+        assert line in outcome.err.splitlines()
+    with (tmp_path / "figures" / "matrix.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["column"], row["domain"]) for row in rows] == [("tool", "")] * 2
+    assert "so not tool" in (tmp_path / "report.html").read_text()
+    other = write_maps(tmp_path / "other", maps_of(mixed_store, seed=1))
+    outcome = program("compare", f"tool={folder}", f"other={other}", *on, "--cost")
+    assert outcome.code == 0, outcome.err
+    assert "other: maps of another tool, whose cost is not known" in outcome.err.splitlines()
+
+
+def test_maps_called_as_a_training_have_a_column_of_their_own(program, runs, folder, mixed_store):
+    outcome = program(
+        *("evaluate", runs[0].path, "--maps", f"ldm={folder}", "--on", mixed_store.location),
+        *("-o", "out"),
+    )
+    assert outcome.code == 0, outcome.err
+    assert re.search(r"^test \\ train +ldm! +ldm \(maps\)$", outcome.out, re.M)
+
+
 def test_what_does_not_fit_is_refused(refused, runs, folder, mixed_store, tmp_path):
     on = ("--on", mixed_store.location)
     assert refused("evaluate", *on) == (
@@ -181,7 +238,7 @@ def test_what_does_not_fit_is_refused(refused, runs, folder, mixed_store, tmp_pa
     line = refused("compare", *(run.path for run in runs), *on, "--resize-maps")
     assert line == "--resize-maps says how maps are read, and there are none; leave it out"
     line = refused("evaluate", runs[0].path, *on, "--polarity", "white-is-fake")
-    assert line.startswith("--layout, --polarity and --allow-unpaired say how a dataset is read")
+    assert line.startswith("--layout, --polarity, --allow-unpaired and --columns say how a dataset")
     data = mixed_store.provenance["root"]
     line = refused("evaluate", runs[0].path, "--maps", f"a={folder}", "--on", data, code=1)
     assert "is not a feature store" in line

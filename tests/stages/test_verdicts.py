@@ -186,5 +186,7 @@ def test_the_top_share_is_named_and_another_is_evaluated_again(
         for row in csv.DictReader(text):
             assert float(row["score"]) <= float(row["score_top"]) <= float(row["score_max"])
     assert json.loads((file.parent / "summary.json").read_text())["top_share"] == 0.05
+    line = refused(*command, "--top-share", 0.05, "--detection")
+    assert line == ("--top-share is of scores that are printed without --detection; leave one out")
     line = refused(*command, "--top-share", 0)
     assert line == "--top-share is 0.0; expected a share above 0 and up to 1"

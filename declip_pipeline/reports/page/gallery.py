@@ -204,8 +204,8 @@ def _card(
         inside = one.is_in_domain(str(row["dataset"]), str(row["generator"]), aliases)
         domain = ID if inside else OOD
         figures |= {
-            "F1 at 0.5": f"{row['f1_fixed']:.3f}",
-            "AP of pixels": f"{row['ap']:.3f}",
+            "F1 at 0.5": f"{100 * row['f1']:.1f}%",
+            "AP of pixels": f"{100 * row['ap']:.1f}%",
         }
     return GalleryCard(
         id=str(row["id"]),

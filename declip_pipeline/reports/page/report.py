@@ -19,6 +19,7 @@ from declip_pipeline import __version__
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.evaluation import Evaluation, merged
+from declip_pipeline.evaluation.metrics import DETECTION_PROTOCOL, protocol_lines
 from declip_pipeline.evaluation.scores import Progress
 from declip_pipeline.evaluation.table import Matrix
 from declip_pipeline.files import remove_abandoned, write_text
@@ -30,12 +31,14 @@ from declip_pipeline.reports.page.gallery import (
 )
 from declip_pipeline.reports.page.provenance import settings_of, stores_table, versions_of
 from declip_pipeline.reports.page.result_tables import (
+    RUN_METRICS,
     detection_table,
     failures_table,
     false_alarms_table,
     runs_table,
 )
 from declip_pipeline.reports.page.sections import (
+    MEAN_METRICS,
     configurations_table,
     heat_matrix,
     layer_curves,
@@ -154,6 +157,11 @@ def write_html_report(
             robustness=robustness_curves(localized),
             runs=runs_table(localized) if localized else None,
             detection=detection_table(detected),
+            protocols={
+                "means": protocol_lines(MEAN_METRICS),
+                "runs": protocol_lines(RUN_METRICS),
+                "detection": [DETECTION_PROTOCOL],
+            },
             false_alarms=false_alarms_table(localized),
             gallery=gallery,
             verdicts={"found": FOUND_FROM, "partly": PARTLY_FROM},

@@ -10,6 +10,9 @@ from declip_pipeline.store.reader import Store
 from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.run import Run
 
+RUN_METRICS = ("iou", "f1", "f1_fixed", "f1_best", "ap", "auc")
+"""Metrics of the table of runs."""
+
 
 def runs_table(evaluations: Sequence[Evaluation]) -> PageTable:
     """Return a row for each run of localization, with its means over all images."""
@@ -24,7 +27,7 @@ def runs_table(evaluations: Sequence[Evaluation]) -> PageTable:
                 is_number=True,
                 has_interval=True,
             )
-            for name in ("iou", "f1_best", "f1_fixed", "ap")
+            for name in RUN_METRICS
         ),
         Column("parameters", is_number=True),
         Column("training, s", is_number=True),
@@ -51,7 +54,7 @@ def runs_table(evaluations: Sequence[Evaluation]) -> PageTable:
                         figures[f"{name}_high"],
                         factor=METRICS[name].percent,
                     )
-                    for name in ("iou", "f1_best", "f1_fixed", "ap")
+                    for name in RUN_METRICS
                 ),
                 number_cell(summary.get("parameters"), 0),
                 number_cell(summary.get("seconds"), 1),
@@ -97,8 +100,8 @@ def detection_table(evaluations: Sequence[Evaluation]) -> PageTable | None:
     """Return AP and AUC of whole images by run, score and generator; None without such runs."""
     columns = [
         *map(Column, ("run", "trained on", "score", "generator")),
-        Column("AP", is_number=True, has_interval=True),
-        Column("AUC", is_number=True, has_interval=True),
+        Column("AP, %", is_number=True, has_interval=True),
+        Column("AUC, %", is_number=True, has_interval=True),
         Column("accuracy at 0.5, %", is_number=True),
         Column("accuracy at valid's threshold, %", is_number=True),
     ]
@@ -115,8 +118,10 @@ def detection_table(evaluations: Sequence[Evaluation]) -> PageTable | None:
                         text_cell(" + ".join(one.trained_on)),
                         text_cell(score),
                         text_cell("all" if generator is None else generator),
-                        number_cell(figures["ap"], 3, *figures["ap_interval"]),
-                        number_cell(figures["auc"], 3, *figures["auc_interval"]),
+                        *(
+                            number_cell(figures[n], 1, *figures[f"{n}_interval"], factor=100)
+                            for n in ("ap", "auc")
+                        ),
                         number_cell(figures["accuracy_at_0_5"], 1),
                         number_cell(figures["accuracy_at_threshold"], 1),
                     ]

@@ -6,11 +6,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from matplotlib import colormaps
 
-from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, ID, OOD, Estimate
+from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, UNSTATED, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.files import kept_in
 from declip_pipeline.evaluation.metrics import METRICS
-from declip_pipeline.evaluation.table import Matrix, Table, matrices, two_way_tables
+from declip_pipeline.evaluation.table import (
+    Matrix,
+    Table,
+    domain_name,
+    matrices,
+    two_way_tables,
+)
 from declip_pipeline.reports.matrix import interval_text
 from declip_pipeline.reports.matrix_figure import HEAT
 from declip_pipeline.reports.page.charts import Chart, percent_chart
@@ -109,7 +115,7 @@ def heat_matrix(matrix: Matrix, name: str) -> HeatMatrix:
     for place, row in enumerate(table.rows):
         cells = []
         for number, column in enumerate(table.columns):
-            domain = ID if matrix.in_domain[place, number] else OOD
+            domain = domain_name(matrix.domain[place, number])
             cells.append(_heat_cell(table.cell(row, column), row, column, domain))
         rows.append((row, cells))
     return HeatMatrix(
@@ -148,7 +154,7 @@ def count_text(number: int, noun: str) -> str:
 
 
 def _heat_cell(one: Estimate, row: str, column: str, domain: str) -> HeatCell:
-    where = f"tested on {row}, trained on {column} ({domain})"
+    where = f"tested on {row}, trained on {column} ({domain or UNSTATED})"
     if np.isnan(one.value):
         return HeatCell("-", "transparent", "inherit", domain, f"{where}: not evaluated")
     red, green, blue, _ = colormaps[HEAT](one.value / 100)
@@ -187,6 +193,7 @@ def layer_curves(evaluations: Sequence[Evaluation], aliases: Mapping[str, str]) 
 
     Training sets are kept apart, so that all layers of a curve learned the same.
     """
+    evaluations = [one for one in evaluations if one.is_of_run]
     if len({str(one.fields.get("layer")) for one in evaluations}) < 2:
         return []
     curves: list[Curve] = []

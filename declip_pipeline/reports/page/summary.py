@@ -35,13 +35,13 @@ def summary_of(
         figures = one.figures(None, MEAN_SIGMOID)
         sentences.append(
             f"{one.method} tells {figures['fake']} fake from {figures['real']} real images with "
-            f"an AUC of {figures['auc']:.3f} and an AP of {figures['ap']:.3f}."
+            f"an AUC of {100 * figures['auc']:.1f} and an AP of {100 * figures['ap']:.1f} percent."
         )
     if len(detected) > 1:
         best = max(detected, key=lambda one: one.mean("auc"))
         sentences.append(
             f"Of {len(detected)} evaluations of detection, {best.run.name} tells fakes from real "
-            f"images best, with an AUC of {best.mean('auc'):.3f}."
+            f"images best, with an AUC of {100 * best.mean('auc'):.1f} percent."
         )
     return sentences
 

@@ -1,6 +1,7 @@
 """The whole page: what it says, and that names are text and nothing else is asked for."""
 
 import base64
+import csv
 import hashlib
 import html
 import re
@@ -9,12 +10,16 @@ import shutil
 import pytest
 import torch
 from support.made_dataset import write_mixed_dataset
+from support.made_maps import maps_of, write_maps
 
 from declip_pipeline.datasets.opening import open_dataset
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.evaluate import evaluate
+from declip_pipeline.evaluation.map_folder import MapFolder
 from declip_pipeline.extraction.extract import extract_store
 from declip_pipeline.reports.page.report import ReportContent, write_html_report
+from declip_pipeline.reports.page.sections import heat_matrix, layer_curves, localization_matrices
+from declip_pipeline.reports.table_csv import write_table_csv
 from declip_pipeline.store.reader import Store
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
@@ -93,6 +98,47 @@ def test_figures_are_those_of_the_evaluations(page, evaluations):
         assert cell in page
     assert "2 runs evaluated on 8 fake images of 2 generators" in page
     assert "Of 5 real images, " in page
+
+
+def test_captions_say_the_protocol_and_all_scores_are_in_percent(page, evaluations, tmp_path):
+    text = " ".join(html.unescape(page).split())
+    assert "Figures are in percent, means over images with a fake pixel" in text
+    assert "F1 (TruFor): leaves out a band" in text
+    assert text.count("so it is not 2 IoU / (1 + IoU)") == 2
+    figures = evaluations[0].figures()
+    for name in ("f1", "auc"):
+        assert f'data-value="{100 * figures[name]!r}"' in page
+    store = Store(evaluations[0].stores[0].location)
+    found = evaluate(evaluations[0].run, store, task="detection", device="cpu")
+    write_html_report(tmp_path / "r.html", [found], ReportContent("t"), device="cpu")
+    said = (tmp_path / "r.html").read_text()
+    assert "Figures are in percent, over all images together" in said
+    assert f'data-value="{100 * found.mean("auc")!r}"' in said
+    assert f"an AUC of {100 * found.mean('auc'):.1f} and an AP of" in said
+
+
+def test_maps_without_a_stated_training_are_in_neither_domain(evaluations, tmp_path):
+    store = Store(evaluations[0].stores[0].location)
+    folder = write_maps(tmp_path / "maps", maps_of(store))
+    both = [evaluations[0], evaluate(MapFolder(folder, "TruFor"), store, device="cpu")]
+    (matrix,) = localization_matrices(both, {})
+    heat = heat_matrix(matrix, "matrix-1")
+    place = heat.columns.index("TruFor")
+    expected = ["", "ID"] if place == 0 else ["ID", ""]
+    assert [[cell.domain for cell in cells] for _, cells in heat.rows] == [expected] * 2
+    assert "trained on TruFor (training not stated)" in heat.rows[0][1][place].hover
+    # Maps are of no layer.
+    assert layer_curves(both, {}) == []
+    path = write_table_csv(tmp_path / "matrix.png", matrix.table, matrix.domain)
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert {(row["column"] == "TruFor", row["domain"]) for row in rows} == {
+        (True, ""),
+        (False, "ID"),
+    }
+    write_html_report(tmp_path / "r.html", both, ReportContent("t"), device="cpu")
+    said = (tmp_path / "r.html").read_text()
+    assert "The gallery shows single runs, so not TruFor." in said
+    assert 'id="layers"' not in said
 
 
 def test_the_same_report_is_the_same_file(evaluations, tmp_path, monkeypatch):
