@@ -7,7 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
-from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
+from declip_pipeline.evaluation.methods import FALSE_ALARMS, METRIC, Method
+from declip_pipeline.evaluation.metrics import protocol_lines
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.metrics.bootstrap import Difference
 from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
@@ -59,7 +60,7 @@ def write_methods(
     Returns:
         The text for a terminal, and the path of `table.md`.
     """
-    about = [MEANING]
+    about = [MEANING, *(f"IoU: {line}." for line in protocol_lines([METRIC]))]
     if baselines:
         about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
     if changes:

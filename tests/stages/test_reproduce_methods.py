@@ -72,6 +72,8 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert outcome.code == 0, outcome
     assert "Runs are missing:" in outcome.out
     assert "- light: no store one, other" in outcome.out
+    baseline = "- baseline 'published, conv-4': no method has this name"
+    assert baseline in outcome.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study.yaml"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md"]
 
@@ -96,14 +98,16 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     page = Path(outcome.last_line)
     assert "| light, mlp | " in page.read_text()
     assert page.with_name("table.png").is_file()
-    assert "missing" not in outcome.out
+    assert "missing" not in outcome.out and "maps are resized" in outcome.out
 
     trained = sorted((tmp_path / "runs").iterdir())
     outcome = reproduce("--done", "--set", "train.seeds=[0,1]")
     assert outcome.code == 0, outcome
     assert figures_of(outcome)["light, mlp", "ID"] == found["light, mlp", "ID"]
-    line = "- published: conv-4 on layer3, trained on telea, seed 1; latent, seed 1"
-    assert line in outcome.out
+    line = "published: conv-4 on layer3, trained on telea, seed 1; latent, seed 1"
+    assert f"- {line}" in outcome.out
+    report = (tmp_path / "out/report.html").read_text()
+    assert line in report and "declip-pipe train " in report
     assert sorted((tmp_path / "runs").iterdir()) == trained
 
 
@@ -134,6 +138,28 @@ def test_a_study_has_one_kind_of_table(refused, tmp_path):
         config.write_text(yaml.safe_dump(STUDY | change))
         line = refused("reproduce", config)
         assert f"found {words} of table and methods; expected one of them" in line
+
+
+def test_what_a_table_of_methods_cannot_have_is_refused(refused, tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(STUDY | {"published": {"source": "a paper"}}))
+    line = refused("reproduce", config)
+    assert "found published figures and methods; expected them with a table" in line
+    config.write_text(yaml.safe_dump(STUDY))
+    line = refused("reproduce", config, "--set", "table.metric=f1")
+    assert line.endswith(f"--set 'table.metric=f1': {config} has no table")
+
+
+def test_what_takes_features_of_a_missing_dataset_goes_with_it(tmp_path):
+    config = tmp_path / "study.yaml"
+    stores = {**STUDY["stores"], "other": {"data": "elsewhere"}}
+    for beside in (["other:layer2"], "other:layer2"):
+        light, published = STUDY["train"]
+        light = {**light, "options": {**light["options"], "beside": beside}}
+        study = STUDY | {"stores": stores, "train": [light, published]}
+        config.write_text(yaml.safe_dump(study))
+        settings = read_study(config, [])
+        assert [step.name for step in settings.without(["elsewhere"]).train] == ["published"]
 
 
 def test_a_demo_set_that_cannot_be_is_refused(refused, tmp_path):
