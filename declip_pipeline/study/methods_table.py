@@ -15,6 +15,7 @@ from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
 from declip_pipeline.reports.matrix import MISSING, interval_text
 from declip_pipeline.reports.methods_figure import draw_methods
 from declip_pipeline.sweeps.grid import CellResult, write_table
+from declip_pipeline.training.learning import MARK_MEANING
 
 HEAD = (
     "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
@@ -67,6 +68,8 @@ def write_methods(
         about.append(f"Changed: {', '.join(changes)}.")
     if left_out:
         about.append(f"Left out: {'; '.join(left_out)}.")
+    if any(estimate.mark for one in methods for estimate in (*one.domains.values(), one.worst[0])):
+        about.append(f"{MARK_MEANING}.")
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (HEAD, *map(_cells, methods))]
     head, *body = (f"| {' | '.join(line)} |\n" for line in lines)
     rule = f"| {' | '.join(['---', *['---:'] * (len(HEAD) - 1)])} |\n"
@@ -121,8 +124,8 @@ def _cells(one: Method) -> list[str]:
         *(_estimate(one.domains[domain]) for domain in DOMAINS),
         f"{_estimate(one.worst[0])} {one.worst[1]}",
         *(_estimate(one.false_alarms.get(name), 2) for name in FALSE_ALARMS),
-        f"{one.cost.parameters / 1e6:.2f}",
-        f"{one.cost.macs / 1e6:,.0f}",
+        _millions(one.cost.parameters, 2),
+        _millions(one.cost.macs, 0),
         f"{one.cost.epoch_seconds:.2g}",
         *(_difference(one.differences.get(domain)) for domain in DOMAINS),
         f"{len(one.runs)}, {one.seeds} seed{'s' if one.seeds > 1 else ''}",
@@ -140,6 +143,12 @@ def _estimate(one: Estimate | None, decimals: int = 1) -> str:
     if one is None or one.value != one.value:
         return MISSING
     return f"{one.value:.{decimals}f}{one.mark}{interval_text(*one.interval, decimals)}"
+
+
+def _millions(count: int, decimals: int) -> str:
+    """Return millions; small ones with two digits, as no decoder is without cost."""
+    text = f"{count / 1e6:,.{decimals}f}"
+    return text if float(text.replace(",", "")) >= 0.1 else f"{count / 1e6:.2g}"
 
 
 def _difference(one: Difference | None) -> str:

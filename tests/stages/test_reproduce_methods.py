@@ -1,6 +1,7 @@
 """`declip-pipe reproduce` of a table of methods: on demo sets that it builds."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from conftest import TINY_VIT
 
 from declip_pipeline.study.callbacks import SILENT
+from declip_pipeline.training.learning import MARK_MEANING
 from stages.study_settings import read_study
 
 LIGHT_DECODERS = Path(__file__).parents[2] / "configs/light_decoders.yaml"
@@ -86,12 +88,14 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
         assert float(found[name, "runs"]["value"]) == 2
         assert 0 <= float(found[name, "ID"]["value"]) <= 100
         assert float(found[name, "macs"]["value"]) > 0
+        assert float(re.search(rf"^{name}\n.*?MMAC: ([^\n]+)", outcome.out, re.S | re.M)[1]) > 0
         assert 0 <= float(found[name, "false_alarm_pixels"]["value"]) <= 100
     assert ("published, conv-4", "ID - baseline") not in found
     for domain in ("ID", "OOD"):
         ours, theirs = (float(found[name, domain]["value"]) for name in (methods[1], methods[2]))
         difference = found["light, mlp", f"{domain} - baseline"]
         assert float(difference["value"]) == pytest.approx(ours - theirs)
+    assert "! [" in outcome.out and MARK_MEANING in outcome.out
     # A command that anyone can give has stores by their places.
     beside = next(line for line in outcome.err.splitlines() if "--beside" in line)
     assert f"--beside {tmp_path / 'cache'}" in beside and "other:layer2" not in beside
