@@ -137,7 +137,11 @@ def reproduce(
             folder / "report.html",
             found.evaluations,
             settings.title,
-            commands=commands,
+            left_out={
+                **{f"dataset {name}": reason for name, reason in missing.items()},
+                **dict.fromkeys(found.missing, "missing"),
+            },
+            commands=commands or None,
             aliases=parse_aliases(study.test.aliases),
             device=device,
         )
@@ -189,6 +193,8 @@ def _places(
             raise InputError(f"--data {text!r}; expected NAME=PATH, NAME of {', '.join(names)}")
         if name not in names:
             raise UnknownNameError("dataset in --data", name, names)
+        if name in (*places, *missing):
+            raise InputError(f"--data {text}: {name} is given twice; expected each dataset once")
         if Path(path).exists():
             places[name] = Path(path)
         else:

@@ -14,7 +14,7 @@ from declip_pipeline.evaluation.table import TABLE_FIELDS
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.published import Published
 from declip_pipeline.study.study import EvaluationStep, Study, TableForm
-from declip_pipeline.study.tables import StudyMetric
+from declip_pipeline.study.tables import DETECTION, StudyMetric
 from stages.settings import Settings, Whole, settings_of, yaml_of
 from stages.study_options import read_extraction, read_training
 
@@ -71,6 +71,12 @@ class TrainingSettings(Settings):
     name: str = ""
     test: TestSettings | None = None
 
+    def beside(self) -> list[str]:
+        """Return the names of the stores in the option `beside`, "STORE:LAYER" each."""
+        given = self.options.get("beside") or []
+        listed = given if isinstance(given, list) else str(given).split(",")
+        return [str(one).rpartition(":")[0] for one in listed]
+
 
 class DemoDataSettings(Settings):
     """A demo set that the command builds, see `build_demo_set`."""
@@ -98,13 +104,26 @@ TableField = Annotated[str, AfterValidator(_table_field)]
 TableFields = TableField | list[TableField]
 
 
+def _of_one_task(metrics: list[StudyMetric]) -> list[StudyMetric]:
+    of_images = [name for name in metrics if name.startswith(DETECTION)]
+    if len(set(metrics)) < len(metrics) or len(of_images) not in (0, len(metrics)):
+        raise ValueError(
+            f"found {', '.join(metrics)}; expected each metric once, and {DETECTION}... apart from "
+            "those of localization: no run is evaluated by both"
+        )
+    return metrics
+
+
+_OF_ONE_TASK = AfterValidator(_of_one_task)
+
+
 class TableSettings(Settings):
     """Rows, columns and metric of the table, see `TableForm`; rows and columns are lists or one."""
 
     rows: TableFields
     columns: TableFields = Field(default_factory=list)
     over: list[TableField] | None = None
-    metric: StudyMetric | Annotated[list[StudyMetric], Field(min_length=1)] = "iou"
+    metric: StudyMetric | Annotated[list[StudyMetric], Field(min_length=1), _OF_ONE_TASK] = "iou"
     mean: bool = False
 
     def forms(self) -> list[TableForm]:
@@ -129,7 +148,7 @@ class PublishedSettings(Settings):
     """Published figures of a metric, by default the table's first, see `Published`."""
 
     source: str
-    metric: str | None = None
+    metric: StudyMetric | None = None
     figures: dict[str, dict[str, float]] = Field(default_factory=dict)
     means: dict[Domain, float] = Field(default_factory=dict)
     others: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -161,6 +180,8 @@ class StudySettings(Settings):
         if (self.table is None) == (self.methods is None):
             both = "both" if self.table else "neither"
             raise ValueError(f"found {both} of table and methods; expected one of them")
+        if self.methods and self.published:
+            raise ValueError("found published figures and methods; expected them with a table")
         return self
 
     def published_of(self, metric: str) -> Published | None:
@@ -174,14 +195,16 @@ class StudySettings(Settings):
     def without(self, datasets: Collection[str]) -> "StudySettings":
         """Return the study without the stores of some datasets.
 
-        Raises `InputError` where nothing is left to learn from or to test on.
+        A training that takes features of theirs beside its own goes with them. Raises `InputError`
+        where nothing is left to learn from or to test on.
         """
         stores = {name: step for name, step in self.stores.items() if step.data not in datasets}
         train = []
         for step in self.train:
             kept = [name for name in step.stores if name in stores]
             test = step.test and step.test.of(stores)
-            if kept and (test is None or test.stores):
+            is_whole = all(name in stores for name in step.beside())
+            if kept and is_whole and (test is None or test.stores):
                 train.append(step.model_copy(update={"stores": kept, "test": test}))
         test = self.test.of(stores)
         if not train or not test.stores:
@@ -263,12 +286,16 @@ def read_study(path: Path, changes: list[str]) -> StudySettings:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise InputError(f"--set {change!r}: {text!r} is not a value of YAML") from error
-        for options in _changed(values, section, change):
+        found = _changed(values, section, change)
+        if not found:
+            raise InputError(f"--set {change!r}: {path} has no {section}")
+        for options in found:
             options[name] = value
     study = settings_of(path, values, StudySettings)
     tests = [study.test, *(step.test for step in study.train if step.test)]
     named = [name for test in tests for name in (*test.stores, *test.beside)]
-    for name in [*named, *(name for step in study.train for name in step.stores)]:
+    learned = [name for step in study.train for name in (*step.stores, *step.beside())]
+    for name in [*named, *learned]:
         if name not in study.stores:
             raise UnknownNameError(f"store in {path}", name, study.stores)
     return study

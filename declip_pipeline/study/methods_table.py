@@ -7,13 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
-from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
+from declip_pipeline.evaluation.methods import FALSE_ALARMS, METRIC, Method
+from declip_pipeline.evaluation.metrics import protocol_lines
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.metrics.bootstrap import Difference
 from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
 from declip_pipeline.reports.matrix import MISSING, interval_text
 from declip_pipeline.reports.methods_figure import draw_methods
 from declip_pipeline.sweeps.grid import CellResult, write_table
+from declip_pipeline.training.learning import MARK_MEANING
 
 HEAD = (
     "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
@@ -59,13 +61,15 @@ def write_methods(
     Returns:
         The text for a terminal, and the path of `table.md`.
     """
-    about = [MEANING]
+    about = [MEANING, *(f"IoU: {line}." for line in protocol_lines([METRIC]))]
     if baselines:
         about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
     if changes:
         about.append(f"Changed: {', '.join(changes)}.")
     if left_out:
         about.append(f"Left out: {'; '.join(left_out)}.")
+    if any(estimate.mark for one in methods for estimate in (*one.domains.values(), one.worst[0])):
+        about.append(f"{MARK_MEANING}.")
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (HEAD, *map(_cells, methods))]
     head, *body = (f"| {' | '.join(line)} |\n" for line in lines)
     rule = f"| {' | '.join(['---', *['---:'] * (len(HEAD) - 1)])} |\n"
@@ -120,8 +124,8 @@ def _cells(one: Method) -> list[str]:
         *(_estimate(one.domains[domain]) for domain in DOMAINS),
         f"{_estimate(one.worst[0])} {one.worst[1]}",
         *(_estimate(one.false_alarms.get(name), 2) for name in FALSE_ALARMS),
-        f"{one.cost.parameters / 1e6:.2f}",
-        f"{one.cost.macs / 1e6:,.0f}",
+        _millions(one.cost.parameters, 2),
+        _millions(one.cost.macs, 0),
         f"{one.cost.epoch_seconds:.2g}",
         *(_difference(one.differences.get(domain)) for domain in DOMAINS),
         f"{len(one.runs)}, {one.seeds} seed{'s' if one.seeds > 1 else ''}",
@@ -139,6 +143,12 @@ def _estimate(one: Estimate | None, decimals: int = 1) -> str:
     if one is None or one.value != one.value:
         return MISSING
     return f"{one.value:.{decimals}f}{one.mark}{interval_text(*one.interval, decimals)}"
+
+
+def _millions(count: int, decimals: int) -> str:
+    """Return millions; small ones with two digits, as no decoder is without cost."""
+    text = f"{count / 1e6:,.{decimals}f}"
+    return text if float(text.replace(",", "")) >= 0.1 else f"{count / 1e6:.2g}"
 
 
 def _difference(one: Difference | None) -> str:

@@ -76,7 +76,7 @@ def write_report(
     Raises:
         InputError: No image could be evaluated.
     """
-    if not any(np.isfinite(one.table.values).any() for one in tables):
+    if tables and not any(np.isfinite(one.table.values).any() for one in tables):
         names = [getattr(one, "location", str(one)) for one in study.test.stores]
         raise InputError(
             f"no image of {', '.join(names)} has a fake pixel; there is no figure to compare"
@@ -88,6 +88,8 @@ def write_report(
     about = [*protocol, "ours, with its bootstrap interval of 95%"]
     if published and len(tables) == 1:
         about[-1] += f" (published, difference); published: {published.source}"
+    elif published and tables:
+        about.append(f"published figures are of one table, and stand beside none of {len(tables)}")
     if changes:
         about.append(f"changed, so not the published setting: {', '.join(changes)}")
     if left_out:
@@ -122,9 +124,9 @@ def write_report(
     remove_abandoned(out)
     every = [part for parts in compared for part in parts]
     write_text(out / "table.csv", beside_csv(every, metric=form.metric, protocol=protocol))
-    done = "```sh\n" + "\n".join(commands) + "\n```\n"
+    done = ["```sh\n" + "\n".join(commands) + "\n```\n"] if commands else []
     head = [f"# {title}: {unit}\n", *(f"{line}\n" for line in about)]
-    write_text(out / "table.md", "\n".join([*head, *sections, done]))
+    write_text(out / "table.md", "\n".join([*head, *sections, *done]))
     return StudyReport(text, out / "table.md")
 
 

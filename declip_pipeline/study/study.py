@@ -180,7 +180,8 @@ class Study:
             found_rows = self._planned(step).finished()
             rows.append([row for row in found_rows if row.state == "finished"])
             missing += [f"{self._called(step)}: {line}" for line in _unfinished(found_rows)]
-        return replace(self._result(rows), missing=tuple(missing))
+        result = self._result(rows)
+        return replace(result, missing=(*missing, *result.missing))
 
     def _result(self, rows: Sequence[Sequence[CellResult]]) -> "StudyResult":
         """Evaluate the finished runs of each training, and make the tables."""
@@ -202,7 +203,13 @@ class Study:
         found = methods_of(
             list(named.items()), baselines=self.baselines, aliases=parse_aliases(self.test.aliases)
         )
-        return StudyResult(methods=tuple(found), evaluations=every, runs=runs)
+        known = {one.name for one in found}
+        lacking = tuple(
+            f"baseline {name!r}: no method has this name, so none is compared with it"
+            for name in self.baselines
+            if name not in known
+        )
+        return StudyResult(methods=tuple(found), missing=lacking, evaluations=every, runs=runs)
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""
@@ -357,7 +364,8 @@ class StudyResult:
     Attributes:
         tables: Tables, of a study with a `table`.
         methods: Methods, of another.
-        missing: Lines on trainings with runs that are not finished, or whose stores are not there.
+        missing: Lines on trainings with runs that are not finished, or whose stores are not there,
+            and on baselines that are no method.
         evaluations: Those of all finished runs, for further tables.
         runs: The runs, as a grid lists them.
     """

@@ -276,6 +276,18 @@ def test_what_is_wrong_is_said_before_anything_is_done(refused, program, place, 
     assert "table.rows" in (text := line({"table": {"rows": "rows"}})) and "'rows'" in text
     assert "did you mean 'dolos'" in line(None, "--data", f"dolo={place}")
     assert "is not there; expected a dataset" in line(None, "--data", f"dolos={place / 'absent'}")
+    twice = ("--data", place / "dolos/celebahq", "--data", f"dolos={place / 'dolos'}")
+    assert "expected NAME=PATH" in line(None, *twice)
+    twice = ("--data", f"dolos={place}", "--data", f"dolos={place / 'dolos'}")
+    assert "dolos is given twice; expected each dataset once" in line(None, *twice)
+    step = {"stores": ["dolos"], "options": {"layers": "layer3", "beside": ["dolo:layer3"]}}
+    assert "unknown store in" in (text := line({"train": [step]})) and "'dolos'" in text
+    text = line({"table": {"rows": "layer", "metric": ["iou", "detection_ap"]}})
+    assert "table.metric: found iou, detection_ap; expected each metric once" in text
+    text = line({"table": {"rows": "layer", "metric": ["f1", "f1"]}})
+    assert "table.metric: found f1, f1; expected each metric once" in text
+    assert "published" in (text := line({"published": {"source": "x", "metric": "iuo"}}))
+    assert "'iuo'" in text
     assert "expected SECTION.KEY=VALUE" in line(None, "--set", "epochs=1")
     assert "unknown section of --set" in line(None, "--set", "trian.epochs=1")
     assert "did you mean 'epochs'" in line(None, "--set", "train.epoch=1")

@@ -1,6 +1,7 @@
 """`declip-pipe reproduce` of a table of methods: on demo sets that it builds."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import yaml
 from conftest import TINY_VIT
 
 from declip_pipeline.study.callbacks import SILENT
+from declip_pipeline.training.learning import MARK_MEANING
 from stages.study_settings import read_study
 
 LIGHT_DECODERS = Path(__file__).parents[2] / "configs/light_decoders.yaml"
@@ -72,6 +74,8 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert outcome.code == 0, outcome
     assert "Runs are missing:" in outcome.out
     assert "- light: no store one, other" in outcome.out
+    baseline = "- baseline 'published, conv-4': no method has this name"
+    assert baseline in outcome.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study.yaml"]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["table.csv", "table.md"]
 
@@ -84,26 +88,30 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
         assert float(found[name, "runs"]["value"]) == 2
         assert 0 <= float(found[name, "ID"]["value"]) <= 100
         assert float(found[name, "macs"]["value"]) > 0
+        assert float(re.search(rf"^{name}\n.*?MMAC: ([^\n]+)", outcome.out, re.S | re.M)[1]) > 0
         assert 0 <= float(found[name, "false_alarm_pixels"]["value"]) <= 100
     assert ("published, conv-4", "ID - baseline") not in found
     for domain in ("ID", "OOD"):
         ours, theirs = (float(found[name, domain]["value"]) for name in (methods[1], methods[2]))
         difference = found["light, mlp", f"{domain} - baseline"]
         assert float(difference["value"]) == pytest.approx(ours - theirs)
+    assert "! [" in outcome.out and MARK_MEANING in outcome.out
     # A command that anyone can give has stores by their places.
     beside = next(line for line in outcome.err.splitlines() if "--beside" in line)
     assert f"--beside {tmp_path / 'cache'}" in beside and "other:layer2" not in beside
     page = Path(outcome.last_line)
     assert "| light, mlp | " in page.read_text()
     assert page.with_name("table.png").is_file()
-    assert "missing" not in outcome.out
+    assert "missing" not in outcome.out and "maps are resized" in outcome.out
 
     trained = sorted((tmp_path / "runs").iterdir())
     outcome = reproduce("--done", "--set", "train.seeds=[0,1]")
     assert outcome.code == 0, outcome
     assert figures_of(outcome)["light, mlp", "ID"] == found["light, mlp", "ID"]
-    line = "- published: conv-4 on layer3, trained on telea, seed 1; latent, seed 1"
-    assert line in outcome.out
+    line = "published: conv-4 on layer3, trained on telea, seed 1; latent, seed 1"
+    assert f"- {line}" in outcome.out
+    report = (tmp_path / "out/report.html").read_text()
+    assert line in report and "declip-pipe train " in report
     assert sorted((tmp_path / "runs").iterdir()) == trained
 
 
@@ -134,6 +142,28 @@ def test_a_study_has_one_kind_of_table(refused, tmp_path):
         config.write_text(yaml.safe_dump(STUDY | change))
         line = refused("reproduce", config)
         assert f"found {words} of table and methods; expected one of them" in line
+
+
+def test_what_a_table_of_methods_cannot_have_is_refused(refused, tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(STUDY | {"published": {"source": "a paper"}}))
+    line = refused("reproduce", config)
+    assert "found published figures and methods; expected them with a table" in line
+    config.write_text(yaml.safe_dump(STUDY))
+    line = refused("reproduce", config, "--set", "table.metric=f1")
+    assert line.endswith(f"--set 'table.metric=f1': {config} has no table")
+
+
+def test_what_takes_features_of_a_missing_dataset_goes_with_it(tmp_path):
+    config = tmp_path / "study.yaml"
+    stores = {**STUDY["stores"], "other": {"data": "elsewhere"}}
+    for beside in (["other:layer2"], "other:layer2"):
+        light, published = STUDY["train"]
+        light = {**light, "options": {**light["options"], "beside": beside}}
+        study = STUDY | {"stores": stores, "train": [light, published]}
+        config.write_text(yaml.safe_dump(study))
+        settings = read_study(config, [])
+        assert [step.name for step in settings.without(["elsewhere"]).train] == ["published"]
 
 
 def test_a_demo_set_that_cannot_be_is_refused(refused, tmp_path):

@@ -92,6 +92,10 @@ def generators(study, store):
 def test_opensdi_stands_beside_the_published_methods(program, place):
     root = trees.write_opensdi(place / "OpenSDI", train=40)
     data = {"opensdi_train": root / "OpenSDI_train", "opensdi_test": root / "OpenSDI_test"}
+    outcome = rehearse(program, place, "opensdi", data, "--done")
+    assert outcome.code == 0, outcome
+    assert "runs are missing: train[0]: no store opensdi_train, opensdi_test" in outcome.out
+    assert "```" not in (place / "tables/opensdi/table.md").read_text()
     outcome = rehearse(program, place, "opensdi", data)
     assert outcome.code == 0, outcome
     table = table_of(place, "opensdi")
@@ -153,6 +157,8 @@ def test_cat_protocol_goes_on_without_what_is_missing(program, place, imdl, tmp_
     assert {row for row, _ in table} == {f"linear, {learned}"}
     page = (place / "tables/imdl_cat/table.md").read_text()
     assert "left out, so not the whole protocol: nist16: " in page
+    report = (place / "tables/imdl_cat/report.html").read_text()
+    assert "say where it lies: --data tampcoco_bcm=PATH" in report
 
 
 @pytest.mark.slow

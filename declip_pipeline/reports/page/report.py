@@ -65,7 +65,7 @@ class ReportContent:
         title: Title of the page.
         notes: Sentences on what was done.
         commands: Commands that do it, as typed in a shell.
-        left_out: Runs that are not in the report, by name, with the reason.
+        left_out: Runs and datasets that are not in the report, by name, with the reason.
         seconds: Seconds of each step.
         images: Most images in the gallery.
         aliases: Names that stand for one generator; see `generator_key`.
@@ -184,8 +184,12 @@ def write_html_report(
 
 def _left_out_table(left_out: Mapping[str, str]) -> PageTable | None:
     rows = [[text_cell(name), text_cell(reason)] for name, reason in left_out.items()]
-    columns = [Column("run"), Column("reason")]
-    return PageTable("left-out", "Runs that are in no figure", columns, rows) if rows else None
+    columns = [Column("what"), Column("reason")]
+    return (
+        PageTable("left-out", "Runs and datasets that are in no figure", columns, rows)
+        if rows
+        else None
+    )
 
 
 def _today() -> str:
