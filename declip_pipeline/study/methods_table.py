@@ -14,6 +14,7 @@ from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
 from declip_pipeline.reports.matrix import MISSING, interval_text
 from declip_pipeline.reports.methods_figure import draw_methods
 from declip_pipeline.sweeps.grid import CellResult, write_table
+from declip_pipeline.training.learning import MARK_MEANING
 
 HEAD = (
     "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
@@ -62,6 +63,8 @@ def write_methods(
     about = [MEANING]
     if baselines:
         about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
+    if any(one.mark for one in methods):
+        about.append(f"{MARK_MEANING}.")
     if changes:
         about.append(f"Changed: {', '.join(changes)}.")
     if left_out:
