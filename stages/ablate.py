@@ -191,7 +191,7 @@ def _say_choice(rounds: "Sequence[LayerRound]", count: int, rows: str) -> None:
             mean, error = gain(one, path[number - 1])
             gained = f"{mean:+.2f}" + ("" if isnan(error) else f" ± {error:.2f}")
         sizes = f"{one.bytes_per_row / 1e6:.3g}", f"{one.total_bytes / 1e9:.3g}"
-        lines.append([one.name, f"{one.score:.2f}", gained, *sizes])
+        lines.append([one.name, f"{one.score:.2f}{one.mark}", gained, *sizes])
     one_row = {"images": "an image", "tiles": "a tile"}[rows]
     header = ["greedy choice", "IoU on valid", "gain", f"MB {one_row}", "GB"]
     result(format_table(header, lines))

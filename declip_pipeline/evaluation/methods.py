@@ -31,6 +31,7 @@ from declip_pipeline.metrics.bootstrap import (
     resampled_means,
     two_sided_p_value,
 )
+from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.run import Run
 
 METRIC = "iou"
@@ -74,6 +75,11 @@ class Method:
     runs: tuple[Path, ...]
     seeds: int
     differences: Mapping[str, Difference] = field(default_factory=dict)
+
+    @property
+    def mark(self) -> str:
+        """`MARK` where a run learned nothing, else empty."""
+        return max(one.mark for one in (*self.domains.values(), self.worst[0]))
 
     @cached_property
     def cost(self) -> TrainingCost:
@@ -161,6 +167,7 @@ def _false_alarms(cells: Sequence[Cell]) -> dict[str, Estimate]:
     }.values()
     if not all(seeds[0].real.num_rows for seeds in trained):
         return {}
+    is_marked = any(one.problem for seeds in trained for one in seeds)
     figures = [false_alarm_figures(seeds) for seeds in trained]
     real = [[one.on_real() for one in seeds] for seeds in trained]
     shares = [np.array([one.values("fake_share") for one in seeds]) for seeds in real]
@@ -178,7 +185,8 @@ def _false_alarms(cells: Sequence[Cell]) -> dict[str, Estimate]:
             ],
         ).mean(axis=0)
         ends = np.clip(percentile_interval(resampled), 0.0, 100.0).tolist()
-        found[name] = Estimate(fmean(one[name] for one in figures), Interval(*ends))
+        mean = fmean(one[name] for one in figures)
+        found[name] = Estimate(mean, Interval(*ends), mark=MARK if is_marked else "")
     return found
 
 

@@ -324,8 +324,8 @@ def _threshold_of(runs: Sequence[Run], threshold: Threshold) -> float:
     if threshold == "valid":
         if len(runs) > 1:
             raise InputError(
-                f'`threshold="valid"` for {len(runs)} runs, of whose mean no split has a '
-                "threshold for; give a number"
+                f'`threshold="valid"` for {len(runs)} runs, whose mean has no threshold of its own '
+                "from a split valid; give a number"
             )
         return runs[0].require_valid_threshold()
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:

@@ -25,7 +25,8 @@ def draw_methods(
 ) -> Path:
     """Draw methods from top to bottom, on a fixed axis from 0 to 100.
 
-    An IoU in percent is a mark, its interval a bar through it. Returns the path of the file.
+    An IoU in percent is a mark, its interval a bar through it. Methods with a run that learned
+    nothing have an exclamation mark. Returns the path of the file.
     """
     height = ROW_INCHES * len(methods) + 1.2
     figure = new_figure(9.0, height)
@@ -48,7 +49,7 @@ def draw_methods(
             label=name,
         )
     axes.set_ylim(len(methods) - 0.5, -0.5)
-    axes.set_yticks(places, [one.name for one in methods])
+    axes.set_yticks(places, [one.name + one.mark for one in methods])
     axes.set_xlim(0, 100)
     axes.set_xlabel("IoU (percent)", fontsize=11, color=INK)
     axes.tick_params(length=0, labelsize=9, labelcolor=INK)

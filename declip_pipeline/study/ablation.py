@@ -115,7 +115,7 @@ def path_table(scores: Sequence[LayerScore], rounds: Sequence[LayerRound]) -> Ta
     named = {one.name: name for one, name in zip(sets, names, strict=True)}
     cells = {(named[row], column): cell for (row, column), cell in found.cells.items()}
     cells |= {
-        (named[one.name], ON_VALID): Estimate(one.score, cells=1)
+        (named[one.name], ON_VALID): Estimate(one.score, cells=1, mark=one.mark)
         for one in sets
         if one.score is not None
     }

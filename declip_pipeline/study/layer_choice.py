@@ -15,6 +15,7 @@ from declip_pipeline.store.reader import Store, as_store
 from declip_pipeline.study.study import Study, TrainingStep
 from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.sweeps.grid_training import layers_of
+from declip_pipeline.training.learning import MARK
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class LayerSet:
         scores = [row.best_score for row in self.rows if row.state == "finished"]
         known = [score for score in scores if score is not None]
         return fmean(known) if len(known) == len(self.rows) else None
+
+    @property
+    def mark(self) -> str:
+        """`MARK` behind the score where a run learned nothing, else empty."""
+        return MARK if any(row.problem for row in self.rows) else ""
 
 
 @dataclass(frozen=True)
@@ -155,14 +161,23 @@ def write_layer_sets(path: Path, rounds: Sequence[LayerRound]) -> None:
     """Write a CSV file of all sets that were tried, whole or not at all."""
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
-    names = ("layers", "number", "chosen", "valid_iou", "runs", "bytes_per_row", "total_bytes")
+    names = (
+        "layers",
+        "number",
+        "chosen",
+        "valid_iou",
+        "mark",
+        "runs",
+        "bytes_per_row",
+        "total_bytes",
+    )
     writer.writerow(names)
     for one in rounds:
         for some in one.sets:
             is_chosen = "yes" if some is one.chosen else ""
             score = "" if some.score is None else some.score
             sizes = some.bytes_per_row, some.total_bytes
-            row = (some.name, len(some.layers), is_chosen, score, len(some.rows), *sizes)
+            row = (some.name, len(some.layers), is_chosen, score, some.mark, len(some.rows), *sizes)
             writer.writerow(row)
     remove_abandoned(path.parent)
     write_text(path, content.getvalue())

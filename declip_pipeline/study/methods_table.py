@@ -64,6 +64,8 @@ def write_methods(
     about = [MEANING, *(f"IoU: {line}." for line in protocol_lines([METRIC]))]
     if baselines:
         about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
+    if any(one.mark for one in methods):
+        about.append(f"{MARK_MEANING}.")
     if changes:
         about.append(f"Changed: {', '.join(changes)}.")
     if left_out:

@@ -14,7 +14,7 @@ from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid_job import Cell, GridJob
 from declip_pipeline.training.data import TrainingData, sources_beside
 from declip_pipeline.training.recipe import choose_precision
-from declip_pipeline.training.recipes import recipe_defaults
+from declip_pipeline.training.recipes import CHOSEN, recipe_defaults
 from declip_pipeline.training.run import Run
 from declip_pipeline.training.runs import PlannedRun, images_of_epoch, plan_run, train_runs
 from declip_pipeline.training.tensorboard_log import require_tensorboard, tensorboard_log
@@ -77,7 +77,10 @@ class GridTrainer:
             return {}
         generators = tuple(sorted(set(cell.train_on or self.data.generators)))
         images = images_of_epoch(self.data, generators, self.job.recipe)
-        values = recipe_defaults(self.job.recipe_name, cell.decoder_type, images)
+        given = {
+            name: getattr(self.job.recipe, name) for name in CHOSEN if name not in self.job.chosen
+        }
+        values = recipe_defaults(self.job.recipe_name, cell.decoder_type, images, given)
         return {name: values[name] for name in self.job.chosen if name in values}
 
     def plan(self, cell: Cell) -> PlannedRun:

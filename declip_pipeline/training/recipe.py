@@ -310,6 +310,11 @@ class Recipe:
                 f"`loss={self.loss}` compares maps with masks; detection learns from labels of "
                 "images, leave it out"
             )
+        if self.mixup and "lovasz" in self.losses:
+            raise InputError(
+                f"`mixup={self.mixup:g}` with `loss={self.loss}`; mixed masks are soft, and lovasz "
+                "compares binary ones: leave out one of the two"
+            )
         if self.positive_weight != 1 and not {"bce", "focal"} & set(self.losses):
             raise InputError(
                 f"`positive_weight={self.positive_weight:g}` with `loss={self.loss}`; it is for "

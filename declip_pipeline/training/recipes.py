@@ -1,5 +1,6 @@
 """Values of a recipe that are not given: those that suit decoder and images, or the paper's."""
 
+from collections.abc import Mapping
 from typing import Any, get_args
 
 from declip_pipeline.decoders.names import LIGHT_TYPES, PATCH_FORENSICS, read_decoder_type
@@ -30,7 +31,9 @@ OTHER_RATE = 1e-3
 """That of other decoders."""
 
 
-def recipe_defaults(name: RecipeName, decoder_type: str, images: int) -> dict[str, Any]:
+def recipe_defaults(
+    name: RecipeName, decoder_type: str, images: int, given: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return the fields of a recipe that are to be other than the paper's, by their names.
 
     "auto" trains for a number of steps rather than of epochs, so that small splits are not left
@@ -46,6 +49,8 @@ def recipe_defaults(name: RecipeName, decoder_type: str, images: int) -> dict[st
         decoder_type: Name of the decoder; probes and Patch Forensics keep their papers' recipes,
             in batches that the images fill.
         images: Number of images of an epoch.
+        given: Fields that the caller sets: a `batch_size` is what the steps are counted in, and the
+            schedule "plateau", which stops by itself, leaves the epochs to the paper's bound.
 
     Raises `UnknownNameError` for another name or decoder.
     """
@@ -56,15 +61,19 @@ def recipe_defaults(name: RecipeName, decoder_type: str, images: int) -> dict[st
         return {}
     if kind in ("probe", PATCH_FORENSICS):
         return {} if images >= PAPER_BATCH else {"batch_size": images}
-    batch_size = _batch_size(images)
+    fixed = given or {}
+    batch_size = fixed.get("batch_size", _batch_size(images))
     steps = STEPS_AT_100_IMAGES * (images / 100) ** (1 / 3)
-    return {
+    values = {
         "schedule": "one-cycle",
         "epochs": max(LEAST_EPOCHS, round(steps / -(-images // batch_size))),
         "batch_size": batch_size,
         "learning_rate": HIGHEST_RATES.get(kind, OTHER_RATE),
         "initialization": "pytorch",
     }
+    if fixed.get("schedule") == "plateau":
+        del values["epochs"]
+    return values
 
 
 def _batch_size(images: int) -> int:

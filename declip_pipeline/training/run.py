@@ -161,9 +161,9 @@ class Run:
         The maps are those of the validation, at the decoder's output size.
 
         Returns:
-            (images, 99) float32 in [0, 1], at the thresholds 0.01 to 0.99. None for runs that were
-            not validated on real images, see `Recipe.with_real`, for runs of detection, imported
-            ones and those of versions that did not keep it.
+            (images, 99) float32 in [0, 1], at the thresholds 0.01 to 0.99. None for runs whose
+            split `valid` has no real image, runs of detection, imported ones, and those of versions
+            that did not keep it.
 
         Raises:
             InputError: The run is not finished, or its file is damaged.

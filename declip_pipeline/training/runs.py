@@ -130,7 +130,7 @@ def train(
         generators = tuple(sorted(set(learned or data.generators)))
         given = Recipe(decoder_type, **{"epochs": PLATEAU_EPOCHS, **options})
         images = images_of_epoch(data, generators, given)
-        options = {**recipe_defaults(recipe, decoder_type, images), **options}
+        options = {**recipe_defaults(recipe, decoder_type, images, options), **options}
     planned = plan_run(
         data,
         Path(runs),

@@ -70,6 +70,14 @@ def test_false_alarms_are_of_the_cells_own_images():
     assert alarms == pytest.approx({"ours, view clean": 20.0, "ours, view jpeg-70": 90.0})
 
 
+def test_a_method_with_a_run_that_learned_nothing_is_marked():
+    runs = [with_real(one, [0.0, 0.02, 0.0, 0.06]) for one in runs_of("mlp")]
+    runs[1] = replace(runs[1], problem="it learned nothing")
+    ours, theirs = methods_of([("ours", runs), ("theirs", runs_of("conv-4"))])
+    assert (ours.mark, theirs.mark) == ("!", "")
+    assert {one.mark for one in ours.false_alarms.values()} == {"!"}
+
+
 def test_differences_are_paired():
     """Images that are hard for both say nothing about the difference."""
     named = [("ours", runs_of("mlp", shift=3.0)), ("theirs", runs_of("conv-4"))]

@@ -128,6 +128,8 @@ def test_bad_arguments_are_refused(runs, photos, tmp_path, arguments, message):
         dp.predict(runs[0], photos, out=tmp_path / "out", device="cpu", **arguments)
     with pytest.raises(InputError, match="no run was given"):
         dp.predict([], photos, out=tmp_path / "out")
+    with pytest.raises(InputError, match="for 2 runs, whose mean has no threshold of its own"):
+        dp.predict(runs[:2], photos, out=tmp_path / "out", threshold="valid", device="cpu")
     assert not (tmp_path / "out").exists()
 
 

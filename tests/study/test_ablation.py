@@ -144,14 +144,17 @@ def test_tables_of_the_figure_have_layers_and_the_greedy_path(scores):
     assert table.cell("layer1", IN_DOMAIN).value == 80
     assert table.cell("layer2", IN_DOMAIN).cells == 0
 
-    def chosen(name, score):
-        row = CellResult(name, "mlp", 0, 1e-3, "ldm", "finished", best_valid_iou=score)
+    def chosen(name, score, problem=None):
+        row = CellResult(
+            name, "mlp", 0, 1e-3, "ldm", "finished", best_valid_iou=score, problem=problem
+        )
         return LayerRound((LayerSet(tuple(name.split("+")), (row,), 1, 1),))
 
     both = {"layer2": (50.0, 45.0, 55.0), "layer0+layer2": (60.0, 55.0, 65.0)}
     found = means(IN_DOMAIN, **both) + means(OUT_OF_DOMAIN, **both)
-    path = path_table(found, [chosen("layer2", 51.0), chosen("layer0+layer2", 62.0)])
+    path = path_table(found, [chosen("layer2", 51.0), chosen("layer0+layer2", 62.0, "nothing")])
     assert path.rows == ("layer2", "+ layer0")
     assert path.columns == (IN_DOMAIN, OUT_OF_DOMAIN, ON_VALID)
     assert [path.cell(row, ON_VALID).value for row in path.rows] == [51, 62]
+    assert [path.cell(row, ON_VALID).mark for row in path.rows] == ["", "!"]
     assert path.cell("+ layer0", IN_DOMAIN).interval == (55, 65)

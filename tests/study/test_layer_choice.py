@@ -79,9 +79,21 @@ def test_each_round_joins_the_best_set_with_every_other_layer(study, trained, ti
     ]
     assert len(rows) == 4 + 3 + 2
     assert rows[4] == {
-        "layers": "layer0+layer2", "number": "2", "chosen": "", "valid_iou": "55.0", "runs": "2",
-        "bytes_per_row": str(2 * one), "total_bytes": str(2 * one * len(tiny_store)),
+        "layers": "layer0+layer2", "number": "2", "chosen": "", "valid_iou": "55.0", "mark": "",
+        "runs": "2", "bytes_per_row": str(2 * one), "total_bytes": str(2 * one * len(tiny_store)),
     }  # fmt: skip
+
+
+def test_a_set_with_a_run_that_learned_nothing_is_marked(tmp_path):
+    rows = [
+        CellResult(
+            "layer0", "mlp", seed, 1e-2, "ldm", "finished", best_valid_iou=9.0, problem=problem
+        )
+        for seed, problem in enumerate((None, "it learned nothing"))
+    ]
+    rounds = [LayerRound((LayerSet(("layer0",), tuple(rows), 1, 2),))]
+    write_layer_sets(tmp_path / "layer_sets.csv", rounds)
+    assert (tmp_path / "layer_sets.csv").read_text().splitlines()[1] == "layer0,1,yes,9.0,!,2,1,2"
 
 
 def test_rounds_have_folders_and_a_fusion_of_their_own(study, trained):

@@ -180,5 +180,5 @@ def test_a_run_without_is_not_continued_with_it(tiny_store, tmp_path):
 
 
 def test_another_name_is_refused(tiny_store, tmp_path):
-    with pytest.raises(InputError, match="unknown normalization 'batch'; known: none, channel, l"):
+    with pytest.raises(InputError, match="unknown normalization 'batch'; known: none, channel, i"):
         train(tiny_store, layer="layer1", runs=tmp_path, normalize="batch")

@@ -23,6 +23,22 @@ def test_any_number_of_images_has_steps_enough(decoder_type, images):
     assert 1 <= recipe.batch_size <= min(64, images)
 
 
+@pytest.mark.parametrize("batch_size", [1, 16, 100])
+def test_the_steps_are_those_of_a_batch_size_that_is_given(batch_size):
+    values = recipe_defaults("auto", "linear", 100, {"batch_size": batch_size})
+    assert values["batch_size"] == batch_size
+    steps = values["epochs"] * -(-100 // batch_size)
+    assert steps == pytest.approx(400, rel=0.05)
+
+
+def test_plateaus_that_are_asked_for_stop_by_themselves(tiny_store, tmp_path):
+    assert "epochs" not in recipe_defaults("auto", "linear", 100, {"schedule": "plateau"})
+    options = {"layer": ["layer1"], "decoder_type": ["linear"], "runs": str(tmp_path)}
+    grid = GridTraining([tiny_store], {**options, "schedule": "plateau", "device": "cpu"})
+    recipe = grid.trainer.plan(grid.cells[0]).recipe
+    assert (recipe.schedule, recipe.epochs, recipe.learning_rate) == ("plateau", 400, 3e-2)
+
+
 def test_the_papers_recipe_is_that_of_the_defaults():
     assert recipe_defaults("paper", "linear", 100) == {}
     assert Recipe("linear").learning_rate == 1e-3 and Recipe("linear").batch_size == 64

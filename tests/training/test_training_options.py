@@ -164,6 +164,11 @@ def test_runs_of_before_are_named_as_they_were():
             "it out",
         ),
         (
+            {"loss": "bce+lovasz", "mixup": 0.2},
+            "`mixup=0.2` with `loss=bce+lovasz`; mixed masks are soft, and lovasz compares binary "
+            "ones: leave out one of the two",
+        ),
+        (
             {"loss": "dice", "positive_weight": 2.0},
             "`positive_weight=2` with `loss=dice`; it is for bce and focal, leave it out",
         ),
