@@ -37,8 +37,8 @@ def draw_figures(
         table = matrix.table
         names = table.values, table.rows, table.marked_columns
         title = f"IoU in %, {matrix.title}"
-        result(str(draw_matrix(*names, place, title, matrix.in_domain, style=style)))
-        write_table_csv(place, table, matrix.in_domain)
+        result(str(draw_matrix(*names, place, title, matrix.domain, style=style)))
+        write_table_csv(place, table, matrix.domain)
     runs = merged([one for one in evaluations if one.is_of_run])
     opened: dict[str, Store] = {}
 
@@ -54,4 +54,5 @@ def draw_figures(
             figure = draw_sheet([one], place, store_of, device=device, style=style)
             if figure is not None:
                 result(str(figure))
-        tell(len(runs), len(runs))
+        if runs:
+            tell(len(runs), len(runs))

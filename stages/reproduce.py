@@ -20,6 +20,8 @@ from stages.options import (
 from stages.training_options import DaskOption, RunsOption
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from declip_pipeline.study.extraction import ExtractionStep
     from declip_pipeline.study.study import TrainingStep
     from stages.study_settings import DemoDataSettings, StudySettings
@@ -137,6 +139,7 @@ def reproduce(
             folder / "report.html",
             found.evaluations,
             settings.title,
+            left_out=_by_name([*left_out, *found.missing]),
             commands=commands,
             aliases=parse_aliases(study.test.aliases),
             device=device,
@@ -157,6 +160,15 @@ def reproduce(
         result(str(report.page))
     if left_out:
         raise typer.Exit(1)
+
+
+def _by_name(lines: "Iterable[str]") -> dict[str, str]:
+    """Return lines of a name and what is missing of it, "name: reason", by name."""
+    found: dict[str, list[str]] = {}
+    for line in lines:
+        name, _, reason = line.partition(": ")
+        found.setdefault(name, []).append(reason)
+    return {name: "; ".join(dict.fromkeys(reasons)) for name, reasons in found.items()}
 
 
 def _study_file(path: Path) -> Path:

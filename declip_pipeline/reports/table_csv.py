@@ -12,12 +12,12 @@ from declip_pipeline.evaluation.table import Table
 from declip_pipeline.files import remove_abandoned, write_text
 
 
-def write_table_csv(path: Path, table: Table, in_domain: np.ndarray | None = None) -> Path:
+def write_table_csv(path: Path, table: Table, domain: np.ndarray | None = None) -> Path:
     """Write a table of estimates, whole or not at all.
 
     Columns are `row`, `column`, `value` and the ends of its interval, `low` and `high` (empty
-    where there is none), `cells` and `mark`, see `Estimate`; with `in_domain`, (R, C) bool, also
-    `domain`.
+    where there is none), `cells` and `mark`, see `Estimate`; with `domain`, (R, C), 1 or True for
+    ID, 0 for OOD, NaN for neither, also `domain`.
 
     Returns:
         `path` with the suffix .csv.
@@ -27,8 +27,9 @@ def write_table_csv(path: Path, table: Table, in_domain: np.ndarray | None = Non
         for number, column in enumerate(table.columns):
             one = table.cell(row, column)
             about = {"row": row, "column": column}
-            if in_domain is not None:
-                about["domain"] = ID if in_domain[place, number] else OOD
+            if domain is not None:
+                inside = float(domain[place, number])
+                about["domain"] = "" if np.isnan(inside) else ID if inside else OOD
             numbers = dict(zip(("value", "low", "high"), (one.value, *one.interval), strict=True))
             shown = {name: "" if np.isnan(value) else value for name, value in numbers.items()}
             rows.append({**about, **shown, "cells": one.cells, "mark": one.mark})

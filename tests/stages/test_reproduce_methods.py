@@ -104,6 +104,8 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert figures_of(outcome)["light, mlp", "ID"] == found["light, mlp", "ID"]
     line = "- published: conv-4 on layer3, trained on telea, seed 1; latent, seed 1"
     assert line in outcome.out
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert line.rpartition(": ")[2] in report and 'id="table-left-out"' in report
     assert sorted((tmp_path / "runs").iterdir()) == trained
 
 

@@ -69,6 +69,7 @@ class HeatMatrix:
         means: The means in domain and out of domain.
         table: The same figures with their intervals.
         is_marked: Whether a run learned nothing.
+        unstated: Columns of maps of which no training is stated.
     """
 
     title: str
@@ -77,6 +78,7 @@ class HeatMatrix:
     means: Sequence[DomainMean]
     table: PageTable
     is_marked: bool
+    unstated: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,9 @@ def heat_matrix(matrix: Matrix, name: str) -> HeatMatrix:
     for place, row in enumerate(table.rows):
         cells = []
         for number, column in enumerate(table.columns):
-            domain = ID if matrix.in_domain[place, number] else OOD
+            domain = "" if column in matrix.unstated else OOD
+            if matrix.in_domain[place, number]:
+                domain = ID
             cells.append(_heat_cell(table.cell(row, column), row, column, domain))
         rows.append((row, cells))
     return HeatMatrix(
@@ -129,6 +133,7 @@ def heat_matrix(matrix: Matrix, name: str) -> HeatMatrix:
             replace(table, corner="tested on"), name, f"{matrix.title}: IoU in percent"
         ),
         table.is_marked,
+        matrix.unstated,
     )
 
 
@@ -149,6 +154,8 @@ def count_text(number: int, noun: str) -> str:
 
 def _heat_cell(one: Estimate, row: str, column: str, domain: str) -> HeatCell:
     where = f"tested on {row}, trained on {column} ({domain})"
+    if not domain:
+        where = f"{column}, tested on {row}"
     if np.isnan(one.value):
         return HeatCell("-", "transparent", "inherit", domain, f"{where}: not evaluated")
     red, green, blue, _ = colormaps[HEAT](one.value / 100)
@@ -202,7 +209,7 @@ def layer_curves(evaluations: Sequence[Evaluation], aliases: Mapping[str, str]) 
         if len(table.rows) < 2:
             continue
         shown = _in_order(replace(table, corner="layer"))
-        about = table.title.replace("_", " ")
+        about = table.title.replace("train_on", "trained on").replace("_", " ")
         title = "IoU by layer" + (f", {about}" if about and not alone else "")
         points = {
             column: [
