@@ -279,7 +279,8 @@ def evaluate(
     if figures is not None:
         draw_figures(evaluations, figures, aliases, chosen, style)
     if report is not None:
-        title = distinct[0].name if len(distinct) == 1 else f"{len(distinct)} runs"
+        noun = "runs" if all(one.is_of_run for one in evaluations) else "methods"
+        title = distinct[0].name if len(distinct) == 1 else f"{len(distinct)} {noun}"
         write_page(report, evaluations, title, aliases=aliases, device=device)
     if remark_findings(evaluations):
         raise typer.Exit(1)

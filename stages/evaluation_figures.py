@@ -54,7 +54,8 @@ def draw_figures(
             figure = draw_sheet([one], place, store_of, device=device, style=style)
             if figure is not None:
                 result(str(figure))
-        tell(len(runs), len(runs))
+        if runs:
+            tell(len(runs), len(runs))
     others = dict.fromkeys(one.run.name for one in evaluations if not one.is_of_run)
     if others:
         remark(f"sheets show single runs, so not {', '.join(others)}")

@@ -19,30 +19,49 @@ ALL_GENERATORS = "_all_seed"
 def commands_of(evaluations: "Sequence[Evaluation]", stores: "Sequence[Store]") -> list[str]:
     """Return the commands that make stores, train runs and evaluate them.
 
-    Runs that differ in training set and seed alone are one command. Of imported runs, ensembles and
-    maps of other tools there is none.
+    Runs that differ in training set and seed alone are one command. Imported runs have none of
+    their training, and maps of other tools none that makes them.
     """
     import shlex
 
+    from declip_pipeline.evaluation.groups import MEMBERS
     from declip_pipeline.store.command import extraction_command
 
     found = [extraction_command(store) for store in stores]
     places = {store.identity.sha256: store.location for store in stores}
-    evaluations = [one for one in evaluations if one.is_of_run]
-    found += _trainings({one.run: one.config for one in evaluations}, places)
-    on: dict[tuple[str, str, str], list[str]] = {}
+    configs: dict[Path, Mapping[str, Any]] = {}
+    on: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     for one in evaluations:
+        if one.runs:
+            members = one.config.get(MEMBERS, [one.config])
+            configs |= zip(one.runs, members, strict=True)
+        source, how = _typed(one)
         for store in one.stores:
-            on.setdefault((store.location, one.task, one.split), []).append(str(one.run))
-    for (location, task, split), runs in on.items():
-        detection = ["--detection"] if task == "detection" else []
-        options = [*detection, *(() if split == "test" else ("--split", split))]
-        found.append(
-            shlex.join(
-                ["declip-pipe", "evaluate", *dict.fromkeys(runs), "--on", location, *options]
-            )
-        )
+            others = [place for place in dict.fromkeys(store.inputs) if place != store.location]
+            options = [part for place in others for part in ("--beside", place)]
+            options += ["--detection"] if one.task == "detection" else []
+            options += [] if one.split == "test" else ["--split", one.split]
+            on.setdefault(("--on", store.location, *options, *how), []).append(source)
+    found += _trainings(configs, places)
+    for options_of, sources in on.items():
+        typed = [part for source in dict.fromkeys(sources) for part in source]
+        found.append(shlex.join(["declip-pipe", "evaluate", *typed, *options_of]))
     return found
+
+
+def _typed(one: "Evaluation") -> tuple[tuple[str, ...], list[str]]:
+    """Return what an evaluation is of as it is typed, and the options of how maps are read."""
+    from declip_pipeline.evaluation.groups import MAPS
+    from stages.map_sources import JOIN
+
+    if one.runs:
+        return (JOIN.join(map(str, one.runs)),), []
+    config = one.config
+    learned = f":{JOIN.join(config['train_on'])}" if config["train_on"] else ""
+    how = [] if config["maps_are"] == "probabilities" else ["--maps-are", config["maps_are"]]
+    how += ["--resize-maps"] if config["resize_maps"] else []
+    how += ["--maps-key", config["maps_key"]] if config["maps_key"] is not None else []
+    return ("--maps", f"{config[MAPS]}{learned}={config['folder']}"), how
 
 
 def _trainings(configs: Mapping[Path, Mapping[str, Any]], places: Mapping[str, str]) -> list[str]:

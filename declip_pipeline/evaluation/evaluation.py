@@ -114,6 +114,13 @@ class Evaluation:
         """Whether it is of a single run, whose folder `run` is."""
         return not is_no_run(self.config)
 
+    @property
+    def runs(self) -> list[Path]:
+        """Folders of the runs that its maps are of: one, those of an ensemble, or none."""
+        if MEMBERS in self.config:
+            return [Path(run) for run in self.config["runs"]]
+        return [self.run] if self.is_of_run else []
+
     def __repr__(self) -> str:
         return (
             f"<Evaluation of {self.run.name}: {self.task}, split {self.split!r}, "

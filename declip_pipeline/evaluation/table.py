@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from declip_pipeline.evaluation.cells import (
 )
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.groups import (
+    MAPS,
     METHOD,
     RUN_FIELDS,
     SEED,
@@ -218,7 +220,7 @@ def two_way_tables(
         groups.sort(key=lambda group: (*DOMAINS, UNSTATED).index(group.fields[DOMAIN]))
     corner = f"{', '.join(rows)} \\ {', '.join(columns)}"
     found = []
-    for group in groups:
+    for group, about in zip(groups, _titles(groups), strict=True):
         members: dict[tuple[str, str], list[Cell]] = {}
         for cell in group.members:
             members.setdefault(label(cell), []).append(cell)
@@ -242,7 +244,7 @@ def two_way_tables(
                 means[row, MEAN] = estimates(some, [metric], score)[metric]
             names[1] = (*names[1], MEAN)
         domain = str(group.fields[DOMAIN]) if DOMAIN in apart else ""
-        title = ", ".join(filter(None, [domain, group.title(leaving_out=[DOMAIN])]))
+        title = ", ".join(filter(None, [domain, about]))
         found.append(Table(corner, names[0], names[1], means, title))
     return found
 
@@ -312,9 +314,20 @@ def matrices(
 
 
 def configurations(cells: Sequence[Cell]) -> list[Group[Cell]]:
-    """Group cells whose runs differ in their seed and in what they learned alone."""
+    """Group cells whose runs differ in their seed and in what they learned alone.
+
+    Runs come first. Maps of other tools have no fields of a training, which all runs would then
+    differ in.
+    """
     ignored = {*TESTED, *TRAINING, DOMAIN, *_DERIVED, _PLACE}
-    return group_by_fields(cells, lambda cell: cell.fields, ignored=ignored)
+    kinds: tuple[list[Cell], list[Cell]] = ([], [])
+    for cell in cells:
+        kinds[MAPS in cell.seeds[0].config].append(cell)
+    return [
+        group
+        for some in kinds
+        for group in group_by_fields(some, lambda cell: cell.fields, ignored=ignored)
+    ]
 
 
 def domain_name(known: float) -> str:
@@ -349,12 +362,14 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
     called as a training is are told apart from it.
     """
     datasets: dict[str, set[str]] = {}
-    trainings: dict[str, dict[str, set[str]]] = {}
+    trainings: dict[str, dict[str, dict[str, set[str]]]] = {}
     for cell in cells:
         one = cell.fields
         datasets.setdefault(one["generator"], set()).add(one["dataset"])
         of_names = trainings.setdefault("+".join(one["train_on"]), {})
-        of_names.setdefault(str(one["learned"]), set()).add(str(one.get("training_stores")))
+        of_features = of_names.setdefault(str(one["learned"]), {})
+        stores = str(one.get("training_stores"))
+        of_features.setdefault(_features_of(one), set()).add(stores)
     found = []
     for cell in cells:
         one = cell.fields
@@ -367,12 +382,29 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
         if len(of_names) > 1 and cell.learned:
             keys = one["learned"]
             column = "+".join(f"{where}/{name}" if where else name for where, name in keys)
-        if len(of_names[str(one["learned"])]) > 1 and cell.learned and "train_on" in named:
+        # Other features come from other stores, and make no other training set.
+        own_stores = of_names[str(one["learned"])][_features_of(one)]
+        if len(own_stores) > 1 and cell.learned and "train_on" in named:
             column += f" ({field_text(one.get('training_stores'))})"
         fields = {**one, "generator": generator, "train_on": column}
         # As `is_in_domain` takes it.
         fields["tested"] = [one["dataset"], one["generator"]]
         found.append(replace(cell, fields=fields))
+    return found
+
+
+def _features_of(fields: Mapping[str, Any]) -> str:
+    names = ("backbone", "weights", "preprocessing", "training_dtype")
+    return sha256_of_json([fields.get(name) for name in names])
+
+
+def _titles(groups: Sequence[Group[Cell]]) -> list[str]:
+    """Return the title of each group without its domain, and without hashes that are not needed."""
+    domains = [str(group.fields.get(DOMAIN)) for group in groups]
+    for hashes in ((*_IMPLIED, "training_stores"), ()):
+        found = [group.title(leaving_out=(DOMAIN, *hashes)) for group in groups]
+        if len(set(zip(domains, found, strict=True))) == len(groups):
+            break
     return found
 
 

@@ -49,6 +49,11 @@ def _out_of_domain(same: np.ndarray, known: np.ndarray | None) -> np.ndarray:
     return outside if known is None else outside & ~np.isnan(np.asarray(known, np.float64))
 
 
+def has_means(domain: np.ndarray | None) -> bool:
+    """Return whether a cell is in domain or out of domain; `domain` as `matrix_means` takes it."""
+    return domain is None or not bool(np.isnan(np.asarray(domain, np.float64)).all())
+
+
 def matrix_means(
     values: np.ndarray,
     rows: Sequence[str],
@@ -152,7 +157,7 @@ def format_matrix_text(
         )
         for line in table
     ]
-    if domain is None or not np.isnan(np.asarray(domain, np.float64)).all():
+    if has_means(domain):
         lines.append(matrix_summary(values, rows, columns, decimals, intervals, domain))
     return "\n".join(lines) + "\n"
 

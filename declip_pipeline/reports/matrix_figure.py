@@ -20,6 +20,7 @@ from declip_pipeline.reports.matrix import (
     Column,
     checked_matrix,
     column_name,
+    has_means,
     in_domain,
     matrix_summary,
 )
@@ -41,8 +42,8 @@ def draw_matrix(
     """Draw a train x test matrix as a heat map on a fixed scale from 0 to 100.
 
     values: (R, C) percent, NaN where a cell is missing (drawn hatched). row_names: what each row
-    was tested on. column_names: what each column was trained on. domain: (R, C) bool, True for ID;
-    None goes by the names. ID cells are framed, and the ID and OOD means stand below the title.
+    was tested on. column_names: what each column was trained on. domain: as `matrix_means` takes
+    it. ID cells are framed, and the ID and OOD means stand below the title.
     Returns: the path of the file. Raises: InputError when names and shape do not fit.
     """
     matrix = checked_matrix(values, row_names, column_names)
@@ -96,8 +97,9 @@ def draw_matrix(
     words: dict[str, Any] = {"transform": axes.transAxes, "ha": "left", "va": "bottom"}
     if style.has_title:
         axes.text(0, top, title, fontsize=13, fontweight="bold", color=INK, **words)
-        summary = matrix_summary(matrix, row_names, column_names, domain=domain)
-        axes.text(0, below, summary, fontsize=10.5, color=QUIET_INK, **words)
+        if has_means(domain):
+            summary = matrix_summary(matrix, row_names, column_names, domain=domain)
+            axes.text(0, below, summary, fontsize=10.5, color=QUIET_INK, **words)
 
     bar_left = (1.4 + CELL * n_columns + 0.25) / width
     bar = figure.add_axes((bar_left, 0.7 / height, 0.14 / width, CELL * n_rows / height))

@@ -50,7 +50,7 @@ def rate(finding: Finding, threshold: float) -> str:
     found = finding.real_share(threshold, share)
     if found is not None:
         return _rate_text(found, is_none=share == 0)
-    return "How often this happens on real images is not known: the run was validated on none."
+    return "How often this happens on real images is not known: the run keeps no record of any."
 
 
 def notes(image: AnalyzedImage, finding: Finding) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from support.made_evaluation import config_of, localized
+from support.made_evaluation import FEATURES, config_of, localized
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.cells import cells_of, seed_groups
@@ -287,6 +287,48 @@ def test_what_else_differs_within_a_cell_makes_a_table_of_its_own():
     tables = two_way_tables(STUDY, "layer", "domain")
     assert [table.title for table in tables] == ["decoder linear", "decoder conv-4"]
     np.testing.assert_array_equal(tables[1].values, [[36, 21], [56, 41]])
+
+
+def test_training_sets_of_several_backbones_keep_their_names():
+    """A column was called "ldm (0dd80d11edb2)" where runs of two backbones were shown."""
+    runs = [
+        localized(
+            "ldm",
+            config=config_of("ldm", features={**FEATURES, "backbone": name}, stores=[[name]]),
+            ldm=[20.0],
+        )
+        for name in ("net", "other")
+    ]
+    assert [matrix.table.columns for matrix in matrices(runs)] == [("ldm",), ("ldm",)]
+    others = [
+        localized("ldm", config=config_of("ldm", stores=[[name]]), ldm=[20.0])
+        for name in ("one", "two")
+    ]
+    assert matrices(others)[0].table.columns == ("ldm (one)", "ldm (two)")
+
+
+def test_hashes_title_a_table_only_where_nothing_else_does():
+    def titles_of(*features):
+        runs = [
+            localized(
+                "ldm",
+                config=config_of(
+                    "ldm",
+                    features={**FEATURES, "backbone": backbone, "weights_sha256": 64 * weights},
+                    stores=[[f"store {weights}"]],
+                ),
+                ldm=[20.0],
+            )
+            for backbone, weights in features
+        ]
+        columns = ["decoder", "domain"]
+        tables = two_way_tables(runs, "layer", columns, over=("dataset", "generator"))
+        return [table.title for table in tables]
+
+    assert titles_of(("net", "0"), ("other", "1")) == ["backbone net", "backbone other"]
+    assert titles_of(("net", "0"), ("net", "1")) == [
+        f"training_stores store {digit}, weights {12 * digit}" for digit in "01"
+    ]
 
 
 def test_seeds_can_be_rows_and_generators_kept_apart():

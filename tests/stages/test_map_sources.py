@@ -1,8 +1,10 @@
 """`evaluate RUN+RUN` and `evaluate --maps`, `compare` with both, as the user sees them."""
 
 import csv
+import html
 import json
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from support.benchmark_trees import write_opensdi
-from support.made_maps import maps_of, write_maps
+from support.made_maps import maps_of, masks_of, write_maps
 
 from declip_pipeline.datasets.file_images import DatasetImages
 from declip_pipeline.datasets.opening import open_dataset
@@ -119,6 +121,52 @@ def test_maps_on_parquet_files(program, tmp_path):
     outcome = program(*command, "--columns", "image=photo", "--allow-unpaired")
     # Of other models there are maps, too.
     assert outcome.code == 1 and f"tool on {Path(OTHER).stem}, test: " in outcome.out, outcome.err
+
+
+def test_a_report_shows_ensembles_and_maps(program, runs, folder, mixed_store):
+    together = "+".join(str(run.path) for run in runs)
+    given = (runs[0].path, together, "--maps", f"TruFor={folder}", "--maps", f"PSCC:lama={folder}")
+    outcome = program(
+        *("evaluate", *given, "--on", mixed_store.location, "--report", "report.html"),
+        *("--figures", "figures"),
+    )
+    assert outcome.code == 0, outcome.err
+    page = html.unescape(Path("report.html").read_text())
+    assert "TruFor: maps of which no training is stated, in neither mean." in page
+    assert "Mean IoU of maps of which no training is stated: TruFor " in page
+    assert re.search(r'<td class="heat" [^>]*title="TruFor, tested on ldm: IoU [^"]*">', page)
+    assert re.search(
+        r'<td class="heat id" [^>]*title="tested on lama, trained on lama \(ID\)', page
+    )
+    name = run_source(together).name
+    assert (
+        f"Images are shown with the maps of single runs, not of {name}, TruFor, PSCC_lama" in page
+    )
+    titles = re.findall('<figure class="matrix">\n<figcaption><b>([^<]*)</b>', page)
+    # No run is told from maps by each field of its training.
+    assert "PSCC" in titles and len(titles) == 3
+    assert not any("learning_rate" in title for title in titles)
+    assert page.count("<dt>ensemble</dt>") == 0
+    cards = re.findall('<li class="card"[^>]* data-run="([^"]*)"', page)
+    assert cards and set(cards) == {runs[0].name}
+    with Path("figures/matrix.csv").open(newline="") as file:
+        domains = {row["domain"] for row in csv.DictReader(file) if row["column"] == "TruFor"}
+    assert domains == {""}
+    (commands,) = re.findall(r'<pre id="commands"[^>]*>(.*?)</pre>', page, re.DOTALL)
+    *_, again = commands.strip().splitlines()
+    assert again == shlex.join(
+        ["declip-pipe", "evaluate", *map(str, given), "--on", mixed_store.location]
+    )
+
+
+def test_a_report_of_maps_alone_says_what_they_came_to(program, folder, mixed_store):
+    how = ("--on", mixed_store.location, "--maps-are", "masks", "--report", "report.html")
+    masks = write_maps(Path("masks"), masks_of(mixed_store), ".png")
+    assert program("evaluate", "--maps", f"TruFor={masks}", *how).code == 0
+    page = html.unescape(Path("report.html").read_text())
+    assert "Mean IoU of maps of which no training is stated: TruFor 100.0 [100.0, 100.0]" in page
+    assert 'id="table-stores"' not in page and 'class="means"' not in page
+    assert "--maps-are masks</pre>" in page
 
 
 def test_what_is_missing_decides_the_exit_code(program, folder, mixed_store, tmp_path):

@@ -80,7 +80,7 @@ def test_the_rate_on_real_images_is_said(shares, share, text):
 
 
 def test_what_is_not_known_is_said():
-    unknown = "How often this happens on real images is not known: the run was validated on none."
+    unknown = "How often this happens on real images is not known: the run keeps no record of any."
     assert texts.rate(found(MadeRun(), 0.03), 0.5) == unknown
     assert texts.rate(found(MadeRun(pooling="mean"), 0.03), 0.5) == unknown
 

@@ -10,6 +10,9 @@ from declip_pipeline.evaluation.groups import field_text
 from declip_pipeline.reports.page.tables import Column, PageTable, number_cell, text_cell
 from declip_pipeline.store.reader import Store
 
+# Of fields whose text is a hash, or several.
+_UNSAID = ("preprocessing", "weights", "training_stores", "ensemble")
+
 HASH_DIGITS = 12
 """Digits of a hash that are shown; all of them on hover."""
 
@@ -55,7 +58,7 @@ def settings_of(evaluations: Sequence[Evaluation]) -> list[tuple[str, str]]:
     values: dict[str, dict[str, None]] = {}
     for one in evaluations:
         for name, value in one.fields.items():
-            if value is not None and name not in ("preprocessing", "weights", "training_stores"):
+            if value is not None and name not in _UNSAID:
                 values.setdefault(name, {})[field_text(value)] = None
     return [(name.replace("_", " "), ", ".join(found)) for name, found in values.items()]
 

@@ -137,11 +137,11 @@ def write_html_report(
         )
     drawn = [heat_matrix(one, f"matrix-{n}") for n, one in enumerate(found[:MATRICES], start=1)]
     stores = list(opened.values())
-    runs = list(dict.fromkeys(one.run for one in evaluations if one.is_of_run))
+    runs = list(dict.fromkeys(run for one in evaluations for run in one.runs))
     others = list(dict.fromkeys(one.run.name for one in evaluations if not one.is_of_run))
     notes = [*content.notes]
     if others:
-        notes.append(f"The gallery shows single runs, so not {', '.join(others)}.")
+        notes.append(f"Images are shown with the maps of single runs, not of {', '.join(others)}.")
     page = (
         _environment()
         .get_template("page.html.j2")
@@ -167,7 +167,7 @@ def write_html_report(
             verdicts={"found": FOUND_FROM, "partly": PARTLY_FROM},
             failures=failures_table(stores),
             left_out=_left_out_table(content.left_out),
-            stores=stores_table(stores),
+            stores=stores_table(stores) if stores else None,
             settings=settings_of(evaluations),
             versions=versions_of(runs, stores),
             seconds=content.seconds,

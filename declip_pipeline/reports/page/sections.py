@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from matplotlib import colormaps
 
-from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, UNSTATED, Estimate
+from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.files import kept_in
 from declip_pipeline.evaluation.metrics import METRICS
@@ -75,6 +75,7 @@ class HeatMatrix:
         means: The means in domain and out of domain.
         table: The same figures with their intervals.
         is_marked: Whether a run learned nothing.
+        unstated: Columns of maps of which no training is stated.
     """
 
     title: str
@@ -83,6 +84,7 @@ class HeatMatrix:
     means: Sequence[DomainMean]
     table: PageTable
     is_marked: bool
+    unstated: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,7 @@ def heat_matrix(matrix: Matrix, name: str) -> HeatMatrix:
             replace(table, corner="tested on"), name, f"{matrix.title}: IoU in percent"
         ),
         table.is_marked,
+        matrix.unstated,
     )
 
 
@@ -154,7 +157,9 @@ def count_text(number: int, noun: str) -> str:
 
 
 def _heat_cell(one: Estimate, row: str, column: str, domain: str) -> HeatCell:
-    where = f"tested on {row}, trained on {column} ({domain or UNSTATED})"
+    where = f"tested on {row}, trained on {column} ({domain})"
+    if not domain:
+        where = f"{column}, tested on {row}"
     if np.isnan(one.value):
         return HeatCell("-", "transparent", "inherit", domain, f"{where}: not evaluated")
     red, green, blue, _ = colormaps[HEAT](one.value / 100)
@@ -209,7 +214,7 @@ def layer_curves(evaluations: Sequence[Evaluation], aliases: Mapping[str, str]) 
         if len(table.rows) < 2:
             continue
         shown = _in_order(replace(table, corner="layer"))
-        about = table.title.replace("_", " ")
+        about = table.title.replace("train_on", "trained on").replace("_", " ")
         title = "IoU by layer" + (f", {about}" if about and not alone else "")
         points = {
             column: [

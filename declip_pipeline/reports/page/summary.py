@@ -8,6 +8,7 @@ from declip_pipeline.evaluation.cells import DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
 from declip_pipeline.evaluation.table import Matrix
+from declip_pipeline.reports.matrix import interval_text
 from declip_pipeline.reports.page.sections import (
     DOMAIN_NAMES,
     count_text,
@@ -30,6 +31,7 @@ def summary_of(
     if localized:
         sentences.append(_extent(localized))
         sentences += _means(found)
+        sentences += _unstated(localized)
         sentences += _alarms(localized)
     for one in detected[:1] if len(detected) == 1 else ():
         figures = one.figures(None, MEAN_SIGMOID)
@@ -54,8 +56,10 @@ def _extent(evaluations: Sequence[Evaluation]) -> str:
     }
     generators = {name for one in evaluations for name in one.generators}
     datasets = sorted({store.dataset for one in evaluations for store in one.stores})
+    # An ensemble is no run, nor are maps of another tool.
+    noun = "run" if all(one.is_of_run for one in evaluations) else "method"
     return (
-        f"{count_text(len(evaluations), 'run')} evaluated on "
+        f"{count_text(len(evaluations), noun)} evaluated on "
         f"{count_text(len(images), 'fake image')} of {count_text(len(generators), 'generator')} "
         f"({', '.join(datasets)}, split {evaluations[0].split})."
     )
@@ -82,6 +86,20 @@ def _means(found: Sequence[Matrix]) -> list[str]:
                 f"{count_text(best.cells, 'cell')}{doubt}."
             )
     return sentences
+
+
+def _unstated(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Name the means of maps of which no training is stated, over all of their images."""
+    texts = []
+    for one in evaluations:
+        if one.learned():
+            continue
+        figures = one.figures()
+        interval = interval_text(figures["iou_low"], figures["iou_high"], 1)
+        texts.append(f"{one.method} {figures['iou']:.1f}{interval} percent")
+    if not texts:
+        return []
+    return [f"Mean IoU of maps of which no training is stated: {', '.join(texts)}."]
 
 
 def _not_clearly_better(best: Estimate, others: Sequence[Estimate]) -> str:
