@@ -53,7 +53,7 @@ def test_a_training_is_the_command_that_makes_it():
         lr=[1e-3, 2e-4],
         seeds=0,
         detection=True,
-        beside=["stores/b:layer1"],
+        beside=["b:layer1"],
         no_cache=True,
     )
     assert step.options["train_on"] == [("ldm", "lama"), ("pluralistic",)]
@@ -62,7 +62,7 @@ def test_a_training_is_the_command_that_makes_it():
     assert command_of(step, lambda names: [f"cache/{name}" for name in names]) == (
         "declip-pipe train cache/a --feature-layer layer3 --train-on ldm,lama --train-on "
         "pluralistic --decoder-type linear,conv-4 --widths 8,8,4,4 --learning-rate 0.001,0.0002 "
-        "--beside stores/b:layer1 --no-cache --detection"
+        "--beside cache/b:layer1 --no-cache --detection"
     )
 
 
