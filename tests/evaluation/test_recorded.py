@@ -39,7 +39,7 @@ def test_what_was_saved_is_read_back_without_computing(run, mixed_store, monkeyp
     def never(*arguments, **options):
         raise AssertionError("computed")
 
-    monkeypatch.setattr("declip_pipeline.evaluation.evaluate.localize", never)
+    monkeypatch.setattr("declip_pipeline.evaluation.ensemble.localize", never)
     (again,) = read_evaluations([run], StoreFinder(), device="cpu")
     assert again.table.equals(first.table) and again.real.equals(first.real)
 

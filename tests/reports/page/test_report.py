@@ -126,7 +126,7 @@ def test_maps_without_a_stated_training_are_in_neither_domain(evaluations, tmp_p
     place = heat.columns.index("TruFor")
     expected = ["", "ID"] if place == 0 else ["ID", ""]
     assert [[cell.domain for cell in cells] for _, cells in heat.rows] == [expected] * 2
-    assert "trained on TruFor (training not stated)" in heat.rows[0][1][place].hover
+    assert heat.rows[0][1][place].hover.startswith("TruFor, tested on ")
     # Maps are of no layer.
     assert layer_curves(both, {}) == []
     path = write_table_csv(tmp_path / "matrix.png", matrix.table, matrix.domain)
