@@ -137,7 +137,7 @@ def test_maps_without_a_stated_training_are_in_neither_domain(evaluations, tmp_p
     }
     write_html_report(tmp_path / "r.html", both, ReportContent("t"), device="cpu")
     said = (tmp_path / "r.html").read_text()
-    assert "The gallery shows single runs, so not TruFor." in said
+    assert "Images are shown with the maps of single runs, not of TruFor" in said
     assert 'id="layers"' not in said
 
 
