@@ -19,6 +19,9 @@ _TIMES = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?([.+\d:]*)")
 _TORN = re.compile(r"\.partial")
 
 
+_VARYING = ("seconds", "record_sha256", "location", "input_locations")
+
+
 def digest(data: bytes) -> str:
     """Return the first half of the SHA-256 of `data`."""
     return hashlib.sha256(data).hexdigest()[:32]
@@ -88,10 +91,8 @@ def without_times(file: Path) -> bytes:
 
 
 def _untimed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a record without seconds, and without hashes of what has seconds in it."""
-    plain = {
-        name: value for name, value in record.items() if name not in ("seconds", "record_sha256")
-    }
+    """Return a record without seconds, places, and hashes of what has these in it."""
+    plain = {name: value for name, value in record.items() if name not in _VARYING}
     if isinstance(plain.get("files"), dict):
         plain["files"] = {
             name: sha for name, sha in plain["files"].items() if name != "metrics.jsonl"

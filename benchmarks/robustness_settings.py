@@ -212,7 +212,7 @@ def random_command(world: World, case: Case) -> None:
     """
     from support.commands import NAMES, command_of
 
-    names = [name for name in NAMES if name != "demo"]
+    names = [name for name in NAMES if name not in ("demo", "app")]
     name = case.random.choice(names)
     arguments = _arguments(world, case)[name]
     options = [
@@ -288,6 +288,8 @@ def _arguments(world: World, case: Case) -> dict[str, list[Any]]:
                               "--weights", ARCH[3], "--cache", folder / "cache",
                               "--runs", folder / "runs", "--out", folder / "table"],
         "runs ls": lambda: [world.root / "runs"],
+        "report": lambda: [own("run"), "--on", store, "--evaluate", "-o", folder / "page.html"],
+        "cache show": lambda: [store, "-o", folder / "features"],
     }  # fmt: skip
 
     class OnDemand(dict[str, list[Any]]):

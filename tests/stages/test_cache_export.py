@@ -1,5 +1,6 @@
 """`cache export` and `cache import`, and work from the file itself, as a user does it."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -61,7 +62,11 @@ def test_training_and_evaluation_take_the_file(program, exported, tiny_store, tm
         assert "IoU" in judged.out
         kept = ("per_image.csv", "checkpoint_best.safetensors", "config.yaml")
         files = files_of(runs).items()
-        results.append({n: data for n, data in files if n.endswith(kept) or "/evaluations/" in n})
+        found = {n: data for n, data in files if n.endswith(kept) or "/evaluations/" in n}
+        (name,) = (n for n in found if n.endswith("summary.json"))
+        summary = json.loads(found[name])
+        assert [summary.pop("location")] == summary.pop("input_locations") == [str(store)]
+        results.append({**found, name: summary})
     # The run's settings and weights; the evaluation's figures, whole and by image.
     assert len(results[0]) == 4
     assert results[0] == results[1]

@@ -53,9 +53,9 @@ def test_a_map_is_the_same_through_the_store(program, pictures, tmp_path, monkey
     judged = []
     measure = scores.localization_metrics
 
-    def recorded(maps, masks):
+    def recorded(maps, masks, *options):
         judged.extend(zip(maps.numpy(), masks.numpy(), strict=True))
-        return measure(maps, masks)
+        return measure(maps, masks, *options)
 
     monkeypatch.setattr(scores, "localization_metrics", recorded)
     assert program("evaluate", run, "--on", store).code == 0

@@ -137,8 +137,8 @@ def test_a_dolos_tree_gives_the_matrix_of_its_generators(program, tiny_arch, tmp
     printed = program("evaluate", *runs, probe, "--on", store).out.splitlines()
     backbone = Store(Path(store)).identity.backbone
     first, second = [line for line in printed if line.startswith("IoU (percent)")]
-    assert first == f"IoU (percent), test split, linear on layer1 of {backbone}"
-    assert second == f"IoU (percent), test split, probe on layer1 of {backbone}"
+    assert first.startswith(f"IoU (percent), test split, linear on layer1 of {backbone}")
+    assert second.startswith(f"IoU (percent), test split, probe on layer1 of {backbone}")
     assert printed[printed.index(first) + 2 :][:4] == lines[-4:]
     assert printed[printed.index(second) + 2].split() == ["test", "\\", "train", "lama+ldm"]
 

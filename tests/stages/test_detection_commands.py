@@ -53,8 +53,8 @@ def test_from_training_to_prediction(program, mixed_store, picture, tmp_path):
     outcome = program("compare", run, masks, *on, "--detection")
     assert outcome.code == 0, outcome.err
     cells = [line.split() for line in outcome.out.splitlines()[:-1]]
-    assert [(line[0], line[1]) for line in cells[-4:]] == [("overall", "13")] * 4
-    assert cells[-4][2] == "AP" and cells[-3][2] == "AUC"
+    assert [(line[0], line[1]) for line in cells[-6:]] == [("overall", "13")] * 6
+    assert cells[-6][2] == "AP" and cells[-5][2] == "AUC"
     # Its maps can be judged, and it is said what they are.
     outcome = program("evaluate", run, masks, *on)
     assert outcome.err.count("labels of images: its maps are weakly supervised") == 1
