@@ -1,4 +1,4 @@
-"""What bounds the IoU of light decoders: the grid, the training images, or their photographs.
+"""Bounds of the IoU of light decoders: the grid, the training images, or their photographs.
 
 python benchmarks/bounds.py --folder DIR [--part grid|data|all]
 

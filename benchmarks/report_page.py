@@ -1,4 +1,4 @@
-"""What a report weighs and how fast Chromium opens it, and what its charts would take otherwise.
+"""Size of a report, how fast Chromium opens it, and what its charts would take otherwise.
 
 python benchmarks/report_page.py [--part page|charts] [--images 200] [--rounds 5]
 

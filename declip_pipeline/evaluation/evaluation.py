@@ -111,7 +111,7 @@ class Evaluation:
 
     @property
     def is_of_run(self) -> bool:
-        """Whether it is of a single run, whose folder `run` is."""
+        """Return whether `run` is the folder of a single run."""
         return not is_no_run(self.config)
 
     @property

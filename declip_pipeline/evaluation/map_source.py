@@ -30,7 +30,7 @@ class ImageValues(NamedTuple):
 
 @dataclass
 class MapFindings:
-    """What a folder of maps lacks, and what else is to be said of it.
+    """Findings on a folder of maps: what it lacks, and what else is to be said.
 
     Attributes:
         missing: Reasons by the ids of images that were to be evaluated and were not.
@@ -130,7 +130,7 @@ class OpenedSource(ABC):
 
 
 class MapSource(ABC):
-    """What is evaluated, before its files are opened."""
+    """Source of maps to evaluate, before its files are opened."""
 
     @property
     @abstractmethod

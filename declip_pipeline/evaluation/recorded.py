@@ -25,7 +25,7 @@ _TASKS: tuple[Task, ...] = ("localization", "detection")
 
 @dataclass(frozen=True)
 class RecordedEvaluation:
-    """What a run's folder says of one evaluation.
+    """Record of one evaluation in a run's folder.
 
     Attributes:
         folder: Its folder.

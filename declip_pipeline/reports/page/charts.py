@@ -69,12 +69,12 @@ class Chart:
 
     @property
     def left(self) -> float:
-        """Where the plot begins."""
+        """Left end of the plot."""
         return LEFT
 
     @property
     def right(self) -> float:
-        """Where the plot ends."""
+        """Right end of the plot."""
         return self.width - RIGHT
 
     @property
