@@ -51,9 +51,10 @@ def runs_at(places: Sequence[str | Path]) -> FoundRuns:
         else:
             runs += _below(place, found)
     # Copies of a run are one.
-    found.runs = list({str(run.config()["run_sha256"]): run for run in reversed(runs)}.values())[
-        ::-1
-    ]
+    distinct: dict[str, Run] = {}
+    for run in runs:
+        distinct.setdefault(str(run.config()["run_sha256"]), run)
+    found.runs = list(distinct.values())
     if not found.runs:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
         raise InputError(
