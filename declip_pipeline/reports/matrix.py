@@ -111,27 +111,6 @@ def interval_text(low: float | None, high: float | None, decimals: int) -> str:
     return f" [{low:.{decimals}f}, {high:.{decimals}f}]"
 
 
-def format_matrix_markdown(
-    values: np.ndarray,
-    rows: Sequence[str],
-    columns: Sequence[Column],
-    decimals: int = 1,
-    domain: np.ndarray | None = None,
-) -> str:
-    """Return the matrix as a Markdown table, ID cells in bold, `-` for a missing cell."""
-    cells, same = _cells(values, rows, columns, decimals), in_domain(rows, columns, domain)
-    lines = [
-        "| tested on \\ trained on | "
-        + " | ".join(_escape(column_name(column)) for column in columns)
-        + " |",
-        "|---" + "|---:" * len(columns) + "|",
-    ]
-    for name, texts, bold in zip(rows, cells, same, strict=True):
-        shown = [f"**{t}**" if b else t for t, b in zip(texts, bold, strict=True)]
-        lines.append(f"| {_escape(name)} | " + " | ".join(shown) + " |")
-    return "\n".join(lines) + "\n"
-
-
 def format_matrix_text(
     values: np.ndarray,
     rows: Sequence[str],
@@ -186,7 +165,3 @@ def _count(cells: np.ndarray) -> str:
 def _mean(cells: np.ndarray) -> float:
     present = cells[~np.isnan(cells)]
     return float(present.mean()) if present.size else float("nan")
-
-
-def _escape(name: str) -> str:
-    return name.replace("|", "\\|")

@@ -3,7 +3,6 @@ import pytest
 
 from declip_pipeline.errors import InputError
 from declip_pipeline.reports.matrix import (
-    format_matrix_markdown,
     format_matrix_text,
     matrix_means,
     matrix_summary,
@@ -40,9 +39,6 @@ def test_a_column_of_several_generators_is_in_domain_for_each():
     assert format_matrix_text(values, rows, columns).splitlines()[0].split() == [
         *("test", "\\", "train", "lama+ldm", "a+b")
     ]
-    markdown = format_matrix_markdown(values, rows, columns).splitlines()
-    assert markdown[0] == "| tested on \\ trained on | lama+ldm | a+b |"
-    assert markdown[2] == "| lama | **80.0** | 5.0 |"
 
 
 def test_missing_cells_are_left_out_and_counted():
@@ -68,18 +64,6 @@ def test_means_have_their_intervals_where_there_are_some():
     assert text.splitlines()[-1] == summary
 
 
-def test_markdown():
-    text = format_matrix_markdown(
-        np.array([[81.25, NAN], [3.0, 60.04]]), ["a", "b|c"], ["a", "b|c"]
-    )
-    assert text == (
-        "| tested on \\ trained on | a | b\\|c |\n"
-        "|---|---:|---:|\n"
-        "| a | **81.2** | - |\n"
-        "| b\\|c | 3.0 | **60.0** |\n"
-    )
-
-
 def test_plain_text_is_aligned():
     text = format_matrix_text(
         np.array([[81.25, NAN], [3.0, 100.0]]), ["a", "navier"], ["a", "navier"]
@@ -92,7 +76,7 @@ def test_plain_text_is_aligned():
     )
 
 
-@pytest.mark.parametrize("function", [matrix_means, format_matrix_markdown, format_matrix_text])
+@pytest.mark.parametrize("function", [matrix_means, format_matrix_text])
 def test_names_must_fit(function):
     with pytest.raises(
         InputError,
