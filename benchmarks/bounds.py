@@ -25,7 +25,7 @@ from reporting import report
 import declip_pipeline as dp
 from declip_pipeline.datasets.demo.build import build_demo_set
 from declip_pipeline.decoders.decoder import enlarge
-from declip_pipeline.evaluation.evaluate import EVALUATIONS
+from declip_pipeline.evaluation.files import EVALUATIONS
 from declip_pipeline.images.masks import decode_mask
 
 GENERATOR = "telea"

@@ -27,7 +27,7 @@ from reporting import RESULTS, report
 
 import declip_pipeline as dp
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
-from declip_pipeline.evaluation.evaluate import EVALUATIONS
+from declip_pipeline.evaluation.files import EVALUATIONS
 from declip_pipeline.training.run import Run
 
 VIT, CNN = "dinov2-vit-s14", "efficientnet-lite0"

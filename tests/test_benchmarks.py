@@ -22,6 +22,12 @@ def benchmarks(tmp_path_factory):
     return copy
 
 
+@pytest.mark.parametrize("script", sorted(path.stem for path in ROOT.glob("benchmarks/*.py")))
+def test_a_script_is_imported(script, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    importlib.import_module(script)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "written"),

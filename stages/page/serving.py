@@ -28,9 +28,10 @@ _MOST_WAITING = 20
 
 _FONTS = ("system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "DejaVu Sans", "sans-serif")
 
-# A file that is pasted anywhere on the page goes the way of one that is chosen.
-_ON_LOAD = """
-() => {
+# A file that is pasted anywhere on the page goes the way of one that is chosen. In the head, since
+# the page shows its parts before it runs what `js` holds.
+_HEAD = """
+<script>
   document.addEventListener("paste", (event) => {
     const file = event.clipboardData?.files?.[0];
     const input = document.querySelector("#upload input[type=file]");
@@ -41,7 +42,7 @@ _ON_LOAD = """
     input.dispatchEvent(new Event("change", { bubbles: true }));
     event.preventDefault();
   });
-}
+</script>
 """
 _SAVE = """
 (file) => {
@@ -108,7 +109,7 @@ def serve(
             state_session_capacity=_SESSIONS,
             theme=_theme(),
             css_paths=Path(__file__).with_name("page.css"),
-            js=_ON_LOAD,
+            head=_HEAD,
         )
     except OSError as error:
         raise DeclipError(f"the page cannot listen on port {port} of {host}: {error}") from error

@@ -142,10 +142,11 @@ def test_an_image_is_pasted_anywhere_and_another_one_after_it(opened, photo, tmp
     page, other = opened.page, tmp_path / "other.png"
     Image.fromarray(forged_picture(6, 60, 80)[0]).save(other)
     for path in (photo, other):
-        page.evaluate(
-            "(files) => document.body.dispatchEvent(new ClipboardEvent('paste',"
+        # As long as nothing takes the paste, the event's default is not prevented.
+        page.wait_for_function(
+            "(files) => !document.body.dispatchEvent(new ClipboardEvent('paste',"
             " { clipboardData: files, bubbles: true, cancelable: true }))",
-            transfer_of(page, path),
+            arg=transfer_of(page, path),
         )
         expect(page.locator(".results .file")).to_contain_text(path.name)
         expect(page.locator(".card.run")).to_have_count(2)
