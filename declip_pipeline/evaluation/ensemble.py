@@ -1,8 +1,8 @@
 """Runs as a source of maps: one, or the mean of the logits of several."""
 
 import re
-from collections.abc import Sequence
-from functools import cached_property, partial
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,17 @@ import torch
 
 from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.datasets.tiles import whole_images
-from declip_pipeline.decoders.averaged import AveragedDecoders, require_averageable
+from declip_pipeline.decoders.averaged import AveragedDecoders, mean_logits, require_averageable
 from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.groups import MEMBERS
-from declip_pipeline.evaluation.joined_scores import detect_joined, localize_joined
-from declip_pipeline.evaluation.map_source import ImageValues, MapSource, OpenedSource
-from declip_pipeline.evaluation.scores import Progress, detect, localize, score_names
+from declip_pipeline.evaluation.joined_scores import detect_joined, joined_maps
+from declip_pipeline.evaluation.map_source import (
+    ImageMap,
+    ImageValues,
+    MapSource,
+    OpenedSource,
+)
+from declip_pipeline.evaluation.scores import Progress, detect, localize, logits_of, score_names
 from declip_pipeline.feeding.inputs import FeatureSource, inputs_like
 from declip_pipeline.files import sha256_of_json
 from declip_pipeline.metrics.localization import TOP_SHARE
@@ -145,7 +150,7 @@ class _OpenedEnsemble(OpenedSource):
             )
         self._decoders = AveragedDecoders([decoder for decoder, _ in opened])
         alone = len(self._runs) == 1
-        self._threshold = self._runs[0].valid_threshold if alone else None
+        self.threshold = self._runs[0].valid_threshold if alone else None
         taken = [
             one.store_of(store) for store in map(_as_store, images) for one in self._inputs(store)
         ]
@@ -196,6 +201,39 @@ class _OpenedEnsemble(OpenedSource):
         store = _as_store(images)
         return tuple(one.store_of(store).location for one in self._inputs(store))
 
+    def maps(
+        self,
+        images: LabelledImages,
+        rows: np.ndarray,
+        *,
+        device: torch.device,
+        batch_size: int,
+        progress: Progress = lambda done, total: None,
+    ) -> Iterator[ImageMap]:
+        """Yield the decoders' maps at their output size; of tiles, joined ones."""
+        store = _as_store(images)
+        decoders, sources = self._decoders.to(device), self._inputs(store)
+        if store.tiling is not None:
+            joined = joined_maps(
+                decoders,
+                store,
+                sources,
+                rows,
+                device=device,
+                batch_size=batch_size,
+                progress=progress,
+            )
+            for number, pair in enumerate(joined):
+                yield ImageMap(number, *pair)
+            return
+        for positions, logits in logits_of(
+            decoders, store, sources, rows, "labels", device, batch_size
+        ):
+            values = torch.sigmoid(mean_logits(logits)).cpu().numpy()
+            for position, own in zip(positions.tolist(), values, strict=True):
+                yield ImageMap(position, own, store.image_mask(rows[[position]]))
+            progress(int(positions[-1]) + 1, len(rows))
+
     def localize(
         self,
         images: LabelledImages,
@@ -206,16 +244,25 @@ class _OpenedEnsemble(OpenedSource):
         progress: Progress,
         top_share: float = TOP_SHARE,
     ) -> ImageValues:
-        """Evaluate the decoders' maps; of tiles, joined ones."""
+        """Evaluate the decoders' maps: of whole images in batches, of tiles joined ones."""
         store = _as_store(images)
-        by_row = localize if store.tiling is None else localize_joined
-        compute = partial(by_row, threshold=self._threshold, top_share=top_share)
-        values = compute(
+        if store.tiling is not None:
+            return super().localize(
+                images,
+                rows,
+                device=device,
+                batch_size=batch_size,
+                progress=progress,
+                top_share=top_share,
+            )
+        values = localize(
             self._decoders.to(device),
             store,
             self._inputs(store),
             rows,
             device=device,
+            threshold=self.threshold,
+            top_share=top_share,
             batch_size=batch_size,
             progress=progress,
         )

@@ -1,8 +1,7 @@
-"""Values of images that are stored in tiles: their maps joined, at the images' own size."""
+"""Images that are stored in tiles: their joined maps, and scores of all tiles together."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import torch
@@ -10,60 +9,15 @@ import torch
 from declip_pipeline.datasets.tiles import whole_images
 from declip_pipeline.decoders.averaged import AveragedDecoders, mean_logits
 from declip_pipeline.evaluation.scores import (
-    LOCALIZATION_COLUMNS,
     Progress,
     image_scores,
-    localization_values,
     logits_of,
     score_names,
 )
 from declip_pipeline.feeding.feed import TargetKind
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.images.tiles import Window, joined_map
-from declip_pipeline.metrics.localization import TOP_SHARE
 from declip_pipeline.store.reader import Store
-
-
-def localize_joined(
-    decoders: AveragedDecoders,
-    store: Store,
-    sources: Sequence[FeatureSource],
-    rows: np.ndarray,
-    *,
-    device: torch.device,
-    threshold: float | None = None,
-    top_share: float = TOP_SHARE,
-    batch_size: int = 64,
-    progress: Progress = lambda done, total: None,
-) -> dict[str, np.ndarray]:
-    """Evaluate decoders' maps on images of a store of tiles, at each image's own size.
-
-    Overlapping maps are joined by `MapJoiner`, after the sigmoid; masks are joined from the tiles'.
-    One image's map and mask exist at a time, 5 bytes a pixel, and what `localization_metrics` takes
-    of them.
-
-    Args:
-        decoders: The decoders, on `device`.
-        store: Store with the masks.
-        sources: Layers that the decoders take, of the store or of stores beside it.
-        rows: All tiles of the images to evaluate, int64.
-        device: Where to compute.
-        threshold: The one that is best on `valid`, in (0, 1); None where there is none.
-        top_share: Share of the pixels that `score_top` is the mean of.
-        batch_size: Tiles a step.
-        progress: Called with the number of tiles done and of all.
-
-    Returns:
-        `LOCALIZATION_COLUMNS`, (images,) each, in the order of `whole_images`.
-    """
-    found: dict[str, list[Any]] = {name: [] for name in LOCALIZATION_COLUMNS}
-    for pair in joined_maps(
-        decoders, store, sources, rows, device=device, batch_size=batch_size, progress=progress
-    ):
-        maps, masks = (torch.from_numpy(one[None]).to(device) for one in pair)
-        for name, value in localization_values(maps, masks, threshold, top_share).items():
-            found[name].append(value.item())
-    return {name: np.asarray(values) for name, values in found.items()}
 
 
 def joined_maps(
@@ -78,7 +32,20 @@ def joined_maps(
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each image's joined map, (H, W) float32 in [0, 1], and its mask, (H, W) bool.
 
-    In the order of `whole_images`. Arguments as in `localize_joined`.
+    Overlapping maps are joined by `MapJoiner`, after the sigmoid; masks are joined from the tiles'.
+    One image's map and mask exist at a time, 5 bytes a pixel.
+
+    Args:
+        decoders: The decoders, on `device`.
+        store: Store with the masks.
+        sources: Layers that the decoders take, of the store or of stores beside it.
+        rows: All tiles of the images, int64.
+        device: Where to compute.
+        batch_size: Tiles a step.
+        progress: Called with the number of tiles done and of all.
+
+    Yields:
+        In the order of `whole_images`.
     """
     samples = store.samples.take(rows)
     images, image_of = whole_images(samples)
@@ -104,7 +71,7 @@ def detect_joined(
 ) -> dict[str, np.ndarray]:
     """Score images of a store of tiles from the maps of all their tiles together.
 
-    Where tiles overlap, a pixel counts in each of them. Arguments as in `localize_joined`.
+    Where tiles overlap, a pixel counts in each of them. Arguments as in `joined_maps`.
 
     Returns:
         A score for each of `score_names`, (images,) float64 in [0, 1], higher = more likely fake.

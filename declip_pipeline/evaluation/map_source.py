@@ -1,7 +1,7 @@
 """Map source: what gives the maps that are evaluated, such as a run."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from declip_pipeline.datasets.labelled import LabelledImages
-from declip_pipeline.evaluation.scores import Progress
+from declip_pipeline.decoders.decoder import resized_maps
+from declip_pipeline.evaluation.scores import LOCALIZATION_DTYPES, Progress, localization_values
 from declip_pipeline.images.views import View
 from declip_pipeline.metrics.localization import TOP_SHARE
 from declip_pipeline.store.reader import Store
@@ -26,6 +27,20 @@ class ImageValues(NamedTuple):
 
     values: dict[str, np.ndarray]
     images: np.ndarray
+
+
+class ImageMap(NamedTuple):
+    """Map of an image, with its mask.
+
+    Attributes:
+        number: Number of the image, in the order of `whole_images`.
+        values: Probabilities of "manipulated", (h, w) float32 in [0, 1], at the map's own size.
+        mask: (H, W) bool at the image's own size, True = fake.
+    """
+
+    number: int
+    values: np.ndarray
+    mask: np.ndarray
 
 
 @dataclass
@@ -52,9 +67,12 @@ class OpenedSource(ABC):
 
     Attributes:
         taken: The stores beside that features are taken from.
+        threshold: Threshold of probabilities that is best on `valid`, in (0, 1); None where there
+            is none.
     """
 
     taken: tuple[Store, ...] = ()
+    threshold: float | None = None
 
     @property
     @abstractmethod
@@ -88,6 +106,27 @@ class OpenedSource(ABC):
         return ()
 
     @abstractmethod
+    def maps(
+        self,
+        images: LabelledImages,
+        rows: np.ndarray,
+        *,
+        device: torch.device,
+        batch_size: int,
+        progress: Progress = lambda done, total: None,
+    ) -> Iterator[ImageMap]:
+        """Yield the maps of images, in the order of `whole_images`.
+
+        Images without a map that can be used are left out.
+
+        Args:
+            images: Where the images and masks are.
+            rows: Rows of the images, or of all their tiles, int64; `prepare` was called with them.
+            device: Where to compute.
+            batch_size: Rows a step.
+            progress: Called with the number of rows done and of all.
+        """
+
     def localize(
         self,
         images: LabelledImages,
@@ -111,6 +150,20 @@ class OpenedSource(ABC):
         Returns:
             `LOCALIZATION_COLUMNS`, of the images in the order of `whole_images`.
         """
+        found: dict[str, list[Any]] = {name: [] for name in LOCALIZATION_DTYPES}
+        numbers = []
+        for number, own, mask in self.maps(
+            images, rows, device=device, batch_size=batch_size, progress=progress
+        ):
+            height, width = mask.shape
+            maps = resized_maps(torch.from_numpy(own)[None].to(device), height, width)
+            masks = torch.from_numpy(mask)[None].to(device)
+            values = localization_values(maps, masks, self.threshold, top_share)
+            for name, value in values.items():
+                found[name].append(value.item())
+            numbers.append(number)
+        columns = {name: np.asarray(found[name], of) for name, of in LOCALIZATION_DTYPES.items()}
+        return ImageValues(columns, np.asarray(numbers, np.int64))
 
     @abstractmethod
     def detect(
@@ -122,7 +175,7 @@ class OpenedSource(ABC):
         batch_size: int,
         progress: Progress,
     ) -> ImageValues:
-        """Score whole images; arguments as in `localize`.
+        """Score whole images; arguments as in `maps`.
 
         Returns:
             A score for each of `scores`, in [0, 1], higher = more likely fake.

@@ -15,18 +15,16 @@ from declip_pipeline.datasets.listing import list_files
 from declip_pipeline.datasets.sample import FAKE
 from declip_pipeline.datasets.scan import in_threads
 from declip_pipeline.datasets.tiles import whole_images
-from declip_pipeline.decoders.decoder import resized_maps
 from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.evaluation.map_matching import MatchedMaps, match_maps
-from declip_pipeline.evaluation.map_source import ImageValues, MapFindings, OpenedSource
-from declip_pipeline.evaluation.scores import (
-    LOCALIZATION_COLUMNS,
-    MEAN_SIGMOID,
-    Progress,
-    localization_values,
+from declip_pipeline.evaluation.map_source import (
+    ImageMap,
+    ImageValues,
+    MapFindings,
+    OpenedSource,
 )
+from declip_pipeline.evaluation.scores import MEAN_SIGMOID, Progress
 from declip_pipeline.images.maps import MAP_SUFFIXES, Map, read_map
-from declip_pipeline.metrics.localization import TOP_SHARE
 from declip_pipeline.options import MapsAre
 
 FILE_SCORE = "file_score"
@@ -137,28 +135,18 @@ class OpenedMaps(OpenedSource):
         """Return the folder and how it is read."""
         return dict(self._config)
 
-    def localize(
+    def maps(
         self,
         images: LabelledImages,
         rows: np.ndarray,
         *,
         device: torch.device,
         batch_size: int,
-        progress: Progress,
-        top_share: float = TOP_SHARE,
-    ) -> ImageValues:
-        """Evaluate the maps of the images that have one."""
-        found: dict[str, list[Any]] = {name: [] for name in LOCALIZATION_COLUMNS}
-        numbers = []
+        progress: Progress = lambda done, total: None,
+    ) -> Iterator[ImageMap]:
+        """Yield the maps of the images that have one which can be used."""
         for number, own, mask in self._maps(images, rows, progress):
-            height, width = mask.shape
-            maps = resized_maps(torch.from_numpy(own.values)[None].to(device), height, width)
-            masks = torch.from_numpy(mask)[None].to(device)
-            values = localization_values(maps, masks, None, top_share)
-            for name, value in values.items():
-                found[name].append(value.item())
-            numbers.append(number)
-        return _values(found, numbers)
+            yield ImageMap(number, own.values, mask)
 
     def detect(
         self,
@@ -177,7 +165,8 @@ class OpenedMaps(OpenedSource):
             if FILE_SCORE in found:
                 found[FILE_SCORE].append(own.score)
             numbers.append(number)
-        return _values(found, numbers)
+        columns = {name: np.asarray(some, np.float64) for name, some in found.items()}
+        return ImageValues(columns, np.asarray(numbers, np.int64))
 
     def finish(self) -> MapFindings:
         """Return what is missing. Raises `InputError` for maps of which none can be used."""
@@ -259,11 +248,3 @@ def _listed(folder: Path) -> _Listed:
             f"images are, of {', '.join(MAP_SUFFIXES)}"
         )
     return _Listed(maps, dict(others))
-
-
-def _values(found: Mapping[str, list[Any]], numbers: list[int]) -> ImageValues:
-    values = {
-        name: np.asarray(some, bool if name == "has_fake" else np.float64)
-        for name, some in found.items()
-    }
-    return ImageValues(values, np.asarray(numbers, np.int64))

@@ -51,6 +51,13 @@ LOCALIZATION_COLUMNS = (
 are meaningful. `PIXEL_COUNTS` are pixels.
 """
 
+LOCALIZATION_DTYPES: dict[str, type[np.generic]] = {
+    **dict.fromkeys(LOCALIZATION_COLUMNS, np.float64),
+    **dict.fromkeys(PIXEL_COUNTS, np.int64),
+    "has_fake": np.bool_,
+}
+"""Dtypes of `LOCALIZATION_COLUMNS`."""
+
 MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 """Image scores that every decoder's map gives."""
 
@@ -92,10 +99,7 @@ def localize(
     sizes = store.samples.sizes
     # Images of one size go through the metrics together, whatever their order in the store.
     by_size = rows[np.lexsort((rows, sizes[rows, 1], sizes[rows, 0]))]
-    dtypes = {"has_fake": bool, **dict.fromkeys(PIXEL_COUNTS, np.int64)}
-    found = {
-        name: np.zeros(len(rows), dtypes.get(name, np.float64)) for name in LOCALIZATION_COLUMNS
-    }
+    found = {name: np.zeros(len(rows), dtype) for name, dtype in LOCALIZATION_DTYPES.items()}
     done = 0
     for positions, logits in logits_of(
         decoders, store, sources, by_size, "masks", device, batch_size
