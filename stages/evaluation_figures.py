@@ -1,6 +1,7 @@
-"""Figures of evaluations: the matrix of each configuration, and a sheet of each run."""
+"""Figures of evaluations: the matrix of each configuration, and a sheet of each method."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,17 +19,14 @@ def draw_figures(
     device: "torch.device",
     style: "FigureStyle",
 ) -> None:
-    """Draw figures into a folder, with their data as CSV, and print their paths.
-
-    Sheets are of single runs alone.
-    """
+    """Draw figures into a folder, with their data as CSV, and print their paths."""
     from declip_pipeline.evaluation.evaluation import merged
     from declip_pipeline.evaluation.table import matrices
     from declip_pipeline.reports.matrix_figure import draw_matrix
     from declip_pipeline.reports.sheet import draw_sheet
     from declip_pipeline.reports.table_csv import write_table_csv
     from declip_pipeline.store.reader import Store
-    from stages.screen import progress, remark, result
+    from stages.screen import progress, result
 
     for number, matrix in enumerate(
         matrices(evaluations, aliases=aliases, with_intervals=True), start=1
@@ -39,23 +37,13 @@ def draw_figures(
         title = f"IoU in %, {matrix.title}"
         result(str(draw_matrix(*names, place, title, matrix.domain, style=style)))
         write_table_csv(place, table, matrix.domain)
-    runs = merged([one for one in evaluations if one.is_of_run])
-    opened: dict[str, Store] = {}
-
-    def store_of(location: str) -> Store:
-        if location not in opened:
-            opened[location] = Store(location)
-        return opened[location]
-
-    with progress("drawing sheets", "runs") as tell:
-        for number, one in enumerate(runs):
-            tell(number, len(runs))
+    store_of = cache(Store)
+    joined = merged(evaluations)
+    with progress("drawing sheets", "sheets") as tell:
+        for number, one in enumerate(joined):
+            tell(number, len(joined))
             place = folder / f"sheet_{one.run.name}.png"
             figure = draw_sheet([one], place, store_of, device=device, style=style)
             if figure is not None:
                 result(str(figure))
-        if runs:
-            tell(len(runs), len(runs))
-    others = dict.fromkeys(one.run.name for one in evaluations if not one.is_of_run)
-    if others:
-        remark(f"sheets show single runs, so not {', '.join(others)}")
+        tell(len(joined), len(joined))

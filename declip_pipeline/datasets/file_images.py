@@ -1,5 +1,7 @@
 """Images of a dataset that are evaluated from their files, without a store."""
 
+from pathlib import Path
+
 import numpy as np
 
 from declip_pipeline.datasets.checks import other_size_text
@@ -60,6 +62,11 @@ class DatasetImages(LabelledImages):
     def has_masks(self) -> bool:
         """Return whether masks say which pixels are fake."""
         return self.samples.have_masks
+
+    @property
+    def root(self) -> Path:
+        """Folder of the images' files."""
+        return self._dataset.root
 
     def image_mask(self, rows: np.ndarray) -> np.ndarray:
         """Return the mask of one image at its own size, (height, width) bool, True = fake.

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -47,6 +48,15 @@ class LabelledImages(ABC):
     @abstractmethod
     def has_masks(self) -> bool:
         """Return whether masks say which pixels are fake: not of unlabelled images."""
+
+    @property
+    @abstractmethod
+    def root(self) -> Path | None:
+        """Folder of the images' files; None where it is not recorded."""
+
+    def read_thumbnails(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return small copies of rows, (len(rows), 128, 128, 3) uint8 RGB; None without any."""
+        return None
 
     @abstractmethod
     def image_mask(self, rows: np.ndarray) -> np.ndarray:
@@ -135,6 +145,15 @@ class OtherView(LabelledImages):
     def has_masks(self) -> bool:
         """Return whether masks say which pixels are fake."""
         return self._images.has_masks
+
+    @property
+    def root(self) -> Path | None:
+        """Folder of the images' files."""
+        return self._images.root
+
+    def read_thumbnails(self, rows: np.ndarray) -> np.ndarray | None:
+        """Return small copies of rows; None without any."""
+        return self._images.read_thumbnails(rows)
 
     def image_mask(self, rows: np.ndarray) -> np.ndarray:
         """Return the mask of one image at its own size."""

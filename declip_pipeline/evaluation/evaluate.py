@@ -26,7 +26,7 @@ from declip_pipeline.evaluation.map_source import MapSource, OpenedSource
 from declip_pipeline.evaluation.scores import FALSE_ALARM_COLUMNS, Progress, Task
 from declip_pipeline.evaluation.selection import CALIBRATION, ImagesLike, SelectedStore, Selection
 from declip_pipeline.metrics.localization import TOP_SHARE, require_share
-from declip_pipeline.store.reader import StoreLike
+from declip_pipeline.store.reader import Store, StoreLike
 from declip_pipeline.training.run import RunLike
 
 
@@ -222,6 +222,7 @@ def _about(
         made_from=made_from,
         folder=evaluation_folder(store, selection.split, part.generators, selection.task),
         inputs=opened.input_locations(store),
+        images=None if isinstance(store, Store) else store,
     )
 
 

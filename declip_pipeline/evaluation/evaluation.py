@@ -1,7 +1,7 @@
 """Evaluation: one run on stores, as a table of one row an image."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.evaluation.files import kept_in, write_files
 from declip_pipeline.evaluation.groups import (
@@ -49,7 +50,7 @@ Image = tuple[str, bytes | None, bytes | None]
 
 @dataclass(frozen=True)
 class EvaluatedStore:
-    """A store that a run was evaluated on.
+    """A store, or a dataset, that a run or another source of maps was evaluated on.
 
     Attributes:
         location: Where it lies.
@@ -61,6 +62,8 @@ class EvaluatedStore:
         made_from: All that the values follow from, as plain JSON.
         folder: Name of the folder that `Evaluation.save` writes.
         inputs: Where the features lie: the store itself, and stores beside it.
+        images: The images, where they are those of no store; None for a store, which is opened by
+            its location.
     """
 
     location: str
@@ -72,6 +75,7 @@ class EvaluatedStore:
     made_from: dict[str, Any]
     folder: str
     inputs: tuple[str, ...] = ()
+    images: LabelledImages | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Folder of maps that another tool saved, as a source of maps."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, get_args
@@ -74,6 +74,18 @@ class MapFolder(MapSource):
         self.resize_maps = resize_maps
         self.maps_key = maps_key
         self.trained_on = tuple(sorted(set(names_in(trained_on, "generators"))))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "MapFolder":
+        """Return the source of a `config`. Raises as the constructor."""
+        return cls(
+            config["folder"],
+            config[MAPS],
+            maps_are=config["maps_are"],
+            resize_maps=config["resize_maps"],
+            maps_key=config["maps_key"],
+            trained_on=config["train_on"],
+        )
 
     @property
     def path(self) -> Path:

@@ -161,6 +161,12 @@ class Store(LabelledImages):
         """Identity of the store, 64 hex digits."""
         return self.identity.sha256
 
+    @property
+    def root(self) -> Path | None:
+        """Folder of the images' files at the extraction; None where it is not recorded."""
+        root = self.provenance.get("root")
+        return Path(root) if isinstance(root, str) else None
+
     def feature_identity(self, layer: str) -> dict[str, Any]:
         """The identity of one layer's features; `UnknownNameError` lists the store's layers."""
         if layer not in self.layers:

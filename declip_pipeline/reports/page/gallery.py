@@ -1,18 +1,20 @@
-"""Gallery of a page: which images it shows of which runs, and what is said of each."""
+"""Gallery of a page: which images it shows with which maps, and what is said of each."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from declip_pipeline.errors import DeclipError
 from declip_pipeline.evaluation.cells import ID, OOD
 from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.groups import MAPS, MEMBERS
 from declip_pipeline.evaluation.scores import Progress
 from declip_pipeline.reports.page.pictures import Pictures, pictures_of
-from declip_pipeline.reports.run_images import StoreOf, images_of_run
+from declip_pipeline.reports.shown_images import StoreOf, rows_by_iou, shown_images
 from declip_pipeline.training.run import Run
 
 FOUND_FROM, PARTLY_FROM = 50.0, 10.0
@@ -27,14 +29,15 @@ REAL_SHARE = 0.2
 
 @dataclass(frozen=True)
 class GalleryCard:
-    """An image of the gallery, and what a run makes of it.
+    """An image of the gallery with a map, and what is said of it.
 
     Attributes:
         id: The image's id.
-        run: Name of the run.
-        trained_on: Generators that the run learned.
+        run: Name of the run, of the ensemble, or of the maps of another tool.
+        method: What the map is of in words, see `Evaluation.method`.
+        trained_on: Generators that were learned; "" where that is not stated.
         generator: Generator of the fake; "real" of a real image.
-        domain: "ID" or "OOD"; "" of a real image.
+        domain: "ID" or "OOD"; "" of a real image, and where no training is stated.
         verdict: A word for the outcome.
         iou: IoU in percent; None of a real image.
         fake_share: Share of the pixels that are called fake, in percent.
@@ -46,6 +49,7 @@ class GalleryCard:
 
     id: str
     run: str
+    method: str
     trained_on: str
     generator: str
     domain: str
@@ -60,11 +64,19 @@ class GalleryCard:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Cards of fakes and of real images, worst first, and the runs whose maps they show."""
+    """Cards of images.
 
-    fakes: Sequence[GalleryCard]
-    real: Sequence[GalleryCard]
-    runs: Sequence[str]
+    Attributes:
+        fakes: Those of fakes, worst first.
+        real: Those of real images, largest false alarm first.
+        maps_of: What the maps are of, in words.
+        missing: Names of what is evaluated and not shown, or not whole, by the reason.
+    """
+
+    fakes: Sequence[GalleryCard] = ()
+    real: Sequence[GalleryCard] = ()
+    maps_of: Sequence[str] = ()
+    missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
 def verdict_of(iou: float) -> str:
@@ -81,11 +93,12 @@ def make_gallery(
     device: torch.device,
     progress: Progress = lambda done, total: None,
 ) -> Gallery:
-    """Choose images of evaluations, compute their maps from stored features, and sort them.
+    """Choose images of evaluations, take their maps from what was evaluated, and sort them.
 
-    Of each training set the run with the best validation score is shown, on every generator and
-    store: images at equal distances in the order of their IoU, the worst and the best among
-    them, so that luck picks none. Of real images, those with the largest false alarms.
+    Of single runs, the one with the best validation score of each training set is shown; ensembles
+    and maps of other tools all are. Of every generator and store: images at equal distances in the
+    order of their IoU, the worst and the best among them, so that luck picks none. Of real images,
+    those with the largest false alarms. What is not there any more is in `Gallery.missing`.
 
     Args:
         evaluations: Evaluations of localization.
@@ -95,7 +108,8 @@ def make_gallery(
         device: Where to compute.
         progress: Called with numbers of images.
     """
-    shown = shown_evaluations(evaluations)
+    missing: dict[str, list[str]] = {}
+    shown = _to_show(evaluations, missing)
     real_count = sum(one.real.num_rows for one in shown)
     of_real = min(real_count, round(images * REAL_SHARE))
     cells = [
@@ -103,7 +117,7 @@ def make_gallery(
         for one in shown
         for name in one.generators
         for location in dict.fromkeys(store.location for store in one.stores)
-        if (rows := _cell_rows(one, location, name))
+        if (rows := rows_by_iou(one.on(location), name))
     ]
     picked = _spread_evenly(cells, images - of_real)
     chosen: list[tuple[Evaluation, list[dict[str, Any]]]] = []
@@ -119,37 +133,54 @@ def make_gallery(
         for row in rows:
             by_store.setdefault(str(row["store"]), []).append(row)
         for location, own in by_store.items():
-            cards += _cards(one, location, own, store_of, aliases or {}, device)
+            wanted = {str(row["id"]): row for row in own}
+            try:
+                for name, size, image in shown_images(
+                    one, location, wanted, store_of, device=device
+                ):
+                    cards.append(_card(one, wanted[name], size, pictures_of(image), aliases or {}))
+            except DeclipError as error:
+                missing.setdefault(str(error), []).append(one.run.name)
             progress(len(cards), total)
     return Gallery(
         sorted((c for c in cards if c.iou is not None), key=lambda c: (c.iou, c.id, c.run)),
         sorted((c for c in cards if c.iou is None), key=lambda c: (-c.fake_share, c.id, c.run)),
-        list(dict.fromkeys(one.run.name for one in shown)),
+        _maps_of(shown),
+        missing,
     )
 
 
-def shown_evaluations(evaluations: Sequence[Evaluation]) -> list[Evaluation]:
-    """Return those of the run with the best validation score of each training set.
+def _maps_of(evaluations: Sequence[Evaluation]) -> list[str]:
+    """Return what the maps of a gallery are of, in words."""
+    kinds = {
+        "of the run with the best validation score of each training set": any(
+            one.is_of_run for one in evaluations
+        ),
+        "of each ensemble": any(MEMBERS in one.config for one in evaluations),
+        "of each other tool": any(MAPS in one.config for one in evaluations),
+    }
+    return [words for words, is_there in kinds.items() if is_there]
 
-    Imported runs, which have no score, come last. All evaluations of the run are taken. Ensembles
-    and maps of other tools are none.
+
+def _to_show(evaluations: Sequence[Evaluation], missing: dict[str, list[str]]) -> list[Evaluation]:
+    """Return the evaluations to show, and note in `missing` runs that are not there any more.
+
+    Of single runs those of the run with the best validation score of each training set; imported
+    runs, which have no score, come last. All of ensembles and of maps of other tools.
     """
     best: dict[tuple[str, ...], tuple[float, Path]] = {}
     for one in evaluations:
         if not one.is_of_run:
             continue
-        score = Run(one.run).best_score
+        try:
+            score = Run(one.run).best_score
+        except DeclipError as error:
+            missing.setdefault(str(error), []).append(one.run.name)
+            continue
         key = -1.0 if score is None else score, one.run
         best[one.trained_on] = max(best.get(one.trained_on, key), key)
     chosen = {run for _, run in best.values()}
-    return [one for one in evaluations if one.run in chosen]
-
-
-def _cell_rows(one: Evaluation, location: str, generator: str) -> list[dict[str, Any]]:
-    """Return the images of one generator of a store that have a fake pixel, worst first."""
-    rows = one.on(location).of(generator).table.to_pylist()
-    rows = [row for row in rows if row["has_fake"] and row["generator"] == generator]
-    return sorted(rows, key=lambda row: (row["iou"], row["id"]))
+    return [one for one in evaluations if not one.is_of_run or one.run in chosen]
 
 
 def _spread_evenly(
@@ -170,21 +201,6 @@ def _spread_evenly(
     return found
 
 
-def _cards(
-    one: Evaluation,
-    location: str,
-    rows: Sequence[Mapping[str, Any]],
-    store_of: StoreOf,
-    aliases: Mapping[str, str],
-    device: torch.device,
-) -> list[GalleryCard]:
-    wanted = {str(row["id"]): row for row in rows}
-    return [
-        _card(one, wanted[name], size, pictures_of(shown), aliases)
-        for name, size, shown in images_of_run(one, location, wanted, store_of, device=device)
-    ]
-
-
 def _card(
     one: Evaluation,
     row: Mapping[str, Any],
@@ -201,8 +217,9 @@ def _card(
         verdict = ALARM if share > 0 else QUIET
     else:
         verdict = verdict_of(iou)
-        inside = one.is_in_domain(str(row["dataset"]), str(row["generator"]), aliases)
-        domain = ID if inside else OOD
+        if one.learned(aliases):
+            inside = one.is_in_domain(str(row["dataset"]), str(row["generator"]), aliases)
+            domain = ID if inside else OOD
         figures |= {
             "F1 at 0.5": f"{100 * row['f1']:.1f}%",
             "AP of pixels": f"{100 * row['ap']:.1f}%",
@@ -210,6 +227,7 @@ def _card(
     return GalleryCard(
         id=str(row["id"]),
         run=one.run.name,
+        method=one.method,
         trained_on=" + ".join(one.trained_on),
         generator="real" if is_real else str(row["generator"]),
         domain=domain,

@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from declip_pipeline import __version__
 from declip_pipeline.compute import choose_device
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.evaluation.evaluation import Evaluation, merged
 from declip_pipeline.evaluation.metrics import DETECTION_PROTOCOL, protocol_lines
 from declip_pipeline.evaluation.scores import Progress
@@ -91,8 +91,9 @@ def write_html_report(
     """Write the report of evaluations, one file that asks for nothing else, whole or not at all.
 
     The gallery is made of the stores' thumbnails and masks, and its maps of their features: no
-    image file is read. Names are escaped, and a policy on the page forbids scripts but its own and
-    every request.
+    image file of a store is read. Maps of other tools come from their folders, and images without a
+    store from their files. What is not there any more is named in a line. Names are escaped, and a
+    policy on the page forbids scripts but its own and every request.
 
     Args:
         path: The HTML file.
@@ -108,21 +109,24 @@ def write_html_report(
         raise InputError("a report of no evaluation; expected at least one")
     if path.is_dir():
         raise InputError(f"{path} is a folder; expected the name of the HTML file to write")
-    opened: dict[str, Store] = {}
-
-    def store_of(location: str) -> Store:
-        if location not in opened:
-            opened[location] = Store(location)
-        return opened[location]
-
+    store_of = cache(Store)
     localized = merged([one for one in evaluations if one.task == "localization"])
     detected = [one for one in evaluations if one.task == "detection"]
-    for one in evaluations:
-        for about in one.stores:
-            # Maps of other tools come from no features, and may be of a dataset without a store.
-            for location in (about.location, *about.inputs) if about.inputs else ():
-                store_of(location)
-    gallery = Gallery((), (), ())
+    notes = [*content.notes]
+    stores = []
+    # Maps of other tools come from no features, and may be of a dataset without a store.
+    for location in dict.fromkeys(
+        place
+        for one in evaluations
+        for about in one.stores
+        if about.inputs
+        for place in (about.location, *about.inputs)
+    ):
+        try:
+            stores.append(store_of(location))
+        except DeclipError as error:
+            notes.append(f"A store is not described: {error}.")
+    gallery = Gallery()
     found: list[Matrix] = []
     if localized:
         found = localization_matrices(localized, content.aliases)
@@ -136,12 +140,7 @@ def write_html_report(
             progress=progress,
         )
     drawn = [heat_matrix(one, f"matrix-{n}") for n, one in enumerate(found[:MATRICES], start=1)]
-    stores = list(opened.values())
     runs = list(dict.fromkeys(run for one in evaluations for run in one.runs))
-    others = list(dict.fromkeys(one.run.name for one in evaluations if not one.is_of_run))
-    notes = [*content.notes]
-    if others:
-        notes.append(f"Images are shown with the maps of single runs, not of {', '.join(others)}.")
     page = (
         _environment()
         .get_template("page.html.j2")
@@ -164,6 +163,7 @@ def write_html_report(
             },
             false_alarms=false_alarms_table(localized),
             gallery=gallery,
+            methods=sorted({card.method for card in (*gallery.fakes, *gallery.real)}),
             verdicts={"found": FOUND_FROM, "partly": PARTLY_FROM},
             failures=failures_table(stores),
             left_out=_left_out_table(content.left_out),

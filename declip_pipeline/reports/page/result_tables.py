@@ -1,8 +1,10 @@
 """Tables of a page: runs, their false alarms, detection, and images that could not be read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from declip_pipeline.datasets.tiles import image_ids
+from declip_pipeline.errors import DeclipError
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.metrics import METRICS
 from declip_pipeline.reports.page.tables import Column, PageTable, number_cell, text_cell
@@ -35,7 +37,7 @@ def runs_table(evaluations: Sequence[Evaluation]) -> PageTable:
     rows = []
     for one in evaluations:
         figures = one.figures()
-        summary = Run(one.run).summary() if one.is_of_run else one.config
+        summary = _about_training(one)
         mark = MARK if one.problem else ""
         seed = one.seed
         rows.append(
@@ -61,6 +63,16 @@ def runs_table(evaluations: Sequence[Evaluation]) -> PageTable:
             ]
         )
     return PageTable("runs", "Runs: means over all images of all generators", columns, rows)
+
+
+def _about_training(one: Evaluation) -> Mapping[str, Any]:
+    """Return what is recorded of a training; of a run whose folder is gone, its configuration."""
+    if not one.is_of_run:
+        return one.config
+    try:
+        return Run(one.run).summary()
+    except DeclipError:
+        return one.config
 
 
 def false_alarms_table(evaluations: Sequence[Evaluation]) -> PageTable | None:

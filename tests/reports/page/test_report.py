@@ -137,8 +137,37 @@ def test_maps_without_a_stated_training_are_in_neither_domain(evaluations, tmp_p
     }
     write_html_report(tmp_path / "r.html", both, ReportContent("t"), device="cpu")
     said = (tmp_path / "r.html").read_text()
-    assert "Images are shown with the maps of single runs, not of TruFor" in said
+    assert "<option>TruFor</option>" in said and said.count('data-method="TruFor"') == 13
+    assert said.count("training not stated") == 13
     assert 'id="layers"' not in said
+
+
+def test_a_report_says_what_is_gone(evaluations, tmp_path):
+    location, kept = evaluations[0].stores[0].location, tmp_path / "kept"
+    shutil.copytree(location, kept)
+    gone = tmp_path / "gone"
+    shutil.copytree(evaluations[1].run, gone)
+    folder = write_maps(tmp_path / "maps", maps_of(Store(location)))
+    found = [
+        evaluate(source, kept, device="cpu")
+        for source in (evaluations[0].run, gone, MapFolder(folder, "TruFor"))
+    ]
+    shutil.rmtree(gone)
+    shutil.rmtree(folder)
+    write_html_report(tmp_path / "r.html", found, ReportContent("t"), device="cpu")
+    said = html.unescape((tmp_path / "r.html").read_text())
+    about = "Not shown, or not all of it:"
+    assert f"{about} TruFor: {folder} is no folder; expected one of maps." in said
+    assert f"{about} gone: {gone} is not a run; expected a folder that " in said
+    assert said.count('<li class="card"') == 13
+    # Their figures were computed before.
+    for one in found:
+        assert f'data-value="{one.figures()["iou"]!r}"' in said
+    shutil.rmtree(kept)
+    write_html_report(tmp_path / "r.html", found[:1], ReportContent("t"), device="cpu")
+    said = html.unescape((tmp_path / "r.html").read_text())
+    assert "A store is not described: " in said and '<section id="gallery"' in said
+    assert '<li class="card"' not in said and 'id="filters"' not in said
 
 
 def test_the_same_report_is_the_same_file(evaluations, tmp_path, monkeypatch):

@@ -126,7 +126,7 @@
     let shown = 0;
     for (const { dataset, ...rest } of cards.map((card) => ({ dataset: card.dataset, card }))) {
       const iou = Number(dataset.iou);
-      const fits = ["generator", "trained", "domain", "verdict"].every((key) => !asked[key] || dataset[key] === asked[key]);
+      const fits = ["generator", "method", "trained", "domain", "verdict"].every((key) => !asked[key] || dataset[key] === asked[key]);
       // A range from 10 to 20 has all that is shown as 10 to 20.
       rest.card.hidden = !(fits && Math.round(iou) >= low && Math.round(iou) <= high);
       shown += !rest.card.hidden;
@@ -162,7 +162,7 @@
       pane.replaceChildren(...all("img", card).map((image) => image.cloneNode()));
     }
     const facts = [
-      ["verdict", dataset.verdict], ["generator", dataset.generator], ["trained on", dataset.trained],
+      ["verdict", dataset.verdict], ["generator", dataset.generator], ["map of", dataset.method], ["trained on", dataset.trained],
       ["domain", dataset.domain], ["IoU", dataset.iou && `${Number(dataset.iou).toFixed(1)}%`],
       ["pixels called fake", `${dataset.share}%`], ["size", dataset.size], ["run", dataset.run],
       ...dataset.figures.split("; ").map((one) => one.split(": ")),
