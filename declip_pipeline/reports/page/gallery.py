@@ -75,7 +75,7 @@ class Gallery:
 
     fakes: Sequence[GalleryCard] = ()
     real: Sequence[GalleryCard] = ()
-    maps_of: Sequence[str] = ()
+    maps_of: str = ""
     missing: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -150,16 +150,17 @@ def make_gallery(
     )
 
 
-def _maps_of(evaluations: Sequence[Evaluation]) -> list[str]:
+def _maps_of(evaluations: Sequence[Evaluation]) -> str:
     """Return what the maps of a gallery are of, in words."""
     kinds = {
         "of the run with the best validation score of each training set": any(
             one.is_of_run for one in evaluations
         ),
-        "of each ensemble": any(MEMBERS in one.config for one in evaluations),
-        "of each other tool": any(MAPS in one.config for one in evaluations),
+        "of every ensemble": any(MEMBERS in one.config for one in evaluations),
+        "of every folder of maps": any(MAPS in one.config for one in evaluations),
     }
-    return [words for words, is_there in kinds.items() if is_there]
+    found = [words for words, is_there in kinds.items() if is_there]
+    return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
 
 
 def _to_show(evaluations: Sequence[Evaluation], missing: dict[str, list[str]]) -> list[Evaluation]:

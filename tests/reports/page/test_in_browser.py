@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 import torch
 from support.browser import overflow, tab
+from support.made_maps import maps_of, write_maps
 
+from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.files import EVALUATIONS
+from declip_pipeline.evaluation.map_folder import MapFolder
 from declip_pipeline.reports.page.report import ReportContent, write_html_report
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
@@ -224,3 +227,28 @@ def test_on_paper_are_figures_and_no_controls(page):
         assert not page.locator(name).first.is_visible()
     assert page.locator("#table-matrix-1").is_visible()
     assert len(page.pdf()) > 10_000
+
+
+def test_images_are_filtered_by_what_their_maps_are_of(browser, evaluations, mixed_store, tmp_path):
+    folder = write_maps(tmp_path / "maps", maps_of(mixed_store))
+    sources = [Ensemble([one.run for one in evaluations[::2]]), MapFolder(folder, "TruFor")]
+    others = [evaluate(source, mixed_store, device="cpu") for source in sources]
+    path = tmp_path / "report.html"
+    write_html_report(path, [evaluations[0], *others], ReportContent("t"), device="cpu")
+    for width in (1280, 390):
+        with tab(browser, width=width) as one:
+            one.page.goto(path.as_uri())
+            assert one.errors == [] and overflow(one.page) == 0
+            assert len(shown(one.page)) == 24
+            filters = one.page.locator("#filters")
+            for evaluation in (evaluations[0], *others):
+                filters.get_by_label("Maps of").select_option(evaluation.method)
+                assert [card["run"] for card in shown(one.page)] == [evaluation.run.name] * 8
+            filters.get_by_label("Trained on").select_option("not stated")
+            assert len(shown(one.page)) == 8
+            one.page.locator("#cards > .card:not([hidden]) button").first.click()
+            facts = " ".join(one.page.locator("#large-facts").inner_text().split())
+            assert "map of TruFor trained on not stated IoU " in facts and "run" not in facts
+            assert one.page.evaluate(
+                "[...document.querySelectorAll('.panes .map')].every((one) => one.naturalWidth)"
+            )

@@ -164,7 +164,8 @@
     const facts = [
       ["verdict", dataset.verdict], ["generator", dataset.generator], ["map of", dataset.method], ["trained on", dataset.trained],
       ["domain", dataset.domain], ["IoU", dataset.iou && `${Number(dataset.iou).toFixed(1)}%`],
-      ["pixels called fake", `${dataset.share}%`], ["size", dataset.size], ["run", dataset.run],
+      ["pixels called fake", `${dataset.share}%`], ["size", dataset.size],
+      ["run", dataset.run !== dataset.method && dataset.run],
       ...dataset.figures.split("; ").map((one) => one.split(": ")),
     ];
     byId("large-facts").replaceChildren(...facts.filter(([, value]) => value).map(([name, value]) => {
