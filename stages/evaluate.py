@@ -147,8 +147,8 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Also draw there the matrix of each configuration, and a sheet of each run's best "
-            "and worst images, with their data as CSV.",
+            help="Also draw there the matrix of each configuration, and a sheet of the best and "
+            "worst images of each run, ensemble and folder of maps, with their data as CSV.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,

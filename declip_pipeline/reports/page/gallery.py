@@ -110,44 +110,49 @@ def make_gallery(
     """
     missing: dict[str, list[str]] = {}
     shown = _to_show(evaluations, missing)
-    real_count = sum(one.real.num_rows for one in shown)
-    of_real = min(real_count, round(images * REAL_SHARE))
-    cells = [
-        (one, rows)
-        for one in shown
-        for name in one.generators
-        for location in dict.fromkeys(store.location for store in one.stores)
-        if (rows := rows_by_iou(one.on(location), name))
-    ]
-    picked = _spread_evenly(cells, images - of_real)
-    chosen: list[tuple[Evaluation, list[dict[str, Any]]]] = []
-    for one in shown:
-        fakes = [row for own, rows in picked if own is one for row in rows]
-        reals = sorted(one.real.to_pylist(), key=lambda row: (-row["fake_share"], row["id"]))
-        share = -(-of_real * one.real.num_rows // real_count) if real_count else 0
-        chosen.append((one, [*fakes, *reals[:share]]))
-    total = sum(len(rows) for _, rows in chosen)
+    chosen = _choose(shown, images)
+    total = sum(len(rows) for *_, rows in chosen)
     cards: list[GalleryCard] = []
-    for one, rows in chosen:
-        by_store: dict[str, list[dict[str, Any]]] = {}
-        for row in rows:
-            by_store.setdefault(str(row["store"]), []).append(row)
-        for location, own in by_store.items():
-            wanted = {str(row["id"]): row for row in own}
-            try:
-                for name, size, image in shown_images(
-                    one, location, wanted, store_of, device=device
-                ):
-                    cards.append(_card(one, wanted[name], size, pictures_of(image), aliases or {}))
-            except DeclipError as error:
-                missing.setdefault(str(error), []).append(one.run.name)
-            progress(len(cards), total)
+    for one, location, rows in chosen:
+        row_of = {str(row["id"]): row for row in rows}
+        try:
+            for name, size, image in shown_images(one, location, row_of, store_of, device=device):
+                cards.append(_card(one, row_of[name], size, pictures_of(image), aliases or {}))
+        except DeclipError as error:
+            missing.setdefault(str(error), []).append(one.run.name)
+        progress(len(cards), total)
     return Gallery(
         sorted((c for c in cards if c.iou is not None), key=lambda c: (c.iou, c.id, c.run)),
         sorted((c for c in cards if c.iou is None), key=lambda c: (-c.fake_share, c.id, c.run)),
         _maps_of(shown),
         missing,
     )
+
+
+def _choose(
+    evaluations: Sequence[Evaluation], images: int
+) -> list[tuple[Evaluation, str, list[dict[str, Any]]]]:
+    """Return rows of images to show, of each evaluation and each location of a store."""
+    real_count = sum(one.real.num_rows for one in evaluations)
+    of_real = min(real_count, round(images * REAL_SHARE))
+    cells = [
+        (one, rows)
+        for one in evaluations
+        for name in one.generators
+        for location in dict.fromkeys(store.location for store in one.stores)
+        if (rows := rows_by_iou(one.on(location), name))
+    ]
+    picked = _spread_evenly(cells, images - of_real)
+    chosen = []
+    for one in evaluations:
+        fakes = [row for own, rows in picked if own is one for row in rows]
+        reals = sorted(one.real.to_pylist(), key=lambda row: (-row["fake_share"], row["id"]))
+        share = -(-of_real * one.real.num_rows // real_count) if real_count else 0
+        by_store: dict[str, list[dict[str, Any]]] = {}
+        for row in [*fakes, *reals[:share]]:
+            by_store.setdefault(str(row["store"]), []).append(row)
+        chosen += [(one, location, rows) for location, rows in by_store.items()]
+    return chosen
 
 
 def _maps_of(evaluations: Sequence[Evaluation]) -> str:
