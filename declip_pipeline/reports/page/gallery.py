@@ -70,7 +70,7 @@ class Gallery:
         fakes: Those of fakes, worst first.
         real: Those of real images, largest false alarm first.
         maps_of: What the maps are of, in words.
-        missing: Names of what is evaluated and not shown, or not whole, by the reason.
+        missing: Names of what was evaluated and of which maps cannot be shown, by the reason.
     """
 
     fakes: Sequence[GalleryCard] = ()
@@ -121,10 +121,11 @@ def make_gallery(
         except DeclipError as error:
             missing.setdefault(str(error), []).append(one.run.name)
         progress(len(cards), total)
+    with_cards = {card.run for card in cards}
     return Gallery(
         sorted((c for c in cards if c.iou is not None), key=lambda c: (c.iou, c.id, c.run)),
         sorted((c for c in cards if c.iou is None), key=lambda c: (-c.fake_share, c.id, c.run)),
-        _maps_of(shown),
+        _maps_of([one for one in shown if one.run.name in with_cards]),
         missing,
     )
 

@@ -156,7 +156,7 @@ def test_a_report_says_what_is_gone(evaluations, tmp_path):
     shutil.rmtree(folder)
     write_html_report(tmp_path / "r.html", found, ReportContent("t"), device="cpu")
     said = html.unescape((tmp_path / "r.html").read_text())
-    about = "Not shown, or not all of it:"
+    about = "Maps are missing of"
     assert f"{about} TruFor: {folder} is no folder; expected one of maps." in said
     assert f"{about} gone: {gone} is not a run; expected a folder that " in said
     assert said.count('<li class="card"') == 13
