@@ -64,13 +64,11 @@ def write_methods(
     about = [MEANING, *(f"IoU: {line}." for line in protocol_lines([METRIC]))]
     if baselines:
         about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
-    if any(one.mark for one in methods):
-        about.append(f"{MARK_MEANING}.")
     if changes:
         about.append(f"Changed: {', '.join(changes)}.")
     if left_out:
         about.append(f"Left out: {'; '.join(left_out)}.")
-    if any(estimate.mark for one in methods for estimate in (*one.domains.values(), one.worst[0])):
+    if any(one.mark for one in methods):
         about.append(f"{MARK_MEANING}.")
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (HEAD, *map(_cells, methods))]
     head, *body = (f"| {' | '.join(line)} |\n" for line in lines)

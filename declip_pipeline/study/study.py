@@ -1,6 +1,6 @@
 """Study: extractions, trainings, what their runs are evaluated on, and a table of it."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -379,16 +379,23 @@ class StudyResult:
 
 def _unfinished(rows: Sequence[CellResult]) -> list[str]:
     """Return a line for each decoder and layer with the runs that are not finished."""
+    planned = Counter(_decoder_text(row) for row in rows)
     found: dict[str, dict[str, list[str]]] = {}
     for row in rows:
         if row.state != "finished":
-            seeds = found.setdefault(f"{row.decoder_type} on {row.layer}", {})
-            seeds.setdefault(row.train_on, []).append(str(row.seed))
-    return [
-        f"{name}, trained on "
-        + "; ".join(f"{learned}, seed {', '.join(seeds)}" for learned, seeds in own.items())
-        for name, own in found.items()
-    ]
+            found.setdefault(_decoder_text(row), {}).setdefault(row.train_on, []).append(
+                str(row.seed)
+            )
+    lines = []
+    for name, own in found.items():
+        each = [f"{learned}, seed {', '.join(seeds)}" for learned, seeds in own.items()]
+        all_are = sum(map(len, own.values())) == planned[name]
+        lines.append(f"{name}, " + ("every run" if all_are else f"trained on {'; '.join(each)}"))
+    return lines
+
+
+def _decoder_text(row: CellResult) -> str:
+    return f"{row.decoder_type} on {row.layer}"
 
 
 def require_finished(rows: Sequence[CellResult]) -> None:

@@ -113,6 +113,8 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     report = (tmp_path / "out/report.html").read_text()
     assert line in report and "declip-pipe train " in report
     assert sorted((tmp_path / "runs").iterdir()) == trained
+    outcome = reproduce("--done", "--set", "train.seeds=[2]")
+    assert "- published: conv-4 on layer3, every run\n" in outcome.out
 
 
 def test_the_study_of_light_decoders_compares_with_what_it_trains():
