@@ -7,6 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from declip_pipeline.errors import InputError
+from stages.evaluation_checks import (
+    check_domains,
+    check_options,
+    folders_for,
+    metrics_to_print,
+    remark_left_out,
+)
 from stages.options import (
     DATA,
     OUTPUT,
@@ -28,8 +35,6 @@ from stages.options import (
     comma_separated,
     fake_is_white,
     figure_style,
-    require_file,
-    require_folder,
 )
 
 if TYPE_CHECKING:
@@ -192,8 +197,8 @@ def evaluate(
     threshold that is best for it on the split valid; in detection.csv and detection.json. Then
     means over seeds, ID and OOD, as above.
     """
-    chosen_names = _chosen_metrics(metrics, detection=detection, by_view=views is not None)
-    _check_options(views, detection, alias, report, figures, top_share)
+    chosen_names = metrics_to_print(metrics, detection=detection, by_view=views is not None)
+    check_options(views, detection, alias, report, figures, top_share)
     style = figure_style(figure_format, for_paper, paper_columns)
     from declip_pipeline.compute import choose_device
     from declip_pipeline.evaluation.ensemble import distinct_sources
@@ -201,12 +206,12 @@ def evaluate(
     from declip_pipeline.evaluation.selection import CALIBRATION, Selection
     from declip_pipeline.images.views import CLEAN_VIEW
     from stages.evaluation_figures import draw_figures
+    from stages.evaluation_tables import print_costs, print_together
     from stages.figures_texts import caption_of, remark_problems, remark_repeated, remark_weak_maps
     from stages.map_sources import (
         images_on,
         map_folders,
         remark_findings,
-        remark_no_cost,
         repeated_runs,
         require_maps,
         run_source,
@@ -223,7 +228,7 @@ def evaluate(
         raise InputError("nothing to evaluate; expected a RUN, or --maps NAME=FOLDER")
     require_maps(given, how)
     distinct, repeated = distinct_sources(given)
-    folders = _folders(distinct, out)
+    folders = folders_for(distinct, out)
     chosen = choose_device(device)
     images = images_on(
         on,
@@ -245,8 +250,8 @@ def evaluate(
         # Maps of views lie in a folder of each, those of the clean one as well.
         selection.check(source if views is None else source.at_view(CLEAN_VIEW))
     remark_repeated([*repeated_runs(distinct), *repeated, *selection.repeated])
-    _remark_left_out(selection)
-    _check_domains(distinct, selection, aliases)
+    remark_left_out(selection)
+    check_domains(distinct, selection, aliases)
     remark_problems(runs_of(distinct))
     if views is not None:
         evaluations = evaluate_robustness(
@@ -272,10 +277,9 @@ def evaluate(
             device=chosen,
             batch_size=batch_size,
         )
-        _print_together(evaluations, selection, aliases, chosen_names)
+        print_together(evaluations, selection, aliases, chosen_names)
     if cost:
-        remark_no_cost(distinct)
-        _print_costs(distinct, chosen)
+        print_costs(distinct, chosen)
     if figures is not None:
         draw_figures(evaluations, figures, aliases, chosen, style)
     if report is not None:
@@ -327,215 +331,3 @@ def _evaluate_each(
             for line in (*cost_lines(source), *evaluation_lines([evaluation], metrics)):
                 result(line)
     return evaluations
-
-
-def _print_together(
-    evaluations: "Sequence[Evaluation]",
-    selection: "Selection",
-    aliases: Mapping[str, str],
-    metrics: "Sequence[str]",
-) -> None:
-    """Print means over seeds, and in domain and out of domain."""
-    from declip_pipeline.evaluation.cells import seed_groups
-    from stages.figures_texts import evaluation_lines, seeds_title
-    from stages.screen import result
-
-    split = selection.split
-    for group in seed_groups(evaluations):
-        if len(group.members) > 1:
-            lines = evaluation_lines(group.members, metrics)
-            result("\n".join([seeds_title(group, split), *lines]))
-    if selection.task == "detection":
-        _print_detection_domains(evaluations, split, aliases)
-    else:
-        _print_matrices(evaluations, split, aliases, metrics[0])
-
-
-def _chosen_metrics(text: str | None, *, detection: bool, by_view: bool) -> tuple[str, ...]:
-    """Return the metrics to print: none for detection, one by view."""
-    from declip_pipeline.evaluation.metrics import chosen_metrics
-
-    if detection:
-        if text is not None:
-            raise InputError(
-                "--metrics are those of maps, --detection evaluates whole images; leave one out"
-            )
-        return ()
-    if by_view and text is None:
-        return ("iou",)
-    chosen = chosen_metrics(comma_separated(text))
-    if by_view and len(chosen) > 1:
-        raise InputError(
-            f"--views shows one metric by view, found {', '.join(chosen)}; name one with --metrics"
-        )
-    return chosen
-
-
-def _print_costs(sources: "Sequence[MapSource]", device: "torch.device") -> None:
-    """Print what runs cost, those that differ in their seed alone once."""
-    from declip_pipeline.evaluation.cost import CostMeter
-    from declip_pipeline.evaluation.groups import kind_of
-    from stages.figures_texts import cost_text
-    from stages.map_sources import runs_of
-    from stages.screen import result
-
-    meter = CostMeter(device)
-    kinds: dict[str, MapSource] = {}
-    for source in sources:
-        if runs_of([source]):
-            kinds.setdefault(kind_of(source.config()), source)
-    if kinds:
-        costs = [(one.name, meter.of(*runs_of([one]))) for one in kinds.values()]
-        result("\n" + cost_text(costs))
-
-
-def _remark_left_out(selection: "Selection") -> None:
-    from stages.screen import remark
-
-    for location in selection.left_out:
-        remark(f"left out, has none of the generators that were named: {location}")
-    for location in selection.unused_beside:
-        remark(f"--beside {location} is not used: no run takes a layer of it")
-
-
-def _check_options(
-    views: str | None,
-    detection: bool,
-    alias: list[str] | None,
-    report: Path | None,
-    figures: Path | None,
-    top_share: float,
-) -> None:
-    """Raise `InputError` for options that mean nothing together, and for places to write."""
-    from declip_pipeline.metrics.localization import TOP_SHARE, require_share
-
-    require_share(top_share)
-    if top_share != TOP_SHARE and (detection or views is not None):
-        option = "--detection" if detection else "--views"
-        raise InputError(
-            f"--top-share is of scores that are printed without {option}; leave one out"
-        )
-    if detection and figures is not None:
-        raise InputError("--figures are of maps, --detection evaluates whole images; leave one out")
-    if report is not None:
-        require_file(report, "--report")
-    if figures is not None:
-        require_folder(figures, "--figures")
-    if views is None:
-        return
-    if detection:
-        raise InputError("--views evaluates maps, --detection whole images; leave one out")
-    if alias:
-        raise InputError(
-            "--alias is for the means in domain and out of domain, which --views does not print; "
-            "leave one out"
-        )
-    if report is not None or figures is not None:
-        option = "--figures are" if report is None else "--report is"
-        raise InputError(
-            f"{option} of one view, --views evaluates several; leave one out (`declip-pipe report` "
-            "finds what both wrote)"
-        )
-
-
-def _folders(sources: "Sequence[MapSource]", out: Path | None) -> dict[Path, Path]:
-    """Return the folder for the evaluations of each source; each can be written into."""
-    from declip_pipeline.evaluation.files import kept_in
-
-    if out is None:
-        folders = {one.path: kept_in(one.path, one.config()) for one in sources}
-    else:
-        # Not its name alone: two runs that were named may have the same.
-        names = [one.path.resolve().name for one in sources]
-        folders = {
-            one.path: out / (name if names.count(name) == 1 else f"{name}_{_identity(one)}")
-            for one, name in zip(sources, names, strict=True)
-        }
-    for folder in folders.values():
-        require_folder(folder, "-o")
-    return folders
-
-
-def _identity(source: "MapSource") -> str:
-    return str(source.config()["run_sha256"])[:12]
-
-
-def _check_domains(
-    sources: "Sequence[MapSource]", selection: "Selection", aliases: Mapping[str, str]
-) -> None:
-    """Check the aliases, and say of what the training datasets are not known."""
-    from declip_pipeline.evaluation.groups import learned_generators, require_known_aliases
-    from stages.screen import remark
-
-    stores = [part.store for part in selection.parts]
-    known = {one.sha256: (one.dataset, tuple(one.generators)) for one in stores}
-    names = {(dataset, name) for dataset, own in known.values() for name in own}
-    learned = {one.path: learned_generators(one.config(), known, {}) for one in sources}
-    require_known_aliases(aliases, [*names, *(key for keys in learned.values() for key in keys)])
-    for path, keys in learned.items():
-        if any(dataset is None for dataset, _ in keys):
-            remark(
-                f"{path} does not record its training datasets: what is in domain goes by the "
-                "names of generators"
-            )
-
-
-def _print_matrices(
-    evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str], metric: str
-) -> None:
-    from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
-    from declip_pipeline.evaluation.table import matrices
-    from declip_pipeline.reports.matrix import format_matrix_text
-    from declip_pipeline.training.learning import MARK_MEANING
-    from stages.figures_texts import caption_of
-    from stages.screen import result
-
-    one = LOCALIZATION_METRICS[metric]
-    found = matrices(evaluations, metrics=[metric], aliases=aliases)
-    for matrix in found:
-        values = one.percent * matrix.table.values
-        if values.size < 2:
-            continue
-        # Beside other maps, a run's column has no more than the name of what it learned.
-        of = f", {matrix.title}" if len(found) > 1 or matrix.unstated else ""
-        text = format_matrix_text(
-            values,
-            matrix.table.rows,
-            matrix.table.marked_columns,
-            intervals=[(one.percent * low, one.percent * high) for low, high in matrix.intervals],
-            domain=matrix.domain,
-        )
-        title = f"{one.meaning} (percent), {split} split{of}"
-        result(f"\n{title}\n{caption_of([metric])}\n{text.rstrip()}")
-        if matrix.table.is_marked:
-            result(MARK_MEANING)
-        if matrix.unstated:
-            result(
-                f"{', '.join(matrix.unstated)}: maps of which no training set is stated (--maps "
-                "NAME:GENERATOR+...=FOLDER states it), in neither mean"
-            )
-
-
-def _print_detection_domains(
-    evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str]
-) -> None:
-    """Print the means of the scores that all runs of a configuration have, of several cells."""
-    from declip_pipeline.evaluation.cells import DOMAINS
-    from declip_pipeline.evaluation.table import matrices
-    from stages.figures_texts import caption_of, domains_line
-    from stages.screen import result
-
-    titles: dict[str, list[str]] = {}
-    scores = list(dict.fromkeys(score for one in evaluations for score in one.scores))
-    for score in scores:
-        own = [one for one in evaluations if score in one.scores]
-        for matrix in matrices(own, metrics=("ap", "auc"), score=score, aliases=aliases):
-            if len(matrix.table.cells) > 1:
-                ap, auc = matrix.domains["ap"], matrix.domains["auc"]
-                line = domains_line(list(zip(DOMAINS, zip(ap, auc, strict=True), strict=True)))
-                if not line:
-                    continue  # of maps without a stated training
-                titles.setdefault(matrix.title, []).append(f"  {score}: {line}")
-    for title, lines in titles.items():
-        head = f"\nmeans over cells, {split} split, {title}\n{caption_of([])}"
-        result("\n".join([head, *lines]))
