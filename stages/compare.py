@@ -69,8 +69,9 @@ def compare(
     metrics: Annotated[
         str | None,
         typer.Option(
-            help="Metrics to compare, comma-separated. Default: of two runs those that `evaluate` "
-            "prints, with --detection all; of more IoU, with --detection AP.",
+            metavar="NAME,...",
+            help="Metrics to compare, comma-separated, or all. Default: of two runs those that "
+            "`evaluate` prints, with --detection all; of more IoU, with --detection AP.",
         ),
     ] = None,
     cost: CostOption = False,
@@ -155,6 +156,9 @@ def compare(
     _print_means(found, split)
     if costs:
         result(cost_text([(side_names(found)[side], one) for side, one in costs.items()]))
+    for name, lacking in found.lacking.items():
+        letters = ", ".join(side_names(found)[side] for side in lacking)
+        remark(f"left out, no values of it for {letters}: {name}")
     for run, number in found.left_out.items():
         remark(f"left out, not evaluated for {_all_of(found)}: {number} of {run}")
     if out is not None:

@@ -131,6 +131,8 @@ def images_on(
 ) -> "list[LabelledImages]":
     """Open what is evaluated on: stores, or where no run needs features also datasets.
 
+    Raises `InputError` for a dataset beside runs, which is no store.
+
     Args:
         places: Stores, or folders or lists of images with masks.
         sources: What is evaluated.
@@ -154,9 +156,14 @@ def images_on(
     }
     found: list[LabelledImages] = []
     for place in places:
-        if runs_of(sources) or not _is_dataset(Path(place)):
+        if not _is_dataset(Path(place)):
             found.append(as_store(place))
             continue
+        if runs_of(sources):
+            raise InputError(
+                f"{place} is not a feature store, and runs need features; expected what "
+                "`declip-pipe extract` printed for the dataset, or maps alone (no RUN)"
+            )
         with progress(f"reading {place}", "files") as tell:
             dataset = open_dataset(place, splits=splits, notice=remark, progress=tell, **options)
         found.append(DatasetImages(dataset, known=list_dataset(place, **options).samples))

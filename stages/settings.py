@@ -135,13 +135,13 @@ def settings_of(path: Path, values: dict[str, Any], kind: type[SettingsType]) ->
         own = next((one for one in errors if one["type"] == "value_error"), None)
         if own is not None:  # our own words say what was found and expected
             place = _value_at(values, own)[0]
-            raise InputError(f"config {path}: {place}: {own['ctx']['error']}") from error
+            raise InputError(f"{_place(path, place)}: {own['ctx']['error']}") from error
         # A value that may be one thing or another has an error for each.
         where, found = _value_at(values, first)
         wrong = [one["msg"] for one in errors if _value_at(values, one)[0] == where]
         expected = ", or: ".join(dict.fromkeys(wrong))
         raise InputError(
-            f"config {path}: {where}: found {_SHOWN.repr(found)}; {expected}"
+            f"{_place(path, where)}: found {_SHOWN.repr(found)}; {expected}"
         ) from error
 
 
@@ -203,6 +203,11 @@ def typed(value: Any, field: described.Field) -> Any:
 def joined(value: Any) -> str:
     """Return a value as the text of an option: items of a list are separated by commas."""
     return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _place(path: Path, where: str) -> str:
+    """Return a file, and a place in it unless what is wrong is the whole."""
+    return f"config {path}: {where}" if where else f"config {path}"
 
 
 def _value_at(values: Any, error: Any) -> tuple[str, Any]:

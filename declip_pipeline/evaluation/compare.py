@@ -1,19 +1,27 @@
 """Compare runs, or groups of seeds, on the same images: a ranking, and differences of all pairs."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from declip_pipeline.datasets.labelled import LabelledImages
-from declip_pipeline.errors import IdentityMismatchError, InputError, UnknownNameError
+from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.ensemble import as_map_source, distinct_sources
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation, Image
 from declip_pipeline.evaluation.groups import configured, group_by_fields, method_of
+from declip_pipeline.evaluation.map_folder import MapFolder
 from declip_pipeline.evaluation.map_source import MapSource
-from declip_pipeline.evaluation.pairs import PairDifference, RankedMean, compared, metrics_of
+from declip_pipeline.evaluation.metrics import chosen_metrics
+from declip_pipeline.evaluation.pairs import (
+    PairDifference,
+    RankedMean,
+    compared,
+    lacking_values,
+    metrics_of,
+)
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID, Progress, Task
 from declip_pipeline.evaluation.selection import ImagesLike, Selection, as_images
 from declip_pipeline.store.reader import Store, StoreLike, as_store, distinct_stores
@@ -33,6 +41,7 @@ class Comparison:
         sides: Evaluations of each side.
         left_out: Number of each run's images that another run lacks, by the run's folder.
         repeated: Folders of runs and locations of stores that were given again; each is taken once.
+        lacking: Metrics that are not compared, each with the sides that have no values of it.
     """
 
     means: tuple[RankedMean, ...]
@@ -40,6 +49,7 @@ class Comparison:
     sides: tuple[tuple[Evaluation, ...], ...]
     left_out: dict[Path, int]
     repeated: tuple[Path | str, ...] = ()
+    lacking: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     def mean(self, side: int, metric: str, generator: str) -> RankedMean:
         """Return a side's mean of a metric, of one generator or "overall"."""
@@ -88,7 +98,8 @@ def compare(
         stores: Stores to evaluate on, of one view; for maps of no run also datasets.
         task: As in `evaluate`. Images of "detection" are scored by the mean of their map's
             probabilities, and AP and AUC are of all images together.
-        metrics: Names of metrics; None takes `DEFAULT_METRICS`, of detection all.
+        metrics: Names of metrics, or "all"; None takes `DEFAULT_METRICS`, of detection all. Of the
+            two, metrics that a side has no values of are left out, see `Comparison.lacking`.
         split: Split to evaluate.
         generators: Generators to evaluate; None takes all.
         beside: Stores of the same images for decoders that take features of several stores.
@@ -99,9 +110,9 @@ def compare(
         on_evaluation: Called with the evaluation of each run, for example to save it.
 
     Raises:
-        InputError: For fewer than two sides, runs that are not finished, the same decoder on two
-            sides, runs of one side that differ in more than their seed, stores of several views,
-            or no common image.
+        InputError: For fewer than two sides, runs that are not finished, the same decoder or the
+            same maps on two sides, runs of one side that differ in more than their seed, stores of
+            several views, no common image, or a named metric that a side has no values of.
         UnknownNameError: For another task or metric.
         IdentityMismatchError: For a run whose features no store has.
     """
@@ -121,9 +132,7 @@ def compare(
         generators=generators,
         beside=[as_store(one) for one in beside],
     )
-    for name in metrics or ():
-        if name not in metrics_of(task):
-            raise UnknownNameError("metric", name, metrics_of(task))
+    chosen_metrics(metrics, metrics_of(task))
     found: dict[Path, Evaluation] = {}
     for number, one in enumerate(plan):
         progress(number, len(plan))
@@ -146,7 +155,14 @@ def compare(
     shared = set.intersection(*images.values())
     left_out = {path: len(own - shared) for path, own in images.items() if own - shared}
     means, pairs = compared(evaluated, score=MEAN_SIGMOID, metrics=metrics)
-    return Comparison(tuple(means), tuple(pairs), evaluated, left_out, (*repeated, *stores_again))
+    return Comparison(
+        tuple(means),
+        tuple(pairs),
+        evaluated,
+        left_out,
+        (*repeated, *stores_again),
+        lacking_values(evaluated, metrics),
+    )
 
 
 def plan_comparison(
@@ -203,7 +219,15 @@ def plan_comparison(
 def _require_different(sources: Sequence[MapSource]) -> None:
     seen: dict[str, MapSource] = {}
     names: set[Path] = set()
+    read: dict[tuple[Path, str | None], MapFolder] = {}
     for source in sources:
+        if isinstance(source, MapFolder):
+            first = read.setdefault((source.folder.resolve(), source.maps_key), source)
+            if first.path != source.path:
+                raise InputError(
+                    f"{first.name} and {source.name} are the same maps, those of "
+                    f"{source.folder.resolve()}; expected a folder of each"
+                )
         known = seen.setdefault(source.fingerprint, source)
         if known is not source:
             raise InputError(

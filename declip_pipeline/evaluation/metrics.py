@@ -1,6 +1,6 @@
 """Metrics of localization: their names and titles, and the protocol that each stands for."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from declip_pipeline.errors import InputError, UnknownNameError
@@ -120,24 +120,30 @@ DETECTION_PROTOCOL = (
 """Unit and protocol of figures of detection, as a caption says them."""
 
 
-def chosen_metrics(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the named metrics, each once; `DEFAULT_METRICS` for None, all of them for "all".
+def chosen_metrics(
+    names: Collection[str] | None, known: Mapping[str, Metric] = LOCALIZATION_METRICS
+) -> tuple[str, ...]:
+    """Return the named metrics, each once; all of them for "all".
+
+    For None those that are printed where none are named: `DEFAULT_METRICS`, of detection all.
+
+    Args:
+        names: Names of metrics.
+        known: `LOCALIZATION_METRICS` or `DETECTION_METRICS`.
 
     Raises:
-        UnknownNameError: For a name that is not one of `LOCALIZATION_METRICS`.
+        UnknownNameError: For a name that is not one of `known`.
         InputError: For no name.
     """
     if names is None:
-        return DEFAULT_METRICS
+        return DEFAULT_METRICS if known is LOCALIZATION_METRICS else tuple(known)
     if list(names) == [ALL]:
-        return tuple(LOCALIZATION_METRICS)
+        return tuple(known)
     if not names:
-        raise InputError(
-            f"`metrics` is empty; expected some of {', '.join(LOCALIZATION_METRICS)}, or all"
-        )
+        raise InputError(f"`metrics` is empty; expected some of {', '.join(known)}, or all")
     for name in names:
-        if name not in LOCALIZATION_METRICS:
-            raise UnknownNameError("metric", name, LOCALIZATION_METRICS)
+        if name not in known:
+            raise UnknownNameError("metric", name, known)
     return tuple(dict.fromkeys(names))
 
 

@@ -6,15 +6,17 @@ from itertools import combinations
 
 import numpy as np
 
-from declip_pipeline.errors import InputError, UnknownNameError
+from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation
 from declip_pipeline.evaluation.intervals import calibrated_threshold, localization_values
 from declip_pipeline.evaluation.metrics import (
-    DEFAULT_METRICS,
     DETECTION_METRICS,
-    METRICS,
+    LOCALIZATION_METRICS,
+    POOLED_METRICS,
     Metric,
+    chosen_metrics,
 )
+from declip_pipeline.evaluation.pooled import PooledValues, pooled_values, resampled_pooled
 from declip_pipeline.evaluation.scores import Task
 from declip_pipeline.metrics.bootstrap import (
     Difference,
@@ -36,10 +38,12 @@ class RankedMean:
 
     Attributes:
         generator: Name of the generator, or "overall".
-        metric: One of `METRICS`, or for detection of `DETECTION_METRICS`; in the metric's unit.
+        metric: One of `LOCALIZATION_METRICS`, or for detection of `DETECTION_METRICS`; in the
+            metric's unit.
         images: Number of images.
         side: Number of the side, from 0.
-        value: The mean over images and seeds; AP and AUC of detection are of all images together.
+        value: The mean over images and seeds; pooled metrics, and AP and AUC of detection, are of
+            all images together.
         interval: Its interval.
         rank: 1 for the best; sides that are equal have the same.
         ranks: Lowest and highest rank in the middle 95% of resamples; None without an interval.
@@ -79,7 +83,7 @@ class PairDifference:
 
 def metrics_of(task: Task) -> dict[str, Metric]:
     """Return the metrics of a task by name."""
-    return METRICS if task == "localization" else DETECTION_METRICS
+    return LOCALIZATION_METRICS if task == "localization" else DETECTION_METRICS
 
 
 def compared(
@@ -94,21 +98,17 @@ def compared(
     Args:
         sides: At least two sides, of one task.
         score: For detection: the image score.
-        metrics: Names of metrics; None takes `DEFAULT_METRICS`, of detection all. A metric that a
-            run has no values of is left out.
+        metrics: Names of metrics, or "all"; None takes `DEFAULT_METRICS`, of detection all. Where
+            none is named, a metric that a side has no values of is left out, see `lacking_values`.
 
     Raises:
         InputError: When no image is left, or for detection no fake or no real one; for a metric
-            of `metrics` that a run has no values of.
+            that is named and that a side has no values of.
         UnknownNameError: For another metric.
     """
     task = sides[0][0].task
     known = metrics_of(task)
-    for name in metrics or ():
-        if name not in known:
-            raise UnknownNameError("metric", name, known)
-    default = DEFAULT_METRICS if task == "localization" else tuple(known)
-    chosen = default if metrics is None else [name for name in known if name in metrics]
+    chosen = chosen_metrics(metrics, known)
     aligned = _aligned(sides)
     if task == "localization":
         found = _localized(aligned, chosen)
@@ -119,13 +119,36 @@ def compared(
     for generator, metric, one in found:
         means += _ranked(generator, metric, one, known[metric])
         pairs += _differences(generator, metric, one)
-    missing = set(metrics or ()) - {one.metric for one in means}
+    missing = [name for name in lacking_values(sides, chosen) if name in (metrics or ())]
     if missing:
         raise InputError(
             f"a run has no values of {', '.join(sorted(missing))} (one that keeps no threshold of "
             "valid, say); leave it out of `metrics`, or the run"
         )
     return means, pairs
+
+
+def lacking_values(sides: Sequence[Side], metrics: Collection[str] | None) -> dict[str, list[int]]:
+    """Return the metrics that cannot be compared, each with the sides that have no values of it.
+
+    Arguments as for `compared`. Maps of other tools, and runs that keep no threshold of valid, have
+    no values of `iou_valid_threshold`.
+    """
+    if sides[0][0].task == "detection":
+        return {}
+    found = {}
+    aligned = _aligned(sides)
+    for name in chosen_metrics(metrics):
+        if name in POOLED_METRICS:
+            continue
+        own = [
+            side
+            for side, seeds in enumerate(aligned)
+            if np.isnan(localization_values(seeds, name)).any(axis=0).all()
+        ]
+        if own:
+            found[name] = own
+    return found
 
 
 def _aligned(sides: Sequence[Side]) -> list[list[Evaluation]]:
@@ -164,12 +187,23 @@ def _localized(
     names, scenes = first.values("generator")[fakes], first.values("scene")[fakes]
     for generator, of_generator in _groups(names):
         for metric in metrics:
+            if metric in POOLED_METRICS:
+                pooled = [pooled_values(side, metric).of(of_generator) for side in sides]
+                yield generator, metric, _paired_pooled(pooled, scenes[of_generator])
+                continue
             found = paired_means(
                 [localization_values(side, metric)[:, of_generator] for side in sides],
                 scenes=scenes[of_generator],
             )
             if found.images:  # not a run that keeps no threshold
                 yield generator, metric, found
+
+
+def _paired_pooled(sides: Sequence[PooledValues], scenes: np.ndarray) -> PairedStatistics:
+    """Return a pooled metric of several sides; each resample takes the same scenes for all."""
+    resamples = resampled_pooled(sides, scenes=[scenes] * len(sides), seeds_alike=range(len(sides)))
+    values = np.array([np.mean(one.of_seeds) for one in sides])
+    return PairedStatistics(len(scenes), values, resamples)
 
 
 def _detected(

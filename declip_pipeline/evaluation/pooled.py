@@ -25,6 +25,10 @@ class PooledValues:
     parts: np.ndarray
     wholes: np.ndarray
 
+    def of(self, images: np.ndarray) -> "PooledValues":
+        """Return those of some images, (images,) bool."""
+        return PooledValues(self.parts[:, images], self.wholes[:, images])
+
     @property
     def of_seeds(self) -> list[float]:
         """The metric of each seed; NaN without an image."""

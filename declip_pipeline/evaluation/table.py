@@ -359,7 +359,8 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
 
     A generator is named with its dataset where another dataset has one of the same name, and so is
     what runs learned; trainings on different stores of a dataset are named by these. Maps that are
-    called as a training is are told apart from it.
+    called as a training is are told apart from it; of theirs no dataset is known, so that they
+    name no run otherwise.
     """
     datasets: dict[str, set[str]] = {}
     trainings: dict[str, dict[str, dict[str, set[str]]]] = {}
@@ -367,6 +368,8 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
         one = cell.fields
         datasets.setdefault(one["generator"], set()).add(one["dataset"])
         of_names = trainings.setdefault("+".join(one["train_on"]), {})
+        if MAPS in cell.seeds[0].config:
+            continue
         of_features = of_names.setdefault(str(one["learned"]), {})
         stores = str(one.get("training_stores"))
         of_features.setdefault(_features_of(one), set()).add(stores)
@@ -374,18 +377,19 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
     for cell in cells:
         one = cell.fields
         generator, column = one["generator"], "+".join(one["train_on"]) or cell.seeds[0].method
-        of_names = trainings["+".join(one["train_on"])]
         if len(datasets[generator]) > 1 and "dataset" not in named:
             generator = f"{one['dataset']}/{generator}"
         if not cell.learned and column in trainings:
             column += " (maps)"
-        if len(of_names) > 1 and cell.learned:
-            keys = one["learned"]
-            column = "+".join(f"{where}/{name}" if where else name for where, name in keys)
-        # Other features come from other stores, and make no other training set.
-        own_stores = of_names[str(one["learned"])][_features_of(one)]
-        if len(own_stores) > 1 and cell.learned and "train_on" in named:
-            column += f" ({field_text(one.get('training_stores'))})"
+        if MAPS not in cell.seeds[0].config:
+            of_names = trainings["+".join(one["train_on"])]
+            if len(of_names) > 1:
+                keys = one["learned"]
+                column = "+".join(f"{where}/{name}" if where else name for where, name in keys)
+            # Other features come from other stores, and make no other training set.
+            own_stores = of_names[str(one["learned"])][_features_of(one)]
+            if len(own_stores) > 1 and "train_on" in named:
+                column += f" ({field_text(one.get('training_stores'))})"
         fields = {**one, "generator": generator, "train_on": column}
         # As `is_in_domain` takes it.
         fields["tested"] = [one["dataset"], one["generator"]]

@@ -15,6 +15,11 @@ def detection_intervals(
     scores, labels: as in `detection_metrics`, with images of both labels. scenes: (N,), what each
     shows, all its own where None. A scene is drawn with all its images, and scenes that have
     fakes, real images or both are resampled apart, so that no resample lacks one of them.
+
+    Of few images that are ranked worse than by chance, AP may lie below its interval: an image that
+    is drawn several times ties with itself, AP counts all of a tie as found at once, and so the AP
+    of resamples leans upwards. AUC counts half of a tie and does not.
+
     Source: the percentile bootstrap of `metrics.bootstrap.mean_interval`.
     """
     fake = labels.cpu().numpy() == 1

@@ -217,7 +217,7 @@ def _pairs_csv(comparison: Comparison) -> str:
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     names = ["generator", "metric", "images", "first", "second", "difference", "low", "high"]
-    writer.writerow([*names, "p", "p_holm"])
+    writer.writerow([*names, "p", "p_holm", "mark"])
     for one in comparison.pairs:
         difference = one.difference
         writer.writerow(
@@ -226,6 +226,7 @@ def _pairs_csv(comparison: Comparison) -> str:
                 *map(letter, one.sides),
                 *(difference.value, *difference.interval),
                 *(difference.p_value, one.corrected_p_value),
+                max(_mark(comparison.sides[side]) for side in one.sides),
             ]
         )
     return content.getvalue()

@@ -1,6 +1,7 @@
 """Several sides on the same images: means, ranks and all pairs, of localization and detection."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -9,9 +10,13 @@ import torch
 from support.made_evaluation import detected, localized
 
 from declip_pipeline.errors import InputError, UnknownNameError
-from declip_pipeline.evaluation.intervals import detection_figures
-from declip_pipeline.evaluation.metrics import DEFAULT_METRICS, DETECTION_METRICS
-from declip_pipeline.evaluation.pairs import compared
+from declip_pipeline.evaluation.intervals import detection_figures, localization_figures
+from declip_pipeline.evaluation.metrics import (
+    DEFAULT_METRICS,
+    DETECTION_METRICS,
+    LOCALIZATION_METRICS,
+)
+from declip_pipeline.evaluation.pairs import compared, lacking_values
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
 from declip_pipeline.metrics.bootstrap import mean_interval, paired_means
 from declip_pipeline.metrics.detection import area_under_roc, detection_metrics
@@ -99,10 +104,34 @@ def test_a_metric_that_a_run_lacks_is_left_out_and_another_is_refused():
     assert [pair.metric for pair in pairs] == [
         metric for metric in DEFAULT_METRICS if metric != name
     ]
+    sides = [[replace(one, table=table)], [other]]
+    for metrics in (None, ["all"], ["iou", name]):
+        assert lacking_values(sides, metrics) == {name: [0]}
+    assert lacking_values(sides, ["iou"]) == {}
+    assert {pair.metric for pair in compare(*(one for (one,) in sides), metrics=["all"])[1]} == {
+        *LOCALIZATION_METRICS
+    } - {name}
     with pytest.raises(InputError, match="a run has no values of iou_valid_threshold"):
         compare(replace(one, table=table), other, metrics=["iou", name])
     with pytest.raises(UnknownNameError, match="unknown metric 'iuo'; did you mean 'iou'"):
         compare(one, other, metrics=["iuo"])
+
+
+def test_pooled_metrics_are_paired_over_the_same_scenes():
+    ours, theirs = [60.0, 70.0, 90.0], [50.0, 55.0, 85.0]
+    sides = [localized(name, ldm=values) for name, values in (("a", ours), ("b", theirs))]
+    means, (pair,) = compare(*sides, metrics=["iou_pooled"])
+    for one, mean in zip(sides, means, strict=True):
+        figures = localization_figures([one])
+        assert mean.value == pytest.approx(figures["iou_pooled"])
+        ends = figures["iou_pooled_low"], figures["iou_pooled_high"]
+        assert mean.interval == pytest.approx(ends)
+    assert pair.images == 3
+    assert pair.difference.value == pytest.approx(means[0].value - means[1].value)
+    # Every image is better for the first side, so that every resample is.
+    assert pair.difference.p_value == pytest.approx(2 / 10_001)
+    _, (again,) = compare(sides[0], replace(sides[0], run=Path("c")), metrics=["f1_pooled"])
+    assert again.difference.interval == (0, 0)
 
 
 REAL, GOOD, BAD = [0.1, 0.2, 0.3, 0.45], [0.6, 0.8, 0.9, 0.4], [0.4, 0.6, 0.1, 0.25]

@@ -209,6 +209,16 @@ def test_runs_of_two_datasets_that_learned_the_same_name_are_two_columns():
     assert found.table.cell("a/ldm", "a/ldm").value == 10
 
 
+def test_maps_beside_runs_rename_no_column():
+    run = localized("ldm", config=config_of("ldm"), ldm=[10.0])
+    about = {"maps": "tool", "folder": "maps", "train_on": ["ldm"], "run_sha256": "m"}
+    maps = localized(
+        "tool", config={**about, "maps_are": "probabilities", "maps_key": None}, ldm=[20.0]
+    )
+    assert matrix_of([run]).table.columns == ("ldm",)
+    assert [one.table.columns for one in matrices([run, maps])] == [("ldm",), ("ldm",)]
+
+
 def test_views_are_never_averaged():
     runs = [localized("ldm", store=view, view=view, ldm=[iou]) for view, iou in
             (("clean", 80.0), ("jpeg-70", 60.0))]  # fmt: skip

@@ -45,6 +45,15 @@ def test_they_are_the_bootstraps_of_the_figures(sample, monkeypatch):
         assert found[name].low < figure(labels, scores) < found[name].high
 
 
+def test_ap_of_few_images_in_the_wrong_order_lies_below_its_interval():
+    """As the documents say: the copies of an image in a resample are counted as one tie."""
+    labels = np.arange(12) < 6
+    scores = np.linspace(0, 1, 12)
+    found = intervals.detection_intervals(torch.from_numpy(scores), torch.from_numpy(labels))
+    assert average_precision_score(labels, scores) < found["ap"].low
+    assert found["auc"].low == found["auc"].high == roc_auc_score(labels, scores) == 0
+
+
 def test_forgeries_of_one_photograph_are_drawn_with_it(sample):
     """Four copies of each fake, and its real image: four times as many fakes tell nothing new."""
     random = np.random.default_rng(4)

@@ -93,6 +93,7 @@ def test_files_have_every_generator(three, tmp_path):
         ("A", "C"),
         ("B", "C"),
     ]
+    assert {row["mark"] for row in pairs} == {""}
     assert float(pairs[0]["difference"]) == -2.5
     assert float(pairs[0]["p_holm"]) == pytest.approx(3 * float(pairs[0]["p"]))
     text = page.read_text()
@@ -138,4 +139,5 @@ def test_runs_that_learned_nothing_are_marked(tmp_path):
     assert side_lines(found) == ["A!: a_seed0", "B: b_seed0", MARK_MEANING]
     page = write_comparison(tmp_path, found, title="Two", split="test", costs={})
     assert [row["mark"] for row in rows_of(page.with_name("ranking.csv"))] == ["!", ""]
+    assert [row["mark"] for row in rows_of(page.with_name("pairs.csv"))] == ["!"]
     assert "| 2 | 2 to 2 | A! | 1.50 |" in page.read_text() and MARK_MEANING in page.read_text()

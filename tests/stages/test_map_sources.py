@@ -219,6 +219,11 @@ def test_maps_are_compared(program, runs, folder, mixed_store, tmp_path):
     assert outcome.code == 0, outcome.err
     # The run of two epochs learned nothing.
     assert outcome.out.splitlines()[:2] == [f"A!: {runs[0].path}", "B: tool"]
+    assert "left out, no values of it for B: iou_valid_threshold" in outcome.err.splitlines()
+    named = ("--metrics", "all")
+    some = program("compare", runs[0].path, f"tool={folder}", *on, *named)
+    assert some.code == 0 and "left out, no values of it for B: iou_valid_threshold" in some.err
+    assert re.search(r"^overall +8 +IoU pooled +[\d.]+ +[\d.]+ ", some.out, re.M), some.out
     both = "+".join(str(run.path) for run in runs)
     assert program("compare", both, runs[0].path, *on).code == 0
     maps = maps_of(mixed_store, seed=1)
@@ -249,6 +254,14 @@ def test_what_maps_have_none_of_is_said(program, folder, mixed_store, tmp_path):
     outcome = program("compare", f"tool={folder}", f"other={other}", *on, "--cost")
     assert outcome.code == 0, outcome.err
     assert "other: maps of another tool, whose cost is not known" in outcome.err.splitlines()
+
+
+def test_maps_of_a_stated_training_rename_no_run(program, runs, folder, mixed_store):
+    given = ("evaluate", runs[0].path, "--on", mixed_store.location, "-o", "out")
+    header = r"^test \\ train +(.*)$"
+    alone = re.findall(header, program(*given).out, re.M)
+    beside = re.findall(header, program(*given, "--maps", f"tool:ldm={folder}").out, re.M)
+    assert (alone, beside) == (["ldm!"], ["ldm!", "ldm"])
 
 
 def test_maps_called_as_a_training_have_a_column_of_their_own(program, runs, folder, mixed_store):
@@ -284,7 +297,18 @@ def test_what_does_not_fit_is_refused(refused, runs, folder, mixed_store, tmp_pa
     line = refused("evaluate", runs[0].path, *on, "--polarity", "white-is-fake")
     assert line.startswith("--layout, --polarity, --allow-unpaired and --columns say how a dataset")
     data = mixed_store.provenance["root"]
-    line = refused("evaluate", runs[0].path, "--maps", f"a={folder}", "--on", data, code=1)
-    assert "is not a feature store" in line
+    expected = (
+        f"{data} is not a feature store, and runs need features; expected what `declip-pipe "
+        "extract` printed for the dataset, or maps alone (no RUN)"
+    )
+    assert refused("evaluate", runs[0].path, "--maps", f"a={folder}", "--on", data) == expected
+    assert refused("evaluate", runs[0].path, "--on", data) == expected
+    assert refused("compare", runs[0].path, f"a={folder}", "--on", data) == expected
+    missing = tmp_path / "nowhere"
+    for command in (("evaluate", "--maps", f"a={missing}"), ("compare", f"a={missing}", "b=x")):
+        assert refused(*command, *on) == f"{missing} is no folder; expected one of maps"
+    (tmp_path / "again").symlink_to(folder)
+    line = refused("compare", f"a={folder}", f"b={tmp_path / 'again'}", *on)
+    assert line == f"a and b are the same maps, those of {folder}; expected a folder of each"
     line = refused("evaluate", "--maps", f"a={folder}", "--on", data, "--split", "tset")
     assert "unknown split 'tset'; did you mean 'test'?" in line

@@ -143,7 +143,8 @@ def test_a_study_has_one_kind_of_table(refused, tmp_path):
     for change, words in (({"table": {"rows": "layer"}}, "both"), ({"methods": None}, "neither")):
         config.write_text(yaml.safe_dump(STUDY | change))
         line = refused("reproduce", config)
-        assert f"found {words} of table and methods; expected one of them" in line
+        expected = f"config {config}: found {words} of table and methods; expected one of them"
+        assert line == expected
 
 
 def test_what_a_table_of_methods_cannot_have_is_refused(refused, tmp_path):
