@@ -156,14 +156,11 @@ def images_on(
     }
     found: list[LabelledImages] = []
     for place in places:
-        if not _is_dataset(Path(place)):
+        if runs_of(sources):
+            _require_no_dataset(place, layout)
+        if runs_of(sources) or not _is_dataset(Path(place)):
             found.append(as_store(place))
             continue
-        if runs_of(sources):
-            raise InputError(
-                f"{place} is not a feature store, and runs need features; expected what "
-                "`declip-pipe extract` printed for the dataset, or maps alone (no RUN)"
-            )
         with progress(f"reading {place}", "files") as tell:
             dataset = open_dataset(place, splits=splits, notice=remark, progress=tell, **options)
         found.append(DatasetImages(dataset, known=list_dataset(place, **options).samples))
@@ -182,6 +179,22 @@ def _is_dataset(place: Path) -> bool:
     if place.is_file():
         return place.suffix.lower() in (".json", ".csv", ".parquet")
     return place.is_dir() and not (place / GROUP).is_file()
+
+
+def _require_no_dataset(place: str, layout: str) -> None:
+    """Raise `InputError` for images with masks where runs need a store of their features."""
+    from declip_pipeline.datasets.layouts import recognise_layout
+
+    if not _is_dataset(Path(place)):
+        return
+    try:
+        known = recognise_layout(place, layout)
+    except InputError:
+        return  # What it is not is said where it is opened as a store.
+    raise InputError(
+        f"{place} is a dataset (layout {known}), and runs need features; expected the store that "
+        "`declip-pipe extract` made of it, or maps alone, without a RUN"
+    )
 
 
 def remark_findings(evaluations: "Sequence[Evaluation]") -> bool:

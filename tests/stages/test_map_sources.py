@@ -298,8 +298,8 @@ def test_what_does_not_fit_is_refused(refused, runs, folder, mixed_store, tmp_pa
     assert line.startswith("--layout, --polarity, --allow-unpaired and --columns say how a dataset")
     data = mixed_store.provenance["root"]
     expected = (
-        f"{data} is not a feature store, and runs need features; expected what `declip-pipe "
-        "extract` printed for the dataset, or maps alone (no RUN)"
+        f"{data} is a dataset (layout dolos), and runs need features; expected the store that "
+        "`declip-pipe extract` made of it, or maps alone, without a RUN"
     )
     assert refused("evaluate", runs[0].path, "--maps", f"a={folder}", "--on", data) == expected
     assert refused("evaluate", runs[0].path, "--on", data) == expected
