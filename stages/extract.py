@@ -112,7 +112,8 @@ def extract(
     generators: Annotated[
         str | None,
         typer.Option(
-            help="Generators to extract, comma-separated; real is one. Default: all.",
+            help="Generators to extract, comma-separated; real is one, and real images are left "
+            "out where it is not named. Default: all.",
             rich_help_panel=DATA,
         ),
     ] = None,

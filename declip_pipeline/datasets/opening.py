@@ -21,6 +21,7 @@ from declip_pipeline.datasets.counterparts import (
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.findings import large_share_problems
 from declip_pipeline.datasets.layouts import AUTO, list_dataset
+from declip_pipeline.datasets.sample import REAL, REAL_GENERATOR
 from declip_pipeline.datasets.scan import scan_dataset
 from declip_pipeline.errors import InputError
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
@@ -67,10 +68,12 @@ def open_dataset(
         columns: Names of the columns of Parquet files, as in {"image": "photo", "mask": "gt"},
             where they are not recognised.
         splits: Splits to keep; None for all.
-        generators: Generators to keep ("real" is one); None for all.
+        generators: Generators to keep ("real" is one, and real images are left out where it is not
+            named); None for all.
         max_megapixels: Limit of an image or mask that is decoded for the checks.
         notice: Called with a line for what is unusual in the masks, such as values other than black
-            and white, or most of the pixels fake where no real images prove it.
+            and white, or most of the pixels fake where no real images prove it; and where
+            `generators` leaves the real images out.
         progress: Called with the number of files read and of all.
 
     Returns:
@@ -93,7 +96,11 @@ def open_dataset(
         assign_splits=assign_splits,
         columns=columns,
     )
-    dataset = _scanned(whole.select(splits, generators), progress)
+    selected = whole.select(splits, generators)
+    line = _without_real(whole.select(splits), selected)
+    if line:
+        notice(line)
+    dataset = _scanned(selected, progress)
     masks = read_some_masks(dataset, most_per_group=MASKS_PER_GROUP, max_megapixels=max_megapixels)
     lines = check_masks(
         masks,
@@ -135,6 +142,18 @@ def scanned_dataset(
     for line in lines:
         notice(line)
     return dataset
+
+
+def _without_real(whole: Dataset, selected: Dataset) -> str:
+    """Return a line where a selection of generators has left out all real images, else ""."""
+    count = len(whole.samples.rows(label=REAL))
+    if not count or len(selected.samples.rows(label=REAL)):
+        return ""
+    names = ",".join([*selected.generators, REAL_GENERATOR])
+    return (
+        f"note: `generators` leaves out the {count} real images, which detection, verdicts and "
+        f"false alarms need; to have them name {REAL_GENERATOR} too, as in `generators={names}`"
+    )
 
 
 def _scanned(dataset: Dataset, progress: Callable[[int, int], None]) -> Dataset:

@@ -48,6 +48,22 @@ def test_a_fake_that_is_a_real_picture_is_remarked(said, tmp_path):
     assert line.endswith("the same content is real here and fake there")
 
 
+def test_real_images_that_are_left_out_are_remarked(said, tmp_path):
+    data = write_dolos(tmp_path / "dolos", count=1)
+    note = (
+        "note: --generators leaves out the 3 real images, which detection, verdicts and false "
+        "alarms need; to have them name real too, as in --generators ldm,real"
+    )
+    assert note in said(data, "--generators", "ldm")
+    others = (
+        *(said(data, "--generators", "ldm,real"), said(data, "--generators", "real")),
+        said(data, "--split", "valid"),
+    )
+    assert not any("leaves out" in line for lines in others for line in lines)
+    few = said(data, "--generators", "ldm", "--split", "valid")
+    assert "note: --generators leaves out the 1 real images" in "\n".join(few)
+
+
 @pytest.mark.slow
 def test_masks_that_call_most_of_the_pixels_fake_are_remarked_until_it_is_said(
     program, said, tmp_path
