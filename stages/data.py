@@ -46,8 +46,8 @@ def check(
     First the layout, the splits, and how the field's protocols use the dataset where it is known.
     Then a row for each generator and split: images, sizes, the mean share of fake pixels (percent),
     and of the fakes compared with their real images how many differ where the mask says fake.
-    Then notes, problems, and ok or their number. Every file is read. Exit codes: 0 no problem, 1
-    problems, 2 no dataset that can be read.
+    Then notes, problems, and ok or their number. Every file is read and decoded, as by `extract`.
+    Exit codes: 0 no problem, 1 problems, 2 no dataset that can be read.
     """
     from declip_pipeline.datasets.checks import find_duplicates
     from declip_pipeline.datasets.counterparts import compare_with_real
@@ -68,9 +68,7 @@ def check(
         columns=columns_named(columns),
     )
     with progress("reading files", "files") as tell:
-        scan = scan_dataset(
-            dataset, decode_masks=True, max_megapixels=max_megapixels, progress=tell
-        )
+        scan = scan_dataset(dataset, decode=True, max_megapixels=max_megapixels, progress=tell)
     with progress("comparing with real images", "pairs") as tell:
         compared = compare_with_real(
             dataset, most_per_group=counterparts, max_megapixels=max_megapixels, progress=tell

@@ -16,7 +16,12 @@ import pyarrow.compute as pc
 from declip_pipeline.datasets.contents import read_content
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.errors import ImageError, InputError
-from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS, image_size
+from declip_pipeline.images.decode import (
+    DEFAULT_MAX_MEGAPIXELS,
+    TOO_LARGE,
+    decode_image,
+    image_size,
+)
 from declip_pipeline.images.masks import read_mask
 
 FILES_AHEAD = 64
@@ -63,19 +68,21 @@ class _File:
 def scan_dataset(
     dataset: Dataset,
     *,
-    decode_masks: bool = False,
+    decode: bool = False,
     max_megapixels: float = DEFAULT_MAX_MEGAPIXELS,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Scan:
     """Read every image and mask file once.
 
     A file that several samples share is read once. Memory beyond the result does not grow with the
-    number of files. Images are not decoded: an unreadable one is for extraction to report.
+    number of files. Without `decode`, sizes are those of headers, and a file that is damaged
+    further on is for extraction to report.
 
     Args:
         dataset: Samples whose sizes and hashes are replaced.
-        decode_masks: Decode masks, for `fake_shares`.
-        max_megapixels: Limit of a decoded mask.
+        decode: Decode every image and mask as an extraction does: damaged files are `unreadable`,
+            and masks have `fake_shares`.
+        max_megapixels: Limit of a decoded image or mask.
         progress: Called with the number of files read and of all.
 
     Raises:
@@ -84,11 +91,11 @@ def scan_dataset(
     images, image_codes = _distinct(dataset.samples.table.column("image"))
     masks, mask_codes = _distinct(dataset.samples.table.column("mask"))
     total = len(images) + len(masks)
-    read_image = partial(_read_image, dataset.root)
+    read_image = partial(_read_image, dataset.root, decode=decode, max_megapixels=max_megapixels)
     read_mask_file = partial(
         _read_mask,
         dataset.root,
-        fake_is_white=dataset.fake_is_white if decode_masks else None,
+        fake_is_white=dataset.fake_is_white if decode else None,
         max_megapixels=max_megapixels,
     )
     unreadable: dict[str, str] = {}
@@ -149,7 +156,7 @@ def in_threads(
             threads.shutdown(wait=False, cancel_futures=True)
 
 
-def _read_image(root: Path, image: str) -> _File:
+def _read_image(root: Path, image: str, *, decode: bool, max_megapixels: float) -> _File:
     try:
         content = read_content(root, image)
     except OSError as error:
@@ -160,9 +167,14 @@ def _read_image(root: Path, image: str) -> _File:
         ) from error
     digest = hashlib.sha256(content).digest()
     try:
-        return _File(image_size(content), digest)
+        if not decode:
+            return _File(image_size(content), digest)
+        height, width, _ = decode_image(content, max_megapixels=max_megapixels).shape
+        return _File((height, width), digest)
     except ImageError as error:
         return _File((0, 0), digest, reason=str(error))
+    except MemoryError:
+        return _File((0, 0), digest, reason=TOO_LARGE)
 
 
 def _read_mask(
@@ -184,6 +196,8 @@ def _read_mask(
         return _File((height, width), digest, share, values=found.values, is_clear=found.is_clear)
     except ImageError as error:
         return _File((0, 0), digest, reason=str(error))
+    except MemoryError:
+        return _File((0, 0), digest, reason=TOO_LARGE)
 
 
 def _distinct(column: pa.ChunkedArray) -> tuple[list[str], np.ndarray]:

@@ -13,7 +13,7 @@ from declip_pipeline.datasets.contents import read_content
 from declip_pipeline.datasets.sample import Sample
 from declip_pipeline.errors import ImageError, StoreError
 from declip_pipeline.files import sha256_of_bytes
-from declip_pipeline.images.decode import decode_image
+from declip_pipeline.images.decode import TOO_LARGE, decode_image
 from declip_pipeline.images.masks import decode_mask
 from declip_pipeline.images.resize import resize_image, resize_mask, thumbnail
 from declip_pipeline.images.views import View
@@ -93,7 +93,7 @@ class SampleReader:
             mask = window.of(decoded.mask).copy()
             return self._read(window.of(decoded.full), window.of(decoded.rendered), mask)
         except MemoryError:
-            return _TOO_LARGE
+            return TOO_LARGE
 
     def _read(self, full: np.ndarray, rendered: np.ndarray, mask: np.ndarray) -> ReadSample:
         wanted = self._preprocessing
@@ -155,10 +155,7 @@ class SampleReader:
         except ImageError as error:
             return str(error)
         except MemoryError:
-            return _TOO_LARGE
-
-
-_TOO_LARGE = "does not fit in memory; shrink it"
+            return TOO_LARGE
 
 
 def _content(root: Path, relative: str, expected: str | None) -> bytes:

@@ -38,6 +38,10 @@ _UPRIGHT = {
 }
 
 
+TOO_LARGE = "does not fit in memory; shrink it"
+"""Reason of an image or mask that there is no memory for."""
+
+
 def decode_image(
     source: Path | bytes, *, max_megapixels: float = DEFAULT_MAX_MEGAPIXELS
 ) -> np.ndarray:

@@ -124,7 +124,7 @@ def test_finds_every_image_once_and_accounts_for_the_rest(layout: str, dataset: 
 
 
 def test_masks_mark_what_the_forgery_changed(layout: str, root: Path, dataset: Dataset) -> None:
-    shares = scan_dataset(dataset, decode_masks=True).fake_shares
+    shares = scan_dataset(dataset, decode=True).fake_shares
     whole = dataset.samples.rows(generators=["sd15-entire"])
     edited = [row for row in dataset.samples.rows(label=1) if row not in whole]
     assert shares[edited] == pytest.approx(400 / 1920, abs=0.01)

@@ -11,7 +11,7 @@ from declip_pipeline.datasets.scan import Scan, scan_dataset
 
 
 def look(root: Path) -> Scan:
-    return scan_dataset(list_dataset(root), decode_masks=True)
+    return scan_dataset(list_dataset(root), decode=True)
 
 
 def test_facts_are_sizes_and_shares_of_fake_pixels_in_either_polarity(tmp_path: Path) -> None:

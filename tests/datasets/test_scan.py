@@ -12,9 +12,9 @@ from declip_pipeline.datasets import scan as scanning
 from declip_pipeline.datasets.dataset import Dataset
 from declip_pipeline.datasets.layouts import list_dataset
 from declip_pipeline.datasets.scan import in_threads, scan_dataset
-from declip_pipeline.errors import InputError
+from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.files import sha256_of_file
-from declip_pipeline.images.decode import image_size
+from declip_pipeline.images.decode import decode_image, image_size
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_every_file_is_read_once_though_samples_share_masks(
     monkeypatch.setattr(Path, "read_bytes", counted)
     calls: list[tuple[int, int]] = []
     scan = scan_dataset(
-        listed, decode_masks=True, progress=lambda done, total: calls.append((done, total))
+        listed, decode=True, progress=lambda done, total: calls.append((done, total))
     )
     images = {sample.image for sample in listed.samples}
     masks = {sample.mask for sample in listed.samples if sample.mask}
@@ -73,12 +73,39 @@ def test_an_unreadable_image_has_a_hash_and_no_size(listed: Dataset) -> None:
     assert list(scan.unreadable) == [image]
 
 
-def test_a_mask_beyond_the_limit_is_not_decoded(tmp_path: Path) -> None:
+def test_images_and_masks_beyond_the_limit_are_not_decoded(tmp_path: Path) -> None:
     listed = list_dataset(write_coco_sd(tmp_path / "coco-sd", count=1))
-    scan = scan_dataset(listed, decode_masks=True, max_megapixels=0.001)
-    assert len(scan.unreadable) == 3
+    scan = scan_dataset(listed, decode=True, max_megapixels=0.001)
+    assert len(scan.unreadable) == 6
     assert "at most 0.001 megapixels are read" in next(iter(scan.unreadable.values()))
     assert scan_dataset(listed, max_megapixels=0.001).unreadable == {}
+
+
+def test_a_truncated_image_is_found_where_images_are_decoded(listed: Dataset) -> None:
+    image = listed.samples[3].image
+    content = (listed.root / image).read_bytes()
+    (listed.root / image).write_bytes(content[: len(content) // 2])
+    assert scan_dataset(listed).unreadable == {}
+    scan = scan_dataset(listed, decode=True)
+    with pytest.raises(ImageError) as caught:
+        decode_image(listed.root / image)
+    assert scan.unreadable == {image: str(caught.value)}
+    sizes = scan.dataset.samples.sizes
+    assert sizes[3].tolist() == [0, 0]
+    others = np.arange(len(listed)) != 3
+    assert np.array_equal(sizes[others], scan_dataset(listed).dataset.samples.sizes[others])
+
+
+def test_an_image_that_does_not_fit_in_memory_is_unreadable(
+    listed: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_memory(content: bytes, **_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(scanning, "decode_image", no_memory)
+    monkeypatch.setattr(scanning, "read_mask", no_memory)
+    found = scan_dataset(listed, decode=True).unreadable
+    assert set(found.values()) == {"does not fit in memory; shrink it"}
 
 
 def test_a_file_that_cannot_be_opened_is_named(listed: Dataset) -> None:
