@@ -61,11 +61,14 @@ def main() -> None:
     maps, masks = blobs(np.random.default_rng(0))
     batch, truth = torch.from_numpy(maps), torch.from_numpy(masks)
     everything = torch.ones_like(truth)
+    most = everything.clone()
+    most[:, SIDE * 9 // 10 :] = False
     coarse = (batch * 255).round() / 255
     ways: dict[str, Callable[[], object]] = {
         "SciPy and scikit-learn": lambda: one_by_one(maps, masks),
         "batched": lambda: localization_values(batch, truth, 0.4),
         "batched, maps of 8 bits": lambda: localization_values(coarse, truth, 0.4),
+        "batched, nine tenths fake": lambda: localization_values(batch, most, 0.4),
         "batched, every pixel fake": lambda: localization_values(batch, everything, 0.4),
     }
     # In turns, so that what else the machine does falls on all alike.

@@ -38,7 +38,7 @@ BatchSizeOption = Annotated[
         min=1,
         # Figures of benchmarks/results/evaluate_memory.json, compared by a test.
         help="Images a step. Whatever it is, maps at the masks' own sizes are of 4 megapixels at a "
-        "time, or of one larger image, and take at most 105 bytes a pixel (45 where a quarter of "
+        "time, or of one larger image, and take at most 65 bytes a pixel (50 where a quarter of "
         "it is fake).",
         rich_help_panel=MACHINE,
     ),

@@ -15,6 +15,7 @@ from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import (
     PIXELS_AT_ONCE,
     TOP_SHARE,
+    count_pixels,
     has_fake,
     intersection_over_union,
     localization_metrics,
@@ -244,4 +245,4 @@ def localization_values(
 
 def share_above(maps: torch.Tensor, threshold: float) -> torch.Tensor:
     """Return the share of pixels of maps (N, H, W) above a threshold, (N,) float64."""
-    return (maps > threshold).double().mean(dim=(1, 2))
+    return count_pixels(maps > threshold).double() / (maps.shape[1] * maps.shape[2])

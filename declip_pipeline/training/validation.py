@@ -14,7 +14,7 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.detection import balanced_threshold, detection_metrics
-from declip_pipeline.metrics.localization import iou_from_counts
+from declip_pipeline.metrics.localization import count_pixels, iou_from_counts
 
 
 @dataclass(frozen=True)
@@ -191,14 +191,15 @@ def _counts(one: Candidate, piece: Batch) -> Tensor:
     """(N, 3) int64: the pixels that are fake and called so, called so, and fake."""
     called = one.logits(piece.inputs(one.sources)) > 0.0
     found = called & piece.truth
-    return torch.stack([some.sum(dim=(1, 2)) for some in (found, called, piece.truth)], dim=1)
+    return torch.stack([count_pixels(some) for some in (found, called, piece.truth)], dim=1)
 
 
 def _counts_at_thresholds(one: Candidate, piece: Batch) -> Tensor:
     """(N, thresholds, 3) int64: as `_counts`, at each of `THRESHOLDS`."""
     levels, truth = _levels(one, piece), piece.truth.flatten(1)
     called, found = _pixels_at_thresholds(levels), _pixels_at_thresholds(levels, truth)
-    return torch.stack([found, called, truth.sum(1, keepdim=True).expand_as(called)], dim=-1)
+    fake = count_pixels(piece.truth)[:, None]
+    return torch.stack([found, called, fake.expand_as(called)], dim=-1)
 
 
 def _shares_at_thresholds(one: Candidate, piece: Batch) -> Tensor:

@@ -12,6 +12,7 @@ from declip_pipeline.evaluation.metrics import PIXEL_COUNTS
 from declip_pipeline.metrics import localization
 from declip_pipeline.metrics.localization import (
     certain_regions,
+    count_pixels,
     has_fake,
     intersection_over_union,
     localization_metrics,
@@ -287,3 +288,10 @@ def test_certain_regions_are_disjoint_and_leave_masks_unchanged():
     assert fake.sum() == 6 * 6
     assert (~real).sum() == 30 * 30
     assert not (fake & real).any()
+
+
+def test_pixels_are_counted_by_image():
+    flags = torch.rand((3, 300, 250), generator=torch.Generator().manual_seed(0)) < 0.4
+    found = count_pixels(flags)
+    assert found.dtype == torch.int64
+    assert found.tolist() == [int(one.sum()) for one in flags]

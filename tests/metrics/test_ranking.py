@@ -17,6 +17,18 @@ def random_pixels(levels):
     return maps, masks, certain
 
 
+def best_called(heat_map, mask, sure):
+    """Numbers of pixels called fake at the thresholds at which F1 may be the best of an image."""
+    values = heat_map[mask].unique().flip(0)
+    called = [int((heat_map >= value).sum()) for value in values]
+    real = [int((heat_map[~mask] >= value).sum()) for value in values]
+    found = {last for last, one, after in zip(called, real, real[1:], strict=False) if one != after}
+    for counted in (torch.ones_like(mask), sure):
+        parts = [(heat_map[counted] >= value).sum() < counted.sum() for value in values]
+        found |= set(called[: sum(parts)][-1:])
+    return found | set(called[-1:])
+
+
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("levels", [1, 4, 200])
 def test_equals_counting_each_threshold(levels, threshold):
@@ -31,17 +43,31 @@ def test_equals_counting_each_threshold(levels, threshold):
             pixels.sum().item() for pixels in expected
         ]
 
-    place = 0
+    place, passed_peaks = 0, 0
     for image in range(5):
         counted(ranked.at_fixed, image, maps[image] > threshold, image)
         counted(ranked.in_all, image, torch.ones(9, 11, dtype=torch.bool), image)
         assert ranked.varied[image] == (maps[image][certain[image]].unique().numel() > 1)
-        for value in maps[image][masks[image]].unique().flip(0):
-            counted(ranked.at_fakes, place, maps[image] >= value, image)
-            assert ranked.image[place] == image
-            assert ranked.tied[place] == (maps[image][masks[image]] == value).sum()
+        fakes, reals = maps[image][masks[image]], maps[image][~masks[image]]
+        own = fakes.unique().flip(0)
+        assert ranked.thresholds[image] == len(own)
+        for value in own:
+            assert ranked.called[place] == (maps[image] >= value).sum()
+            assert ranked.found[place] == (fakes >= value).sum()
+            assert ranked.tied[place] == (fakes == value).sum()
             place += 1
-    assert place == len(ranked.image) == len(ranked.tied) == len(ranked.at_fakes.called)
+        values = {int((maps[image] >= value).sum()): value for value in own}
+        peaks = range(passed_peaks, passed_peaks + int(ranked.peaks[image]))
+        passed_peaks = peaks.stop
+        for peak in peaks:
+            value = values[ranked.at_peaks.called[peak].item()]
+            counted(ranked.at_peaks, peak, maps[image] >= value, image)
+        needed = best_called(maps[image], masks[image], certain[image])
+        assert needed <= set(ranked.at_peaks.called[peaks.start : peaks.stop].tolist())
+        lost = (reals > fakes[:, None]).sum() + (reals == fakes[:, None]).sum() / 2
+        assert ranked.lost_pairs[image] == lost
+    assert place == len(ranked.called) == len(ranked.found) == len(ranked.tied)
+    assert passed_peaks == len(ranked.at_peaks.called)
 
 
 @pytest.mark.parametrize("pixels", [1, 300, 2**15 - 1, 2**15, 2**15 + 7])
@@ -56,5 +82,5 @@ def test_the_way_of_sorting_on_a_device_ranks_the_same(monkeypatch):
     here = rank_pixels(*batch)
     monkeypatch.setattr(ranking, "sort_rows", lambda keys: torch.sort(keys, dim=1).values)
     there = rank_pixels(*batch)
-    assert torch.equal(here.at_fakes.called, there.at_fakes.called)
-    assert torch.equal(here.at_fakes.certain_found, there.at_fakes.certain_found)
+    assert torch.equal(here.called, there.called)
+    assert torch.equal(here.at_peaks.certain_found, there.at_peaks.certain_found)
