@@ -51,7 +51,7 @@ def test_a_script_is_imported(script, monkeypatch):
         ),
         ("report_page.py --images 8 --rounds 1", "report_page"),
         ("report_page.py --part charts --rounds 1", "report_charts"),
-        ("scale.py --samples 2000 --files 40", "scale"),
+        ("scale.py --samples 2000 --files 40 --openings 1", "scale"),
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),
         (

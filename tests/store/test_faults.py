@@ -394,10 +394,11 @@ def added(path: Path) -> int:
 @pytest.mark.slow
 def test_overwrite_killed_at_every_step(tmp_path):
     """The former store stays whole until the new one is, and none but these two is ever read."""
-    path = tmp_path / "store"
+    former, path = tmp_path / "former", tmp_path / "place/store"
+    write_pending(begin_store(former))
     outcomes = []
     for number in count(1):
-        write_pending(begin_store(path))
+        shutil.copytree(former, path)
         child = os.fork()
         if child == 0:
             code = 1
@@ -421,7 +422,7 @@ def test_overwrite_killed_at_every_step(tmp_path):
         assert added(path) == int(was_whole)
         overwrite_store(path)
         assert added(path) == 1
-        assert [place.name for place in tmp_path.iterdir()] == ["store"]
+        assert [place.name for place in path.parent.iterdir()] == ["store"]
         shutil.rmtree(path)
         if code == 0:
             break
