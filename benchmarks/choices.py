@@ -100,6 +100,14 @@ PARTS: dict[str, dict[str, Options]] = {
         "10 epochs": {"epochs": 10},
         "40 epochs": {"epochs": 40},
     },
+    "real images": {
+        "none": {},
+        "30%": {"with_real": 0.3},
+        "30%, channel": {"with_real": 0.3, "normalize": "channel"},
+        "50%, channel": {"with_real": 0.5, "normalize": "channel"},
+        "50%, no normalization": {"with_real": 0.5, "normalize": "none"},
+        "50%, channel, mixup": {"with_real": 0.5, "normalize": "channel", "mixup": 0.4},
+    },
 }
 
 

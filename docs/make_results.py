@@ -462,6 +462,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "study": study(with_figure=True),
     "choices": whole("choices"),
     "bounds_grid": whole("bounds_grid"),
+    "bounds_data": whole("bounds_data"),
     "store": whole("store"),
     "scale": whole("scale"),
     "store_writing": some("store", "measure", "write"),
