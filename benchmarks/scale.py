@@ -58,7 +58,8 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             found[part] = {step: in_process(step, folder, samples, files) for step in STEPS}
             # It has a goal in seconds, so it is measured where other programs disturb it least.
-            again = [in_process("open", folder, samples, files) for _ in range(options.openings - 1)]
+            more = range(options.openings - 1)
+            again = [in_process("open", folder, samples, files) for _ in more]
             found[part]["open"] = min([found[part]["open"], *again], key=lambda one: one["seconds"])
     rows = [
         {

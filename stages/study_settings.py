@@ -13,7 +13,7 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.table import TABLE_FIELDS
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.published import Published
-from declip_pipeline.study.study import EvaluationStep, Study, TableForm
+from declip_pipeline.study.study import EnsembleStep, EvaluationStep, Study, TableForm
 from declip_pipeline.study.tables import DETECTION, StudyMetric
 from stages.settings import Settings, Whole, settings_of, yaml_of
 from stages.study_options import read_extraction, read_training
@@ -88,10 +88,28 @@ class DemoDataSettings(Settings):
     test_count: Whole | None = Field(default=None, ge=1)
 
 
+class EnsembleSettings(Settings):
+    """Ensembles of methods by their names, see `EnsembleStep`."""
+
+    name: str
+    of: list[str] = Field(min_length=2)
+    test: TestSettings | None = None
+
+
 class MethodsSettings(Settings):
-    """A table of methods: the names of those that the others are compared with."""
+    """A table of methods: the names of those that the others are compared with, and ensembles."""
 
     baselines: list[str] = Field(default_factory=list)
+    ensembles: list[EnsembleSettings] = Field(default_factory=list)
+
+    def of(self, stores: Collection[str]) -> Self:
+        """Return what is left of it with some stores alone."""
+        kept = []
+        for one in self.ensembles:
+            test = one.test and one.test.of(stores)
+            if test is None or test.stores:
+                kept.append(one.model_copy(update={"test": test}))
+        return self.model_copy(update={"ensembles": kept})
 
 
 def _table_field(name: str) -> str:
@@ -210,7 +228,9 @@ class StudySettings(Settings):
         if not train or not test.stores:
             what = "to learn from" if not train else "to test on"
             raise InputError(f"the study has nothing left {what}")
-        return self.model_copy(update={"stores": stores, "train": train, "test": test})
+        methods = self.methods and self.methods.of(stores)
+        left = {"stores": stores, "train": train, "test": test, "methods": methods}
+        return self.model_copy(update=left)
 
     @property
     def datasets(self) -> list[str]:
@@ -261,6 +281,10 @@ class StudySettings(Settings):
             test=self.test.step(),
             table=None if self.table is None else self.table.forms()[0],
             baselines=() if self.methods is None else tuple(self.methods.baselines),
+            ensembles=tuple(
+                EnsembleStep(one.name, tuple(one.of), one.test.step() if one.test else None)
+                for one in (self.methods.ensembles if self.methods else ())
+            ),
             device=device,
             callbacks=callbacks,
         )

@@ -76,19 +76,24 @@ def configured(config: Mapping[str, Any]) -> dict[str, Any]:
 def _configured_together(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an ensemble: what its members share, and lists of what differs.
 
-    `ensemble` says which values belong together, whatever their order.
+    `ensemble` says which of the values that differ belong together, whatever their order. Values
+    that are shared are no part of it: ensembles of other training sets can be alike.
     """
     members = [configured(one) for one in config[MEMBERS]]
     found: dict[str, Any] = {}
+    differing = []
     for name in dict.fromkeys(name for one in members for name in one):
         values = {sha256_of_json(one.get(name)): one.get(name) for one in members}
         found[name] = next(iter(values.values())) if len(values) == 1 else list(values.values())
+        if len(values) > 1:
+            differing.append(name)
     seeds = {one.get(SEED) for one in members}
     if len(seeds) > 1:
         # Runs of other seeds are another ensemble, not another seed of it.
         found |= {SEED: None, "seeds": [one.get(SEED) for one in members]}
-    alike = [one if len(seeds) > 1 else {**one, SEED: None} for one in members]
-    found["ensemble"] = sorted(sha256_of_json(one) for one in alike)
+    found["ensemble"] = sorted(
+        sha256_of_json({name: one.get(name) for name in differing}) for one in members
+    )
     found["train_on"] = config["train_on"]
     return found
 

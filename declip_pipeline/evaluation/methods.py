@@ -40,7 +40,7 @@ FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
 
 @dataclass(frozen=True)
 class TrainingCost:
-    """Cost of a decoder and of its training.
+    """Cost of a decoder and of its training; of an ensemble, that of its members together.
 
     Attributes:
         parameters: Number of parameters of the decoder.
@@ -55,7 +55,7 @@ class TrainingCost:
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ in their seed and in what they learned alone.
+    """Runs, or ensembles of runs, that differ in their seed and in what they learned alone.
 
     Attributes:
         name: Its name in a table.
@@ -63,7 +63,7 @@ class Method:
         worst: The lowest IoU of a cell, and that cell: "tested on lama, trained on ldm".
         false_alarms: By name of `FALSE_ALARMS`, the mean over trainings in percent; none where
             there is no real image.
-        runs: Folders of the runs.
+        runs: Folder of each run; of an ensemble, those of its members.
         seeds: Number of seeds.
         differences: By domain, the mean less that of the baseline over the cells that both have.
     """
@@ -72,7 +72,7 @@ class Method:
     domains: Mapping[str, Estimate]
     worst: tuple[Estimate, str]
     false_alarms: Mapping[str, Estimate]
-    runs: tuple[Path, ...]
+    runs: tuple[tuple[Path, ...], ...]
     seeds: int
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
@@ -84,13 +84,14 @@ class Method:
     @cached_property
     def cost(self) -> TrainingCost:
         """Cost of the runs, which are opened for it."""
-        runs = [Run(path) for path in self.runs]
-        decoder, _ = runs[0].best_decoder()
+        members = [[Run(path) for path in paths] for paths in zip(*self.runs, strict=True)]
+        decoders = [of_one[0].best_decoder()[0] for of_one in members]
         return TrainingCost(
-            parameters=sum(one.numel() for one in decoder.parameters()),
-            macs=decoder_macs(decoder),
-            epoch_seconds=median(
-                float(record["seconds"]) for run in runs for record in run.epochs()
+            parameters=sum(one.numel() for decoder in decoders for one in decoder.parameters()),
+            macs=sum(map(decoder_macs, decoders)),
+            epoch_seconds=sum(
+                median(float(record["seconds"]) for run in of_one for record in run.epochs())
+                for of_one in members
             ),
         )
 
@@ -104,9 +105,9 @@ def methods_of(
     """Return the methods of runs that were evaluated.
 
     Args:
-        named: Evaluations of localization by the name of their table row. Those of one name that
-            differ in more than their seed and what they learned are methods of their own, named by
-            the difference as well.
+        named: Evaluations of localization, of runs or ensembles, by the name of their table row.
+            Those of one name that differ in more than their seed and what they learned are methods
+            of their own, named by the difference as well.
         baselines: Names of methods that others are compared with: each with the first that has a
             cell in common with it. Runs of a baseline may be missing.
         aliases: Names that stand for one generator; see `generator_key`.
@@ -155,7 +156,7 @@ def _method(name: str, cells: Sequence[Cell]) -> Method:
         },
         worst=(of_cells[place], place),
         false_alarms=_false_alarms(cells),
-        runs=tuple(dict.fromkeys(one.run for cell in cells for one in cell.seeds)),
+        runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
         seeds=len({one.seed for cell in cells for one in cell.seeds}),
     )
 

@@ -4,11 +4,13 @@ from collections import Counter, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import TrainingError
+from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.groups import parse_aliases, require_known_aliases
@@ -67,6 +69,21 @@ class EvaluationStep:
     generators: tuple[str, ...] | None = None
     beside: tuple[StoreLike, ...] = ()
     aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class EnsembleStep:
+    """Ensembles of methods: for each training set and seed, the mean of the logits of their runs.
+
+    Attributes:
+        name: Name of its row in the table of methods.
+        methods: Names of methods; each has one run of a training set and seed.
+        test: What the ensembles are evaluated on; None for what all of the study are.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    test: EvaluationStep | None = None
 
 
 @dataclass(frozen=True)
@@ -135,6 +152,7 @@ class Study:
         table: What the tables show; None for a table of methods, see `methods`.
         baselines: Names of the methods that the others of that table are compared with, see
             `methods_of`.
+        ensembles: Further methods of that table.
         device: Where runs are evaluated; see `choose_device`.
         callbacks: Callables that follow the study.
     """
@@ -144,6 +162,7 @@ class Study:
     extractions: Mapping[str, ExtractionStep] = field(default_factory=dict)
     table: TableForm | None = TableForm(rows=("generator",))
     baselines: tuple[str, ...] = ()
+    ensembles: tuple[EnsembleStep, ...] = ()
     device: str = "auto"
     callbacks: Callbacks = SILENT
 
@@ -200,16 +219,33 @@ class Study:
             for one in some:
                 decoder = str(one.fields["decoder"])
                 named.setdefault(", ".join(filter(None, [step.name, decoder])), []).append(one)
+        lacking = []
+        for ensemble in self.ensembles:
+            unknown = [name for name in ensemble.methods if name not in named]
+            if unknown:
+                lacking.append(f"ensemble {ensemble.name!r}: no run of {'; '.join(unknown)}")
+                continue
+            together = _together([named[name] for name in ensemble.methods])
+            whole = [Ensemble(some) for some in together if len(some) == len(ensemble.methods)]
+            if len(whole) < len(together):
+                lacking.append(
+                    f"ensemble {ensemble.name!r}: {len(whole)} of {len(together)}, the others lack "
+                    "runs"
+                )
+            if whole:
+                named[ensemble.name] = self._evaluated(whole, ensemble.test or self.test)
         found = methods_of(
             list(named.items()), baselines=self.baselines, aliases=parse_aliases(self.test.aliases)
         )
         known = {one.name for one in found}
-        lacking = tuple(
+        lacking += [
             f"baseline {name!r}: no method has this name, so none is compared with it"
             for name in self.baselines
             if name not in known
+        ]
+        return StudyResult(
+            methods=tuple(found), missing=tuple(lacking), evaluations=every, runs=runs
         )
-        return StudyResult(methods=tuple(found), missing=lacking, evaluations=every, runs=runs)
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""
@@ -223,7 +259,8 @@ class Study:
         Raises as `Selection` does, and `InputError` for fields that make no table and for aliases
         of generators that occur nowhere.
         """
-        for one in dict.fromkeys(step.test for step in self.trainings if step.test):
+        tests = [step.test for step in self.trainings] + [step.test for step in self.ensembles]
+        for one in filter(None, dict.fromkeys(tests)):
             self._selection(one)
         test = self.test
         if self.table is not None:
@@ -295,17 +332,21 @@ class Study:
             test: What they are evaluated on; None for what all of the study are.
         """
         runs = [Run(Path(row.run)) for row in rows if row.run is not None]
-        test = test or self.test
+        return self._evaluated(runs, test or self.test)
+
+    def _evaluated(
+        self, sources: Sequence[Run | Ensemble], test: EvaluationStep
+    ) -> list[Evaluation]:
         selection = self._selection(test)
-        for run in runs:
-            selection.check(run)
+        for source in sources:
+            selection.check(source)
         device = choose_device(self.device)
         found = []
         with self.callbacks.progress("evaluating", "runs") as tell:
-            for number, run in enumerate(runs):
-                tell(number, len(runs))
+            for number, source in enumerate(sources):
+                tell(number, len(sources))
                 evaluation = evaluate(
-                    run,
+                    source,
                     self._opened(test.stores),
                     split=selection.split,
                     generators=selection.generators,
@@ -314,9 +355,10 @@ class Study:
                     device=device,
                     reuse=True,
                 )
-                evaluation.save()
+                if evaluation.is_of_run:
+                    evaluation.save()
                 found.append(evaluation)
-            tell(len(runs), len(runs))
+            tell(len(sources), len(sources))
         return found
 
     def places(self, stores: Sequence[StoreLike]) -> list[str]:
@@ -375,6 +417,14 @@ class StudyResult:
     missing: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     runs: tuple[CellResult, ...] = ()
+
+
+def _together(methods: Sequence[Sequence[Evaluation]]) -> list[list[Path]]:
+    """Return the runs of each training set and seed, of all methods."""
+    found: dict[tuple[tuple[str, ...], int | None], list[Path]] = {}
+    for one in chain.from_iterable(methods):
+        found.setdefault((tuple(one.trained_on), one.seed), []).extend(one.runs)
+    return list(found.values())
 
 
 def _unfinished(rows: Sequence[CellResult]) -> list[str]:

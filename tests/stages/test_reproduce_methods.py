@@ -3,11 +3,13 @@
 import csv
 import re
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 import yaml
 from conftest import TINY_VIT
 
+import declip_pipeline as dp
 from declip_pipeline.study.callbacks import SILENT
 from declip_pipeline.training.learning import MARK_MEANING
 from stages.study_settings import read_study
@@ -47,7 +49,16 @@ STUDY = {
         },
     ],
     "test": {"stores": ["one"], "generators": GENERATORS},
-    "methods": {"baselines": ["published, conv-4"]},
+    "methods": {
+        "baselines": ["published, conv-4"],
+        "ensembles": [
+            {
+                "name": "both",
+                "of": ["light, mlp", "published, conv-4"],
+                "test": {"stores": ["one"], "beside": ["other"], "generators": GENERATORS},
+            }
+        ],
+    },
 }
 QUICK = ("--set", "train.epochs=1", "--set", "train.batch_size=4", "--weights", TINY_VIT)
 
@@ -68,12 +79,24 @@ def figures_of(outcome):
         return {(row["method"], row["figure"]): row for row in csv.DictReader(file)}
 
 
+def mean_of_ensembles(runs, cache):
+    """Return the mean IoU in domain of mlp and conv-4 together, from the library."""
+    one, other = (next(cache.glob(f"*/*/*-{dtype}-*")) for dtype in ("float16", "float32"))
+    found = []
+    for learned in GENERATORS:
+        members = [next(runs.glob(f"{name}_*_{learned}_*")) for name in ("mlp", "conv-4")]
+        evaluation = dp.evaluate(dp.Ensemble(members), one, beside=[other])
+        found.append(evaluation.mean("iou", generator=learned))
+    return fmean(found)
+
+
 @pytest.mark.slow
 def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_path):
     outcome = reproduce("--done")
     assert outcome.code == 0, outcome
     assert "Runs are missing:" in outcome.out
     assert "- light: no store one, other" in outcome.out
+    assert "- ensemble 'both': no run of light, mlp; published, conv-4" in outcome.out
     baseline = "- baseline 'published, conv-4': no method has this name"
     assert baseline in outcome.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study.yaml"]
@@ -82,7 +105,7 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     outcome = reproduce()
     assert outcome.code == 0, outcome
     found = figures_of(outcome)
-    methods = ["light, linear", "light, mlp", "published, conv-4"]
+    methods = ["light, linear", "light, mlp", "published, conv-4", "both"]
     assert list(dict.fromkeys(name for name, _ in found)) == methods
     for name in methods:
         assert float(found[name, "runs"]["value"]) == 2
@@ -91,6 +114,11 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
         assert float(re.search(rf"^{name}\n.*?MMAC: ([^\n]+)", outcome.out, re.S | re.M)[1]) > 0
         assert 0 <= float(found[name, "false_alarm_pixels"]["value"]) <= 100
     assert ("published, conv-4", "ID - baseline") not in found
+    for cost in ("parameters", "macs", "epoch_seconds"):
+        of_members = [float(found[name, cost]["value"]) for name in methods[1:3]]
+        assert float(found["both", cost]["value"]) == pytest.approx(sum(of_members))
+    expected = mean_of_ensembles(tmp_path / "runs", tmp_path / "cache")
+    assert float(found["both", "ID"]["value"]) == pytest.approx(expected)
     for domain in ("ID", "OOD"):
         ours, theirs = (float(found[name, domain]["value"]) for name in (methods[1], methods[2]))
         difference = found["light, mlp", f"{domain} - baseline"]
@@ -110,6 +138,7 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert figures_of(outcome)["light, mlp", "ID"] == found["light, mlp", "ID"]
     line = "published: conv-4 on layer3, trained on telea, seed 1; latent, seed 1"
     assert f"- {line}" in outcome.out
+    assert figures_of(outcome)["both", "ID"] == found["both", "ID"]
     report = (tmp_path / "out/report.html").read_text()
     assert line in report and "declip-pipe train " in report
     assert sorted((tmp_path / "runs").iterdir()) == trained
