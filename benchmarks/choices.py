@@ -59,12 +59,35 @@ RECIPE: dict[str, Any] = {
 }
 
 Options = Mapping[str, Any]
-PARTS: dict[str, dict[str, Options]] = {
+NARROW_FCN: Options = {"decoder": "fcn", "widths": (32, 32)}
+OF_CNN: Options = {"store": CNN, "layer": "layer3", "normalize": "channel"}
+OF_BOTH: Options = {"beside": ("layer3",)}
+
+# Several options are an ensemble.
+PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
     "decoder": {
         "linear": {"decoder": "linear", "learning_rate": 3e-2},
         "mlp": {},
         "fcn": {"decoder": "fcn"},
+        "fcn, 32 channels": NARROW_FCN,
         "pup": {"decoder": "pup"},
+    },
+    "CNN": {
+        "mlp": {**OF_CNN},
+        "pup": {**OF_CNN, "decoder": "pup"},
+        "fcn, 32 channels": {**OF_CNN, **NARROW_FCN},
+        "fcn, instance": {**OF_CNN, **NARROW_FCN, "normalize": "instance"},
+    },
+    "ViT + CNN": {
+        "ViT": NARROW_FCN,
+        "joined": {**OF_BOTH, **NARROW_FCN},
+        "joined, channel": {**OF_BOTH, **NARROW_FCN, "normalize": "channel"},
+        "ensemble": (NARROW_FCN, {**OF_CNN, **NARROW_FCN}),
+        "ensemble, mlp too": ({}, NARROW_FCN, {**OF_CNN, **NARROW_FCN}),
+        "ensemble, 30% real": (
+            {**NARROW_FCN, "with_real": 0.3},
+            {**OF_CNN, **NARROW_FCN, "with_real": 0.3},
+        ),
     },
     "layers": {
         "layer 9": {"layer": "layer9"},
@@ -152,8 +175,13 @@ class Work:
             self.folder.mkdir(parents=True, exist_ok=True)
             build_demo_set(data, seed=options.seed, **COUNTS)
         dataset = dp.open_dataset(data / "demo", splits=["train", "valid"])
-        self.stores = [
-            dp.extract(held_out(dataset, fold), VIT, cache=self.folder / "cache") for fold in FOLDS
+        cache, of_cnn = self.folder / "cache", ["layer1", "layer2", "layer3"]
+        self.folds = [
+            {
+                VIT: dp.extract(one, VIT, cache=cache),
+                CNN: dp.extract(one, CNN, layers=of_cnn, cache=cache),
+            }
+            for one in (held_out(dataset, fold) for fold in FOLDS)
         ]
 
     def rows(self, part: str) -> Iterator[dict[str, Any]]:
@@ -174,38 +202,56 @@ class Work:
                 "score": (inside + outside) / 2,
                 "worst": min(cells.values()),
                 "false alarms %": alarms,
-                "parameters": runs[0].summary()["parameters"],
-                "s an epoch": fmean(
-                    float(record["seconds"]) for run in runs for record in run.epochs()
+                "parameters": sum(int(run.summary()["parameters"]) for run in runs[0]),
+                "s an epoch": sum(
+                    fmean(float(record["seconds"]) for run in of_one for record in run.epochs())
+                    for of_one in zip(*runs, strict=True)
                 ),
                 "chosen without": ", ".join(chosen),
             }
 
     def evaluated(
-        self, name: str, changes: Options
-    ) -> tuple[dict[tuple[str, str], float], list[Run], float]:
+        self, name: str, changes: Options | tuple[Options, ...]
+    ) -> tuple[dict[tuple[str, str], float], list[list[Run]], float]:
         """Return the IoU of each (trained on, evaluated on), the runs, and the false alarms."""
         started = time.perf_counter()
         by_cell: dict[tuple[str, str], list[float]] = {}
         runs, alarms = [], []
-        for store, generator, seed in product(
-            self.stores, self.options.train_on, range(self.options.runs)
+        members = changes if isinstance(changes, tuple) else (changes,)
+        for stores, generator, seed in product(
+            self.folds, self.options.train_on, range(self.options.runs)
         ):
-            options = {**RECIPE, **changes, "train_on": generator, "seed": seed}
-            layer = options.pop("layer")
-            run = dp.train(store, layer=layer, runs=self.folder / "runs", **options)
-            evaluation = dp.evaluate(run, store, split=HELD_OUT, reuse=True)
-            evaluation.save(run.path / EVALUATIONS)
+            own = [
+                self.trained(stores, {**RECIPE, **one, "train_on": generator, "seed": seed})
+                for one in members
+            ]
+            evaluation = dp.evaluate(
+                dp.Ensemble(own),
+                stores[members[0].get("store", VIT)],
+                split=HELD_OUT,
+                beside=[stores[CNN]],
+                reuse=True,
+            )
+            if len(own) == 1:
+                evaluation.save(own[0].path / EVALUATIONS)
             for other in GENERATORS:
                 by_cell.setdefault((generator, other), []).append(
                     evaluation.mean("iou", generator=other)
                 )
-            runs.append(run)
+            runs.append(own)
             alarms.append(float(evaluation.false_alarms()["false_alarm_pixels"]))
         cells = {place: fmean(values) for place, values in by_cell.items()}
         inside, outside = domain_means(cells)
         say(f"{name}: ID {inside:.1f}, OOD {outside:.1f} ({time.perf_counter() - started:.0f} s)")
         return cells, runs, fmean(alarms)
+
+    def trained(self, stores: Mapping[str, dp.Store], options: dict[str, Any]) -> Run:
+        """Train a candidate, or find it trained."""
+        store, layer = options.pop("store", VIT), options.pop("layer")
+        beside = [(stores[CNN], one) for one in options.pop("beside", ())]
+        return dp.train(
+            stores[store], layer=layer, beside=beside, runs=self.folder / "runs", **options
+        )
 
 
 def held_out(dataset: dp.Dataset, photographs: Sequence[str]) -> dp.Dataset:
