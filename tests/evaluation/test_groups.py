@@ -5,6 +5,7 @@ from support.made_evaluation import config_of
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.groups import (
+    MEMBERS,
     configured,
     group_by_fields,
     is_in_domain,
@@ -30,6 +31,29 @@ def test_runs_of_a_group_differ_in_their_seed_only():
         "train_on lama, learning_rate 0.001",
     ]
     assert groups[1].title(leaving_out=["train_on"]) == "learning_rate 0.01"
+
+
+def ensemble_of(*members):
+    """The configuration of an ensemble, of which these fields are looked at."""
+    return {MEMBERS: members, "train_on": members[0]["train_on"]}
+
+
+def test_ensembles_of_other_training_sets_and_seeds_are_alike():
+    def both(learned, seed, **of_mlp):
+        of_each = {"linear": {}, "mlp": of_mlp}
+        return ensemble_of(
+            *(config_of(learned, seed, decoder_type=n, **own) for n, own in of_each.items())
+        )
+
+    one, other = configured(both("ldm", 0)), configured(both("lama", 1))
+    assert one["ensemble"] == other["ensemble"]
+    assert (one["seed"], other["train_on"]) == (0, ["lama"])
+    assert one["ensemble"] != configured(both("ldm", 0, learning_rate=1e-2))["ensemble"]
+    seeds = [config_of("ldm", seed) for seed in (0, 1, 2)]
+    assert (
+        configured(ensemble_of(*seeds[:2]))["ensemble"]
+        != configured(ensemble_of(*seeds[1:]))["ensemble"]
+    )
 
 
 @pytest.mark.parametrize(
