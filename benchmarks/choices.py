@@ -60,7 +60,7 @@ RECIPE: dict[str, Any] = {
 
 Options = Mapping[str, Any]
 NARROW_FCN: Options = {"decoder": "fcn", "widths": (32, 32)}
-OF_CNN: Options = {"store": CNN, "layer": "layer3", "normalize": "channel"}
+OF_CNN: Options = {"store": CNN, "layer": "layer3"}
 OF_BOTH: Options = {"beside": ("layer3",)}
 
 # Several options are an ensemble.
@@ -76,18 +76,17 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
         "mlp": {**OF_CNN},
         "pup": {**OF_CNN, "decoder": "pup"},
         "fcn, 32 channels": {**OF_CNN, **NARROW_FCN},
-        "fcn, instance": {**OF_CNN, **NARROW_FCN, "normalize": "instance"},
+        "fcn, channel": {**OF_CNN, **NARROW_FCN, "normalize": "channel"},
+        "fcn, two layers": {**OF_CNN, **NARROW_FCN, "layer": "layer2+layer3"},
     },
     "ViT + CNN": {
-        "ViT": NARROW_FCN,
-        "joined": {**OF_BOTH, **NARROW_FCN},
-        "joined, channel": {**OF_BOTH, **NARROW_FCN, "normalize": "channel"},
-        "ensemble": (NARROW_FCN, {**OF_CNN, **NARROW_FCN}),
-        "ensemble, mlp too": ({}, NARROW_FCN, {**OF_CNN, **NARROW_FCN}),
-        "ensemble, 30% real": (
-            {**NARROW_FCN, "with_real": 0.3},
-            {**OF_CNN, **NARROW_FCN, "with_real": 0.3},
-        ),
+        "ViT": {},
+        "joined, mlp": {**OF_BOTH},
+        "joined, fcn": {**OF_BOTH, **NARROW_FCN},
+        "ensemble": ({}, {**OF_CNN, **NARROW_FCN}),
+        "ensemble, 30% real": ({"with_real": 0.3}, {**OF_CNN, **NARROW_FCN, "with_real": 0.3}),
+        "ensemble, fcn too": ({}, NARROW_FCN, {**OF_CNN, **NARROW_FCN}),
+        "ensemble, pup too": ({}, {"decoder": "pup"}, {**OF_CNN, **NARROW_FCN}),
     },
     "layers": {
         "layer 9": {"layer": "layer9"},
