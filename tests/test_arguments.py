@@ -22,6 +22,10 @@ CASES = {
         lambda store, run, runs: dp.train(store, layer=None, runs=runs),
         "`layer` is None; expected the name of a layer, or several to join",
     ),
+    "layer beside": (
+        lambda store, run, runs: dp.train(store, **TRAIN, runs=runs, beside=["other:layer1"]),
+        "`beside` has 'other:layer1'; expected pairs of a store and a layer",
+    ),
     "widths": (
         lambda store, run, runs: dp.train(store, layer="layer1", widths=4, runs=runs),
         "`widths` is 4; expected whole numbers, one for each stage",

@@ -111,6 +111,9 @@ def train(
     layers = [layer] if isinstance(layer, str) else layer
     if not isinstance(layers, list | tuple) or not all(isinstance(one, str) for one in layers):
         raise InputError(f"`layer` is {layer!r}; expected the name of a layer, or several to join")
+    for pair in beside:
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise InputError(f"`beside` has {pair!r}; expected pairs of a store and a layer")
     require_path(runs, "the folder of runs")
     chosen = choose_device(device)
     if uncached and precision == "auto":
