@@ -1,6 +1,8 @@
 # `make demo` and `make test` are all that a user needs; all of these install what they need.
 PYTHON ?= python3
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile \
+	--no-loadscope-reorder
 
 .PHONY: demo quick test lint
 
@@ -9,10 +11,10 @@ demo: .venv/installed
 
 # Tests without a mark: what to run while working.
 quick: .venv/installed
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile -m 'not slow and not cluster'
+	$(PYTEST) -m 'not slow and not cluster'
 
 test: .venv/installed
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST) --durations 25
 
 lint: .venv/installed
 	$(BIN)/ruff format --check .

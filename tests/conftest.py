@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -32,6 +33,12 @@ def pytest_addoption(parser):
     parser.addoption(
         "--device", default="cpu", help="where the tests of parity compute: cpu or cuda"
     )
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files of many slow tests: none of them is left to one process at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(scope="session")
