@@ -6,6 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
+from playwright.sync_api import expect
 from support.browser import overflow, tab
 from support.made_maps import maps_of, write_maps
 
@@ -62,8 +63,10 @@ def page(opened):
     return opened.page
 
 
-def pasted(page) -> str:
-    """Return what a user would paste into another program."""
+def copied(page, form: str) -> str:
+    """Return the table of runs as a user would paste it into another program, once it is there."""
+    page.locator(f"[data-copy={form.lower()}][data-table=runs]").click()
+    expect(page.locator("#said")).to_contain_text(f"Copied the table as {form}")
     page.evaluate(
         "document.body.append(Object.assign(document.createElement('textarea'), {id: 'paste'}))"
     )
@@ -101,9 +104,7 @@ def test_a_table_is_sorted_by_mouse_and_by_keyboard(page):
 
 
 def test_a_table_is_copied_as_csv(page, evaluations):
-    page.locator("[data-copy=csv][data-table=runs]").click()
-    assert page.get_by_role("status").filter(has_text="Copied the table as CSV").is_visible()
-    names, *rows = csv.reader(io.StringIO(pasted(page)))
+    names, *rows = csv.reader(io.StringIO(copied(page, "CSV")))
     assert len(rows) == len(evaluations) and {len(row) for row in rows} == {len(names)}
     first = dict(zip(names, rows[0], strict=True))
     figures = evaluations[0].figures()
@@ -115,8 +116,7 @@ def test_a_table_is_copied_as_csv(page, evaluations):
 
 
 def test_a_table_is_copied_as_latex(page, evaluations):
-    page.locator("[data-copy=latex][data-table=runs]").click()
-    text = pasted(page)
+    text = copied(page, "LaTeX")
     lines = text.strip().splitlines()
     assert lines[1].startswith("\\begin{tabular}{lllr") and lines[-1] == "\\end{tabular}"
     name = evaluations[0].run.name.replace("_", "\\_")
