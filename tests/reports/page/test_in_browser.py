@@ -93,14 +93,14 @@ def test_a_table_is_sorted_by_mouse_and_by_keyboard(page):
     header = page.locator("#table-runs thead th", has_text="IoU, %")
     before = column(page, "runs", 7)
     header.get_by_role("button").click()
-    assert header.get_attribute("aria-sort") == "descending"
+    expect(header).to_have_attribute("aria-sort", "descending")
     assert column(page, "runs", 7) == sorted(before, key=float, reverse=True)
     header.get_by_role("button").press("Enter")
-    assert header.get_attribute("aria-sort") == "ascending"
+    expect(header).to_have_attribute("aria-sort", "ascending")
     assert column(page, "runs", 7) == sorted(before, key=float)
     page.locator("#table-runs thead th", has_text="trained on").get_by_role("button").click()
+    expect(header).to_have_attribute("aria-sort", "none")
     assert column(page, "runs", 3) == sorted(column(page, "runs", 3))
-    assert header.get_attribute("aria-sort") == "none"
 
 
 def test_a_table_is_copied_as_csv(page, evaluations):
@@ -165,14 +165,17 @@ def test_the_slider_blends_image_truth_and_map(page):
             "document.querySelector(`#cards .${name}`)).opacity))"
         )
 
-    assert opacities() == [0, 1] and slider.get_attribute("aria-valuetext") == "map"
+    def shows(text: str, expected: list[float]) -> None:
+        expect(slider).to_have_attribute("aria-valuetext", text)
+        assert opacities() == pytest.approx(expected)
+
+    shows("map", [0, 1])
     slider.fill("1")
-    assert opacities() == [1, 0] and slider.get_attribute("aria-valuetext") == "truth"
+    shows("truth", [1, 0])
     slider.press("ArrowRight")
-    assert opacities() == pytest.approx([0.95, 0.05])
-    assert slider.get_attribute("aria-valuetext") == "truth, 5% map"
+    shows("truth, 5% map", [0.95, 0.05])
     slider.press("Home")
-    assert opacities() == [0, 0] and slider.get_attribute("aria-valuetext") == "image"
+    shows("image", [0, 0])
 
 
 def test_an_image_is_shown_larger_and_the_next_one_by_an_arrow_key(page):
@@ -180,14 +183,14 @@ def test_an_image_is_shown_larger_and_the_next_one_by_an_arrow_key(page):
     card = page.locator("#cards > .card").first.get_by_role("button")
     card.press("Enter")
     dialog = page.get_by_role("dialog")
-    assert dialog.get_by_role("heading").inner_text() == first
-    assert dialog.locator("img").count() == 9
+    expect(dialog.get_by_role("heading")).to_have_text(first)
+    expect(dialog.locator("img")).to_have_count(9)
     page.keyboard.press("ArrowRight")
-    assert dialog.get_by_role("heading").inner_text() == second
+    expect(dialog.get_by_role("heading")).to_have_text(second)
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("Escape")
-    assert not dialog.is_visible()
-    assert card.evaluate("(one) => one === document.activeElement")
+    expect(dialog).to_be_hidden()
+    expect(card).to_be_focused()
 
 
 @pytest.mark.parametrize("width", [1280, 390])
@@ -217,7 +220,7 @@ def test_whoever_sees_nothing_is_told_all(page):
         assert page.get_by_role(role).count() == 1
     # The first key leads past the navigation.
     page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Skip to the results"
+    expect(page.locator(":focus")).to_have_text("Skip to the results")
 
 
 def test_on_paper_are_figures_and_no_controls(page):
