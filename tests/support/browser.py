@@ -92,6 +92,8 @@ def tab(
     context = browser.new_context(
         viewport={"width": width, "height": height},
         color_scheme="dark" if dark else "light",
+        # What scrolls smoothly may have moved on when a click arrives.
+        reduced_motion="reduce",
         offline=offline,
     )
     context.set_default_timeout(10_000)
