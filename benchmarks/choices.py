@@ -143,7 +143,7 @@ def main() -> None:
     arguments.add_argument("--name", default="choices", help="of the JSON file in results/")
     options = arguments.parse_args()
     work = Work(options)
-    rows = known_rows(options.name)
+    rows = known_rows(options)
     for part in options.part:
         rows[part] = list(work.rows(part))
         settings = {key: value for key, value in vars(options).items() if key != "folder"}
@@ -151,13 +151,18 @@ def main() -> None:
         report(options.name, [row for part in PARTS for row in rows.get(part, [])], settings)
 
 
-def known_rows(name: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the rows of each part that the file of results has."""
-    file = RESULTS / f"{name}.json"
+def known_rows(options: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of each part in the file of results, which must have the same settings."""
+    file = RESULTS / f"{options.name}.json"
     found: dict[str, list[dict[str, Any]]] = {}
-    if file.exists():
-        for row in json.loads(file.read_text())["rows"]:
-            found.setdefault(row["part"], []).append(row)
+    if not file.exists():
+        return found
+    content = json.loads(file.read_text())
+    for name in ("seed", "runs", "train_on"):
+        if content["settings"][name] != getattr(options, name):
+            raise SystemExit(f"{file} is by another {name}; give another --name")
+    for row in content["rows"]:
+        found.setdefault(row["part"], []).append(row)
     return found
 
 

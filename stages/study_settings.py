@@ -93,7 +93,6 @@ class EnsembleSettings(Settings):
 
     name: str
     of: list[str] = Field(min_length=2)
-    test: TestSettings | None = None
 
 
 class MethodsSettings(Settings):
@@ -102,13 +101,13 @@ class MethodsSettings(Settings):
     baselines: list[str] = Field(default_factory=list)
     ensembles: list[EnsembleSettings] = Field(default_factory=list)
 
-    def of(self, stores: Collection[str]) -> Self:
-        """Return what is left of it with some stores alone."""
-        kept = []
-        for one in self.ensembles:
-            test = one.test and one.test.of(stores)
-            if test is None or test.stores:
-                kept.append(one.model_copy(update={"test": test}))
+    def without(self, trainings: Collection[str]) -> Self:
+        """Return what is left of it without the methods of some trainings."""
+        kept = [
+            one
+            for one in self.ensembles
+            if not any(method.rpartition(", ")[0] in trainings for method in one.of)
+        ]
         return self.model_copy(update={"ensembles": kept})
 
 
@@ -228,7 +227,8 @@ class StudySettings(Settings):
         if not train or not test.stores:
             what = "to learn from" if not train else "to test on"
             raise InputError(f"the study has nothing left {what}")
-        methods = self.methods and self.methods.of(stores)
+        gone = {step.name for step in self.train} - {step.name for step in train}
+        methods = self.methods and self.methods.without(gone)
         left = {"stores": stores, "train": train, "test": test, "methods": methods}
         return self.model_copy(update=left)
 
@@ -282,7 +282,7 @@ class StudySettings(Settings):
             table=None if self.table is None else self.table.forms()[0],
             baselines=() if self.methods is None else tuple(self.methods.baselines),
             ensembles=tuple(
-                EnsembleStep(one.name, tuple(one.of), one.test.step() if one.test else None)
+                EnsembleStep(one.name, tuple(one.of))
                 for one in (self.methods.ensembles if self.methods else ())
             ),
             device=device,

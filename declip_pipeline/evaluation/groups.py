@@ -77,7 +77,8 @@ def _configured_together(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an ensemble: what its members share, and lists of what differs.
 
     `ensemble` says which of the values that differ belong together, whatever their order. Values
-    that are shared are no part of it: ensembles of other training sets can be alike.
+    that are shared are no part of it, nor are the stores that the members learned from: ensembles
+    of other training sets can be alike.
     """
     members = [configured(one) for one in config[MEMBERS]]
     found: dict[str, Any] = {}
@@ -85,7 +86,7 @@ def _configured_together(config: Mapping[str, Any]) -> dict[str, Any]:
     for name in dict.fromkeys(name for one in members for name in one):
         values = {sha256_of_json(one.get(name)): one.get(name) for one in members}
         found[name] = next(iter(values.values())) if len(values) == 1 else list(values.values())
-        if len(values) > 1:
+        if len(values) > 1 and name != "training_stores":
             differing.append(name)
     seeds = {one.get(SEED) for one in members}
     if len(seeds) > 1:

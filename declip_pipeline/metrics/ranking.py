@@ -73,7 +73,7 @@ def sort_rows(keys: Tensor) -> Tensor:
     if keys.device.type != "cpu":
         return torch.sort(keys, dim=1).values
     # A row of 65,536 takes 0.4 ms alone, 3.0 ms as a part of several, 1.4 ms by numpy; one of
-    # 16,384 takes 0.65, 0.65 and 0.25 ms (2 cores of a Zen 4 EPYC, numpy 2.4, torch 2.15). There
+    # 16,384 takes 0.65, 0.65 and 0.25 ms (2 cores of a Zen 4 EPYC, numpy 2.4, torch 2.14). There
     # numpy's AVX-512 sort is six times slower than its AVX2 one, which it takes on other machines.
     if keys.shape[1] < DIGIT_SORT_FROM:
         return torch.from_numpy(np.sort(keys.numpy(), axis=1))

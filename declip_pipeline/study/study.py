@@ -9,11 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.compute import choose_device
-from declip_pipeline.errors import TrainingError
+from declip_pipeline.errors import DeclipError, InputError, TrainingError, UnknownNameError
 from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.groups import parse_aliases, require_known_aliases
+from declip_pipeline.evaluation.groups import (
+    GeneratorKey,
+    parse_aliases,
+    require_known_aliases,
+)
 from declip_pipeline.evaluation.methods import Method, methods_of
 from declip_pipeline.evaluation.scores import Task
 from declip_pipeline.evaluation.selection import Selection
@@ -75,15 +79,15 @@ class EvaluationStep:
 class EnsembleStep:
     """Ensembles of methods: for each training set and seed, the mean of the logits of their runs.
 
+    They are evaluated on what the first method is, with the stores of the others beside.
+
     Attributes:
         name: Name of its row in the table of methods.
-        methods: Names of methods; each has one run of a training set and seed.
-        test: What the ensembles are evaluated on; None for what all of the study are.
+        methods: Names of methods of trainings, "NAME, DECODER" each.
     """
 
     name: str
     methods: tuple[str, ...]
-    test: EvaluationStep | None = None
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ class Study:
         table: What the tables show; None for a table of methods, see `methods`.
         baselines: Names of the methods that the others of that table are compared with, see
             `methods_of`.
-        ensembles: Further methods of that table.
+        ensembles: Further methods of that table, of the methods that are trained.
         device: Where runs are evaluated; see `choose_device`.
         callbacks: Callables that follow the study.
     """
@@ -182,8 +186,10 @@ class Study:
     def done(self) -> "StudyResult":
         """Return what is done by now, and what is missing; nothing is extracted or trained.
 
-        Runs that were not evaluated yet are. Raises as `run` does.
+        Runs that were not evaluated yet are, and ensembles are evaluated again. Raises as `run`
+        does.
         """
+        self._check_ensembles()
         for name, extraction in self.extractions.items():
             found = extraction.complete(self.callbacks)
             if found is not None:
@@ -200,7 +206,7 @@ class Study:
             rows.append([row for row in found_rows if row.state == "finished"])
             missing += [f"{self._called(step)}: {line}" for line in _unfinished(found_rows)]
         result = self._result(rows)
-        return replace(result, missing=(*missing, *result.missing))
+        return replace(result, missing=tuple(dict.fromkeys([*missing, *result.missing])))
 
     def _result(self, rows: Sequence[Sequence[CellResult]]) -> "StudyResult":
         """Evaluate the finished runs of each training, and make the tables."""
@@ -217,23 +223,18 @@ class Study:
         named: dict[str, list[Evaluation]] = {}
         for step, some in zip(self.trainings, evaluations, strict=True):
             for one in some:
-                decoder = str(one.fields["decoder"])
-                named.setdefault(", ".join(filter(None, [step.name, decoder])), []).append(one)
-        lacking = []
+                name = _method_name(step, str(one.fields["decoder"]))
+                named.setdefault(name, []).append(one)
+        lacking: list[str] = []
+        trained = dict(named)
         for ensemble in self.ensembles:
-            unknown = [name for name in ensemble.methods if name not in named]
-            if unknown:
-                lacking.append(f"ensemble {ensemble.name!r}: no run of {'; '.join(unknown)}")
+            try:
+                evaluated = self._evaluate_ensembles(ensemble, trained, lacking)
+            except DeclipError as error:
+                lacking.append(f"ensemble {ensemble.name!r}: {error}")
                 continue
-            together = _together([named[name] for name in ensemble.methods])
-            whole = [Ensemble(some) for some in together if len(some) == len(ensemble.methods)]
-            if len(whole) < len(together):
-                lacking.append(
-                    f"ensemble {ensemble.name!r}: {len(whole)} of {len(together)}, the others lack "
-                    "runs"
-                )
-            if whole:
-                named[ensemble.name] = self._evaluated(whole, ensemble.test or self.test)
+            if evaluated:
+                named[ensemble.name] = evaluated
         found = methods_of(
             list(named.items()), baselines=self.baselines, aliases=parse_aliases(self.test.aliases)
         )
@@ -247,6 +248,55 @@ class Study:
             methods=tuple(found), missing=tuple(lacking), evaluations=every, runs=runs
         )
 
+    def _evaluate_ensembles(
+        self,
+        step: EnsembleStep,
+        trained: Mapping[str, Sequence[Evaluation]],
+        lacking: list[str],
+    ) -> list[Evaluation]:
+        """Evaluate the runs of several methods together, and note in `lacking` what cannot be."""
+        of_methods = [_by_training(trained.get(name, ())) for name in step.methods]
+        planned = list(dict.fromkeys(chain.from_iterable(of_methods)))
+        whole = [key for key in planned if all(key in runs for runs in of_methods)]
+        if len(whole) < len(planned) or not whole:
+            found = f"{len(whole)} of {len(planned)}" if planned else "no"
+            lacking.append(
+                f"ensemble {step.name!r}: {found} training sets and seeds have a run of each of "
+                "its methods"
+            )
+        if not whole:
+            return []
+        together = [Ensemble([runs[key] for runs in of_methods]) for key in whole]
+        first, *others = (self._methods[name].test or self.test for name in step.methods)
+        beside = chain(first.beside, *((*other.stores, *other.beside) for other in others))
+        kept = tuple(store for store in dict.fromkeys(beside) if store not in first.stores)
+        return self._evaluated(together, replace(first, beside=kept))
+
+    @cached_property
+    def _methods(self) -> dict[str, TrainingStep]:
+        """The trainings by the names of their methods."""
+        found = {}
+        for step in self.trainings:
+            decoders = step.options["decoder_type"]
+            for decoder in [decoders] if isinstance(decoders, str) else decoders:
+                found[_method_name(step, decoder)] = step
+        return found
+
+    def _check_ensembles(self) -> None:
+        """Refuse ensembles of what is not trained. Raises `InputError`, `UnknownNameError`."""
+        if self.ensembles and self.table is not None:
+            raise InputError("found ensembles in a study with a table; expected a table of methods")
+        names = [*self._methods]
+        for one in self.ensembles:
+            if one.name in names:
+                raise InputError(f"{one.name!r} names two methods; expected a name of its own")
+            names.append(one.name)
+            for number, name in enumerate(one.methods):
+                if name not in self._methods:
+                    raise UnknownNameError("method", name, list(self._methods))
+                if name in one.methods[:number]:
+                    raise InputError(f"ensemble {one.name!r} has {name!r} twice; expected it once")
+
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""
         for name, step in self.extractions.items():
@@ -259,8 +309,8 @@ class Study:
         Raises as `Selection` does, and `InputError` for fields that make no table and for aliases
         of generators that occur nowhere.
         """
-        tests = [step.test for step in self.trainings] + [step.test for step in self.ensembles]
-        for one in filter(None, dict.fromkeys(tests)):
+        self._check_ensembles()
+        for one in dict.fromkeys(step.test for step in self.trainings if step.test):
             self._selection(one)
         test = self.test
         if self.table is not None:
@@ -407,8 +457,8 @@ class StudyResult:
         tables: Tables, of a study with a `table`.
         methods: Methods, of another.
         missing: Lines on trainings with runs that are not finished, or whose stores are not there,
-            and on baselines that are no method.
-        evaluations: Those of all finished runs, for further tables.
+            on ensembles that lack runs, and on baselines that are no method.
+        evaluations: Those of all finished runs, for further tables; of ensembles none.
         runs: The runs, as a grid lists them.
     """
 
@@ -419,12 +469,26 @@ class StudyResult:
     runs: tuple[CellResult, ...] = ()
 
 
-def _together(methods: Sequence[Sequence[Evaluation]]) -> list[list[Path]]:
-    """Return the runs of each training set and seed, of all methods."""
-    found: dict[tuple[tuple[str, ...], int | None], list[Path]] = {}
-    for one in chain.from_iterable(methods):
-        found.setdefault((tuple(one.trained_on), one.seed), []).extend(one.runs)
-    return list(found.values())
+def _method_name(step: TrainingStep, decoder: str) -> str:
+    return ", ".join(filter(None, [step.name, decoder]))
+
+
+def _by_training(
+    evaluations: Sequence[Evaluation],
+) -> dict[tuple[frozenset[GeneratorKey], int | None], Path]:
+    """Return the run of each training set and seed.
+
+    Raises `InputError` where there are several, of other layers for example.
+    """
+    found: dict[tuple[frozenset[GeneratorKey], int | None], Path] = {}
+    for one in evaluations:
+        key = one.learned(), one.seed
+        if found.setdefault(key, one.run) != one.run:
+            raise InputError(
+                f"{found[key].name} and {one.run.name} are runs of one method, training set and "
+                "seed; expected methods with one run of each"
+            )
+    return found
 
 
 def _unfinished(rows: Sequence[CellResult]) -> list[str]:

@@ -40,7 +40,8 @@ def ensemble_of(*members):
 
 def test_ensembles_of_other_training_sets_and_seeds_are_alike():
     def both(learned, seed, **of_mlp):
-        of_each = {"linear": {}, "mlp": of_mlp}
+        # Stores of two backbones.
+        of_each = {"linear": {"stores": [[learned]]}, "mlp": {"stores": [["other"]], **of_mlp}}
         return ensemble_of(
             *(config_of(learned, seed, decoder_type=n, **own) for n, own in of_each.items())
         )

@@ -52,11 +52,7 @@ STUDY = {
     "methods": {
         "baselines": ["published, conv-4"],
         "ensembles": [
-            {
-                "name": "both",
-                "of": ["light, mlp", "published, conv-4"],
-                "test": {"stores": ["one"], "beside": ["other"], "generators": GENERATORS},
-            }
+            {"name": "both", "of": ["published, conv-4", "light, mlp"]},
         ],
     },
 }
@@ -96,7 +92,7 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert outcome.code == 0, outcome
     assert "Runs are missing:" in outcome.out
     assert "- light: no store one, other" in outcome.out
-    assert "- ensemble 'both': no run of light, mlp; published, conv-4" in outcome.out
+    assert "- ensemble 'both': no training sets and seeds have a run of each" in outcome.out
     baseline = "- baseline 'published, conv-4': no method has this name"
     assert baseline in outcome.out
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "study.yaml"]
@@ -160,6 +156,7 @@ def test_the_study_of_light_decoders_compares_with_what_it_trains():
         for decoder in step.options["decoder_type"]
     ]
     assert set(study.baselines) <= set(methods)
+    assert {name for one in study.ensembles for name in one.methods} <= set(methods)
     assert len(set(methods)) == len(methods)
     for step in study.trainings:
         known = {*step.stores, *step.stores_beside}
@@ -174,6 +171,22 @@ def test_a_study_has_one_kind_of_table(refused, tmp_path):
         line = refused("reproduce", config)
         expected = f"config {config}: found {words} of table and methods; expected one of them"
         assert line == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "of", "words"),
+    [
+        ("both", ["light, mpl", "light, mlp"], "unknown method 'light, mpl'; did you mean"),
+        ("both", ["light, mlp", "light, mlp"], "ensemble 'both' has 'light, mlp' twice"),
+        ("light, mlp", ["light, mlp", "light, linear"], "'light, mlp' names two methods"),
+    ],
+)
+def test_an_ensemble_of_what_is_not_trained_is_refused(refused, tmp_path, name, of, words):
+    config = tmp_path / "study.yaml"
+    methods = {"ensembles": [{"name": name, "of": of}]}
+    config.write_text(yaml.safe_dump(STUDY | {"methods": methods}))
+    line = refused("reproduce", config, "--done", "--cache", tmp_path / "cache")
+    assert words in line
 
 
 def test_what_a_table_of_methods_cannot_have_is_refused(refused, tmp_path):

@@ -70,7 +70,7 @@ class Gallery:
         fakes: Those of fakes, worst first.
         real: Those of real images, largest false alarm first.
         maps_of: What the maps are of, in words.
-        missing: Names of what was evaluated and of which maps cannot be shown, by the reason.
+        missing: Names of the evaluated sources whose maps cannot be shown, by the reason.
     """
 
     fakes: Sequence[GalleryCard] = ()
