@@ -115,7 +115,7 @@ def check_domains(
 
 
 def remark_left_out(selection: "Selection") -> None:
-    """Say which images are evaluated on none of the stores, and why."""
+    """Say which stores are of no use to the evaluation, and why."""
     from stages.screen import remark
 
     for location in selection.left_out:
