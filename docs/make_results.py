@@ -450,6 +450,24 @@ def study(with_figure: bool) -> Callable[[Path], str]:
     return table
 
 
+def study_rows(*methods: str) -> Callable[[Path], str]:
+    """Return the maker of a short table of some methods of that study."""
+    pairs = ("ID - baseline", "OOD - baseline")
+    columns = ("method", "ID", "OOD", *pairs, "parameters, M", "MMAC", "runs")
+
+    def table(document: Path) -> str:
+        lines = [line for line in (STUDY / "table.md").read_text().splitlines() if line[:2] == "| "]
+        head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
+        by_name = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+        shown = [[by_name[name][column] for column in columns] for name in methods]
+        rule = ["---", *["---:"] * (len(columns) - 1)]
+        text = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *shown))
+        link = os.path.relpath(STUDY / "table.csv", document.parent)
+        return f"{text}\n\nFrom `{STUDY_COMMAND}`: [table.csv]({link})."
+
+    return table
+
+
 # Backbones of the demo.
 VIT, CNN = "dinov2-vit-s14", "efficientnet-lite0"
 
@@ -460,6 +478,14 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "report_page": whole("report_page"),
     "report_charts": whole("report_charts"),
     "study": study(with_figure=True),
+    "study_rows": study_rows(
+        "ViT, layer 9, as published, conv-4",
+        "ViT, several layers, mlp",
+        "ViT at 448, several layers, mlp",
+        "CNN, fcn",
+        "ViT + CNN, ensemble",
+        "ViT + CNN, ensemble, pup too",
+    ),
     "choices": whole("choices"),
     "bounds_grid": whole("bounds_grid"),
     "bounds_data": whole("bounds_data"),
