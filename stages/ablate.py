@@ -93,7 +93,8 @@ def ablate(
         write_scores,
     )
     from declip_pipeline.study.layer_choice import choose_layers, write_layer_sets
-    from declip_pipeline.study.study import EvaluationStep, Study, TrainingStep
+    from declip_pipeline.study.steps import EvaluationStep, TrainingStep
+    from declip_pipeline.study.study import Study
     from declip_pipeline.training.learning import MARK_MEANING
     from stages.report import failed_rows, write_page
     from stages.screen import remark, result

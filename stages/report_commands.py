@@ -85,7 +85,7 @@ def _trainings(configs: Mapping[Path, Mapping[str, Any]], places: Mapping[str, s
 
 def _of_group(group: Sequence[tuple[dict[str, Any], list[str]]]) -> list[str]:
     """Return one command for a full grid of training sets and seeds, else one for each run."""
-    from declip_pipeline.study.study import TrainingStep
+    from declip_pipeline.study.steps import TrainingStep
     from stages.study_screen import command_of
 
     runs = [[tuple(options[name]) for name in _AXES] for options, _ in group]

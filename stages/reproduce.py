@@ -21,7 +21,7 @@ from stages.training_options import DaskOption, RunsOption
 
 if TYPE_CHECKING:
     from declip_pipeline.study.extraction import ExtractionStep
-    from declip_pipeline.study.study import TrainingStep
+    from declip_pipeline.study.steps import TrainingStep
     from stages.study_settings import DemoDataSettings, StudySettings
 
 

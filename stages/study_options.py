@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.study.extraction import ExtractionStep
-from declip_pipeline.study.study import TrainingStep
+from declip_pipeline.study.steps import TrainingStep
 from stages.extract import NOT_OF_A_STEP, extract, extraction_step
 from stages.settings import joined, typed
 from stages.texts import flags_of

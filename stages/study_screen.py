@@ -7,7 +7,7 @@ from typing import Any
 
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.extraction import ExtractionStep
-from declip_pipeline.study.study import TrainingStep
+from declip_pipeline.study.steps import TrainingStep
 from declip_pipeline.training.recipes import CHOSEN
 from stages.grid_screen import live_grid
 from stages.screen import progress, remark, result

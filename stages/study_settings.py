@@ -13,7 +13,8 @@ from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.evaluation.table import TABLE_FIELDS
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.published import Published
-from declip_pipeline.study.study import EnsembleStep, EvaluationStep, Study, TableForm
+from declip_pipeline.study.steps import EnsembleStep, EvaluationStep, TableForm
+from declip_pipeline.study.study import Study
 from declip_pipeline.study.tables import DETECTION, StudyMetric
 from stages.settings import Settings, Whole, settings_of, yaml_of
 from stages.study_options import read_extraction, read_training

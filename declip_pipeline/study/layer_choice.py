@@ -12,7 +12,8 @@ from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.inputs import JOIN
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.store.reader import Store, as_store
-from declip_pipeline.study.study import Study, TrainingStep
+from declip_pipeline.study.steps import TrainingStep
+from declip_pipeline.study.study import Study
 from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.sweeps.grid_training import layers_of
 from declip_pipeline.training.learning import MARK

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import DeclipError, InputError, TrainingError, UnknownNameError
@@ -19,127 +18,21 @@ from declip_pipeline.evaluation.groups import (
     require_known_aliases,
 )
 from declip_pipeline.evaluation.methods import Method, methods_of
-from declip_pipeline.evaluation.scores import Task
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.study.callbacks import SILENT, Callbacks
 from declip_pipeline.study.extraction import ExtractionStep
-from declip_pipeline.study.tables import DETECTION, MATRIX, StudyMetric, StudyTable, study_tables
+from declip_pipeline.study.steps import (
+    BY_GENERATOR,
+    EnsembleStep,
+    EvaluationStep,
+    TableForm,
+    TrainingStep,
+)
+from declip_pipeline.study.tables import StudyTable
 from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.sweeps.grid_training import GridTraining
 from declip_pipeline.training.run import Run
-
-
-@dataclass(frozen=True)
-class TrainingStep:
-    """Trainings on the same stores: one, or a grid of them.
-
-    Attributes:
-        stores: Names of the study's extractions, or stores, or their locations.
-        options: See `GridTraining`; stores of `beside` are named as in `stores`.
-        dask: See `GridTraining`.
-        scheduler: See `GridTraining`.
-        name: Name of its rows in a table of methods, before that of the decoder.
-        test: What its runs are evaluated on; None for what all of the study are.
-    """
-
-    stores: tuple[StoreLike, ...]
-    options: Mapping[str, Any]
-    dask: str | None = None
-    scheduler: str | None = None
-    name: str = ""
-    test: "EvaluationStep | None" = None
-
-    @property
-    def stores_beside(self) -> tuple[StoreLike, ...]:
-        """Names or locations of the stores beside those that are fed."""
-        return tuple(store for store, _ in self.options.get("beside", ()))
-
-
-@dataclass(frozen=True)
-class EvaluationStep:
-    """Evaluation of every run of a study, or of a training.
-
-    Attributes:
-        stores: Names of the study's extractions, or stores, or their locations.
-        split: Split to evaluate.
-        generators: Generators to evaluate; None takes all.
-        beside: Stores of the same images for decoders that take features of several stores.
-        aliases: Two names of one generator in different datasets: "ns=navier-stokes".
-    """
-
-    stores: tuple[StoreLike, ...]
-    split: str = "test"
-    generators: tuple[str, ...] | None = None
-    beside: tuple[StoreLike, ...] = ()
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class EnsembleStep:
-    """Ensembles of methods: for each training set and seed, the mean of the logits of their runs.
-
-    They are evaluated on what the first method is, with the stores of the others beside.
-
-    Attributes:
-        name: Name of its row in the table of methods.
-        methods: Names of methods of trainings, "NAME, DECODER" each.
-    """
-
-    name: str
-    methods: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TableForm:
-    """Form of a study's tables.
-
-    Attributes:
-        rows: Fields of the rows, see `two_way_tables`.
-        columns: Fields of the columns. By default what runs learned, of rows that are generators,
-            otherwise in domain and out of domain.
-        over: Fields that are averaged, see `two_way_tables`.
-        metric: What the means are of; "detection_ap" and "detection_auc" are of whole images.
-        with_mean: Add a column of means over each row, see `two_way_tables`; not for a matrix.
-    """
-
-    rows: tuple[str, ...]
-    columns: tuple[str, ...] = ()
-    over: tuple[str, ...] | None = None
-    metric: StudyMetric = "iou"
-    with_mean: bool = False
-
-    @property
-    def column_fields(self) -> tuple[str, ...]:
-        """Fields of the columns, the default ones where none are given."""
-        return self.columns or ("train_on" if self.rows == ("generator",) else "domain",)
-
-    @property
-    def is_matrix(self) -> bool:
-        """Return whether it is a train x test matrix."""
-        return (self.rows, self.column_fields) == MATRIX
-
-    @property
-    def task(self) -> Task:
-        """The task that the metric is of."""
-        return "detection" if self.metric.startswith(DETECTION) else "localization"
-
-    def of(
-        self, evaluations: Sequence[Evaluation], aliases: Sequence[str] = ()
-    ) -> list[StudyTable]:
-        """Return the tables of evaluations; several where runs differ in more than a table shows.
-
-        Raises `InputError`, `UnknownNameError` for fields that make no table.
-        """
-        return study_tables(
-            evaluations,
-            self.rows,
-            self.column_fields,
-            self.metric,
-            over=self.over,
-            aliases=parse_aliases(aliases),
-            with_mean=self.with_mean,
-        )
 
 
 @dataclass(frozen=True)
@@ -164,7 +57,7 @@ class Study:
     trainings: tuple[TrainingStep, ...]
     test: EvaluationStep
     extractions: Mapping[str, ExtractionStep] = field(default_factory=dict)
-    table: TableForm | None = TableForm(rows=("generator",))
+    table: TableForm | None = BY_GENERATOR
     baselines: tuple[str, ...] = ()
     ensembles: tuple[EnsembleStep, ...] = ()
     device: str = "auto"
@@ -223,7 +116,7 @@ class Study:
         named: dict[str, list[Evaluation]] = {}
         for step, some in zip(self.trainings, evaluations, strict=True):
             for one in some:
-                name = _method_name(step, str(one.fields["decoder"]))
+                name = step.method(str(one.fields["decoder"]))
                 named.setdefault(name, []).append(one)
         lacking: list[str] = []
         trained = dict(named)
@@ -279,12 +172,14 @@ class Study:
         for step in self.trainings:
             decoders = step.options["decoder_type"]
             for decoder in [decoders] if isinstance(decoders, str) else decoders:
-                found[_method_name(step, decoder)] = step
+                found[step.method(decoder)] = step
         return found
 
     def _check_ensembles(self) -> None:
         """Refuse ensembles of what is not trained. Raises `InputError`, `UnknownNameError`."""
-        if self.ensembles and self.table is not None:
+        if not self.ensembles:
+            return
+        if self.table is not None:
             raise InputError("found ensembles in a study with a table; expected a table of methods")
         names = [*self._methods]
         for one in self.ensembles:
@@ -467,10 +362,6 @@ class StudyResult:
     missing: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     runs: tuple[CellResult, ...] = ()
-
-
-def _method_name(step: TrainingStep, decoder: str) -> str:
-    return ", ".join(filter(None, [step.name, decoder]))
 
 
 def _by_training(

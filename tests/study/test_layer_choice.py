@@ -16,7 +16,8 @@ from declip_pipeline.study.layer_choice import (
     set_to_store,
     write_layer_sets,
 )
-from declip_pipeline.study.study import EvaluationStep, Study, TrainingStep
+from declip_pipeline.study.steps import EvaluationStep, TrainingStep
+from declip_pipeline.study.study import Study
 from declip_pipeline.sweeps.grid import CellResult
 
 # Of the tiny ViT's four layers; of pairs that are not here less than of any single layer.
