@@ -159,7 +159,7 @@ def intersection_over_union(maps: Tensor, masks: Tensor, threshold: float = 0.5)
 
 def count_pixels(flags: Tensor) -> Tensor:
     """Return how many pixels of each image are True: (N, H, W) bool to (N,) int64."""
-    # On a CPU forty times as fast as a sum of int64, the default.
+    # On a CPU much faster than a sum in int64, the default.
     return flags.sum(dim=(1, 2), dtype=torch.int32).long()
 
 

@@ -9,6 +9,7 @@ from declip_pipeline.evaluation.groups import parse_aliases
 from declip_pipeline.evaluation.scores import Task
 from declip_pipeline.store.reader import StoreLike
 from declip_pipeline.study.tables import DETECTION, MATRIX, StudyMetric, StudyTable, study_tables
+from declip_pipeline.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class TrainingStep:
     scheduler: str | None = None
     name: str = ""
     test: "EvaluationStep | None" = None
+
+    @property
+    def decoders(self) -> list[str]:
+        """Names of the decoders that are trained."""
+        given = self.options.get("decoder_type", Recipe().decoder_type)
+        return [given] if isinstance(given, str) else [*given]
 
     def method(self, decoder: str) -> str:
         """Return the name of a decoder's row in a table of methods."""

@@ -168,12 +168,7 @@ class Study:
     @cached_property
     def _methods(self) -> dict[str, TrainingStep]:
         """The trainings by the names of their methods."""
-        found = {}
-        for step in self.trainings:
-            decoders = step.options["decoder_type"]
-            for decoder in [decoders] if isinstance(decoders, str) else decoders:
-                found[step.method(decoder)] = step
-        return found
+        return {step.method(name): step for step in self.trainings for name in step.decoders}
 
     def _check_ensembles(self) -> None:
         """Refuse ensembles of what is not trained. Raises `InputError`, `UnknownNameError`."""

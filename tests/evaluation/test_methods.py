@@ -54,7 +54,7 @@ def test_means_the_worst_cell_and_false_alarms():
 
 
 def test_false_alarms_are_of_the_cells_own_images():
-    """Of a run on two datasets and two views, each cell has the real images of its own."""
+    """A run is evaluated on two datasets and two views; each cell has real images of its own."""
     config = config_of("ldm")
     where = [("set", "clean", 0.1), ("other", "clean", 0.3), ("set", "jpeg-70", 0.9)]
     runs = [

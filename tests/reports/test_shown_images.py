@@ -1,4 +1,4 @@
-"""What is shown of runs, ensembles and folders of maps: the maps that they give themselves."""
+"""Maps in galleries and sheets: those that runs, ensembles and folders of maps give themselves."""
 
 import shutil
 

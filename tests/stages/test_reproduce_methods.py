@@ -189,6 +189,17 @@ def test_an_ensemble_of_what_is_not_trained_is_refused(refused, tmp_path, name, 
     assert words in line
 
 
+def test_a_method_without_a_decoder_is_that_of_the_default_one(refused, tmp_path):
+    light, published = STUDY["train"]
+    options = {"layers": "layer3", "train_on": [["telea"]]}
+    ensembles = {"ensembles": [{"name": "both", "of": ["light, mlp", "published, conv-4"]}]}
+    changed = {"train": [light, {**published, "options": options}], "methods": ensembles}
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(STUDY | changed))
+    line = refused("reproduce", config, "--done", "--cache", tmp_path / "cache")
+    assert "unknown method 'published, conv-4'; " in line and "published, conv-20" in line
+
+
 def test_what_a_table_of_methods_cannot_have_is_refused(refused, tmp_path):
     config = tmp_path / "study.yaml"
     config.write_text(yaml.safe_dump(STUDY | {"published": {"source": "a paper"}}))
