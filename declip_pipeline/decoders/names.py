@@ -33,12 +33,16 @@ DECODER_TYPES = (
 )  # fmt: skip
 """Built-in decoders; `conv-N` may have any other multiple N of 4 up to 96."""
 
-PROBE_TYPES = ("probe", "probe-pca-64")
-"""Linear decoders that scikit-learn fits; the 64 may be any number of components."""
+LDA: Literal["lda"] = "lda"
+
+FITTED_TYPES = ("probe", "probe-pca-64", LDA)
+"""Linear decoders that are fitted: probes by scikit-learn, the 64 may be any number of components,
+and lda in closed form."""
 
 DESCRIBED_TYPES = (
-    f'{", ".join(DECODER_TYPES)} (on a store of `arch="pixels:299"`), probe (scikit-learn on '
-    "patches), probe-pca-64, or one of your own (MODULE:FACTORY, or as a package names it)"
+    f'{", ".join(DECODER_TYPES)} (on a store of `arch="pixels:299"`), lda (linear, in closed form '
+    "after one look at the images), probe (scikit-learn on patches), probe-pca-64, or one of your "
+    "own (MODULE:FACTORY, or as a package names it)"
 )
 """Values of `decoder_type`, in a line of help."""
 
@@ -48,7 +52,7 @@ class DecoderType:
     """Decoder type, read from its name.
 
     Attributes:
-        kind: "conv", "probe", "custom", or the name of a built-in type.
+        kind: "conv", "probe", "lda", "custom", or the name of a built-in type.
         depth: Number of convolutions before the last one, of `conv-N` alone.
         components: The K of `probe-pca-K`; None for other types.
         found: The factory of a custom decoder; None for built-in types.
@@ -101,6 +105,8 @@ def read_decoder_type(name: str) -> DecoderType:
         return DecoderType(name, name)
     if is_probe(name):
         return DecoderType(name, "probe", components=probe_components(name))
+    if name == LDA:
+        return DecoderType(name, LDA)
     found = find_factory(name)
     if found is None:
         raise UnknownNameError("decoder type", name, known_decoder_types())
@@ -108,13 +114,18 @@ def read_decoder_type(name: str) -> DecoderType:
 
 
 def known_decoder_types() -> list[str]:
-    """Return the names of built-in types, probes and registered decoders; nothing is imported."""
-    return [*DECODER_TYPES, *PROBE_TYPES, *registered_names()]
+    """Return the names of built-in, fitted and registered types; nothing is imported."""
+    return [*DECODER_TYPES, *FITTED_TYPES, *registered_names()]
 
 
 def is_published_type(name: str) -> bool:
     """Return whether a type is one of the paper's: `linear`, `attention` or `conv-N`."""
     return name in ("linear", "attention") or _convolutional_depth(name) is not None
+
+
+def is_fitted(name: str) -> bool:
+    """Return whether a type is a linear decoder that is fitted: a probe, or `lda`."""
+    return name == LDA or is_probe(name)
 
 
 def is_probe(name: str) -> bool:

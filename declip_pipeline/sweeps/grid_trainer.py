@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.compute import choose_device
-from declip_pipeline.decoders.names import is_probe, read_decoder_type
+from declip_pipeline.decoders.names import is_fitted, read_decoder_type
 from declip_pipeline.errors import DeclipError, RunBusyError
 from declip_pipeline.store.reader import Store
 from declip_pipeline.sweeps.grid_job import Cell, GridJob
@@ -118,9 +118,9 @@ class GridTrainer:
     def groups(self, cells: Sequence[Cell]) -> list[list[int]]:
         """Which cells are trained side by side, as their numbers.
 
-        Linear decoders and probes cost less than what they read: those with the same images in
-        the same order, on as many layers as the fast tier keeps together, are one group. All others
-        are groups of their own.
+        Linear decoders and those that are fitted cost less than what they read: those with the same
+        images in the same order, on as many layers as the fast tier keeps together, are one group.
+        All others are groups of their own.
         """
         groups: list[list[int]] = []
         together: dict[Any, list[int]] = {}
@@ -187,4 +187,4 @@ def _read_by(group: Sequence[int], cells: Sequence[Cell]) -> Any:
 
 def is_light(cell: Cell) -> bool:
     """Return whether training a cell's decoder costs less than feeding it."""
-    return cell.decoder_type == "linear" or is_probe(cell.decoder_type)
+    return cell.decoder_type == "linear" or is_fitted(cell.decoder_type)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from declip_pipeline.backbones.registry import select_layers
-from declip_pipeline.decoders.names import is_probe
+from declip_pipeline.decoders.names import is_fitted
 from declip_pipeline.errors import InputError
 from declip_pipeline.feeding.inputs import JOIN
 from declip_pipeline.store.reader import Store, as_store, distinct_stores, repeated_text
@@ -70,8 +70,8 @@ class GridTraining:
             notice(repeated_text(place))
         job, self.cells = _plan(opened, options, with_workers=self.has_workers)
         job.require_widths_taken(cell.decoder_type for cell in self.cells)
-        if all(is_probe(cell.decoder_type) for cell in self.cells):
-            _refuse_for_probes(job)
+        if all(is_fitted(cell.decoder_type) for cell in self.cells):
+            _refuse_for_fitted(job, self.cells[0].decoder_type)
         self.trainer = GridTrainer(job, notice, opened)
         self.cells = [self.trainer.settled(cell) for cell in self.cells]
         for cell in self.cells:
@@ -144,8 +144,8 @@ class GridTraining:
             training.release()
 
 
-def _refuse_for_probes(job: GridJob) -> None:
-    """Raise `InputError` for options that no probe takes."""
+def _refuse_for_fitted(job: GridJob, decoder_type: str) -> None:
+    """Raise `InputError` for options that none of the decoders takes, since all are fitted."""
     recipe = job.recipe
     for option, given in (
         (f'precision="{job.precision}"', job.precision not in ("auto", "float32")),
@@ -153,8 +153,8 @@ def _refuse_for_probes(job: GridJob) -> None:
     ):
         if given:
             raise InputError(
-                f"`{option}` means nothing to a probe, which scikit-learn fits; leave it out or "
-                "choose another decoder"
+                f"`{option}` means nothing to {decoder_type}, which is fitted in float32; leave it "
+                "out or choose another decoder"
             )
 
 

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
@@ -319,19 +318,6 @@ def _piece_size(decoder: Decoder, recipe: Recipe, device: torch.device) -> int:
         return recipe.batch_size
     n_bytes = sum(4 * torch.Size(shape.array_shape).numel() for shape in decoder.input_shapes)
     return max(1, min(recipe.batch_size, CACHED_BYTES // n_bytes))
-
-
-def patch_labels(targets: Tensor, shape: FeatureShape) -> Tensor:
-    """Return labels of patches (N * height * width,), int64, from targets (N, 256, 256).
-
-    A label is 1 where the mean over the patch's area is above 0.5. Where 256 is not a multiple of
-    the grid, the areas of neighbouring patches overlap by a pixel.
-    """
-    # Whole numbers 0..255 have exact sums, so that areas that are exactly half fake (where an
-    # outline follows the patches) get the same label on every device.
-    levels = (targets * 255).round()[:, None]
-    means = F.adaptive_avg_pool2d(levels, (shape.height, shape.width))
-    return (means > 127.5).long().flatten()
 
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]

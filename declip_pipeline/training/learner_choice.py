@@ -7,6 +7,7 @@ import torch
 from declip_pipeline.decoders.building import build_decoder
 from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.names import (
+    LDA,
     PATCH_FORENSICS,
     TAKERS_OF_WIDTHS,
     DecoderType,
@@ -15,11 +16,20 @@ from declip_pipeline.decoders.names import (
 from declip_pipeline.errors import InputError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
+from declip_pipeline.training.discriminant import MOST_CHANNELS, DiscriminantLearner
 from declip_pipeline.training.learner import GradientLearner, Learner
 from declip_pipeline.training.recipe import Recipe
 
 _PLAIN = Recipe()
-_NOT_OF_PROBES = ("weight_decay", "loss", "positive_weight", "average")
+_FITTED_BY = {
+    "probe": "learned by scikit-learn",
+    LDA: "computed from one look at the images as they are",
+}
+_NOT_OF_FITTED = ("weight_decay", "loss", "positive_weight", "average")
+_NOT_OF_LDA = (
+    *("epochs", "schedule", "learning_rate"),
+    *("flips", "channel_dropout", "feature_noise", "mixup"),
+)
 
 
 def learner_of(
@@ -32,6 +42,8 @@ def learner_of(
         from declip_pipeline.training.probe import ProbeLearner
 
         return ProbeLearner(recipe, shapes, fusion, device)
+    if kind == LDA:
+        return DiscriminantLearner(recipe, shapes, fusion, device)
     if kind == "patch-forensics":
         # timm takes seconds to import.
         from declip_pipeline.training.patch_forensics import PatchForensicsLearner
@@ -41,10 +53,10 @@ def learner_of(
 
 
 def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMode) -> Decoder:
-    """Return the decoder that a training by a recipe ends with; for a probe, a linear one.
+    """Return the decoder that a training by a recipe ends with; of a fitted type, a linear one.
 
     Raises:
-        UnknownNameError: A type that is neither a decoder's nor a probe's.
+        UnknownNameError: A type that is not known.
         InputError: Options that do not fit the type.
         DecoderError: A decoder of one's own that cannot be imported, or breaks the contract.
         WeightsError: Initial weights that do not fit or cannot be downloaded.
@@ -55,8 +67,12 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
             f'`initialization="imagenet"` for {kind.name}, of which there are no such weights; '
             f'expected {PATCH_FORENSICS}, or `initialization="paper"` or pytorch'
         )
-    if kind.kind == "probe":
-        return _decoder_of_probe(recipe, kind, shapes, fusion)
+    if recipe.shrinkage != _PLAIN.shrinkage and kind.kind != LDA:
+        raise InputError(
+            f"`shrinkage={recipe.shrinkage:g}` for {kind.name}; it is for {LDA}, leave it out"
+        )
+    if kind.kind in ("probe", LDA):
+        return _decoder_of_fitted(recipe, kind, shapes, fusion)
     if kind.kind == PATCH_FORENSICS and (recipe.losses != ("bce",) or recipe.positive_weight != 1):
         name = "loss" if recipe.losses != ("bce",) else "positive_weight"
         raise InputError(
@@ -79,7 +95,7 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
     return decoder
 
 
-def _decoder_of_probe(
+def _decoder_of_fitted(
     recipe: Recipe, kind: DecoderType, shapes: Sequence[FeatureShape], fusion: FusionMode
 ) -> Decoder:
     name, components = kind.name, kind.components
@@ -95,29 +111,37 @@ def _decoder_of_probe(
         )
     if recipe.compile:
         raise InputError(
-            f"{name} is learned by scikit-learn, which torch.compile cannot compile; leave out "
+            f"{name} is {_FITTED_BY[kind.kind]}, which torch.compile cannot compile; leave out "
             "`compile`"
         )
-    if recipe.normalization != "none":
+    own_scale = ("none",) if kind.kind == "probe" else ("none", "instance", "layernorm")
+    if recipe.normalization not in own_scale:
         raise InputError(
             f"{name} standardises patches by itself; leave out `normalize`, or take another "
             "decoder such as linear"
         )
-    for name in _NOT_OF_PROBES:
-        if getattr(recipe, name) != getattr(_PLAIN, name):
+    plain = Recipe(kind.name) if kind.kind == LDA else _PLAIN
+    for option in (*_NOT_OF_FITTED, *(_NOT_OF_LDA if kind.kind == LDA else ())):
+        if getattr(recipe, option) != getattr(plain, option):
             raise InputError(
-                f"`{name}={getattr(recipe, name)}` for {kind.name}, which is learned by "
-                "scikit-learn; leave it out or choose another decoder"
+                f"`{option}={getattr(recipe, option)}` for {name}, which is "
+                f"{_FITTED_BY[kind.kind]}; leave it out or choose another decoder"
             )
     if len(shapes) > 1 and fusion == "weighted":
         raise InputError(
             f"{name} cannot learn the weights of a weighted sum of {len(shapes)} layers; take "
             '`fusion="concat"`'
         )
-    decoder = build_decoder("linear", shapes, fusion=fusion)
-    if components is not None and components > decoder.shape.channels:
+    decoder = build_decoder("linear", shapes, fusion=fusion, normalize=recipe.normalization)
+    channels = decoder.shape.channels
+    if components is not None and components > channels:
         raise InputError(
-            f"{name} asks for {components} components of features of {decoder.shape.channels} "
-            f"channels; expected at most {decoder.shape.channels}"
+            f"{name} asks for {components} components of features of {channels} channels; "
+            f"expected at most {channels}"
+        )
+    if kind.kind == LDA and channels > MOST_CHANNELS:
+        raise InputError(
+            f"{name} on {channels} channels, whose covariance would take "
+            f"{channels**2 * 8 / 1e9:.0f} GB; expected at most {MOST_CHANNELS}, take fewer layers"
         )
     return decoder

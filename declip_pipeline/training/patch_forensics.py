@@ -14,7 +14,8 @@ from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.patch_forensics import PatchForensicsDecoder
 from declip_pipeline.errors import WeightsError
 from declip_pipeline.features import FeatureShape
-from declip_pipeline.training.learner import GradientLearner, patch_labels
+from declip_pipeline.training.learner import GradientLearner
+from declip_pipeline.training.patches import patch_labels
 from declip_pipeline.training.recipe import Recipe
 
 ARCH = "timm's legacy_xception"

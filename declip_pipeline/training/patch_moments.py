@@ -49,6 +49,11 @@ class PatchMoments:
         is_constant = self._deviation <= LEAST_SPREAD * self.mean.abs()
         return [int(channel) for channel in is_constant.nonzero()]
 
+    @property
+    def covariance(self) -> Tensor:
+        """Covariances of the channels (channels, channels), float64; with `joint` alone."""
+        return self._squares / self.count
+
     def components(self, count: int) -> Tensor:
         """Return principal components of the standardised patches, (count, channels), float64.
 

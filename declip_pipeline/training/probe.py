@@ -11,13 +11,13 @@ from torch import Tensor
 
 from declip_pipeline.compute import derived_seed
 from declip_pipeline.decoders.building import build_decoder
-from declip_pipeline.decoders.decoder import Decoder
 from declip_pipeline.decoders.names import probe_components
 from declip_pipeline.errors import TrainingError
 from declip_pipeline.features import FeatureShape
 from declip_pipeline.options import FusionMode
-from declip_pipeline.training.learner import LookingLearner, patch_labels
+from declip_pipeline.training.learner import LookingLearner
 from declip_pipeline.training.patch_moments import PatchMoments
+from declip_pipeline.training.patches import patch_features, patch_labels
 from declip_pipeline.training.recipe import Recipe
 
 # Weight of the L2 penalty. It only bounds the weights where patches are separable without error;
@@ -155,15 +155,6 @@ class ProbeLearner(LookingLearner):
 
     def _labels(self, targets: Tensor) -> Tensor:
         return patch_labels(targets, self.decoder.shape)
-
-
-def patch_features(decoder: Decoder, inputs: Sequence[Tensor]) -> Tensor:
-    """Return features of patches (N * height * width, channels) from a decoder's inputs.
-
-    Layers are joined and prefix tokens left out; ordered by image, then row by row.
-    """
-    tokens = decoder.without_prefix(decoder.tokens(decoder.joined(*inputs)))
-    return tokens.reshape(-1, decoder.shape.channels)
 
 
 class PatchProjection:

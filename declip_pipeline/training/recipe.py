@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 from declip_pipeline.decoders.names import (
     DESCRIBED_TYPES,
     DESCRIBED_WIDTHS,
+    LDA,
     LIGHT_TYPES,
-    is_probe,
+    is_fitted,
 )
 from declip_pipeline.errors import InputError, UnknownNameError
 from declip_pipeline.files import sha256_of_file
@@ -41,7 +42,7 @@ PATIENCE = 5
 
 LATER = (
     *("weight_decay", "schedule", "loss", "positive_weight", "average"),
-    *("flips", "channel_dropout", "feature_noise", "mixup", "with_real"),
+    *("flips", "channel_dropout", "feature_noise", "mixup", "with_real", "shrinkage"),
 )
 """Fields that runs may lack, which then had the default: those that came later."""
 
@@ -97,10 +98,19 @@ class Recipe:
             "Normalization of each layer's features: each channel by its mean and deviation over "
             "the training images (channel) or over the image itself (instance), each token by its "
             "own (layernorm), or none. Default: channel "
-            f"for {', '.join(LIGHT_TYPES)}; else none, as published.",
+            f"for {', '.join(LIGHT_TYPES)}, instance for {LDA}; else none, as published.",
             "decoder",
         ),
     ] = None
+    shrinkage: Annotated[
+        float,
+        Option(
+            f"Part of {LDA}'s covariance that is replaced by its diagonal, from 0 to 1: less with "
+            "more images.",
+            "decoder",
+            least=0,
+        ),
+    ] = 0.5
     seed: Annotated[
         int,
         Option(
@@ -253,6 +263,8 @@ class Recipe:
         for name in ("average", "channel_dropout", "with_real"):
             if getattr(self, name) >= 1:
                 raise InputError(f"`{name}` is {getattr(self, name)!r}; expected less than 1")
+        if self.shrinkage > 1:
+            raise InputError(f"`shrinkage` is {self.shrinkage!r}; expected at most 1")
         if self.with_real and self.pooling is not None:
             raise InputError(
                 f"`with_real={self.with_real:g}` is for localization; detection learns from all "
@@ -287,7 +299,8 @@ class Recipe:
             raise UnknownNameError("schedule", self.schedule, get_args(ScheduleName))
         if self.schedule == "plateau":
             if self.epochs is None:
-                object.__setattr__(self, "epochs", PLATEAU_EPOCHS)
+                most = 1 if self.decoder_type == LDA else PLATEAU_EPOCHS
+                object.__setattr__(self, "epochs", most)
         elif self.epochs is None:
             raise InputError(
                 f'`schedule="{self.schedule}"` without a number of epochs, over which it goes; '
@@ -345,7 +358,11 @@ class Recipe:
     @property
     def normalization(self) -> Normalization:
         """Normalization of the features: that of `normalize`, or the decoder type's own."""
-        own: Normalization = "channel" if self.decoder_type in LIGHT_TYPES else "none"
+        own: Normalization = "none"
+        if self.decoder_type in LIGHT_TYPES:
+            own = "channel"
+        elif self.decoder_type == LDA:
+            own = "instance"
         return self.normalize or own
 
     @property
@@ -383,9 +400,10 @@ def choose_precision(
 
     That is bfloat16 on CUDA from Ampere on, and on CPUs with AVX512-BF16 or AMX (conv-4 and conv-20
     take half of the time there, see `benchmarks/train.py`). A linear decoder waits for memory, not
-    for arithmetic, and stays in float32. A probe has no other, whatever is asked for.
+    for arithmetic, and stays in float32. Those that are fitted have no other, whatever is asked
+    for.
     """
-    if is_probe(decoder_type):
+    if is_fitted(decoder_type):
         return "float32"
     if asked != "auto":
         return asked

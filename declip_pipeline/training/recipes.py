@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, get_args
 
-from declip_pipeline.decoders.names import LIGHT_TYPES, PATCH_FORENSICS, read_decoder_type
+from declip_pipeline.decoders.names import LDA, LIGHT_TYPES, PATCH_FORENSICS, read_decoder_type
 from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.options import RecipeName
 
@@ -47,7 +47,7 @@ def recipe_defaults(
     Args:
         name: "paper", whose values are the defaults of `Recipe`, or "auto".
         decoder_type: Name of the decoder; probes and Patch Forensics keep their papers' recipes,
-            in batches that the images fill.
+            in batches that the images fill, and lda has one epoch by either name.
         images: Number of images of an epoch.
         given: Fields that the caller sets: a `batch_size` is what the steps are counted in, and the
             schedule "plateau", which stops by itself, leaves the epochs to the paper's bound.
@@ -57,6 +57,8 @@ def recipe_defaults(
     if name not in get_args(RecipeName):
         raise UnknownNameError("recipe", name, get_args(RecipeName))
     kind = read_decoder_type(decoder_type).kind
+    if kind == LDA:
+        return {"epochs": 1, "batch_size": min(PAPER_BATCH, images)}
     if name == "paper":
         return {}
     if kind in ("probe", PATCH_FORENSICS):

@@ -50,7 +50,7 @@ def test_unknown_type_lists_the_known_ones(decoder_type: str) -> None:
     assert str(caught.value).startswith(f"unknown decoder type {decoder_type!r}; ")
     assert str(caught.value).endswith(
         "known: linear, attention, conv-4, conv-12, conv-20, mlp, fcn, pup, patch-forensics, "
-        "probe, probe-pca-64"
+        "probe, probe-pca-64, lda"
     )
 
 

@@ -142,7 +142,7 @@ def test_a_broken_entry_point_is_named_and_others_work(package, tmp_path):
         build_decoder("broken", SHAPE)
     assert build_decoder("own", SHAPE).decoder_type == "own"
     assert build_decoder("linear", SHAPE).decoder_type == "linear"
-    with pytest.raises(UnknownNameError, match="known: linear, .*, probe-pca-64, broken, own"):
+    with pytest.raises(UnknownNameError, match="known: linear, .*, probe-pca-64, lda, broken, own"):
         build_decoder("nothing", SHAPE)
 
 

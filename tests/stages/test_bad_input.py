@@ -542,8 +542,12 @@ class TestOptionsThatMeanNothing:
             ("prune", ("--all", "--keep"), "--keep keeps the whole store, which --all removes"),
             ("compare", ("--device", "cpu"), "--device says where to evaluate; add --run, or lea"),
             ("evaluate", ("--views", "all", "--alias", "a=b"), "--alias is for the means in domai"),
-            ("train", ("--precision", "bfloat16"), "--precision bfloat16 means nothing to a probe"),
-            ("train", ("--compile",), "--compile means nothing to a probe, which scikit-learn fit"),
+            ("train", ("--precision", "bfloat16"), "--precision bfloat16 means nothing to probe, "),
+            (
+                "train",
+                ("--compile",),
+                "--compile means nothing to probe, which is fitted in float32",
+            ),
         ],
     )
     def test_they_are_refused(

@@ -21,7 +21,7 @@ def config_of(run):
 def test_decoders_and_normalizations_are_in_the_help(program):
     text = " ".join(program("train", "--help").out.replace("│", " ").split())
     assert "--normalize" in text
-    assert "Default: channel for mlp, fcn, pup; else none, as published." in text
+    assert "Default: channel for mlp, fcn, pup, instance for lda; else none, as published." in text
     assert "mlp, fcn, pup, patch-forensics" in text
 
 

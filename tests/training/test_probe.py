@@ -16,9 +16,9 @@ from declip_pipeline.features import FeatureShape
 from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.training.data import TrainingData
-from declip_pipeline.training.learner import patch_labels
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.patch_moments import PatchMoments
+from declip_pipeline.training.patches import patch_labels
 from declip_pipeline.training.probe import ALPHA, PatchProjection
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.runs import plan_run, train_run, train_runs
