@@ -42,9 +42,10 @@ HELD_OUT = "test"
 
 SIX = "layer2+layer4+layer6+layer8+layer10+layer11"
 FOUR = "layer3+layer5+layer7+layer9"
+ODD = "layer1+layer3+layer5+layer7+layer9+layer11"
 ALL = "+".join(f"layer{number}" for number in range(12))
 
-# What every candidate has unless it says otherwise.
+# What every candidate has unless it says otherwise; a discriminant has its own.
 RECIPE: dict[str, Any] = {
     "layer": SIX,
     "decoder": "mlp",
@@ -59,6 +60,7 @@ RECIPE: dict[str, Any] = {
 }
 
 Options = Mapping[str, Any]
+LDA: Options = {"decoder": "lda"}
 NARROW_FCN: Options = {"decoder": "fcn", "widths": (32, 32)}
 OF_CNN: Options = {"store": CNN, "layer": "layer3"}
 OF_BOTH: Options = {"beside": ("layer3",)}
@@ -99,6 +101,40 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
         "channel": {"normalize": "channel"},
         "instance": {},
         "layernorm": {"normalize": "layernorm"},
+    },
+    "discriminant": {
+        "mlp": {},
+        "linear": {"decoder": "linear", "learning_rate": 3e-2},
+        "lda": LDA,
+        "lda, layer 9": {**LDA, "layer": "layer9"},
+        "lda, 4 layers": {**LDA, "layer": FOUR},
+        "lda, odd layers": {**LDA, "layer": ODD},
+        "lda, 12 layers": {**LDA, "layer": ALL},
+        "lda, no normalization": {**LDA, "layer": ODD, "normalize": "none"},
+        "lda, layernorm": {**LDA, "layer": ODD, "normalize": "layernorm"},
+        "lda, shrinkage 0.1": {**LDA, "layer": ODD, "shrinkage": 0.1},
+        "lda, shrinkage 0.3": {**LDA, "layer": ODD, "shrinkage": 0.3},
+        "lda, shrinkage 0.7": {**LDA, "layer": ODD, "shrinkage": 0.7},
+        "lda, shrinkage 0.9": {**LDA, "layer": ODD, "shrinkage": 0.9},
+        "lda, 30% real": {**LDA, "layer": ODD, "with_real": 0.3},
+        "lda, 50% real": {**LDA, "layer": ODD, "with_real": 0.5},
+        "lda, ViT + CNN": {**LDA, "layer": ODD, **OF_BOTH},
+        "lda, CNN": {**OF_CNN, **LDA},
+    },
+    "lda and others": {
+        "lda": {**LDA, "layer": ODD},
+        "lda + mlp": ({**LDA, "layer": ODD}, {}),
+        "lda + pup": ({**LDA, "layer": ODD}, {"decoder": "pup"}),
+        "lda + CNN": ({**LDA, "layer": ODD}, {**OF_CNN, **NARROW_FCN}),
+        "lda + pup + CNN": (
+            {**LDA, "layer": ODD},
+            {"decoder": "pup"},
+            {**OF_CNN, **NARROW_FCN},
+        ),
+        "lda + CNN, 30% real": (
+            {**LDA, "layer": ODD, "with_real": 0.3},
+            {**OF_CNN, **NARROW_FCN, "with_real": 0.3},
+        ),
     },
     "loss": {
         "bce": {},
@@ -226,7 +262,7 @@ class Work:
             self.folds, self.options.train_on, range(self.options.runs)
         ):
             own = [
-                self.trained(stores, {**RECIPE, **one, "train_on": generator, "seed": seed})
+                self.trained(stores, {**recipe_of(one), "train_on": generator, "seed": seed})
                 for one in members
             ]
             evaluation = dp.evaluate(
@@ -256,6 +292,12 @@ class Work:
         return dp.train(
             stores[store], layer=layer, beside=beside, runs=self.folder / "runs", **options
         )
+
+
+def recipe_of(changes: Options) -> dict[str, Any]:
+    """Return all options of a candidate: a discriminant takes layers alone from the recipe."""
+    is_fitted = changes.get("decoder") == "lda"
+    return {**({"layer": RECIPE["layer"]} if is_fitted else RECIPE), **changes}
 
 
 def held_out(dataset: dp.Dataset, photographs: Sequence[str]) -> dp.Dataset:
