@@ -3,8 +3,9 @@
 python benchmarks/bounds.py --folder DIR [--part grid|data|all]
 
 Of the grid: a map that knows the mask, as the mean over each position of a coarse grid, enlarged
-and compared with the mask. Of the data: a light decoder trained on crops of more or fewer
-photographs, tested on the same images; as many steps as 20 epochs on 144 images, or 8 epochs.
+and compared with the mask. Of the data: decoders trained on crops of more or fewer
+photographs, tested on the same images; mlp for as many steps as 20 epochs on 144 images, or for 8
+epochs, lda in its one look.
 
 What is in DIR is not done again, so an interrupted command goes on where it was.
 """
@@ -13,6 +14,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,6 +35,7 @@ LAYERS = ["layer2", "layer4", "layer6", "layer8", "layer10", "layer11"]
 SIDES = (16, 32, 64, 128)
 # Training images, and photographs that they are crops of; None takes all.
 SETS = ((144, 2), (144, 5), (144, None), (300, None), (1000, None))
+DECODERS = ("mlp", "lda")
 BATCH_SIZE, STEPS, LEAST_EPOCHS = 8, 360, 8
 
 
@@ -40,8 +43,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--folder", type=Path, required=True, help="keeps data, stores, runs")
     arguments.add_argument("--part", choices=("grid", "data", "all"), default="all")
-    arguments.add_argument("--decoder", default="mlp")
-    arguments.add_argument("--seeds", type=int, default=3)
+    arguments.add_argument("--seeds", type=int, default=3, help="of trainings; lda has none")
     options = arguments.parse_args()
     data = options.folder / "data"
     if not data.exists():
@@ -51,7 +53,7 @@ def main() -> None:
     if options.part in ("grid", "all"):
         report("bounds_grid", list(of_grids(dataset)), {"generator": GENERATOR})
     if options.part in ("data", "all"):
-        settings = {"generator": GENERATOR, "layers": LAYERS, "decoder": options.decoder}
+        settings = {"generator": GENERATOR, "layers": LAYERS, "decoders": DECODERS}
         settings |= {"seeds": options.seeds, "steps": STEPS}
         report("bounds_data", list(of_data(dataset, options)), settings)
 
@@ -75,38 +77,49 @@ def of_grids(dataset: dp.Dataset) -> Iterator[dict[str, Any]]:
 
 def of_data(dataset: dp.Dataset, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield the IoU of decoders trained on some of the images."""
-    for images, photographs in SETS:
+    for (images, photographs), decoder in product(SETS, DECODERS):
         chosen = subset(dataset, images, photographs)
         store = dp.extract(chosen, "dinov2-vit-s14", layers=LAYERS, cache=options.folder / "cache")
         found = []
-        for seed in range(options.seeds):
+        for seed in range(options.seeds if decoder != "lda" else 1):
             run = dp.train(
                 store,
                 layer=LAYERS,
-                decoder=options.decoder,
+                decoder=decoder,
                 runs=options.folder / "runs",
                 seed=seed,
                 normalize="instance",
-                flips=True,
-                channel_dropout=0.2,
-                weight_decay=0.05,
-                schedule="one-cycle",
-                learning_rate=3e-3,
-                batch_size=BATCH_SIZE,
-                epochs=max(LEAST_EPOCHS, round(STEPS / -(-images // BATCH_SIZE))),
+                **({} if decoder == "lda" else recipe(images)),
             )
             evaluation = dp.evaluate(run, store, reuse=True)
             evaluation.save(run.path / EVALUATIONS)
             found.append((run.best_score, evaluation.mean("iou")))
         valid, test = (fmean(some) for some in zip(*found, strict=True))
         names = {photograph(one.image) for one in chosen.samples if one.split == "train"}
-        print(f"{time.strftime('%H:%M:%S')} {images} of {len(names)}: {test:.1f}", flush=True)
+        print(
+            f"{time.strftime('%H:%M:%S')} {decoder}, {images} of {len(names)}: {test:.1f}",
+            flush=True,
+        )
         yield {
+            "decoder": decoder,
             "training images": images,
             "of photographs": len(names),
             "IoU on valid, ID": valid,
             "IoU on test, ID": test,
         }
+
+
+def recipe(images: int) -> dict[str, Any]:
+    """Return the options of a training on so many images."""
+    return {
+        "flips": True,
+        "channel_dropout": 0.2,
+        "weight_decay": 0.05,
+        "schedule": "one-cycle",
+        "learning_rate": 3e-3,
+        "batch_size": BATCH_SIZE,
+        "epochs": max(LEAST_EPOCHS, round(STEPS / -(-images // BATCH_SIZE))),
+    }
 
 
 def subset(dataset: dp.Dataset, images: int, photographs: int | None) -> dp.Dataset:
@@ -120,6 +133,11 @@ def subset(dataset: dp.Dataset, images: int, photographs: int | None) -> dp.Data
         for row, one in enumerate(samples)
         if one.split == "train" and photograph(one.image) in names
     ]
+    if len(learned) < images:
+        raise SystemExit(
+            f"{dataset.root} has {len(learned)} training images of {len(names)} photographs, "
+            f"expected {images}; give another --folder, where more are made"
+        )
     learned.sort(key=lambda row: Path(samples[row].image).stem.rpartition("_")[2])
     others = [row for row, one in enumerate(samples) if one.split != "train"]
     return replace(dataset, samples=samples.take(sorted([*learned[:images], *others])))

@@ -46,7 +46,7 @@ def test_a_script_is_imported(script, monkeypatch):
         ),
         (
             "resolution.py --folder resolution --canvases 1 1 1 --models efficientnet-lite0 "
-            "--seeds 0 --steps 4 --overlap 0 --name tiny_resolution",
+            "--seeds 0 --steps 1 --decoder linear --overlap 0 --name tiny_resolution",
             "tiny_resolution",
         ),
         ("report_page.py --images 8 --rounds 1", "report_page"),
