@@ -14,11 +14,11 @@ from declip_pipeline.decoders.fcn import FCNDecoder
 from declip_pipeline.decoders.fusion import FeatureFusion
 from declip_pipeline.decoders.mlp import MLPDecoder
 from declip_pipeline.decoders.names import (
-    LDA,
     PATCH_FORENSICS,
     TAKERS_OF_WIDTHS,
     WIDTHS,
     DecoderType,
+    is_fitted,
     read_decoder_type,
 )
 from declip_pipeline.decoders.normalization import FeatureNormalization
@@ -164,7 +164,7 @@ def _build_for_one(
     own = widths or WIDTHS.get(kind.kind, ())
     if kind.depth is not None:
         return ConvolutionalDecoder(kind.depth, shape, own, output_size)
-    if kind.kind in ("probe", LDA):
+    if is_fitted(kind.name):
         raise InputError(
             f"{kind.name} is a way to train a linear decoder, not a decoder; build a linear one"
         )

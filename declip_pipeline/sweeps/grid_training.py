@@ -71,7 +71,7 @@ class GridTraining:
         job, self.cells = _plan(opened, options, with_workers=self.has_workers)
         job.require_widths_taken(cell.decoder_type for cell in self.cells)
         if all(is_fitted(cell.decoder_type) for cell in self.cells):
-            _refuse_for_fitted(job, self.cells[0].decoder_type)
+            _refuse_for_fitted(job, self.cells)
         self.trainer = GridTrainer(job, notice, opened)
         self.cells = [self.trainer.settled(cell) for cell in self.cells]
         for cell in self.cells:
@@ -144,17 +144,17 @@ class GridTraining:
             training.release()
 
 
-def _refuse_for_fitted(job: GridJob, decoder_type: str) -> None:
+def _refuse_for_fitted(job: GridJob, cells: Sequence[Cell]) -> None:
     """Raise `InputError` for options that none of the decoders takes, since all are fitted."""
-    recipe = job.recipe
-    for option, given in (
-        (f'precision="{job.precision}"', job.precision not in ("auto", "float32")),
-        ("compile", recipe.compile),
+    names = ", ".join(dict.fromkeys(cell.decoder_type for cell in cells))
+    for option, given, why in (
+        (f'precision="{job.precision}"', job.precision not in ("auto", "float32"), "in float32"),
+        ("compile", job.recipe.compile, "without a step that torch.compile could compile"),
     ):
         if given:
             raise InputError(
-                f"`{option}` means nothing to {decoder_type}, which is fitted in float32; leave it "
-                "out or choose another decoder"
+                f"`{option}` means nothing to {names}, fitted {why}; leave it out or choose "
+                "another decoder"
             )
 
 

@@ -101,7 +101,12 @@ class LookingLearner(Learner):
     """Learner that needs one pass over all images before the first epoch.
 
     Call `look` for every piece, then `end_look`; after `load_state` neither is needed.
+
+    Attributes:
+        constant_channels_are: What happens to channels without a spread, in a line.
     """
+
+    constant_channels_are: str = "centred, not scaled"
 
     @property
     @abstractmethod

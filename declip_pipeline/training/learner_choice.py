@@ -11,6 +11,7 @@ from declip_pipeline.decoders.names import (
     PATCH_FORENSICS,
     TAKERS_OF_WIDTHS,
     DecoderType,
+    is_fitted,
     read_decoder_type,
 )
 from declip_pipeline.errors import InputError
@@ -27,7 +28,7 @@ _FITTED_BY = {
 }
 _NOT_OF_FITTED = ("weight_decay", "loss", "positive_weight", "average")
 _NOT_OF_LDA = (
-    *("epochs", "schedule", "learning_rate"),
+    *("most_epochs", "schedule", "patience", "learning_rate", "initialization"),
     *("flips", "channel_dropout", "feature_noise", "mixup"),
 )
 
@@ -71,7 +72,7 @@ def decoder_of(recipe: Recipe, shapes: Sequence[FeatureShape], fusion: FusionMod
         raise InputError(
             f"`shrinkage={recipe.shrinkage:g}` for {kind.name}; it is for {LDA}, leave it out"
         )
-    if kind.kind in ("probe", LDA):
+    if is_fitted(kind.name):
         return _decoder_of_fitted(recipe, kind, shapes, fusion)
     if kind.kind == PATCH_FORENSICS and (recipe.losses != ("bce",) or recipe.positive_weight != 1):
         name = "loss" if recipe.losses != ("bce",) else "positive_weight"
@@ -114,17 +115,22 @@ def _decoder_of_fitted(
             f"{name} is {_FITTED_BY[kind.kind]}, which torch.compile cannot compile; leave out "
             "`compile`"
         )
-    own_scale = ("none",) if kind.kind == "probe" else ("none", "instance", "layernorm")
-    if recipe.normalization not in own_scale:
+    if kind.kind == "probe" and recipe.normalization != "none":
         raise InputError(
             f"{name} standardises patches by itself; leave out `normalize`, or take another "
             "decoder such as linear"
         )
+    if kind.kind == LDA and recipe.normalization == "channel":
+        raise InputError(
+            f"{name} does not depend on the scale of channels; leave out `normalize`, or take "
+            "none, instance or layernorm"
+        )
     plain = Recipe(kind.name) if kind.kind == LDA else _PLAIN
     for option in (*_NOT_OF_FITTED, *(_NOT_OF_LDA if kind.kind == LDA else ())):
         if getattr(recipe, option) != getattr(plain, option):
+            named = "epochs" if option == "most_epochs" else option
             raise InputError(
-                f"`{option}={getattr(recipe, option)}` for {name}, which is "
+                f"`{named}={getattr(recipe, option)}` for {name}, which is "
                 f"{_FITTED_BY[kind.kind]}; leave it out or choose another decoder"
             )
     if len(shapes) > 1 and fusion == "weighted":

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from declip_pipeline.decoders.names import is_published_type
+from declip_pipeline.decoders.names import LDA, is_published_type
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.validation_score import SCORES
 
@@ -74,6 +74,8 @@ def learning_problem(
     if steps < FEW_STEPS:
         one = "1 step" if steps == 1 else f"{steps} steps"
         ways.insert(0, f"a smaller `batch_size` (an epoch has {one})")
+    if recipe.decoder_type == LDA:
+        ways = ["other layers", "another `normalize`", "another `shrinkage`"]
     if recipe.initialization == "paper" and is_published_type(recipe.decoder_type):
         ways.append('`initialization="pytorch"`')
     return f"it learned nothing: {what}; try {', '.join(ways[:-1])} or {ways[-1]}"

@@ -31,8 +31,13 @@ class PatchMoments:
             squares = centred.square().sum(0, dtype=torch.float64)
         shift = mean.cpu() - self.mean
         total = self.count + len(patches)
-        between = torch.outer(shift, shift) if self._is_joint else shift.square()
-        self._squares += squares.double().cpu() + between * (self.count * len(patches) / total)
+        weight = self.count * len(patches) / total
+        self._squares += squares.double().cpu()
+        # In place: covariances of many channels take gigabytes.
+        if self._is_joint:
+            self._squares.addr_(shift, shift, alpha=weight)
+        else:
+            self._squares += shift.square() * weight
         self.mean += shift * (len(patches) / total)
         self.count = total
 
@@ -51,7 +56,7 @@ class PatchMoments:
 
     @property
     def covariance(self) -> Tensor:
-        """Covariances of the channels (channels, channels), float64; with `joint` alone."""
+        """Covariances of the channels (channels, channels), float64; only with `joint`."""
         return self._squares / self.count
 
     def components(self, count: int) -> Tensor:

@@ -298,15 +298,13 @@ class Recipe:
         if self.schedule not in get_args(ScheduleName):
             raise UnknownNameError("schedule", self.schedule, get_args(ScheduleName))
         if self.schedule == "plateau":
-            if self.epochs is None:
-                most = 1 if self.decoder_type == LDA else PLATEAU_EPOCHS
-                object.__setattr__(self, "epochs", most)
-        elif self.epochs is None:
+            return
+        if self.epochs is None:
             raise InputError(
                 f'`schedule="{self.schedule}"` without a number of epochs, over which it goes; '
                 "give `epochs`"
             )
-        elif self.patience != PATIENCE:
+        if self.patience != PATIENCE:
             raise InputError(
                 f'`patience={self.patience}` with `schedule="{self.schedule}"`, which waits for '
                 'no plateau; leave it out, or take `schedule="plateau"`'
@@ -347,8 +345,9 @@ class Recipe:
     @property
     def most_epochs(self) -> int:
         """Number of epochs, of the schedule "plateau" the most."""
-        assert self.epochs is not None
-        return self.epochs
+        if self.epochs is not None:
+            return self.epochs
+        return 1 if self.decoder_type == LDA else PLATEAU_EPOCHS
 
     @property
     def targets(self) -> "TargetKind":
@@ -377,6 +376,7 @@ class Recipe:
         they are set: what a run was named by before there were such it still is.
         """
         values = asdict(self) | {"widths": list(self.widths) if self.widths else None}
+        values["epochs"] = self.most_epochs
         for one in fields(self):
             if one.name in LATER and values[one.name] == one.default:
                 del values[one.name]

@@ -46,8 +46,8 @@ def recipe_defaults(
 
     Args:
         name: "paper", whose values are the defaults of `Recipe`, or "auto".
-        decoder_type: Name of the decoder; probes and Patch Forensics keep their papers' recipes,
-            in batches that the images fill, and lda has one epoch by either name.
+        decoder_type: Name of the decoder; lda, probes and Patch Forensics keep their own recipes,
+            in batches that the images fill.
         images: Number of images of an epoch.
         given: Fields that the caller sets: a `batch_size` is what the steps are counted in, and the
             schedule "plateau", which stops by itself, leaves the epochs to the paper's bound.
@@ -57,11 +57,9 @@ def recipe_defaults(
     if name not in get_args(RecipeName):
         raise UnknownNameError("recipe", name, get_args(RecipeName))
     kind = read_decoder_type(decoder_type).kind
-    if kind == LDA:
-        return {"epochs": 1, "batch_size": min(PAPER_BATCH, images)}
     if name == "paper":
         return {}
-    if kind in ("probe", PATCH_FORENSICS):
+    if kind in ("probe", LDA, PATCH_FORENSICS):
         return {} if images >= PAPER_BATCH else {"batch_size": images}
     fixed = given or {}
     batch_size = fixed.get("batch_size", _batch_size(images))

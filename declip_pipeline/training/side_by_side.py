@@ -126,7 +126,10 @@ def _looked(together: Sequence[Training], feed: BatchFeed) -> list[Training]:
         if isinstance(training.learner, LookingLearner) and not training.learner.has_looked
     ]
     if waiting:
-        for batch in feed.batches(np.arange(len(feed)), together[0].recipe.batch_size):
+        recipe = together[0].recipe
+        # Real images by the share that they have in an epoch.
+        order = np.sort(epoch_order(feed.labels, recipe.seed, 1, recipe.with_real))
+        for batch in feed.batches(order, recipe.batch_size):
             for training, learner in waiting:
                 for piece in batch.pieces(learner.piece_size):
                     learner.look(piece.inputs(training.inputs.sources), piece.targets)
@@ -139,19 +142,19 @@ def _looked(together: Sequence[Training], feed: BatchFeed) -> list[Training]:
             continue
         names = training.inputs.names if len(constant) > 1 else [" + ".join(training.inputs.names)]
         for name, channels in zip(names, constant, strict=True):
-            line = _constant_channels(name, channels)
+            line = _constant_channels(name, channels, learner.constant_channels_are)
             if channels and line not in said:
                 said[line] = None
                 training.notice(line)
     return [training for training in together if training.error is None]
 
 
-def _constant_channels(layer: str, channels: Sequence[int]) -> str:
+def _constant_channels(layer: str, channels: Sequence[int], what: str) -> str:
     """Return a line on the constant channels of a layer."""
     shown = ", ".join(map(str, channels[:SHOWN_IDS])) + (", ..." if channels[SHOWN_IDS:] else "")
     return (
         f"{layer}: {len(channels)} channel{'s are' if channels[1:] else ' is'} constant over the "
-        f"training images ({shown}); centred, not scaled"
+        f"training images ({shown}); {what}"
     )
 
 

@@ -542,11 +542,15 @@ class TestOptionsThatMeanNothing:
             ("prune", ("--all", "--keep"), "--keep keeps the whole store, which --all removes"),
             ("compare", ("--device", "cpu"), "--device says where to evaluate; add --run, or lea"),
             ("evaluate", ("--views", "all", "--alias", "a=b"), "--alias is for the means in domai"),
-            ("train", ("--precision", "bfloat16"), "--precision bfloat16 means nothing to probe, "),
+            (
+                "train",
+                ("--precision", "bfloat16"),
+                "--precision bfloat16 means nothing to probe, f",
+            ),
             (
                 "train",
                 ("--compile",),
-                "--compile means nothing to probe, which is fitted in float32",
+                "--compile means nothing to probe, fitted without a step that ",
             ),
         ],
     )

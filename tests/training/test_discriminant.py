@@ -1,5 +1,7 @@
 """lda is the linear discriminant analysis of patches, with the bias of the highest IoU."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,8 +12,9 @@ from declip_pipeline.decoders.names import is_fitted
 from declip_pipeline.decoders.normalization import normalized_images
 from declip_pipeline.errors import InputError, TrainingError
 from declip_pipeline.features import FeatureShape
+from declip_pipeline.sweeps.grid_training import GridTraining
 from declip_pipeline.training.data import TrainingData
-from declip_pipeline.training.discriminant import THRESHOLDS, DiscriminantLearner
+from declip_pipeline.training.discriminant import DiscriminantLearner
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.recipes import recipe_defaults
@@ -103,12 +106,13 @@ def test_the_bias_is_that_of_the_highest_iou():
     logits = learner.decoder.position_logits(learner.decoder.joined(*inputs)).detach()
     _, bias = (value.detach() for value in learner.decoder.parameters())
     own = logits - bias.item()
+    thresholds = np.linspace(-12, 12, 193)
 
     def iou(threshold):
         called = own > threshold
         return float((called & fakes).sum() / (called | fakes).sum())
 
-    best = max(iou(threshold - float(learner.state()["bias"])) for threshold in THRESHOLDS.tolist())
+    best = max(iou(threshold - float(learner.state()["bias"])) for threshold in thresholds)
     assert iou(-bias.item()) == best
     assert best > iou(-float(learner.state()["bias"])) or bias == learner.state()["bias"]
     assert best > 0.3
@@ -166,6 +170,76 @@ def test_a_run_is_one_epoch_and_one_linear_decoder(tiny_store, tmp_path):
         assert torch.allclose(one, two, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize("decoders", [["lda", "linear"], ["linear", "lda"]])
+def test_in_a_grid_it_alone_has_one_epoch(tiny_store, tmp_path, decoders):
+    options = {
+        "layer": ["layer1"],
+        "decoder_type": decoders,
+        "batch_size": 4,
+        "recipe_name": "paper",
+        "seed": [0],
+        "runs": str(tmp_path),
+        "device": "cpu",
+    }
+    grid = GridTraining([tiny_store], options)
+    epochs = {cell.decoder_type: grid.trainer.plan(cell).recipe.most_epochs for cell in grid.cells}
+    assert epochs == {"lda": 1, "linear": 400}
+
+
+def test_real_images_have_their_share(mixed_store, tmp_path):
+    found = [
+        run(mixed_store, tmp_path, with_real=share).best_decoder()[0].state_dict()
+        for share in (0.0, 0.2, 0.5)
+    ]
+    weights = [next(iter(one.values())).flatten() for one in found]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert not torch.allclose(weights[one], weights[other], rtol=1e-3)
+
+
+def test_of_thresholds_as_good_it_takes_the_middle_one():
+    inputs, targets, fakes = pictures([GRID])
+    # Far from each other: all thresholds between the two are as good.
+    inputs[0][:, 0] += 40.0 * fakes
+    learner = fitted([GRID], inputs, targets, normalize="none")
+    logits = learner.decoder.position_logits(learner.decoder.joined(*inputs)).detach()
+    lowest, highest = logits[fakes].min(), logits[~fakes].max()
+    assert highest < 0 < lowest
+    assert 0.5 < float(-highest / lowest) < 2
+
+
+def test_classes_far_apart_have_thresholds_between_them():
+    inputs, targets, fakes = pictures([GRID])
+    # A few fakes lie close to what is real, so that the best threshold is far from the middle.
+    near = torch.where(torch.arange(12) == 0, 40.0, 200.0)
+    inputs[0][:, 0] += near[:, None, None] * fakes
+    learner = fitted([GRID], inputs, targets, normalize="none", shrinkage=0.0)
+    logits = learner.decoder.position_logits(learner.decoder.joined(*inputs)).detach()
+    assert torch.equal(logits > 0, fakes)
+    assert learner.state()["half_distance"] > 12
+
+
+def test_a_mean_far_from_zero_costs_no_precision():
+    inputs, targets, _ = pictures([GRID])
+    moved = [inputs[0] + 4096.0]
+    learner, other = (fitted([GRID], x, targets, normalize="none") for x in (inputs, moved))
+    exact = fitted([GRID], [moved[0] - 4096.0], targets, normalize="none")
+    weights = [one.state()["weights"].numpy() for one in (other, exact, learner)]
+    assert weights[0] == pytest.approx(weights[1], rel=1e-4)
+    assert weights[0] == pytest.approx(weights[2], rel=1e-2)
+
+
+def test_features_that_are_not_finite_or_all_constant_are_refused():
+    inputs, targets, _ = pictures([GRID])
+    for value, said in (
+        (float("nan"), "are not finite, or too large"),
+        (1.0, "all 6 channels are"),
+    ):
+        learner = learner_of(recipe(normalize="none"), [GRID], "concat", CPU)
+        learner.look([inputs[0] * 0 + value], targets)
+        with pytest.raises(TrainingError, match=said):
+            learner.end_look()
+
+
 @pytest.mark.slow
 def test_in_company_it_ends_as_alone(tiny_store, tmp_path):
     data = TrainingData([tiny_store], device=CPU)
@@ -217,13 +291,15 @@ def test_a_covariance_that_cannot_be_inverted_says_how_to_go_on():
     ("changes", "said"),
     [
         ({"epochs": 2}, "`epochs=2` for lda, which is computed from one look at the images"),
+        ({"patience": 2}, "`patience=2` for lda"),
+        ({"initialization": "pytorch"}, "`initialization=pytorch` for lda"),
         ({"learning_rate": 0.1}, "`learning_rate=0.1` for lda"),
         ({"weight_decay": 0.1}, "`weight_decay=0.1` for lda"),
         ({"flips": True}, "`flips=True` for lda"),
         ({"average": 0.9}, "`average=0.9` for lda"),
         (
             {"normalize": "channel"},
-            "lda standardises patches by itself; leave out `normalize`",
+            "lda does not depend on the scale of channels; leave out `normalize`",
         ),
         ({"widths": (8,)}, r"lda got widths \[8\], expected none"),
         ({"compile": True}, "lda is computed from one look .*, which torch.compile cannot comp"),
@@ -252,5 +328,7 @@ def test_a_shrinkage_that_is_no_share_is_refused(value):
 def test_its_options_are_its_own():
     assert [is_fitted(name) for name in ("lda", "probe-pca-8", "linear")] == [True, True, False]
     assert choose_precision("bfloat16", "lda", CPU) == "float32"
-    assert recipe_defaults("auto", "lda", 20) == {"epochs": 1, "batch_size": 20}
-    assert recipe_defaults("paper", "lda", 1000) == {"epochs": 1, "batch_size": 64}
+    assert recipe_defaults("auto", "lda", 20) == {"batch_size": 20}
+    assert recipe_defaults("auto", "lda", 1000) == recipe_defaults("paper", "lda", 20) == {}
+    assert (Recipe("lda").most_epochs, Recipe("linear").most_epochs) == (1, 400)
+    assert replace(Recipe("lda"), decoder_type="linear").most_epochs == 400
