@@ -60,7 +60,8 @@ def recipe_defaults(
     if name == "paper":
         return {}
     if kind in ("probe", LDA, PATCH_FORENSICS):
-        return {} if images >= PAPER_BATCH else {"batch_size": images}
+        own = {"epochs": 1} if kind == LDA else {}
+        return own if images >= PAPER_BATCH else own | {"batch_size": images}
     fixed = given or {}
     batch_size = fixed.get("batch_size", _batch_size(images))
     steps = STEPS_AT_100_IMAGES * (images / 100) ** (1 / 3)

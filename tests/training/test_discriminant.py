@@ -170,20 +170,23 @@ def test_a_run_is_one_epoch_and_one_linear_decoder(tiny_store, tmp_path):
         assert torch.allclose(one, two, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("decoders", [["lda", "linear"], ["linear", "lda"]])
-def test_in_a_grid_it_alone_has_one_epoch(tiny_store, tmp_path, decoders):
+@pytest.mark.parametrize("recipe_name", ["paper", "auto"])
+@pytest.mark.parametrize("decoders", [["lda"], ["lda", "linear"], ["linear", "lda"]])
+def test_in_a_grid_it_alone_has_one_epoch(tiny_store, tmp_path, decoders, recipe_name):
     options = {
         "layer": ["layer1"],
         "decoder_type": decoders,
         "batch_size": 4,
-        "recipe_name": "paper",
+        "recipe_name": recipe_name,
         "seed": [0],
         "runs": str(tmp_path),
         "device": "cpu",
     }
     grid = GridTraining([tiny_store], options)
     epochs = {cell.decoder_type: grid.trainer.plan(cell).recipe.most_epochs for cell in grid.cells}
-    assert epochs == {"lda": 1, "linear": 400}
+    expected = recipe_defaults("auto", "linear", 8, {"batch_size": 4})["epochs"]
+    expected = {"lda": 1, "linear": 400 if recipe_name == "paper" else expected}
+    assert epochs == {name: expected[name] for name in decoders}
 
 
 def test_real_images_have_their_share(mixed_store, tmp_path):
@@ -328,7 +331,7 @@ def test_a_shrinkage_that_is_no_share_is_refused(value):
 def test_its_options_are_its_own():
     assert [is_fitted(name) for name in ("lda", "probe-pca-8", "linear")] == [True, True, False]
     assert choose_precision("bfloat16", "lda", CPU) == "float32"
-    assert recipe_defaults("auto", "lda", 20) == {"batch_size": 20}
-    assert recipe_defaults("auto", "lda", 1000) == recipe_defaults("paper", "lda", 20) == {}
+    assert recipe_defaults("auto", "lda", 20) == {"epochs": 1, "batch_size": 20}
+    assert recipe_defaults("auto", "lda", 1000) == {"epochs": 1}
     assert (Recipe("lda").most_epochs, Recipe("linear").most_epochs) == (1, 400)
     assert replace(Recipe("lda"), decoder_type="linear").most_epochs == 400
