@@ -68,14 +68,19 @@ def learning_problem(
         )
     else:
         return None
-    steps = -(-train_images // recipe.batch_size)
+    ways = _ways_out(recipe, -(-train_images // recipe.batch_size))
+    return f"it learned nothing: {what}; try {', '.join(ways[:-1])} or {ways[-1]}"
+
+
+def _ways_out(recipe: Recipe, steps: int) -> list[str]:
+    """Return what to change, at least two things, after epochs of so many steps."""
+    if recipe.decoder_type == LDA:
+        return ["other layers", "another `normalize`", "another `shrinkage`"]
     longer = "a larger `patience`" if recipe.schedule == "plateau" else "more `epochs`"
     ways = ["another `learning_rate`", longer]
     if steps < FEW_STEPS:
         one = "1 step" if steps == 1 else f"{steps} steps"
         ways.insert(0, f"a smaller `batch_size` (an epoch has {one})")
-    if recipe.decoder_type == LDA:
-        ways = ["other layers", "another `normalize`", "another `shrinkage`"]
     if recipe.initialization == "paper" and is_published_type(recipe.decoder_type):
         ways.append('`initialization="pytorch"`')
-    return f"it learned nothing: {what}; try {', '.join(ways[:-1])} or {ways[-1]}"
+    return ways

@@ -16,6 +16,7 @@ from declip_pipeline.sweeps.grid_training import GridTraining
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.discriminant import DiscriminantLearner
 from declip_pipeline.training.learner_choice import decoder_of, learner_of
+from declip_pipeline.training.learning import learning_problem
 from declip_pipeline.training.recipe import Recipe, choose_precision
 from declip_pipeline.training.recipes import recipe_defaults
 from declip_pipeline.training.runs import plan_run, train_run, train_runs
@@ -326,6 +327,12 @@ def test_more_channels_than_memory_are_refused():
 def test_a_shrinkage_that_is_no_share_is_refused(value):
     with pytest.raises(InputError, match="`shrinkage` is .*; expected"):
         recipe(shrinkage=value)
+
+
+def test_where_it_learns_nothing_it_advises_what_it_takes():
+    record = {"train_loss": 0.3, "valid_iou": 10.0}
+    problem = learning_problem([record], 17.0, Recipe("lda"), 144)
+    assert problem.endswith("; try other layers, another `normalize` or another `shrinkage`")
 
 
 def test_its_options_are_its_own():
