@@ -17,7 +17,7 @@ from declip_pipeline.training.patches import patch_features, patch_shares
 from declip_pipeline.training.recipe import Recipe
 
 MOST_CHANNELS = 16384
-"""Channels of all layers together; their covariance takes 2 GB, of which up to three are held."""
+"""Channels of all layers together; their covariance in float64 takes 2 GB then."""
 
 # Candidates for the logit from which on a position is predicted fake, and 0 among them. They reach
 # further where the classes lie far apart.
@@ -30,8 +30,7 @@ class DiscriminantLearner(LookingLearner):
     The weights are S^-1 (m1 - m0), for means m1 of fake and m0 of real patches and the covariance S
     that both have within their class. A patch belongs to each class by the share of its area. A
     part `shrinkage` of S is replaced by its diagonal, so that it can be inverted and does not
-    follow the few photographs it was seen on. Gradient descent fits the directions of much variance
-    first, which show what an image is of; the traces of a forgery are in those of little.
+    follow the few photographs it was seen on.
 
     The look at the images gives the weights. The one epoch after it gives the bias: that with the
     highest IoU over all positions of the epoch's images together.

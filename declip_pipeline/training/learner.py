@@ -98,7 +98,7 @@ class Learner(ABC):
 
 
 class LookingLearner(Learner):
-    """Learner that needs one pass over all images before the first epoch.
+    """Learner that needs one pass over an epoch's images before the first epoch.
 
     Call `look` for every piece, then `end_look`; after `load_state` neither is needed.
 
