@@ -363,7 +363,7 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
     name no run otherwise.
     """
     datasets: dict[str, set[str]] = {}
-    trainings: dict[str, dict[str, dict[str, set[str]]]] = {}
+    trainings: dict[str, dict[str, dict[str, set[tuple[str, ...]]]]] = {}
     for cell in cells:
         one = cell.fields
         datasets.setdefault(one["generator"], set()).add(one["dataset"])
@@ -371,8 +371,7 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
         if MAPS in cell.seeds[0].config:
             continue
         of_features = of_names.setdefault(str(one["learned"]), {})
-        stores = str(one.get("training_stores"))
-        of_features.setdefault(_features_of(one), set()).add(stores)
+        of_features.setdefault(_features_of(one), set()).add(_stores_of(one))
     found = []
     for cell in cells:
         one = cell.fields
@@ -389,12 +388,17 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
             # Other features come from other stores, and make no other training set.
             own_stores = of_names[str(one["learned"])][_features_of(one)]
             if len(own_stores) > 1 and "train_on" in named:
-                column += f" ({field_text(one.get('training_stores'))})"
+                column += f" ({field_text(_stores_of(one))})"
         fields = {**one, "generator": generator, "train_on": column}
         # As `is_in_domain` takes it.
         fields["tested"] = [one["dataset"], one["generator"]]
         found.append(replace(cell, fields=fields))
     return found
+
+
+def _stores_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the stores of a training, each once: layers of one store are no other training set."""
+    return tuple(dict.fromkeys(one for own in fields.get("training_stores") or () for one in own))
 
 
 def _features_of(fields: Mapping[str, Any]) -> str:

@@ -317,6 +317,20 @@ def test_training_sets_of_several_backbones_keep_their_names():
     assert matrices(others)[0].table.columns == ("ldm (one)", "ldm (two)")
 
 
+def test_layers_of_one_store_are_no_other_training_set():
+    """A column was called "ldm (f67136101d51+f67136101d51)" beside runs of a single layer."""
+    runs = [
+        localized("ldm", config=config_of("ldm", stores=[["one"]] * layers), ldm=[20.0])
+        for layers in (1, 2)
+    ]
+    assert {column for one in matrices(runs) for column in one.table.columns} == {"ldm"}
+    others = [
+        localized("ldm", config=config_of("ldm", stores=[[name]] * 2), ldm=[20.0])
+        for name in ("one", "two")
+    ]
+    assert matrices(others)[0].table.columns == ("ldm (one)", "ldm (two)")
+
+
 def test_hashes_title_a_table_only_where_nothing_else_does():
     def titles_of(*features):
         runs = [
