@@ -1,6 +1,6 @@
 """Tables of means with their intervals, by what is configured; no mean mixes configurations."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -398,7 +398,16 @@ def _labelled(cells: Sequence[Cell], named: Collection[str]) -> list[Cell]:
 
 def _stores_of(fields: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the stores of a training, each once: layers of one store are no other training set."""
-    return tuple(dict.fromkeys(one for own in fields.get("training_stores") or () for one in own))
+
+    def hashes_in(part: Any) -> Iterator[str]:
+        """Yield hashes, of a layer, of several, or of an ensemble's members."""
+        if isinstance(part, str):
+            yield part
+        else:
+            for one in part or ():
+                yield from hashes_in(one)
+
+    return tuple(dict.fromkeys(hashes_in(fields.get("training_stores"))))
 
 
 def _features_of(fields: Mapping[str, Any]) -> str:

@@ -323,6 +323,10 @@ def test_layers_of_one_store_are_no_other_training_set():
         localized("ldm", config=config_of("ldm", stores=[["one"]] * layers), ldm=[20.0])
         for layers in (1, 2)
     ]
+    # An ensemble has those of each member.
+    runs.append(
+        localized("ldm", config=config_of("ldm", stores=[[["one"]], [["one"]] * 2]), ldm=[20.0])
+    )
     assert {column for one in matrices(runs) for column in one.table.columns} == {"ldm"}
     others = [
         localized("ldm", config=config_of("ldm", stores=[[name]] * 2), ldm=[20.0])
