@@ -65,6 +65,10 @@ NARROW_FCN: Options = {"decoder": "fcn", "widths": (32, 32)}
 OF_CNN: Options = {"store": CNN, "layer": "layer3"}
 OF_BOTH: Options = {"beside": ("layer3",)}
 
+LDA_ODD: Options = {**LDA, "layer": ODD}
+CNN_FCN: Options = {**OF_CNN, **NARROW_FCN}
+REAL: Options = {"with_real": 0.3}
+
 # Several options are an ensemble.
 PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
     "decoder": {
@@ -135,6 +139,23 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
             {**LDA, "layer": ODD, "with_real": 0.3},
             {**OF_CNN, **NARROW_FCN, "with_real": 0.3},
         ),
+    },
+    # Of each candidate, masks at 0.5 as they are, and without small regions.
+    "small regions": {
+        f"{name}{behind}": tuple({**one, "metric": metric} for one in members)
+        for name, members in {
+            "mlp": ({},),
+            "pup": ({"decoder": "pup"},),
+            "lda": (LDA_ODD,),
+            "CNN fcn": (CNN_FCN,),
+            "mlp + CNN fcn": ({}, CNN_FCN),
+            "lda + CNN fcn": (LDA_ODD, CNN_FCN),
+            "lda + pup + CNN fcn": (LDA_ODD, {"decoder": "pup"}, CNN_FCN),
+            "lda, 30% real": ({**LDA_ODD, **REAL},),
+            "mlp + CNN fcn, 30% real": (REAL, {**CNN_FCN, **REAL}),
+            "lda + CNN fcn, 30% real": ({**LDA_ODD, **REAL}, {**CNN_FCN, **REAL}),
+        }.items()
+        for behind, metric in (("", "iou"), (", without small regions", "iou_min_region"))
     },
     "loss": {
         "bce": {},
@@ -258,6 +279,7 @@ class Work:
         by_cell: dict[tuple[str, str], list[float]] = {}
         runs, alarms = [], []
         members = changes if isinstance(changes, tuple) else (changes,)
+        metric = members[0].get("metric", "iou")
         for stores, generator, seed in product(
             self.folds, self.options.train_on, range(self.options.runs)
         ):
@@ -276,10 +298,11 @@ class Work:
                 evaluation.save(own[0].path / EVALUATIONS)
             for other in GENERATORS:
                 by_cell.setdefault((generator, other), []).append(
-                    evaluation.mean("iou", generator=other)
+                    evaluation.mean(metric, generator=other)
                 )
             runs.append(own)
-            alarms.append(float(evaluation.false_alarms()["false_alarm_pixels"]))
+            behind = metric.removeprefix("iou")
+            alarms.append(float(evaluation.false_alarms()[f"false_alarm_pixels{behind}"]))
         cells = {place: fmean(values) for place, values in by_cell.items()}
         inside, outside = domain_means(cells)
         say(f"{name}: ID {inside:.1f}, OOD {outside:.1f} ({time.perf_counter() - started:.0f} s)")
@@ -297,7 +320,8 @@ class Work:
 def recipe_of(changes: Options) -> dict[str, Any]:
     """Return all options of a candidate: a discriminant takes layers alone from the recipe."""
     is_fitted = changes.get("decoder") == "lda"
-    return {**({"layer": RECIPE["layer"]} if is_fitted else RECIPE), **changes}
+    own = {name: value for name, value in changes.items() if name != "metric"}
+    return {**({"layer": RECIPE["layer"]} if is_fitted else RECIPE), **own}
 
 
 def held_out(dataset: dp.Dataset, photographs: Sequence[str]) -> dp.Dataset:

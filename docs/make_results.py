@@ -184,10 +184,10 @@ MEASUREMENTS = {
         "Choices of the light decoders and of their recipe",
         "python benchmarks/choices.py --folder DIR --train-on telea texture-copy",
         "On a demo set of another seed than the study's: trained on single generators, evaluated "
-        "on the split valid of all four; no test split is read. Each candidate differs from the "
-        "recipe in the settings by what its name says. `score` is the mean of ID and OOD; `chosen "
-        "without` names the generators that can be left out, neither learned nor evaluated, with "
-        "the candidate the best of its part.",
+        "on photographs that were held out, forged by all four; no test split is read. Each "
+        "candidate differs from the recipe in the settings by what its name says. `score` is the "
+        "mean of ID and OOD; `chosen without` names the generators that can be left out, neither "
+        "learned nor evaluated, with the candidate the best of its part.",
     ),
     "recipes": Measurement(
         "Recipes",
@@ -442,7 +442,7 @@ def study(with_figure: bool) -> Callable[[Path], str]:
         page = (STUDY / "table.md").read_text().partition("```sh")[0].partition("\n")[2].strip()
         figure = os.path.relpath(STUDY / "table.png", document.parent)
         shown = f"![Methods of the study]({figure})" if with_figure else ""
-        text = page.replace("![](table.png)", shown)
+        text = page.replace("![](table.png)", shown).replace("\n## ", "\n### ")
         link = os.path.relpath(STUDY / "table.csv", document.parent)
         text = re.sub(r"\n{3,}", "\n\n", text)
         return f"{text}\n\nFrom `{STUDY_COMMAND}`: [table.csv]({link})."
@@ -456,7 +456,8 @@ def study_rows(*methods: str) -> Callable[[Path], str]:
     columns = ("method", "ID", "OOD", *pairs, "parameters, M", "MMAC", "runs")
 
     def table(document: Path) -> str:
-        lines = [line for line in (STUDY / "table.md").read_text().splitlines() if line[:2] == "| "]
+        first = (STUDY / "table.md").read_text().partition("\n## ")[0]
+        lines = [line for line in first.splitlines() if line[:2] == "| "]
         head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
         by_name = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
         shown = [[by_name[name][column] for column in columns] for name in methods]

@@ -78,7 +78,11 @@ def localization_lines(
 
 def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
     """Return lines on the false alarms on real images, none without such images."""
-    from declip_pipeline.evaluation.intervals import ALARMING, false_alarm_figures
+    from declip_pipeline.evaluation.intervals import (
+        ALARMING,
+        MASKS_OF_REAL,
+        false_alarm_figures,
+    )
 
     figures = false_alarm_figures(seeds)
     if not figures["real_images"]:
@@ -88,11 +92,11 @@ def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
         return percent_text(figures, name, sign="%")
 
     return [
-        f"  false alarms on real images at {at}: {text(f'false_alarm_pixels{behind}')} of pixels, "
+        f"  false alarms on real images {at}: {text(f'false_alarm_pixels{behind}')} of pixels, "
         f"{text(f'false_alarm_images{behind}')} of images, "
         f"{text(f'large_false_alarm_images{behind}')} with more than {ALARMING:.0%} of their "
         f"pixels ({_images(figures['real_images'])})"
-        for at, behind in (("0.5", ""), ("valid's threshold", "_valid_threshold"))
+        for behind, at in MASKS_OF_REAL.items()
         if figures[f"false_alarm_pixels{behind}"] is not None
     ]
 

@@ -1,5 +1,7 @@
 """`declip-pipe predict`: masks for images."""
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -51,6 +53,15 @@ def predict(
             "threshold that was best on the run's split valid.",
         ),
     ] = "0.5",
+    min_region: Annotated[
+        str,
+        typer.Option(
+            metavar="SHARE|valid",
+            help="Smallest region of a mask, as a share of the image's pixels from 0 to below 1; "
+            "smaller ones are left out. valid takes what was best on the runs' split valid, at a "
+            "threshold of 0.5.",
+        ),
+    ] = "0",
     save: Annotated[
         str,
         typer.Option(
@@ -84,7 +95,8 @@ def predict(
     smallest region that the run's input size can show. An image that cannot be read,
     or whose results cannot be written, is a row of it with the reason, and the exit code is 1.
     Memory does not grow with the number of images: those that are read, computed and written at
-    one time take 0.5 GB at most, or one larger image, of 8 bytes a pixel, 16 with a run on tiles.
+    one time take 0.5 GB at most, or one larger image, of 8 bytes a pixel, 16 with a run on tiles,
+    and 6 more with --min-region.
     After an interruption the same command goes on where it stopped; images that came to a folder
     since are added. --overwrite removes the predictions that OUT holds, and nothing else.
     """
@@ -100,6 +112,7 @@ def predict(
         images,
         out=out,
         threshold=threshold_of(threshold),
+        min_region=_min_region_of(min_region),
         save=comma_separated(save) or [],
         each=each,
         weights=weights,
@@ -133,15 +146,23 @@ def threshold_of(text: str) -> float | Literal["valid"]:
 
     Raises `InputError` for anything else.
     """
+    return _number_or_valid("threshold", text, lambda n: 0 <= n <= 1, "a number from 0 to 1")
+
+
+def _min_region_of(text: str) -> float | Literal["valid"]:
+    expected = "a share of the image's pixels from 0 to below 1, such as 0.01"
+    return _number_or_valid("min_region", text, lambda n: 0 <= n < 1, expected)
+
+
+def _number_or_valid(
+    name: str, text: str, is_good: Callable[[float], bool], expected: str
+) -> float | Literal["valid"]:
     if text == "valid":
         return "valid"
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise InputError(f"`threshold` {text!r}; expected a number from 0 to 1, or valid")
-    return value
+    with suppress(ValueError):
+        if is_good(number := float(text)):
+            return number
+    raise InputError(f"`{name}` {text!r}; expected {expected}, or valid")
 
 
 def _remark_small_regions(rows: "list[Prediction]", large: "list[Prediction]") -> None:

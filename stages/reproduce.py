@@ -146,7 +146,13 @@ def reproduce(
             device=device,
         )
     if settings.table is None:
-        text, page = write_methods(found.methods, folder, baselines=study.baselines, **said)
+        text, page = write_methods(
+            found.methods,
+            folder,
+            without_small_regions=found.without_small_regions,
+            baselines=study.baselines,
+            **said,
+        )
         result(text)
         result(str(page))
     for form in [] if settings.table is None else settings.table.forms():

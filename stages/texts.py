@@ -42,8 +42,8 @@ PLAIN = frozenset(
     allow_unpaired arch assign_splits augment cache check_on checkpoint columns config cost
     counterparts dask data deep detection done dry_run dtype each feature_layer figure_format
     figures for_paper generators greedy host image_size keep layers layout log_file maps
-    maps_are maps_key max_failures max_megabytes max_megapixels metrics name on onnx overwrite
-    paper_columns polarity port profile repair report resize_maps run save scheduler split
+    maps_are maps_key max_failures max_megabytes max_megapixels metrics min_region name on onnx
+    overwrite paper_columns polarity port profile repair report resize_maps run save scheduler split
     threshold tiles title top_share views weights
     """.split()  # noqa: SIM905
 )

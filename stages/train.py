@@ -111,6 +111,11 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
             f"threshold best on valid: {run.valid_threshold:g}, with a mean IoU of "
             f"{summary['valid_iou_at_threshold']:.2f}"
         )
+    if run.min_region is not None:
+        remark(
+            f"smallest region best on valid: {run.min_region:.2%} of an image, with a mean IoU of "
+            f"{summary['valid_iou_at_min_region']:.2f}"
+        )
     if run.score_threshold is not None:
         remark(
             f"threshold of image scores best on valid: {run.score_threshold:.6g}, with a balanced "

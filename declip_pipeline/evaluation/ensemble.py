@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,14 @@ from declip_pipeline.evaluation.map_source import (
     MapSource,
     OpenedSource,
 )
-from declip_pipeline.evaluation.scores import Progress, detect, localize, logits_of, score_names
+from declip_pipeline.evaluation.scores import (
+    BestOnValid,
+    Progress,
+    detect,
+    localize,
+    logits_of,
+    score_names,
+)
 from declip_pipeline.feeding.inputs import FeatureSource, inputs_like
 from declip_pipeline.files import sha256_of_json
 from declip_pipeline.metrics.localization import TOP_SHARE
@@ -107,6 +115,17 @@ class Ensemble(MapSource):
         return self.runs[0].score_threshold if len(self.runs) == 1 else None
 
     @property
+    def min_region(self) -> float | None:
+        """Smallest region of a mask, see `Run.min_region`; of several runs the mean of theirs.
+
+        None where a run keeps none. That mean finds as much as the smallest region that is best for
+        the ensemble itself (benchmarks/choices.py).
+        """
+        found = [run.min_region for run in self.runs]
+        known = [one for one in found if one is not None]
+        return fmean(known) if len(known) == len(found) else None
+
+    @property
     def parameters(self) -> int:
         """Number of parameters of the decoders together."""
         return sum(int(run.summary()["parameters"]) for run in self.runs)
@@ -149,8 +168,10 @@ class _OpenedEnsemble(OpenedSource):
                 ]
             )
         self._decoders = AveragedDecoders([decoder for decoder, _ in opened])
-        alone = len(self._runs) == 1
-        self.threshold = self._runs[0].valid_threshold if alone else None
+        self.best = BestOnValid(
+            self._runs[0].valid_threshold if len(self._runs) == 1 else None,
+            source.min_region,
+        )
         taken = [
             one.store_of(store) for store in map(_as_store, images) for one in self._inputs(store)
         ]
@@ -261,7 +282,7 @@ class _OpenedEnsemble(OpenedSource):
             self._inputs(store),
             rows,
             device=device,
-            threshold=self.threshold,
+            best=self.best,
             top_share=top_share,
             batch_size=batch_size,
             progress=progress,

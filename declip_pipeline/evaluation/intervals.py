@@ -101,6 +101,14 @@ ALARMING = 0.01
 """Share of a real image's pixels above which its false alarm is a large one."""
 
 
+MASKS_OF_REAL = {
+    "": "at 0.5",
+    "_valid_threshold": "at valid's threshold",
+    "_min_region": "without small regions",
+}
+"""Ways to a real image's mask: what stands behind the names of its figures, and how it is said."""
+
+
 def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
     """Return the false alarms of maps on real images, means over images.
 
@@ -113,12 +121,13 @@ def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
         fake at 0.5; `false_alarm_images`, the share of images with such a pixel;
         `large_false_alarm_images`, the share of those with more than `ALARMING` of their pixels.
         The same at the threshold that is best on `valid`, each run's own, with
-        `_valid_threshold` behind the name. None without a real image or threshold, or for the
-        interval of fewer than two scenes.
+        `_valid_threshold` behind the name, and at 0.5 without regions below the smallest one that
+        is best on `valid` with `_min_region`. None without a real image, without such a threshold
+        or region, or for the interval of fewer than two scenes.
     """
     real = [one.on_real() for one in seeds]
     values: dict[str, np.ndarray] = {}
-    for behind in ("", "_valid_threshold"):
+    for behind in MASKS_OF_REAL:
         shares = np.array([one.values(f"fake_share{behind}") for one in real], np.float64)
         # A share that is not known stays NaN.
         alarms = {"false_alarm": shares > 0, "large_false_alarm": shares > ALARMING}

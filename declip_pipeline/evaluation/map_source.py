@@ -11,7 +11,12 @@ import torch
 
 from declip_pipeline.datasets.labelled import LabelledImages
 from declip_pipeline.decoders.decoder import resized_maps
-from declip_pipeline.evaluation.scores import LOCALIZATION_DTYPES, Progress, localization_values
+from declip_pipeline.evaluation.scores import (
+    LOCALIZATION_DTYPES,
+    BestOnValid,
+    Progress,
+    localization_values,
+)
 from declip_pipeline.images.views import View
 from declip_pipeline.metrics.localization import TOP_SHARE
 from declip_pipeline.store.reader import Store
@@ -67,12 +72,11 @@ class OpenedSource(ABC):
 
     Attributes:
         taken: The stores beside that features are taken from.
-        threshold: Threshold of probabilities that is best on `valid`, in (0, 1); None where there
-            is none.
+        best: What was best on `valid`.
     """
 
     taken: tuple[Store, ...] = ()
-    threshold: float | None = None
+    best: BestOnValid = BestOnValid()
 
     @property
     @abstractmethod
@@ -158,7 +162,7 @@ class OpenedSource(ABC):
             height, width = mask.shape
             maps = resized_maps(torch.from_numpy(own)[None].to(device), height, width)
             masks = torch.from_numpy(mask)[None].to(device)
-            values = localization_values(maps, masks, self.threshold, top_share)
+            values = localization_values(maps, masks, self.best, top_share)
             for name, value in values.items():
                 found[name].append(value.item())
             numbers.append(number)

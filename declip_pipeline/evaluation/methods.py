@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
+from typing import Literal
 
 import numpy as np
 
@@ -34,8 +35,12 @@ from declip_pipeline.metrics.bootstrap import (
 from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.run import Run
 
-METRIC = "iou"
+MaskMetric = Literal["iou", "iou_min_region"]
+"""Metric of methods: IoU of masks at 0.5, as they are or without small regions."""
+
 FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
+# What stands behind the names of figures on real images.
+_BEHIND: dict[MaskMetric, str] = {"iou": "", "iou_min_region": "_min_region"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,11 @@ class Method:
     differences: Mapping[str, Difference] = field(default_factory=dict)
 
     @property
+    def is_known(self) -> bool:
+        """Return whether its runs have the metric."""
+        return not np.isnan(self.worst[0].value)
+
+    @property
     def mark(self) -> str:
         """`MARK` where a run learned nothing, else empty."""
         return max(one.mark for one in (*self.domains.values(), self.worst[0]))
@@ -99,6 +109,7 @@ class Method:
 def methods_of(
     named: Sequence[tuple[str, Sequence[Evaluation]]],
     *,
+    metric: MaskMetric = "iou",
     baselines: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
 ) -> list[Method]:
@@ -108,6 +119,7 @@ def methods_of(
         named: Evaluations of localization, of runs or ensembles, by the name of their table row.
             Those of one name that differ in more than their seed and what they learned are methods
             of their own, named by the difference as well.
+        metric: Metric of all figures; those of a run without it are NaN.
         baselines: Names of methods that others are compared with: each with the first that has a
             cell in common with it. Runs of a baseline may be missing.
         aliases: Names that stand for one generator; see `generator_key`.
@@ -120,30 +132,27 @@ def methods_of(
         groups = configurations(cells_of(evaluations, aliases=aliases))
         for group in groups:
             label = f"{name}, {group.title()}" if len(groups) > 1 else name
-            found.append((_method(label, group.members), list(group.members)))
+            found.append((_method(label, group.members, metric), list(group.members)))
     apart = {name for name, _ in named} - {method.name for method, _ in found}
     for name in baselines:
         if name in apart and dict(named)[name]:
             raise InputError(f"the baseline {name!r} is several methods; expected one")
     bases = [cells for name in baselines for method, cells in found if method.name == name]
-    return [
-        method
-        if method.name in baselines
-        else replace(
-            method,
-            differences=next(filter(None, (_differences(cells, base) for base in bases)), {}),
-        )
-        for method, cells in found
-    ]
+    compared = []
+    for method, cells in found:
+        of_bases = (_differences(cells, base, metric) for base in bases)
+        own = {} if method.name in baselines else next(filter(None, of_bases), {})
+        compared.append(replace(method, differences=own))
+    return compared
 
 
-def _method(name: str, cells: Sequence[Cell]) -> Method:
+def _method(name: str, cells: Sequence[Cell], metric: MaskMetric) -> Method:
     by_domain = {
         domain: [one for one in cells if one.fields[DOMAIN] == domain] for domain in DOMAINS
     }
     of_cells = {
         f"tested on {cell.fields['generator']}, trained on {'+'.join(cell.fields['train_on'])}": (
-            cell_estimate(cell, METRIC)
+            cell_estimate(cell, metric)
         )
         for cell in cells
     }
@@ -151,17 +160,17 @@ def _method(name: str, cells: Sequence[Cell]) -> Method:
     return Method(
         name,
         domains={
-            domain: estimates(own, [METRIC])[METRIC] if own else Estimate()
+            domain: estimates(own, [metric])[metric] if own else Estimate()
             for domain, own in by_domain.items()
         },
         worst=(of_cells[place], place),
-        false_alarms=_false_alarms(cells),
+        false_alarms=_false_alarms(cells, _BEHIND[metric]),
         runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
         seeds=len({one.seed for cell in cells for one in cell.seeds}),
     )
 
 
-def _false_alarms(cells: Sequence[Cell]) -> dict[str, Estimate]:
+def _false_alarms(cells: Sequence[Cell], behind: str) -> dict[str, Estimate]:
     """Return the means over trainings and datasets, with intervals over scenes and seeds."""
     trained = {
         (tuple(cell.fields["train_on"]), cell.fields["dataset"]): cell.seeds for cell in cells
@@ -170,8 +179,10 @@ def _false_alarms(cells: Sequence[Cell]) -> dict[str, Estimate]:
         return {}
     is_marked = any(one.problem for seeds in trained for one in seeds)
     figures = [false_alarm_figures(seeds) for seeds in trained]
+    if any(one[f"{FALSE_ALARMS[0]}{behind}"] is None for one in figures):
+        return {}
     real = [[one.on_real() for one in seeds] for seeds in trained]
-    shares = [np.array([one.values("fake_share") for one in seeds]) for seeds in real]
+    shares = [np.array([one.values(f"fake_share{behind}") for one in seeds]) for seeds in real]
     values = {
         "false_alarm_pixels": [100 * own for own in shares],
         "false_alarm_images": [100.0 * (own > 0) for own in shares],
@@ -186,12 +197,14 @@ def _false_alarms(cells: Sequence[Cell]) -> dict[str, Estimate]:
             ],
         ).mean(axis=0)
         ends = np.clip(percentile_interval(resampled), 0.0, 100.0).tolist()
-        mean = fmean(one[name] for one in figures)
+        mean = fmean(one[f"{name}{behind}"] for one in figures)
         found[name] = Estimate(mean, Interval(*ends), mark=MARK if is_marked else "")
     return found
 
 
-def _differences(ours: Sequence[Cell], theirs: Sequence[Cell]) -> dict[str, Difference]:
+def _differences(
+    ours: Sequence[Cell], theirs: Sequence[Cell], metric: MaskMetric
+) -> dict[str, Difference]:
     """Return the paired differences over common cells, by domain."""
     found = {}
     for domain in DOMAINS:
@@ -210,14 +223,16 @@ def _differences(ours: Sequence[Cell], theirs: Sequence[Cell]) -> dict[str, Diff
         means, resampled = zip(
             *(
                 (
-                    estimates(cells, [METRIC])[METRIC].value,
-                    resampled_over_cells([cell.seeds for cell in cells], [METRIC], MEAN_SIGMOID),
+                    estimates(cells, [metric])[metric].value,
+                    resampled_over_cells([cell.seeds for cell in cells], [metric], MEAN_SIGMOID),
                 )
                 for cells in sides
             ),
             strict=True,
         )
-        drawn = resampled[0][METRIC] - resampled[1][METRIC]
+        if np.isnan(means).any():
+            continue
+        drawn = resampled[0][metric] - resampled[1][metric]
         found[domain] = Difference(
             means[0] - means[1], percentile_interval(drawn), two_sided_p_value(drawn)
         )

@@ -52,6 +52,12 @@ METRICS = {
         highest=100.0,
         remarks=("at the threshold that was best on valid in training",),
     ),
+    "iou_min_region": Metric(
+        "IoU without small regions",
+        "IoU at 0.5 without regions below the smallest one that is best on valid",
+        highest=100.0,
+        remarks=("without regions below the smallest one that was best on valid in training",),
+    ),
     "f1": Metric(
         "F1",
         "F1 at 0.5",
@@ -69,10 +75,11 @@ METRICS = {
     ),
     "recall": Metric("recall", "recall at 0.5"),
 }
-"""Metrics of single images: both IoU in percent, the others in [0, 1], MCC in [-1, 1].
+"""Metrics of single images: each IoU in percent, the others in [0, 1], MCC in [-1, 1].
 
-`iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`; `auc` is
-NaN for an image whose pixels are all fake. Tables are in percent.
+`iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`,
+`iou_min_region` for those that keep no smallest region, see `Run.min_region`; `auc` is NaN for an
+image whose pixels are all fake. Tables are in percent.
 """
 
 PIXEL_COUNTS = ("found_pixels", "called_pixels", "fake_pixels")

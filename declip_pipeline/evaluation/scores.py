@@ -1,6 +1,7 @@
 """Values of single images: how decoders localize forgeries, and how they score whole images."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -18,8 +19,10 @@ from declip_pipeline.metrics.localization import (
     count_pixels,
     has_fake,
     intersection_over_union,
+    iou_from_counts,
     localization_metrics,
 )
+from declip_pipeline.metrics.regions import without_small_regions
 from declip_pipeline.store.reader import Store
 
 Task = Literal["localization", "detection"]
@@ -32,12 +35,14 @@ FALSE_ALARM_COLUMNS = (
     "score_top",
     "fake_share",
     "fake_share_valid_threshold",
+    "fake_share_min_region",
 )
 """Values of an image's map in itself, at its own size.
 
 Scores of the image, in [0, 1]: `score` is the mean of the map, `score_max` its maximum, `score_top`
 the mean of its highest values. The shares of pixels above thresholds: 0.5, and the one that is best
-on `valid`, where it is NaN for runs that keep none.
+on `valid`; and of those above 0.5 without small regions. The last two are NaN where `BestOnValid`
+has none.
 """
 
 LOCALIZATION_COLUMNS = (
@@ -62,6 +67,20 @@ LOCALIZATION_DTYPES: dict[str, type[np.generic]] = {
 MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 """Image scores that every decoder's map gives."""
 
+
+@dataclass(frozen=True)
+class BestOnValid:
+    """What turns a map into a mask as was best on the split `valid`; None where there is no such.
+
+    Attributes:
+        threshold: Threshold of probabilities, in (0, 1).
+        min_region: Smallest region at 0.5, a share of the image's pixels, in [0, 1).
+    """
+
+    threshold: float | None = None
+    min_region: float | None = None
+
+
 Progress = Callable[[int, int], None]
 """Called as `progress(done, total)`."""
 
@@ -73,7 +92,7 @@ def localize(
     rows: np.ndarray,
     *,
     device: torch.device,
-    threshold: float | None = None,
+    best: BestOnValid = BestOnValid(),
     top_share: float = TOP_SHARE,
     batch_size: int = 64,
     progress: Progress = lambda done, total: None,
@@ -89,7 +108,7 @@ def localize(
         sources: Layers that the decoders take, of the store or of stores beside it.
         rows: Rows to evaluate, int64.
         device: Where to compute.
-        threshold: The one that is best on `valid`, in (0, 1); None where there is none.
+        best: What was best on `valid`.
         top_share: Share of the pixels that `score_top` is the mean of.
         batch_size: Images a step.
         progress: Called with the number of images done and of all.
@@ -111,7 +130,7 @@ def localize(
                 store,
                 batch_rows[members],
                 maps[torch.from_numpy(members)],
-                threshold,
+                best,
                 top_share,
             )
             for name, value in values.items():
@@ -210,39 +229,54 @@ def _localized(
     store: Store,
     rows: np.ndarray,
     logits: torch.Tensor,
-    threshold: float | None,
+    best: BestOnValid,
     top_share: float,
 ) -> dict[str, torch.Tensor]:
     masks = torch.from_numpy(store.read_masks(rows)).to(logits.device)
     maps = probability_maps(logits, *masks.shape[1:])
-    return localization_values(maps, masks, threshold, top_share)
+    return localization_values(maps, masks, best, top_share)
 
 
 def localization_values(
     maps: torch.Tensor,
     masks: torch.Tensor,
-    threshold: float | None,
+    best: BestOnValid,
     top_share: float = TOP_SHARE,
 ) -> dict[str, torch.Tensor]:
     """Return `LOCALIZATION_COLUMNS` of maps (N, H, W) in [0, 1] and masks (N, H, W) bool.
 
-    `threshold` is the one that is best on `valid`, in (0, 1); without one the values at it are NaN.
-    `top_share` is the share of the pixels that `score_top` is the mean of.
+    Values of what is not known to be best on `valid` are NaN. `top_share` is the share of the
+    pixels that `score_top` is the mean of.
     """
-    at_valid = share_at_valid = torch.full((len(masks),), torch.nan, dtype=torch.float64)
-    if threshold is not None:
-        at_valid = intersection_over_union(maps, masks, threshold)
-        share_at_valid = share_above(maps, threshold)
+    unknown = torch.full((len(masks),), torch.nan, dtype=torch.float64)
+    at_valid = share_at_valid = of_regions = share_of_regions = unknown
+    if best.threshold is not None:
+        at_valid = intersection_over_union(maps, masks, best.threshold)
+        share_at_valid = _shares(maps > best.threshold)
+    if best.min_region is not None:
+        kept = _without_small_regions(maps > 0.5, best.min_region)
+        of_regions = iou_from_counts(*map(count_pixels, (kept & masks, kept, masks)))
+        share_of_regions = _shares(kept)
     return {
         "has_fake": has_fake(masks),
         **localization_metrics(maps, masks, top_share),
         "iou_valid_threshold": at_valid,
+        "iou_min_region": of_regions,
         "score": maps.mean(dim=(1, 2)),
-        "fake_share": share_above(maps, 0.5),
+        "fake_share": _shares(maps > 0.5),
         "fake_share_valid_threshold": share_at_valid,
+        "fake_share_min_region": share_of_regions,
     }
 
 
-def share_above(maps: torch.Tensor, threshold: float) -> torch.Tensor:
-    """Return the share of pixels of maps (N, H, W) above a threshold, (N,) float64."""
-    return count_pixels(maps > threshold).double() / (maps.shape[1] * maps.shape[2])
+def _without_small_regions(called: torch.Tensor, min_region: float) -> torch.Tensor:
+    """Of each image (N, H, W) bool, see `without_small_regions`."""
+    if not min_region:
+        return called
+    kept = [without_small_regions(one, min_region) for one in called.cpu().numpy()]
+    return torch.from_numpy(np.stack(kept)).to(called.device)
+
+
+def _shares(called: torch.Tensor) -> torch.Tensor:
+    """Return the share of pixels of each image (N, H, W) bool that are True, (N,) float64."""
+    return count_pixels(called).double() / (called.shape[1] * called.shape[2])

@@ -13,6 +13,7 @@ from PIL import Image
 from declip_pipeline.errors import UnknownNameError
 from declip_pipeline.files import write_text
 from declip_pipeline.images.png import GreyPng
+from declip_pipeline.metrics.regions import without_small_regions
 from declip_pipeline.options import SavedKind
 from declip_pipeline.reports.overlay import overlaid
 
@@ -31,6 +32,8 @@ _ENDINGS = {
 # A PNG takes many times as long, and more bytes (benchmarks/encoding.py).
 _OVERLAY_QUALITY = 90
 _LONGEST_JPEG = 65_500
+# Rows of a whole mask that are encoded at once.
+_STRIP_ROWS = 256
 
 
 def verdict_of(score: float, threshold: float | None) -> str:
@@ -50,7 +53,7 @@ class Prediction:
         height: In pixels.
         width: In pixels.
         score: Probability that the image is fake, in [0, 1].
-        fake_share: Share of the pixels above the threshold, in [0, 1].
+        fake_share: Share of the pixels that the mask calls fake, in [0, 1].
         smallest_region: WIDTHxHEIGHT in pixels of what the backbone sees of the image, or of a
             tile, as one position: smaller regions may not be found.
         mask: File, relative to the folder of predictions, as are the other files; empty where it
@@ -135,11 +138,13 @@ def predicted_files(
     kinds: Collection[str],
     threshold: float,
     *,
+    min_region: float = 0.0,
     run_names: Sequence[str] = (),
 ) -> PredictedFiles:
     """Make an image's files from its maps, strip by strip.
 
-    - "mask": 8-bit grey PNG of the image's size, 255 where the map is above `threshold`.
+    - "mask": 8-bit grey PNG of the image's size, 255 where the map is above `threshold`, without
+      regions below `min_region`.
     - "map": .npz with `map` (hw float32, as fine as the decoder's), `score` and `imgsize` (height,
       width).
     - "map-full": 16-bit grey PNG of the image's size, 65535 times the probability. A value is then
@@ -153,27 +158,27 @@ def predicted_files(
         grey: (H, W) uint8; needed for an overlay.
         kinds: Of `chosen_kinds`.
         threshold: Pixels above it are fake.
+        min_region: Smallest region of the mask, a share of the image's pixels; with one the mask
+            is made as a whole, 6 bytes a pixel.
         run_names: Name of each run of "each".
     """
     height, width = maps.size
-    mask = GreyPng(height, width, np.uint8) if "mask" in kinds else None
+    mask = _Mask(height, width, min_region, is_saved="mask" in kinds)
     full = GreyPng(height, width, np.uint16) if "map-full" in kinds else None
     shown = np.empty((height, width, 4), np.uint8) if "overlay" in kinds else None
-    top = fakes = 0
+    top = 0
     for strip in maps.strips(with_each=EACH in kinds):
-        fake = strip > threshold
-        fakes += int(np.count_nonzero(fake))
-        if mask is not None:
-            mask.add(fake.view(np.uint8) * np.uint8(255))
+        mask.add(strip > threshold)
         if full is not None:
             full.add((strip * 65535 + 0.5).astype(np.uint16))
         if shown is not None and grey is not None:
             rows = slice(top, top + len(strip))
             shown[rows] = overlaid(grey[rows], strip)
         top += len(strip)
+    mask.finish()
     content = {}
-    if mask is not None:
-        content["mask"] = mask.content()
+    if mask.png is not None:
+        content["mask"] = mask.png.content()
     size = np.asarray(maps.size)
     if "map" in kinds:
         content["map"] = _npz(map=maps.small, score=np.asarray(maps.score), imgsize=size)
@@ -183,7 +188,36 @@ def predicted_files(
         content["overlay"] = _jpeg(shown)
     if EACH in kinds:
         content[EACH] = _npz(maps=maps.each, runs=np.asarray(run_names), imgsize=size)
-    return PredictedFiles(content, maps.score, fakes / (height * width))
+    return PredictedFiles(content, maps.score, mask.fakes / (height * width))
+
+
+class _Mask:
+    """Mask of an image, added strip by strip; with a smallest region it is kept as a whole."""
+
+    def __init__(self, height: int, width: int, min_region: float, *, is_saved: bool) -> None:
+        self.png = GreyPng(height, width, np.uint8) if is_saved else None
+        self.fakes = 0
+        self._min_region = min_region
+        self._whole = np.empty((height if min_region else 0, width), np.bool_)
+        self._top = 0
+
+    def add(self, fake: np.ndarray) -> None:
+        if self._min_region:
+            self._whole[self._top : self._top + len(fake)] = fake
+            self._top += len(fake)
+        else:
+            self._write(fake)
+
+    def finish(self) -> None:
+        if self._min_region:
+            kept = without_small_regions(self._whole, self._min_region)
+            for top in range(0, len(kept), _STRIP_ROWS):
+                self._write(kept[top : top + _STRIP_ROWS])
+
+    def _write(self, fake: np.ndarray) -> None:
+        self.fakes += int(np.count_nonzero(fake))
+        if self.png is not None:
+            self.png.add(fake.view(np.uint8) * np.uint8(255))
 
 
 def _npz(**arrays: np.ndarray) -> bytes:

@@ -28,6 +28,8 @@ LEDGER = "predictions.jsonl"
 # Version 2: maps are of the decoder's size. Version 3: what is saved is chosen, overlays are JPEG.
 _VERSION = 3
 _FILES_OF_VERSION_2 = ("_mask.png", "_map.npz", "_overlay.png")
+# Of what predictions are made with; without a smallest region its field is left out.
+_NUMBERS = ("threshold", "min_region")
 _MARK = "declip_pipe_predictions"
 _WAYS_OUT = "pass `overwrite=True` to replace them, or name another folder with `out`"
 
@@ -219,12 +221,14 @@ class PredictionFolder:
         made_with = header.get("made_with")
         if header[_MARK] != _VERSION or not isinstance(made_with, dict):
             return "version"
-        for field, own in self._made_with.items():
-            found = made_with.get(field)
+        for field in {**self._made_with, **made_with}:
+            own, found = self._made_with.get(field), made_with.get(field)
             if found != own:
                 if field == "save":
                     return f"`save`, {_as_text(found)} instead of {_as_text(own)}"
-                return f"{field}, {found} instead of {own}" if field == "threshold" else field
+                if field in _NUMBERS:
+                    return f"`{field}`, {found or 0} instead of {own or 0}"
+                return str(field)
         return "version"
 
     def _refuse_foreign_files(self, listed: set[str]) -> None:

@@ -11,6 +11,7 @@ from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
+from declip_pipeline.metrics.regions import require_min_region
 from declip_pipeline.prediction.files import (
     DEFAULT_SAVE,
     Prediction,
@@ -26,9 +27,14 @@ from declip_pipeline.training.predictor_opening import open_predictor
 from declip_pipeline.training.run import Run, RunLike
 
 DEFAULT_THRESHOLD = 0.5
+KEEP_ALL = 0.0
+"""Smallest region by which all regions are kept."""
 
 Threshold = float | Literal["valid"]
 """A probability in [0, 1], or the threshold that was best on a run's split `valid`."""
+
+MinRegion = float | Literal["valid"]
+"""A share of the image's pixels in [0, 1), or that which was best on the runs' split `valid`."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class FolderPrediction:
         *,
         out: str | Path = "predictions",
         threshold: Threshold = DEFAULT_THRESHOLD,
+        min_region: MinRegion = KEEP_ALL,
         save: Sequence[str] = DEFAULT_SAVE,
         each: bool = False,
         backbone: Backbone | Sequence[Backbone] | None = None,
@@ -76,12 +83,14 @@ class FolderPrediction:
         """Check all that `predict` is called with, and open the runs; writes nothing."""
         if batch_size < 1:
             raise InputError(f"`batch_size` is {batch_size}; expected at least 1")
-        self.runs, self.repeated = _opened(runs)
+        ensemble = _opened(runs)
+        self.runs, self.repeated = list(ensemble.runs), ensemble.repeated
         self.score_threshold = self.runs[0].score_threshold if len(self.runs) == 1 else None
         self._kinds = chosen_kinds(save, each=each)
         if not self._kinds:
             raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
         self._threshold = _threshold_of(self.runs, threshold)
+        self._min_region = _min_region_of(ensemble, min_region)
         self._batch_size = batch_size
         self._max_megapixels = max_megapixels
         named = [images] if isinstance(images, str | Path) else images
@@ -90,6 +99,8 @@ class FolderPrediction:
         for run in self.runs:
             run.decoder()
         made_with = {"decoder": hashes, "threshold": self._threshold}
+        if self._min_region:
+            made_with["min_region"] = self._min_region
         self._folder = PredictionFolder(
             Path(out), made_with, self.images, kinds=self._kinds, overwrite=overwrite
         )
@@ -158,7 +169,12 @@ class FolderPrediction:
         height, width = found.maps.size
         names = [run.name for run in self.runs]
         files = predicted_files(
-            found.maps, found.grey, self._kinds, self._threshold, run_names=names
+            found.maps,
+            found.grey,
+            self._kinds,
+            self._threshold,
+            min_region=self._min_region,
+            run_names=names,
         )
         row = Prediction(
             str(found.path),
@@ -177,6 +193,7 @@ def predict(
     *,
     out: str | Path = "predictions",
     threshold: Threshold = DEFAULT_THRESHOLD,
+    min_region: MinRegion = KEEP_ALL,
     save: Sequence[str] = DEFAULT_SAVE,
     each: bool = False,
     backbone: Backbone | Sequence[Backbone] | None = None,
@@ -201,6 +218,9 @@ def predict(
         out: Folder of the results, laid out as the images are below what names them.
         threshold: A pixel above this probability is called fake; "valid" takes the threshold that
             was best on the split `valid` of the run, of which there must be one.
+        min_region: Regions of a mask that are smaller than this share of the image's pixels are
+            left out, see `without_small_regions`; "valid" takes the smallest region that was best
+            on the split `valid` of the run, at 0.5, and of several runs the mean of theirs.
         save: Files of each image: "mask" and "overlay" of its size, "map" as fine as the decoder's
             map (.npz), "map-full" of its size (16-bit PNG).
         each: Save each run's map, too.
@@ -233,6 +253,7 @@ def predict(
         images,
         out=out,
         threshold=threshold,
+        min_region=min_region,
         save=save,
         each=each,
         backbone=backbone,
@@ -298,7 +319,7 @@ def predict_maps(
         >>> for found in predict_maps(run, ["a.jpg", "b.jpg"]):
         ...     print(found.path, found.reason or found.score)
     """
-    predictor = open_predictor(_opened(runs)[0], backbone, weights=weights, device=device)
+    predictor = open_predictor(_opened(runs).runs, backbone, weights=weights, device=device)
     paths = {str(number): Path(path) for number, path in enumerate(images)}
     pipeline = Pipeline(
         predictor, paths, _whole_map, batch_size=batch_size, max_megapixels=max_megapixels
@@ -335,7 +356,20 @@ def _threshold_of(runs: Sequence[Run], threshold: Threshold) -> float:
     return threshold
 
 
-def _opened(runs: RunLike | Sequence[RunLike]) -> tuple[list[Run], list[Path]]:
-    """Return each run once, and the folders of those that were given again."""
-    ensemble = Ensemble([runs] if isinstance(runs, Run | str | Path) else runs)
-    return list(ensemble.runs), ensemble.repeated
+def _min_region_of(runs: Ensemble, min_region: MinRegion) -> float:
+    """Return a share of the image's pixels. Raises `InputError` where none is meant."""
+    if min_region == "valid":
+        lacking = [run.path for run in runs.runs if run.min_region is None]
+        if lacking:
+            raise InputError(
+                f"{lacking[0]} has no smallest region from its split valid: runs of detection, of "
+                "tiles, imported ones and those of earlier versions keep none; give `min_region` "
+                "as a number"
+            )
+        return runs.min_region or KEEP_ALL
+    require_min_region(min_region)
+    return float(min_region)
+
+
+def _opened(runs: RunLike | Sequence[RunLike]) -> Ensemble:
+    return Ensemble([runs] if isinstance(runs, Run | str | Path) else runs)

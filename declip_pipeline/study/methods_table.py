@@ -2,13 +2,13 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
-from declip_pipeline.evaluation.methods import FALSE_ALARMS, METRIC, Method
-from declip_pipeline.evaluation.metrics import protocol_lines
+from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
+from declip_pipeline.evaluation.metrics import METRICS, protocol_lines
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.metrics.bootstrap import Difference
 from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
@@ -21,6 +21,15 @@ HEAD = (
     "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
     "parameters, M", "MMAC", "s an epoch", "ID - baseline", "OOD - baseline", "runs",
 )  # fmt: skip
+
+# Of masks without small regions: their cost is that of the others.
+REGIONS_HEAD = (*HEAD[:6], *HEAD[9:11])
+
+REGIONS_MEANING = (
+    "The same masks without regions smaller than is best on valid, a share of the image that each "
+    "run keeps; of an ensemble the mean of its members'. A run that learned real images weighs "
+    "the valid split's with the share that it learned, so it takes larger ones out."
+)
 
 MEANING = (
     "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
@@ -36,6 +45,7 @@ def write_methods(
     out: Path,
     *,
     title: str,
+    without_small_regions: Sequence[Method] = (),
     baselines: Sequence[str] = (),
     missing: Sequence[str] = (),
     changes: Sequence[str] = (),
@@ -50,6 +60,7 @@ def write_methods(
         methods: The methods.
         out: Folder of the files.
         title: Title of the study.
+        without_small_regions: The methods without small regions, those that know which are.
         baselines: Names of the methods that others are compared with.
         missing: Lines on the runs that the table lacks.
         changes: How the study differs from its file.
@@ -61,7 +72,7 @@ def write_methods(
     Returns:
         The text for a terminal, and the path of `table.md`.
     """
-    about = [MEANING, *(f"IoU: {line}." for line in protocol_lines([METRIC]))]
+    about = [MEANING, *(f"IoU: {line}." for line in protocol_lines(["iou"]))]
     if baselines:
         about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
     if changes:
@@ -70,13 +81,17 @@ def write_methods(
         about.append(f"Left out: {'; '.join(left_out)}.")
     if any(one.mark for one in methods):
         about.append(f"{MARK_MEANING}.")
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (HEAD, *map(_cells, methods))]
-    head, *body = (f"| {' | '.join(line)} |\n" for line in lines)
-    rule = f"| {' | '.join(['---', *['---:'] * (len(HEAD) - 1)])} |\n"
+    tables = [_table(HEAD, map(_cells, methods))]
+    if without_small_regions:
+        tables += [
+            f"## {METRICS['iou_min_region'].title}\n",
+            f"{REGIONS_MEANING}\n",
+            _table(REGIONS_HEAD, map(_region_cells, without_small_regions)),
+        ]
     lacking = ["Runs are missing:\n"] if missing else []
     lacking += [f"- {line}" for line in missing]
     remove_abandoned(out)
-    write_text(out / "table.csv", methods_csv(methods))
+    write_text(out / "table.csv", methods_csv(methods, without_small_regions))
     figure = []
     if methods:
         drawn = draw_methods(methods, out / "table.png", title, style)
@@ -85,26 +100,37 @@ def write_methods(
         write_table(out, rows)
     done = ["```sh\n" + "\n".join(commands) + "\n```\n"] if commands else []
     page = out / "table.md"
-    parts = [f"# {title}\n", *(f"{line}\n" for line in about), "".join([head, rule, *body])]
-    write_text(page, "\n".join([*parts, *figure, *lacking, *done]))
-    text = "\n\n".join([_text(one) for one in methods])
+    parts = [f"# {title}\n", *(f"{line}\n" for line in about), *tables[:1], *figure, *tables[1:]]
+    write_text(page, "\n".join([*parts, *lacking, *done]))
+    of_regions = {one.name: one for one in without_small_regions}
+    text = "\n\n".join([_text(one, of_regions.get(one.name)) for one in methods])
     return "\n".join([title, *about, "", text, "", *lacking]), page
 
 
-def methods_csv(methods: Sequence[Method]) -> str:
-    """Return a CSV of method, figure, value and the ends of its interval."""
+def methods_csv(methods: Sequence[Method], without_small_regions: Sequence[Method] = ()) -> str:
+    """Return a CSV of method, figure, value and the ends of its interval.
+
+    The figures of masks without small regions end on ", without small regions".
+    """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
     writer.writerow(["method", "figure", "value", "low", "high"])
     for one in methods:
-        for name, value, *ends in figures_of(one):
+        for name, value, *ends in [*figures_of(one), *costs_of(one)]:
             writer.writerow([one.name, name, value, *ends])
+    for one in without_small_regions:
+        for name, value, *ends in figures_of(one):
+            writer.writerow([one.name, f"{name}, without small regions", value, *ends])
     return content.getvalue()
 
 
-def figures_of(one: Method) -> list[tuple[str, float, float | str, float | str]]:
-    """Return name, value and both ends of the interval of each figure of a method."""
-    found: list[tuple[str, float, float | str, float | str]] = []
+Figure = tuple[str, float, float | str, float | str]
+"""Name, value and both ends of its interval, which are empty where it has none."""
+
+
+def figures_of(one: Method) -> list[Figure]:
+    """Return what a method finds."""
+    found: list[Figure] = []
     for domain in DOMAINS:
         found.append((domain, one.domains[domain].value, *one.domains[domain].interval))
     found.append((f"worst cell: {one.worst[1]}", one.worst[0].value, *one.worst[0].interval))
@@ -112,31 +138,61 @@ def figures_of(one: Method) -> list[tuple[str, float, float | str, float | str]]
         found.append((name, alarms.value, *alarms.interval))
     for domain, difference in one.differences.items():
         found.append((f"{domain} - baseline", difference.value, *difference.interval))
-    for name, value in asdict(one.cost).items():
-        found.append((name, value, "", ""))
-    return [*found, ("runs", len(one.runs), "", ""), ("seeds", one.seeds, "", "")]
+    return found
+
+
+def costs_of(one: Method) -> list[Figure]:
+    """Return what a method costs, and the numbers of its runs and seeds."""
+    counts = {**asdict(one.cost), "runs": len(one.runs), "seeds": one.seeds}
+    return [(name, value, "", "") for name, value in counts.items()]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, its first column text and the others numbers."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def _cells(one: Method) -> list[str]:
     """Return the cells of a method's row; the order is that of `HEAD`."""
     return [
-        one.name,
-        *(_estimate(one.domains[domain]) for domain in DOMAINS),
-        f"{_estimate(one.worst[0])} {one.worst[1]}",
-        *(_estimate(one.false_alarms.get(name), 2) for name in FALSE_ALARMS),
+        *_found_cells(one),
         _millions(one.cost.parameters, 2),
         _millions(one.cost.macs, 0),
         f"{one.cost.epoch_seconds:.2g}",
-        *(_difference(one.differences.get(domain)) for domain in DOMAINS),
+        *_differences(one),
         f"{len(one.runs)}, {one.seeds} seed{'s' if one.seeds > 1 else ''}",
     ]
 
 
-def _text(one: Method) -> str:
+def _region_cells(one: Method) -> list[str]:
+    """Return the cells of a method's row without small regions, in the order of `REGIONS_HEAD`."""
+    return [*_found_cells(one), *_differences(one)]
+
+
+def _found_cells(one: Method) -> list[str]:
+    return [
+        one.name,
+        *(_estimate(one.domains[domain]) for domain in DOMAINS),
+        f"{_estimate(one.worst[0])} {one.worst[1]}",
+        *(_estimate(one.false_alarms.get(name), 2) for name in FALSE_ALARMS),
+    ]
+
+
+def _differences(one: Method) -> list[str]:
+    return [_difference(one.differences.get(domain)) for domain in DOMAINS]
+
+
+def _text(one: Method, without_small_regions: Method | None) -> str:
     """Return a method in lines for a terminal, which no table would fit into."""
     cells = dict(zip(HEAD, _cells(one), strict=True))
-    name = cells.pop("method")
-    return "\n".join([name, *(f"  {key}: {value}" for key, value in cells.items())])
+    lines = [cells.pop("method"), *(f"  {key}: {value}" for key, value in cells.items())]
+    if without_small_regions is not None:
+        own = dict(zip(REGIONS_HEAD, _region_cells(without_small_regions), strict=True))
+        del own["method"]
+        lines += ["  without small regions:", *(f"    {key}: {cell}" for key, cell in own.items())]
+    return "\n".join(lines)
 
 
 def _estimate(one: Estimate | None, decimals: int = 1) -> str:

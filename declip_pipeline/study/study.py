@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
+from typing import get_args
 
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import DeclipError, InputError, TrainingError, UnknownNameError
@@ -17,7 +18,7 @@ from declip_pipeline.evaluation.groups import (
     parse_aliases,
     require_known_aliases,
 )
-from declip_pipeline.evaluation.methods import Method, methods_of
+from declip_pipeline.evaluation.methods import MaskMetric, Method, methods_of
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.study.callbacks import SILENT, Callbacks
@@ -128,8 +129,14 @@ class Study:
                 continue
             if evaluated:
                 named[ensemble.name] = evaluated
-        found = methods_of(
-            list(named.items()), baselines=self.baselines, aliases=parse_aliases(self.test.aliases)
+        found, cleaned = (
+            methods_of(
+                list(named.items()),
+                metric=metric,
+                baselines=self.baselines,
+                aliases=parse_aliases(self.test.aliases),
+            )
+            for metric in get_args(MaskMetric)
         )
         known = {one.name for one in found}
         lacking += [
@@ -138,7 +145,11 @@ class Study:
             if name not in known
         ]
         return StudyResult(
-            methods=tuple(found), missing=tuple(lacking), evaluations=every, runs=runs
+            methods=tuple(found),
+            without_small_regions=tuple(one for one in cleaned if one.is_known),
+            missing=tuple(lacking),
+            evaluations=every,
+            runs=runs,
         )
 
     def _evaluate_ensembles(
@@ -346,6 +357,7 @@ class StudyResult:
     Attributes:
         tables: Tables, of a study with a `table`.
         methods: Methods, of another.
+        without_small_regions: The same without small regions, of those that know which are.
         missing: Lines on trainings with runs that are not finished, or whose stores are not there,
             on ensembles that lack runs, and on baselines that are no method.
         evaluations: Those of all finished runs, for further tables; of ensembles none.
@@ -354,6 +366,7 @@ class StudyResult:
 
     tables: tuple[StudyTable, ...] = ()
     methods: tuple[Method, ...] = ()
+    without_small_regions: tuple[Method, ...] = ()
     missing: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     runs: tuple[CellResult, ...] = ()

@@ -19,6 +19,7 @@ StudyMetric = Literal[
     "f1_fixed",
     "ap",
     "iou_valid_threshold",
+    "iou_min_region",
     "f1",
     "f1_optimal",
     "auc",

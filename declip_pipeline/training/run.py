@@ -135,6 +135,17 @@ class Run:
         return threshold
 
     @property
+    def min_region(self) -> float | None:
+        """Smallest region of a mask with the best mean IoU on the split `valid`.
+
+        A share of the image's pixels, in [0, 1), 0 where all regions are kept; see
+        `without_small_regions`. None for runs of detection, of tiles, imported ones, and those of
+        versions that did not keep it. Raises as `summary`.
+        """
+        share: float | None = self.summary().get("valid_min_region")
+        return share
+
+    @property
     def score_threshold(self) -> float | None:
         """Threshold of image scores with the best balanced accuracy on the split `valid`.
 

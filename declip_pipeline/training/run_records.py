@@ -145,6 +145,8 @@ SUMMARY = {
     "problem": TEXT.or_none().or_missing(),
     "valid_threshold": NUMBER.or_missing(),
     "valid_iou_at_threshold": NUMBER.or_missing(),
+    "valid_min_region": NUMBER.or_missing(),
+    "valid_iou_at_min_region": NUMBER.or_missing(),
     "valid_score_threshold": NUMBER.or_missing(),
     "valid_balanced_accuracy": NUMBER.or_missing(),
     "files": HASH.by_name(),

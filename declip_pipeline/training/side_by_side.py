@@ -15,7 +15,8 @@ from declip_pipeline.training.pace import Pace
 from declip_pipeline.training.train import Training
 from declip_pipeline.training.validation import (
     VALIDATIONS,
-    best_thresholds,
+    BestMasks,
+    best_masks,
     real_shares,
     score_thresholds,
 )
@@ -57,22 +58,22 @@ def _finish(
     valid_feed: BatchFeed,
     score_feed: BatchFeed | None,
 ) -> None:
-    """Choose thresholds on the split `valid`, and write the summaries."""
+    """Choose on the split `valid` what makes masks of maps, and write the summaries."""
     recipe = ended[0].recipe
     candidates = [training.best_candidate(valid_feed.device) for training in ended]
     none = [None] * len(ended)
-    thresholds: Sequence[tuple[float, float] | None] = none
+    masks: Sequence[BestMasks | None] = none
     of_scores: Sequence[tuple[float, float] | None] = none
     shares: Sequence[np.ndarray | None] = none
     if recipe.pooling is None:
-        thresholds = best_thresholds(candidates, valid_feed, recipe.batch_size, recipe.with_real)
+        masks = best_masks(candidates, valid_feed, recipe.batch_size, recipe.with_real)
     if score_feed is not None:
         of_scores = score_thresholds(candidates, score_feed, recipe.batch_size)
     if score_feed is not None and recipe.pooling is None:
         shares = real_shares(candidates, score_feed, recipe.batch_size)
     counts = len(train_feed), len(valid_feed)
     for number, training in enumerate(ended):
-        training.finish(*counts, thresholds[number], of_scores[number], shares[number])
+        training.finish(*counts, masks[number], of_scores[number], shares[number])
 
 
 def _one_epoch(

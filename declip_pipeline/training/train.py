@@ -20,7 +20,7 @@ from declip_pipeline.training.learning import WATCHED_FROM, learning_problem
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import REAL_SHARES_FILE, Run
 from declip_pipeline.training.schedules import make_schedule
-from declip_pipeline.training.validation import Candidate
+from declip_pipeline.training.validation import BestMasks, Candidate
 from declip_pipeline.training.validation_score import ScoreName, score_name
 
 
@@ -218,7 +218,7 @@ class Training:
         self,
         train_images: int,
         valid_images: int,
-        threshold: tuple[float, float] | None,
+        masks: BestMasks | None,
         score_threshold: tuple[float, float] | None,
         real_shares: np.ndarray | None,
     ) -> None:
@@ -227,8 +227,7 @@ class Training:
         Args:
             train_images: Number of training images.
             valid_images: Number of validation images.
-            threshold: Threshold of pixels that is best on the latter, and its IoU in percent; None
-                in detection.
+            masks: What makes the best masks of the latter; None in detection.
             score_threshold: Threshold of image scores that is best on the split `valid`, and its
                 balanced accuracy in percent; None where the split has no real image.
             real_shares: Shares of the pixels that are called fake in the real images of `valid`;
@@ -247,8 +246,12 @@ class Training:
             "constant_score": self._constant_score,
             "problem": self._problem(),
         }
-        if threshold is not None:
-            summary |= {"valid_threshold": threshold[0], "valid_iou_at_threshold": threshold[1]}
+        if masks is not None:
+            summary["valid_threshold"] = masks.threshold
+            summary["valid_iou_at_threshold"] = masks.threshold_iou
+        if masks is not None and masks.min_region is not None:
+            summary["valid_min_region"] = masks.min_region
+            summary["valid_iou_at_min_region"] = masks.min_region_iou
         if score_threshold is not None:
             summary["valid_score_threshold"] = score_threshold[0]
             summary["valid_balanced_accuracy"] = score_threshold[1]

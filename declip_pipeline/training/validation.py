@@ -1,7 +1,7 @@
 """Scores that a training computes after each epoch."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -15,6 +15,7 @@ from declip_pipeline.feeding.batch import Batch, BatchFeed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.detection import balanced_threshold, detection_metrics
 from declip_pipeline.metrics.localization import count_pixels, iou_from_counts
+from declip_pipeline.metrics.regions import region_counts
 
 
 @dataclass(frozen=True)
@@ -59,22 +60,49 @@ def validation_ious(
     return [float(_mean_iou(counts, feed, real_share)) for counts in found]
 
 
-def best_thresholds(
+@dataclass(frozen=True)
+class BestMasks:
+    """What makes masks of a decoder's maps with the best mean IoU over images.
+
+    Attributes:
+        threshold: Threshold of probabilities, one of `THRESHOLDS`, of equally good ones the nearest
+            to 0.5.
+        threshold_iou: Mean IoU at it, in percent.
+        min_region: Smallest region at 0.5, one of `MIN_REGIONS`, of equally good ones the smallest;
+            see `without_small_regions`. None where images are fed in tiles, over several of which
+            a region may reach.
+        min_region_iou: Mean IoU without smaller regions, in percent; None alike.
+    """
+
+    threshold: float
+    threshold_iou: float
+    min_region: float | None = None
+    min_region_iou: float | None = None
+
+
+def best_masks(
     candidates: Sequence[Candidate],
     feed: BatchFeed,
     batch_size: int,
     real_share: float = 0.0,
-) -> list[tuple[float, float]]:
-    """Return each decoder's threshold of probabilities with the best mean IoU, and that IoU.
+) -> list[BestMasks]:
+    """Return what makes the best masks of each decoder's maps, in one pass of the images.
 
-    It is one of `THRESHOLDS`, of equally good ones the nearest to 0.5. Arguments and IoU (percent)
-    as in `validation_ious`.
+    Threshold and smallest region are chosen each by itself. Arguments and IoU as in
+    `validation_ious`.
     """
+    is_tiled = len(np.unique(feed.image_of)) < len(feed)
     found = []
-    for counts in _values(_counts_at_thresholds, candidates, feed, batch_size, map):
-        means = zip(_mean_iou(counts, feed, real_share).tolist(), THRESHOLDS, strict=True)
-        score, threshold = max(means, key=lambda one: (one[0], -abs(one[1] - 0.5)))
-        found.append((threshold, score))
+    for counts in _values(_counts_of_masks, candidates, feed, batch_size, map):
+        means = _mean_iou(counts, feed, real_share).tolist()
+        at_thresholds = zip(means[: len(THRESHOLDS)], THRESHOLDS, strict=True)
+        score, threshold = max(at_thresholds, key=lambda one: (one[0], -abs(one[1] - 0.5)))
+        best = BestMasks(threshold, score)
+        if not is_tiled:
+            of_regions = zip(means[len(THRESHOLDS) :], MIN_REGIONS, strict=True)
+            score, min_region = max(of_regions, key=lambda one: (one[0], -one[1]))
+            best = replace(best, min_region=min_region, min_region_iou=score)
+        found.append(best)
     return found
 
 
@@ -151,7 +179,13 @@ VALIDATIONS = {"iou": validation_ious, "ap": validation_aps}
 """Validation functions by the name of their score."""
 
 THRESHOLDS = tuple(number / 100 for number in range(1, 100))
-"""Thresholds that `best_thresholds` chooses from."""
+"""Thresholds that `best_masks` chooses from."""
+
+MIN_REGIONS = (
+    *(0.0, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.03),
+    *(0.035, 0.04, 0.045, 0.05, 0.06, 0.07, 0.08, 0.1),
+)
+"""Shares of an image's pixels that `best_masks` chooses from."""
 
 # Values (N, ...) of a decoder on a piece of a batch, on the device.
 _Compute = Callable[[Candidate, Batch], Tensor]
@@ -194,23 +228,43 @@ def _counts(one: Candidate, piece: Batch) -> Tensor:
     return torch.stack([count_pixels(some) for some in (found, called, piece.truth)], dim=1)
 
 
-def _counts_at_thresholds(one: Candidate, piece: Batch) -> Tensor:
+def _counts_of_masks(one: Candidate, piece: Batch) -> Tensor:
+    """(N, thresholds + regions, 3) int64: as `_counts`, of `THRESHOLDS`, then `MIN_REGIONS`."""
+    logits = one.logits(piece.inputs(one.sources)).float()
+    both = [_counts_at_thresholds(logits, piece.truth), _counts_at_min_regions(logits, piece.truth)]
+    return torch.cat(both, dim=1)
+
+
+def _counts_at_thresholds(logits: Tensor, truth: Tensor) -> Tensor:
     """(N, thresholds, 3) int64: as `_counts`, at each of `THRESHOLDS`."""
-    levels, truth = _levels(one, piece), piece.truth.flatten(1)
-    called, found = _pixels_at_thresholds(levels), _pixels_at_thresholds(levels, truth)
-    fake = count_pixels(piece.truth)[:, None]
+    levels, flat = _levels(logits), truth.flatten(1)
+    called, found = _pixels_at_thresholds(levels), _pixels_at_thresholds(levels, flat)
+    fake = count_pixels(truth)[:, None]
     return torch.stack([found, called, fake.expand_as(called)], dim=-1)
+
+
+def _counts_at_min_regions(logits: Tensor, truth: Tensor) -> Tensor:
+    """(N, regions, 3) int64: as `_counts`, without regions below each of `MIN_REGIONS`."""
+    called, masks = (logits > 0.0).cpu().numpy(), truth.cpu().numpy()
+    counts = np.empty((len(called), len(MIN_REGIONS), 3), np.int64)
+    for image, (own, mask) in enumerate(zip(called, masks, strict=True)):
+        sizes, found = region_counts(own, mask)
+        is_kept = sizes >= np.array(MIN_REGIONS)[:, None] * own.size
+        counts[image, :, 0] = is_kept @ found
+        counts[image, :, 1] = is_kept @ sizes
+        counts[image, :, 2] = np.count_nonzero(mask)
+    return torch.from_numpy(counts).to(logits.device)
 
 
 def _shares_at_thresholds(one: Candidate, piece: Batch) -> Tensor:
     """(N, thresholds) float64: the share of pixels called fake, at each of `THRESHOLDS`."""
-    levels = _levels(one, piece)
+    levels = _levels(one.logits(piece.inputs(one.sources)).float())
     return _pixels_at_thresholds(levels).double() / levels.shape[1]
 
 
-def _levels(one: Candidate, piece: Batch) -> Tensor:
+def _levels(logits: Tensor) -> Tensor:
     """(N, pixels) int64: of `THRESHOLDS` in their order, at how many a pixel is called fake."""
-    maps = torch.sigmoid(one.logits(piece.inputs(one.sources)).float()).flatten(1)
+    maps = torch.sigmoid(logits).flatten(1)
     return torch.bucketize(maps, torch.tensor(THRESHOLDS, device=maps.device))
 
 

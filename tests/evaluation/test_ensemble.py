@@ -66,6 +66,8 @@ def test_the_map_is_the_sigmoid_of_the_mean_logit(trained, mixed_store):
         assert table.loc[name, "score"] == pytest.approx(maps.mean().item(), abs=1e-6)
     assert evaluation.false_alarms()["real_images"] == 5
     assert np.isnan(table["iou_valid_threshold"]).all()
+    assert Ensemble(runs).min_region == np.mean([run.min_region for run in runs])
+    assert not np.isnan(table["iou_min_region"]).any()
 
 
 def test_prediction_gives_the_maps_that_are_evaluated(trained, mixed_store, tiny_backbone):

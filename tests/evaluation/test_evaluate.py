@@ -50,10 +50,11 @@ def test_an_evaluation_is_a_table_of_images(run, mixed_store, cpu):
     table = evaluation.to_arrow()
     assert table.column_names == [
         *("run", "store", "dataset", "view", "id", "split", "generator", "label", "scene"),
-        *("has_fake", "iou", "f1_best", "f1_fixed", "ap", "iou_valid_threshold"),
+        *("has_fake", "iou", "f1_best", "f1_fixed", "ap", "iou_valid_threshold", "iou_min_region"),
         *("f1", "f1_optimal", "auc", "mcc", "precision", "recall"),
         *("found_pixels", "called_pixels", "fake_pixels"),
-        *("score", "score_max", "score_top", "fake_share", "fake_share_valid_threshold"),
+        *("score", "score_max", "score_top", "fake_share"),
+        *("fake_share_valid_threshold", "fake_share_min_region"),
     ]
     assert table.column("id").to_pylist() == [mixed_store.samples.ids[row] for row in rows]
     frame = evaluation.to_pandas()

@@ -1,4 +1,4 @@
-"""False alarms on real images, and IoU at the threshold that is best on `valid`."""
+"""False alarms on real images, and IoU as was best on `valid`."""
 
 import csv
 import json
@@ -18,8 +18,10 @@ from declip_pipeline.evaluation.pairs import compared
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID, localize
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.localization import intersection_over_union
+from declip_pipeline.metrics.regions import without_small_regions
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.run import Run
 from declip_pipeline.training.runs import train_run
 
 
@@ -52,8 +54,16 @@ def test_false_alarms_are_those_of_the_maps(run, evaluation, mixed_store):
     assert figures["real_images"] == len(rows) == 5
     maps, threshold = maps_of(run, mixed_store, rows), run.require_valid_threshold()
     assert threshold != 0.5
-    for behind, at in (("", 0.5), ("_valid_threshold", threshold)):
-        shares = np.array([float((one > at).double().mean()) for one in maps])
+    masks = {
+        "": [one > 0.5 for one in maps],
+        "_valid_threshold": [one > threshold for one in maps],
+        "_min_region": [
+            torch.from_numpy(without_small_regions((one[0] > 0.5).numpy(), run.min_region))
+            for one in maps
+        ],
+    }
+    for behind, called in masks.items():
+        shares = np.array([float(one.double().mean()) for one in called])
         expected = {
             "false_alarm_pixels": shares,
             "false_alarm_images": shares > 0,
@@ -82,13 +92,27 @@ def test_the_metric_at_the_threshold_of_valid_is_the_iou_there(run, evaluation, 
     assert evaluation.mean("iou_valid_threshold") == pytest.approx(np.mean(found), abs=0.5)
 
 
+def test_iou_without_small_regions_is_that_of_masks_without_them(run, mixed_store, monkeypatch):
+    monkeypatch.setattr(Run, "min_region", 0.03)
+    evaluation = evaluate(run, mixed_store, device="cpu")
+    rows = mixed_store.fake_rows("test")
+    maps = [one[0].numpy() for one in maps_of(run, mixed_store, rows)]
+    masks = [mixed_store.read_masks(rows[[n]])[0] for n in range(len(rows))]
+    kept = [without_small_regions(one > 0.5, 0.03) for one in maps]
+    found = [
+        100 * (own & mask).sum() / (own | mask).sum() for own, mask in zip(kept, masks, strict=True)
+    ]
+    assert evaluation.values("iou_min_region").tolist() == pytest.approx(found, abs=0.5)
+    assert evaluation.mean("iou_min_region") != pytest.approx(evaluation.mean("iou"), abs=0.01)
+
+
 def test_files_of_real_images_are_written_and_read_again(run, evaluation, mixed_store, monkeypatch):
     (folder,) = evaluation.save(run.path / EVALUATIONS)
     with (folder / "false_alarms.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
         *("id", "split", "scene", "score", "score_max", "score_top", "fake_share"),
-        "fake_share_valid_threshold",
+        *("fake_share_valid_threshold", "fake_share_min_region"),
     ]
     assert len(rows) == 5 and {row["split"] for row in rows} == {"test"}
     summary = json.loads((folder / "false_alarms.json").read_text())
@@ -118,6 +142,9 @@ def test_a_run_without_a_threshold_has_no_figure_at_it(mixed_store, run, cpu):
     values = localize(decoders, mixed_store, [FeatureSource("layer1")], rows, device=cpu)
     assert np.isnan(values["iou_valid_threshold"]).all()
     assert np.isnan(values["fake_share_valid_threshold"]).all()
+    assert (
+        np.isnan(values["iou_min_region"]).all() and np.isnan(values["fake_share_min_region"]).all()
+    )
     assert not np.isnan(values["fake_share"]).any()
     one = localized("ldm", 0, ldm=[80.0, 60.0])
     names = one.table.column_names

@@ -78,6 +78,37 @@ def test_a_method_with_a_run_that_learned_nothing_is_marked():
     assert {one.mark for one in ours.false_alarms.values()} == {"!"}
 
 
+def test_methods_without_small_regions_have_figures_of_their_own():
+    runs = []
+    for one in (with_real(one, [0.0, 0.02, 0.0, 0.06]) for one in runs_of("mlp")):
+        place = one.table.column_names.index("iou_min_region")
+        values = one.values("iou") + 5
+        runs.append(replace(one, table=one.table.set_column(place, "iou_min_region", [values])))
+    named = [("ours", runs), ("theirs", [replace(one, config=one.config) for one in runs])]
+    (plain, _), (ours, theirs) = (
+        methods_of(named, metric=metric, baselines=["theirs"])
+        for metric in ("iou", "iou_min_region")
+    )
+    for domain in ("ID", "OOD"):
+        assert ours.domains[domain].value == pytest.approx(plain.domains[domain].value + 5)
+        assert ours.differences[domain].value == 0
+    assert ours.worst[0].value == pytest.approx(plain.worst[0].value + 5)
+    assert ours.false_alarms["false_alarm_pixels"].value == pytest.approx(10.0)
+    assert theirs.is_known and plain.is_known
+
+
+def test_a_run_that_keeps_no_smallest_region_has_no_figures_without_small_ones():
+    runs = []
+    for one in runs_of("mlp"):
+        place = one.table.column_names.index("iou_min_region")
+        nan = [np.full(one.table.num_rows, np.nan)]
+        runs.append(replace(one, table=one.table.set_column(place, "iou_min_region", nan)))
+    (ours, _) = methods_of(
+        [("ours", runs), ("theirs", runs_of("pup"))], metric="iou_min_region", baselines=["theirs"]
+    )
+    assert not ours.is_known and ours.differences == {}
+
+
 def test_differences_are_paired():
     """Images that are hard for both say nothing about the difference."""
     named = [("ours", runs_of("mlp", shift=3.0)), ("theirs", runs_of("conv-4"))]

@@ -1,5 +1,7 @@
 """Prediction of many images through the library: maps, several runs, tiles."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,10 @@ from declip_pipeline.decoders.at_windows import features_at_windows
 from declip_pipeline.errors import IdentityMismatchError, InputError, OutputExistsError
 from declip_pipeline.images.resize import resize_image
 from declip_pipeline.images.tiles import Tiling, joined_map, window_shares
+from declip_pipeline.metrics.regions import without_small_regions
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
+from declip_pipeline.training.run import Run
 from declip_pipeline.training.runs import train_run
 
 SIZES = [(40, 56), (200, 150), (90, 131)]
@@ -101,6 +105,45 @@ def test_several_runs_give_the_mean_of_their_logits(runs, photos, tmp_path, forw
             np.testing.assert_allclose(own, alone.small, atol=1e-6)
 
 
+@pytest.mark.parametrize("min_region", [0.0, 0.01, 0.1, "valid"])
+def test_a_mask_without_small_regions(runs, photos, tmp_path, monkeypatch, min_region):
+    monkeypatch.setattr("declip_pipeline.prediction.files._STRIP_ROWS", 37)
+    # Two runs with 2% and 6%: 4% for their mean.
+    monkeypatch.setattr(
+        Run, "min_region", property(lambda run: 0.02 if "layer1" in run.name else 0.06)
+    )
+    own = {"threshold": 0.52, "device": "cpu"}
+    plain = dp.predict(runs, photos, out=tmp_path / "plain", **own)
+    found = dp.predict(runs, photos, out=tmp_path / "out", min_region=min_region, **own)
+    share = 0.04 if min_region == "valid" else min_region
+    changed = 0
+    for one, other in zip(plain.rows, found.rows, strict=True):
+        before, after = (
+            np.asarray(Image.open(tmp_path / name / f"{Path(one.image).stem}_mask.png")) == 255
+            for name in ("plain", "out")
+        )
+        assert np.array_equal(after, without_small_regions(before, share))
+        assert other.fake_share == pytest.approx(after.mean())
+        assert (one.score, one.smallest_region) == (other.score, other.smallest_region)
+        changed += int((before != after).any())
+    assert changed == 0 if not min_region else changed > 0
+
+
+def test_another_smallest_region_is_another_prediction(runs, photos, tmp_path):
+    own = {"out": tmp_path / "out", "device": "cpu"}
+    dp.predict(runs[0], photos, min_region=0.02, **own)
+    with pytest.raises(OutputExistsError, match="another `min_region`, 0.02 instead of 0; pass"):
+        dp.predict(runs[0], photos, **own)
+    with pytest.raises(OutputExistsError, match="another `min_region`, 0.02 instead of 0.03; pass"):
+        dp.predict(runs[0], photos, min_region=0.03, **own)
+
+
+def test_runs_without_a_smallest_region_are_named(tiled_run, photos, tmp_path):
+    with pytest.raises(InputError, match="has no smallest region from its split valid: runs of"):
+        dp.predict(tiled_run, photos, out=tmp_path / "out", min_region="valid", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_choice_of_files_is_kept_to(runs, photos, tmp_path):
     out = tmp_path / "out"
     dp.predict(runs[0], photos, out=out, save=["map-full"], device="cpu")
@@ -120,6 +163,8 @@ def test_a_choice_of_files_is_kept_to(runs, photos, tmp_path):
     [
         ({"save": []}, "`save` is empty; expected some of mask, map, map-full, overlay"),
         ({"threshold": float("nan")}, "`threshold` is nan; expected a probability"),
+        ({"min_region": 1.0}, "`min_region` is 1.0; expected a share of the image's pixels"),
+        ({"min_region": "some"}, "`min_region` is 'some'; expected a share of the image's pixels"),
         ({"batch_size": 0}, "`batch_size` is 0; expected at least 1"),
     ],
 )

@@ -67,6 +67,9 @@ def test_false_alarms_stand_behind_the_means():
     assert lines[2].startswith(
         "  false alarms on real images at valid's threshold: 30.00% [30.00, 30.00] of pixels, "
     )
+    assert lines[3].startswith(
+        "  false alarms on real images without small regions: 10.00% [10.00, 10.00] of pixels, "
+    )
     assert "12.55% ± 0.00 [" in evaluation_lines(two)[1]
     assert len(evaluation_lines([one])) == 1
     # A run that keeps no threshold of `valid` has no line at it.
@@ -100,15 +103,16 @@ def test_whole_images_and_verdicts_stand_behind_false_alarms():
     lines = evaluation_lines([run])
     assert lines[1].startswith("  false alarms on real images at 0.5: ")
     assert lines[2].startswith("  false alarms on real images at valid's threshold: ")
+    assert lines[3].startswith("  false alarms on real images without small regions: ")
     figures = "AUC 75.00 [0.00, 100.00], accuracy 50.00 [0.00, 100.00], F1 50.00 [0.00, 100.00]"
-    assert lines[3:7] == [
+    assert lines[4:8] == [
         "  whole images by their map at the image's own size, called fake above 0.5 (2 fake, 2 "
         "real):",
         f"    mean: {figures}",
         f"    maximum (any pixel above 0.5): {figures}",
         f"    mean of the highest 1% of pixels: {figures}",
     ]
-    assert lines[7:] == [
+    assert lines[8:] == [
         "  verdict forged at a score of at least 0.3, best on valid in training: 100.00% [100.00, "
         "100.00] of 2 fakes are called forged (true positive rate), 50.00% [0.00, 100.00] of 2 "
         "real images (false positive rate)"

@@ -148,8 +148,10 @@ class TestGoingOn:
         before = content(tmp_path / "out")
         line = refused(*command, "--threshold", 0.4, code=1)
         assert (
-            "holds predictions of another threshold, 0.5 instead of 0.4; pass --overwrite" in line
+            "holds predictions of another --threshold, 0.5 instead of 0.4; pass --overwrite" in line
         )
+        line = refused(*command, "--min-region", 0.1, code=1)
+        assert "predictions of another --min-region, 0 instead of 0.1; pass --overwrite" in line
         (pictures / "a.png").unlink()
         line = refused(*command, code=1)
         assert f"predictions of other images, such as {pictures / 'a.png'}; pass" in line

@@ -19,25 +19,34 @@ def picture(mixed_store):
 @pytest.mark.slow
 def test_from_training_with_real_images_to_prediction(program, mixed_store, picture, tmp_path):
     command = ("train", mixed_store.location, *LINEAR, *QUICK, "-o", tmp_path / "runs")
-    outcome = program(*command, "--with-real", 0.2)
-    run = Path(outcome.last_line)
-    assert "images: train 16 fake and 10 real, valid 10 fake and 6 real" in outcome.err
+    trained = program(*command, "--with-real", 0.2)
+    run = Path(trained.last_line)
+    assert "images: train 16 fake and 10 real, valid 10 fake and 6 real" in trained.err
     summary = json.loads((run / "summary.json").read_text())
     threshold = summary["valid_threshold"]
     assert (
         f"threshold best on valid: {threshold:g}, with a mean IoU of "
         f"{summary['valid_iou_at_threshold']:.2f}"
-    ) in outcome.err
+    ) in trained.err
     outcome = program("evaluate", run, "--on", mixed_store.location)
     (file,) = run.glob("evaluations/*/false_alarms.json")
     figures = json.loads(file.read_text())
     lines = [line for line in outcome.out.splitlines() if "false alarms" in line]
-    places = (("0.5", ""), ("valid's threshold", "_valid_threshold"))
+    min_region = summary["valid_min_region"]
+    assert (
+        f"smallest region best on valid: {min_region:.2%} of an image, with a mean IoU of "
+        f"{summary['valid_iou_at_min_region']:.2f}"
+    ) in trained.err
+    places = (
+        ("at 0.5", ""),
+        ("at valid's threshold", "_valid_threshold"),
+        ("without small regions", "_min_region"),
+    )
     for line, (at, behind) in zip(lines, places, strict=True):
         pixels = f"false_alarm_pixels{behind}"
         low, high = (figures[f"{pixels}_{end}"] for end in ("low", "high"))
         assert line.startswith(
-            f"  false alarms on real images at {at}: {figures[pixels]:.2f}% "
+            f"  false alarms on real images {at}: {figures[pixels]:.2f}% "
             f"[{low:.2f}, {high:.2f}] of pixels, {figures[f'false_alarm_images{behind}']:.2f}% "
         )
         assert line.endswith("with more than 1% of their pixels (5 images)")
@@ -47,6 +56,10 @@ def test_from_training_with_real_images_to_prediction(program, mixed_store, pict
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     header = json.loads(lines[0])
     assert header["made_with"]["threshold"] == threshold
+    out = ("-o", tmp_path / "out2", "--min-region", "valid")
+    program("predict", run, "-i", picture, *out)
+    lines = (tmp_path / "out2" / "predictions.jsonl").read_text().splitlines()
+    assert json.loads(lines[0])["made_with"].get("min_region", 0.0) == min_region
     plain = program(*command).last_line
     outcome = program("predict", plain, "-i", picture, "-o", tmp_path / "plain")
     assert f"{plain} {NEVER}" in outcome.err

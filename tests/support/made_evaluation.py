@@ -68,6 +68,7 @@ def localized(
             "has_fake": np.array([iou is not None for *_, iou in images], bool),
             "iou": values,
             "iou_valid_threshold": values,
+            "iou_min_region": values,
             "f1_best": values / 100,
             "f1_fixed": values / 200,
             "ap": np.full(count, 0.75),
@@ -75,6 +76,7 @@ def localized(
             **_scores(np.full(count, 0.1) if scores is None else np.array(scores, float)),
             "fake_share": np.full(count, 0.2),
             "fake_share_valid_threshold": np.full(count, 0.3),
+            "fake_share_min_region": np.full(count, 0.1),
         },
     )
     count = len(real_scores)
@@ -88,6 +90,7 @@ def localized(
             **_scores(np.array(real_scores, float)),
             "fake_share": np.full(count, 0.2),
             "fake_share_valid_threshold": np.full(count, 0.3),
+            "fake_share_min_region": np.full(count, 0.1),
         },
     )
     run = config or config_of(learned, seed)

@@ -14,15 +14,17 @@ from declip_pipeline.feeding.feed import Feed
 from declip_pipeline.feeding.inputs import FeatureSource
 from declip_pipeline.metrics.detection import balanced_threshold
 from declip_pipeline.metrics.localization import intersection_over_union
+from declip_pipeline.metrics.regions import without_small_regions
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.epochs import epoch_order, real_count
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.run import Run
 from declip_pipeline.training.runs import plan_run, train_run, train_runs
 from declip_pipeline.training.validation import (
+    MIN_REGIONS,
     THRESHOLDS,
     Candidate,
-    best_thresholds,
+    best_masks,
     real_shares,
     score_thresholds,
     validation_ious,
@@ -155,14 +157,54 @@ def test_the_best_threshold_is_that_of_a_search(mixed_store, cpu):
     rows = mixed_store.fake_and_real_rows("valid")
     feed = Feed([(mixed_store, rows)], [source], device=cpu)
     candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
-    ((threshold, score),) = best_thresholds([candidate], feed, 5)
+    (best,) = best_masks([candidate], feed, 5)
     with torch.inference_mode():
         features = mixed_store.read_layer("layer1", rows).decoded()
         maps = probability_maps(decoder(features), 256, 256)
     truth = torch.from_numpy(mixed_store.read_targets(rows) > 127)
     means = [float(intersection_over_union(maps, truth, one).mean()) for one in THRESHOLDS]
-    assert score == pytest.approx(max(means)) and len(set(means)) > 10
-    assert means[THRESHOLDS.index(threshold)] == max(means)
+    assert best.threshold_iou == pytest.approx(max(means)) and len(set(means)) > 10
+    assert means[THRESHOLDS.index(best.threshold)] == max(means)
+
+
+def test_the_smallest_region_is_that_of_a_search(mixed_store, cpu):
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    rows = mixed_store.fake_and_real_rows("valid")
+    feed = Feed([(mixed_store, rows)], [source], device=cpu)
+    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
+    with torch.inference_mode():
+        maps = decoder(mixed_store.read_layer("layer1", rows).decoded())
+    truth = torch.from_numpy(mixed_store.read_targets(rows) > 127)
+    is_fake = mixed_store.labels[rows] == 1
+
+    def mean(min_region, share):
+        kept = [without_small_regions(one, min_region) for one in (maps > 0).numpy()]
+        ious = intersection_over_union(torch.from_numpy(np.stack(kept)).float(), truth).numpy()
+        if share == 0:
+            return ious.mean()
+        return (1 - share) * ious[is_fake].mean() + share * ious[~is_fake].mean()
+
+    for share in (0.0, 0.3):
+        (best,) = best_masks([candidate], feed, 5, share)
+        means = [mean(one, share) for one in MIN_REGIONS]
+        assert best.min_region_iou == pytest.approx(max(means)) and len(set(means)) > 5
+        assert best.min_region == MIN_REGIONS[int(np.argmax(np.round(means, 9)))]
+
+
+def test_the_smallest_region_is_kept_with_the_run(tiny_run, mixed_store, tiled_store, tmp_path):
+    run = Run(tiny_run)
+    summary = run.summary()
+    assert run.min_region == summary["valid_min_region"] in MIN_REGIONS
+    assert summary["valid_iou_at_min_region"] >= summary["best_valid_iou"] - 1e-6
+    data = TrainingData([mixed_store], device=CPU)
+    detecting = train_run(data, tmp_path, layer="layer1", recipe=replace(LINEAR, pooling="mean"))
+    assert detecting.min_region is None
+    # A region may reach over several tiles.
+    data = TrainingData([tiled_store], device=CPU)
+    of_tiles = train_run(data, tmp_path, layer="layer1", recipe=replace(LINEAR, epochs=1))
+    assert of_tiles.min_region is None and of_tiles.valid_threshold is not None
 
 
 def test_the_threshold_is_kept_with_the_run(tiny_store, tiny_run, mixed_store, tmp_path):
