@@ -1,5 +1,6 @@
 """All localization metrics: batched, beside SciPy and scikit-learn image by image."""
 
+import argparse
 import statistics
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from sklearn.metrics import (
 
 from declip_pipeline.evaluation.scores import BestOnValid, localization_values
 
-PICTURES, SIDE, ROUNDS = 64, 256, 7
+SIDE = 256
 BEST = BestOnValid(threshold=0.4, min_region=0.01)
 
 
@@ -40,26 +41,30 @@ def one_by_one(maps: np.ndarray, masks: np.ndarray) -> None:
         np.partition(heat_map.ravel(), -655)[-655:].mean()
 
 
-def blobs(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def blobs(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     """Smooth maps as decoders give them, and masks of one rectangle (14 % of the pixels)."""
-    coarse = torch.from_numpy(rng.normal(0, 2, (PICTURES, 1, 16, 16)).astype(np.float32))
+    coarse = torch.from_numpy(rng.normal(0, 2, (count, 1, 16, 16)).astype(np.float32))
     logits = torch.nn.functional.interpolate(coarse, (SIDE, SIDE), mode="bilinear")[:, 0]
-    masks = np.zeros((PICTURES, SIDE, SIDE), bool)
-    for mask, (top, left) in zip(masks, rng.integers(0, SIDE // 2, (PICTURES, 2)), strict=True):
+    masks = np.zeros((count, SIDE, SIDE), bool)
+    for mask, (top, left) in zip(masks, rng.integers(0, SIDE // 2, (count, 2)), strict=True):
         mask[top : top + SIDE // 3, left : left + 110] = True
     return (logits + torch.from_numpy(masks)).sigmoid().numpy(), masks
 
 
-def milliseconds(work: Callable[[], object]) -> tuple[float, float]:
+def milliseconds(work: Callable[[], object], count: int) -> tuple[float, float]:
     """Time of an image by the clock, and of all cores together: other programs delay the first."""
     started, computed = time.perf_counter(), time.process_time()
     work()
     ended, computed = time.perf_counter(), time.process_time() - computed
-    return (ended - started) / PICTURES * 1e3, computed / PICTURES * 1e3
+    return (ended - started) / count * 1e3, computed / count * 1e3
 
 
 def main() -> None:
-    maps, masks = blobs(np.random.default_rng(0))
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--images", type=int, default=64)
+    arguments.add_argument("--rounds", type=int, default=7)
+    options = arguments.parse_args()
+    maps, masks = blobs(np.random.default_rng(0), options.images)
     batch, truth = torch.from_numpy(maps), torch.from_numpy(masks)
     everything = torch.ones_like(truth)
     most = everything.clone()
@@ -74,9 +79,9 @@ def main() -> None:
     }
     # In turns, so that what else the machine does falls on all alike.
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
-    for _ in range(1 + ROUNDS):
+    for _ in range(1 + options.rounds):
         for name, work in ways.items():
-            times[name].append(milliseconds(work))
+            times[name].append(milliseconds(work, options.images))
     rows: list[dict[str, object]] = []
     for name, spent in times.items():
         by_clock, computed = zip(*spent[1:], strict=True)
@@ -90,7 +95,7 @@ def main() -> None:
                 "best processor ms": min(computed),
             }
         )
-    report("metrics", rows, {"images": PICTURES, "side": SIDE, "rounds": ROUNDS})
+    report("metrics", rows, {"images": options.images, "side": SIDE, "rounds": options.rounds})
 
 
 if __name__ == "__main__":

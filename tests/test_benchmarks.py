@@ -32,7 +32,7 @@ def test_a_script_is_imported(script, monkeypatch):
 @pytest.mark.parametrize(
     ("command", "written"),
     [
-        ("store.py --images 128", "store"),
+        ("store.py --images 64", "store"),
         ("extract.py --images 4 --batch-size 2 --rounds 1 --name tiny", "tiny"),
         (
             "train.py --parts bare --decoders linear --images 2 --batch-size 8 --rounds 1 "
@@ -51,7 +51,7 @@ def test_a_script_is_imported(script, monkeypatch):
         ),
         ("report_page.py --images 8 --rounds 1", "report_page"),
         ("report_page.py --part charts --rounds 1", "report_charts"),
-        ("scale.py --samples 2000 --files 40 --openings 1", "scale"),
+        ("scale.py --samples 500 --files 40 --openings 1", "scale"),
         ("light_decoders.py --rounds 1 --part parts", "light_decoders"),
         ("light_decoders.py --rounds 1 --part steps", "light_steps"),
         (
@@ -66,7 +66,7 @@ def test_a_script_is_imported(script, monkeypatch):
             "engines",
         ),
         ("encoding.py --side 64 --rounds 1", "encoding"),
-        ("metrics.py", "metrics"),
+        ("metrics.py --images 4 --rounds 1", "metrics"),
         ("evaluate_memory.py --megapixels 1", "evaluate_memory"),
         ("robustness.py --part mutations --cases 4 --only lists", "robustness_mutations"),
     ],

@@ -79,7 +79,7 @@ def test_resumed_it_ends_the_same(tiny_store, tmp_path, name, base):
 @pytest.mark.usefixtures("two_threads")
 def test_side_by_side_each_is_as_alone(tiny_store, tmp_path):
     some = [
-        (layer, replace(base, **own))
+        (layer, replace(base, **own, epochs=2))
         for own in (*OPTIONS.values(), ALL, {})
         for layer, base in (("layer1", LINEAR), ("layer2", CONV))
     ]
