@@ -102,8 +102,11 @@ def live_grid() -> Iterator[Callable[[Sequence[CellResult]], None]]:
 
 
 def _line(result: CellResult) -> str:
+    from declip_pipeline.decoders.names import is_fitted
+
     what = f"{result.decoder_type} {result.layer} {result.train_on} seed {result.seed}"
-    what += f" learning rate {result.learning_rate:g}"
+    if not is_fitted(result.decoder_type):
+        what += f" learning rate {result.learning_rate:g}"
     if result.state == "failed":
         return f"failed: {what}: {result.reason}"
     name = "IoU" if result.best_valid_ap is None else "AP"

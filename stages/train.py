@@ -81,17 +81,21 @@ def train(
 
 def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
     """Train a single decoder, with a line an epoch."""
+    from declip_pipeline.decoders.names import is_fitted
+
     trained, seconds = 0, 0.0
+    is_trained = not is_fitted(cell.decoder_type)
 
     def show(number: int, epoch: "Epoch") -> None:
         nonlocal trained, seconds
         trained += 1
         seconds += epoch.seconds
+        rate = f"learning rate {epoch.learning_rate:.0e}, " if is_trained else ""
         left = (trainer.plan(cell).recipe.most_epochs - epoch.epoch) * seconds / trained
         remark(
             f"epoch {epoch.epoch}: loss {epoch.train_loss:.4f}, "
             f"validation {SCORES[epoch.score]} {epoch.valid_score:.2f}, "
-            f"learning rate {epoch.learning_rate:.0e}, {epoch.seconds:.1f} s, "
+            f"{rate}{epoch.seconds:.1f} s, "
             f"{timedelta(seconds=round(left))} left at most"
         )
 

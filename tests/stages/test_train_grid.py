@@ -142,3 +142,13 @@ def test_decoders_with_learning_rates_of_their_own_share_a_row():
         *(["0.03", "0.002", "0.01"], ["layer1"] * 3),
         *(["40.00", "-", "45.00"], ["-", "50.00", "-"]),
     ]
+
+
+def test_lines_of_discriminants_name_no_learning_rate(program, tiny_store, tmp_path):
+    """They are computed, and it was said of them as of what is trained."""
+    command = ("train", tiny_store.location, "--decoder-type", "lda", "-o", tmp_path)
+    alone = program(*command, "--feature-layer", "layer1")
+    assert "epoch 1: loss " in alone.err
+    grid = program(*command, "--layers", "0-1")
+    assert "lda layer0 all seed 0: best validation IoU" in grid.err
+    assert "learning rate" not in alone.err + grid.err
