@@ -35,6 +35,14 @@ LABELS = np.array([1] * 20 + [0] * 6)
 LINEAR = Recipe("linear", epochs=3, batch_size=4, learning_rate=1e-2)
 
 
+def drawn(store):
+    """A decoder with drawn weights, to validate: what it takes, itself, and as a candidate."""
+    source = FeatureSource("layer1")
+    decoder = build_decoder("linear", store.layers["layer1"]).eval()
+    initialize(decoder, "pytorch", seed=3)
+    return source, decoder, Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
+
+
 @pytest.mark.parametrize(("share", "reals"), [(0.0, 6), (0.1, 2), (0.2, 5), (0.5, 20)])
 def test_an_epoch_has_each_fake_once_and_the_share_of_real_images(share, reals):
     order = epoch_order(LABELS, 0, 1, share)
@@ -76,10 +84,7 @@ def test_a_run_with_real_images_sees_both(mixed_store, tmp_path):
 
 
 def test_real_images_have_their_share_in_the_validation_score(mixed_store, cpu):
-    source = FeatureSource("layer1")
-    decoder = build_decoder("linear", mixed_store.layers["layer1"])
-    initialize(decoder, "pytorch", seed=2)
-    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source])
+    source, _, candidate = drawn(mixed_store)
 
     def score(rows, share=0.0):
         feed = Feed([(mixed_store, rows)], [source], device=cpu)
@@ -151,12 +156,9 @@ def test_a_share_that_means_nothing_is_refused(options, message):
 
 
 def test_the_best_threshold_is_that_of_a_search(mixed_store, cpu):
-    source = FeatureSource("layer1")
-    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
-    initialize(decoder, "pytorch", seed=3)
+    source, decoder, candidate = drawn(mixed_store)
     rows = mixed_store.fake_and_real_rows("valid")
     feed = Feed([(mixed_store, rows)], [source], device=cpu)
-    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
     (best,) = best_masks([candidate], feed, 5)
     with torch.inference_mode():
         features = mixed_store.read_layer("layer1", rows).decoded()
@@ -168,12 +170,9 @@ def test_the_best_threshold_is_that_of_a_search(mixed_store, cpu):
 
 
 def test_the_smallest_region_is_that_of_a_search(mixed_store, cpu):
-    source = FeatureSource("layer1")
-    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
-    initialize(decoder, "pytorch", seed=3)
+    source, decoder, candidate = drawn(mixed_store)
     rows = mixed_store.fake_and_real_rows("valid")
     feed = Feed([(mixed_store, rows)], [source], device=cpu)
-    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
     with torch.inference_mode():
         maps = decoder(mixed_store.read_layer("layer1", rows).decoded())
     truth = torch.from_numpy(mixed_store.read_targets(rows) > 127)
@@ -225,12 +224,9 @@ def test_the_threshold_is_kept_with_the_run(tiny_store, tiny_run, mixed_store, t
 
 
 def test_shares_of_real_images_are_those_of_their_maps(mixed_store, cpu):
-    source = FeatureSource("layer1")
-    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
-    initialize(decoder, "pytorch", seed=3)
+    source, decoder, candidate = drawn(mixed_store)
     rows = mixed_store.fake_and_real_rows("valid")
     feed = Feed([(mixed_store, rows)], [source], device=cpu)
-    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
     (found,) = real_shares([candidate], feed, 5)
     real = rows[mixed_store.labels[rows] == 0]
     with torch.inference_mode():
@@ -241,11 +237,8 @@ def test_shares_of_real_images_are_those_of_their_maps(mixed_store, cpu):
 
 
 def test_tiles_of_a_real_image_count_as_one(mixed_store, cpu, monkeypatch):
-    source = FeatureSource("layer1")
-    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
-    initialize(decoder, "pytorch", seed=3)
+    source, _, candidate = drawn(mixed_store)
     real = mixed_store.samples.rows(splits=["valid"], label=0)
-    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source], 3)
     feed = Feed([(mixed_store, real)], [source], device=cpu)
     (alone,) = real_shares([candidate], feed, 5)
     monkeypatch.setattr(Feed, "image_of", np.array([0, 1, 1, 0, 1, 2]))
@@ -308,9 +301,7 @@ def test_without_a_real_image_there_is_no_threshold_of_image_scores(tiny_run):
 
 def test_the_score_of_tiles_is_their_mean(mixed_store, cpu):
     """As if the rows of each pair were two tiles of an image."""
-    source = FeatureSource("layer1")
-    decoder = build_decoder("linear", mixed_store.layers["layer1"]).eval()
-    initialize(decoder, "pytorch", seed=3)
+    source, decoder, candidate = drawn(mixed_store)
     labels = mixed_store.labels
     rows = np.concatenate([np.flatnonzero(labels == 1)[:8], np.flatnonzero(labels == 0)[:8]])
 
@@ -319,7 +310,6 @@ def test_the_score_of_tiles_is_their_mean(mixed_store, cpu):
         def image_of(self):
             return np.arange(len(self)) // 2
 
-    candidate = Candidate(decoder, lambda inputs: decoder(*inputs), [source])
     feed = Paired([(mixed_store, rows)], [source], device=cpu, targets="labels")
     (found,) = score_thresholds([candidate], feed, 5)
     with torch.inference_mode():
