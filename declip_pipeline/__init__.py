@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from declip_pipeline.extraction.extract import extract
     from declip_pipeline.features import FeatureShape
     from declip_pipeline.feeding.torch_dataset import StoreDataset
+    from declip_pipeline.metrics.regions import without_small_regions
     from declip_pipeline.prediction.predict import Predictions, predict, predict_maps
     from declip_pipeline.store.reader import Store, open_store
     from declip_pipeline.training.predictor import Predictor
@@ -65,6 +66,7 @@ __all__ = [
     "predict",
     "predict_maps",
     "train",
+    "without_small_regions",
 ]
 
 _MODULES = {
@@ -92,6 +94,7 @@ _MODULES = {
     "predict": "prediction.predict",
     "predict_maps": "prediction.predict",
     "train": "training.runs",
+    "without_small_regions": "metrics.regions",
 }
 
 

@@ -114,8 +114,8 @@ def evaluate(
         typer.Option(
             metavar="NAME,...",
             help="Metrics to print, comma-separated, the first of which the matrix shows, or all. "
-            "Files hold all of them. Default: iou,f1,f1_fixed,f1_best,ap,auc,iou_valid_threshold; "
-            "with --views: iou.",
+            "Files hold all of them. Default: iou,f1,f1_fixed,f1_best,ap,auc,"
+            "iou_valid_threshold,iou_min_region; with --views: iou.",
             rich_help_panel=OUTPUT,
         ),
     ] = None,
@@ -207,7 +207,12 @@ def evaluate(
     from declip_pipeline.images.views import CLEAN_VIEW
     from stages.evaluation_figures import draw_figures
     from stages.evaluation_tables import print_costs, print_together
-    from stages.figures_texts import caption_of, remark_problems, remark_repeated, remark_weak_maps
+    from stages.figures_texts import (
+        caption_of,
+        remark_problems,
+        remark_repeated,
+        remark_weak_maps,
+    )
     from stages.map_sources import (
         images_on,
         map_folders,
@@ -273,6 +278,7 @@ def evaluate(
             selection,
             folders,
             chosen_names,
+            are_named=metrics is not None,
             top_share=top_share,
             device=chosen,
             batch_size=batch_size,
@@ -296,6 +302,7 @@ def _evaluate_each(
     folders: Mapping[Path, Path],
     metrics: "Sequence[str]",
     *,
+    are_named: bool,
     top_share: float,
     device: "torch.device",
     batch_size: int,
@@ -303,7 +310,7 @@ def _evaluate_each(
     """Evaluate each source on each store, and print its figures and where its files are."""
     from declip_pipeline.evaluation.evaluate import evaluate as evaluate_source
     from declip_pipeline.training.learning import MARK
-    from stages.figures_texts import evaluation_lines
+    from stages.figures_texts import evaluation_lines, remark_lacking
     from stages.map_sources import cost_lines
     from stages.screen import progress, result
 
@@ -330,4 +337,7 @@ def _evaluate_each(
             result(f"{name}{mark}, {selection.split}: {folder}")
             for line in (*cost_lines(source), *evaluation_lines([evaluation], metrics)):
                 result(line)
+            # Metrics that nobody named are left out in silence where there are no values of them.
+            if are_named:
+                remark_lacking(evaluation, metrics)
     return evaluations

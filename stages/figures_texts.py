@@ -18,6 +18,12 @@ _IN_THE_NAME = (
     *("weights", "preprocessing", "widths", "dataset", "store", "ensemble", "folder"),
 )
 
+_MASKS = {
+    "": "at 0.5",
+    "_valid_threshold": "at valid's threshold",
+    "_min_region": "without small regions",
+}
+
 
 def caption_of(metrics: Collection[str]) -> str:
     """Return the caption of figures: their unit and protocol; without a metric, of detection."""
@@ -92,13 +98,27 @@ def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
         return percent_text(figures, name, sign="%")
 
     return [
-        f"  false alarms on real images {at}: {text(f'false_alarm_pixels{behind}')} of pixels, "
+        f"  false alarms on real images {_MASKS[behind]}: "
+        f"{text(f'false_alarm_pixels{behind}')} of pixels, "
         f"{text(f'false_alarm_images{behind}')} of images, "
         f"{text(f'large_false_alarm_images{behind}')} with more than {ALARMING:.0%} of their "
         f"pixels ({_images(figures['real_images'])})"
-        for behind, at in MASKS_OF_REAL.items()
+        for behind in MASKS_OF_REAL
         if figures[f"false_alarm_pixels{behind}"] is not None
     ]
+
+
+def remark_lacking(evaluation: "Evaluation", metrics: Sequence[str]) -> None:
+    """Say which metrics of localization an evaluation has no values of."""
+    from stages.screen import remark
+
+    figures = evaluation.figures() if evaluation.task == "localization" else {}
+    lacking = [name for name in metrics if figures.get(name, 0.0) is None]
+    if lacking:
+        remark(
+            f"{evaluation.run.name}: no values of {', '.join(lacking)}, for which a training keeps "
+            "what was best on its split valid"
+        )
 
 
 def image_score_lines(seeds: "Sequence[Evaluation]") -> list[str]:

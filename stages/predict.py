@@ -1,7 +1,7 @@
 """`declip-pipe predict`: masks for images."""
 
 from collections.abc import Callable
-from contextlib import suppress
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -57,9 +57,10 @@ def predict(
         str,
         typer.Option(
             metavar="SHARE|valid",
-            help="Smallest region of a mask, as a share of the image's pixels from 0 to below 1; "
-            "smaller ones are left out. valid takes what was best on the runs' split valid, at a "
-            "threshold of 0.5.",
+            help="Minimum size of a mask's regions (pixels that touch by their sides), as a share "
+            "of the image's pixels from 0 to below 1. Smaller ones are left out, false alarms and "
+            "fragments of forgeries alike. valid takes the size that was best on the runs' split "
+            "valid, at a threshold of 0.5.",
         ),
     ] = "0",
     save: Annotated[
@@ -131,6 +132,8 @@ def predict(
         remark("all images are predicted already, nothing to do (--overwrite does it again)")
     elif prediction.done:
         remark(f"{prediction.done} of {total} images are predicted already")
+    if prediction.min_region:
+        remark(f"masks are without regions below {prediction.min_region:.2%} of the image")
     with progress("predicting") as tell:
         found = prediction.run(progress=tell, notice=remark)
     _remark_small_regions(found.rows, [row for row in found.rows if prediction.is_shrunk(row)])
@@ -150,6 +153,7 @@ def threshold_of(text: str) -> float | Literal["valid"]:
 
 
 def _min_region_of(text: str) -> float | Literal["valid"]:
+    """Return the minimum size of regions that a user typed; raises as `threshold_of`."""
     expected = "a share of the image's pixels from 0 to below 1, such as 0.01"
     return _number_or_valid("min_region", text, lambda n: 0 <= n < 1, expected)
 
@@ -157,12 +161,16 @@ def _min_region_of(text: str) -> float | Literal["valid"]:
 def _number_or_valid(
     name: str, text: str, is_good: Callable[[float], bool], expected: str
 ) -> float | Literal["valid"]:
+    """Return a number that is good, or the word valid. Raises `InputError` for anything else."""
     if text == "valid":
         return "valid"
-    with suppress(ValueError):
-        if is_good(number := float(text)):
-            return number
-    raise InputError(f"`{name}` {text!r}; expected {expected}, or valid")
+    try:
+        number = float(text)
+    except ValueError:
+        number = nan
+    if not is_good(number):
+        raise InputError(f"`{name}` {text!r}; expected {expected}, or valid")
+    return number
 
 
 def _remark_small_regions(rows: "list[Prediction]", large: "list[Prediction]") -> None:

@@ -117,8 +117,8 @@ def _train_one(cell: "Cell", trainer: "GridTrainer") -> None:
         )
     if run.min_region is not None:
         remark(
-            f"smallest region best on valid: {run.min_region:.2%} of an image, with a mean IoU of "
-            f"{summary['valid_iou_at_min_region']:.2f}"
+            f"minimum size of regions best on valid: {run.min_region:.2%} of the image, with a "
+            f"mean IoU of {summary['valid_iou_at_min_region']:.2f}"
         )
     if run.score_threshold is not None:
         remark(

@@ -116,10 +116,9 @@ class Ensemble(MapSource):
 
     @property
     def min_region(self) -> float | None:
-        """Smallest region of a mask, see `Run.min_region`; of several runs the mean of theirs.
+        """Minimum size of a mask's regions, see `Run.min_region`; of several runs the mean.
 
-        None where a run keeps none. That mean finds as much as the smallest region that is best for
-        the ensemble itself (benchmarks/choices.py).
+        None where a run keeps none.
         """
         found = [run.min_region for run in self.runs]
         known = [one for one in found if one is not None]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -211,7 +212,7 @@ def _about(
     if selection.task == "detection":
         made_from |= {"thresholds_from": CALIBRATION, "scores": list(scores)}
     else:
-        made_from["top_share"] = top_share
+        made_from |= {"top_share": top_share, "best_on_valid": asdict(opened.best)}
     return EvaluatedStore(
         location=store.location,
         dataset=store.dataset,

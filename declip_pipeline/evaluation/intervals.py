@@ -101,12 +101,9 @@ ALARMING = 0.01
 """Share of a real image's pixels above which its false alarm is a large one."""
 
 
-MASKS_OF_REAL = {
-    "": "at 0.5",
-    "_valid_threshold": "at valid's threshold",
-    "_min_region": "without small regions",
-}
-"""Ways to a real image's mask: what stands behind the names of its figures, and how it is said."""
+MASKS_OF_REAL = ("", "_valid_threshold", "_min_region")
+"""Ends of the names of figures of real images: masks at 0.5, at a threshold, without small regions.
+"""
 
 
 def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
@@ -121,7 +118,7 @@ def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
         fake at 0.5; `false_alarm_images`, the share of images with such a pixel;
         `large_false_alarm_images`, the share of those with more than `ALARMING` of their pixels.
         The same at the threshold that is best on `valid`, each run's own, with
-        `_valid_threshold` behind the name, and at 0.5 without regions below the smallest one that
+        `_valid_threshold` behind the name, and at 0.5 without regions below the minimum size that
         is best on `valid` with `_min_region`. None without a real image, without such a threshold
         or region, or for the interval of fewer than two scenes.
     """

@@ -71,6 +71,7 @@ class Method:
         runs: Folder of each run; of an ensemble, those of its members.
         seeds: Number of seeds.
         differences: By domain, the mean less that of the baseline over the cells that both have.
+        is_known: Whether every cell has the metric.
     """
 
     name: str
@@ -80,11 +81,7 @@ class Method:
     runs: tuple[tuple[Path, ...], ...]
     seeds: int
     differences: Mapping[str, Difference] = field(default_factory=dict)
-
-    @property
-    def is_known(self) -> bool:
-        """Return whether its runs have the metric."""
-        return not np.isnan(self.worst[0].value)
+    is_known: bool = True
 
     @property
     def mark(self) -> str:
@@ -119,7 +116,8 @@ def methods_of(
         named: Evaluations of localization, of runs or ensembles, by the name of their table row.
             Those of one name that differ in more than their seed and what they learned are methods
             of their own, named by the difference as well.
-        metric: Metric of all figures; those of a run without it are NaN.
+        metric: Metric of all figures. Methods with a run that has no values of it are not known,
+            and have no differences.
         baselines: Names of methods that others are compared with: each with the first that has a
             cell in common with it. Runs of a baseline may be missing.
         aliases: Names that stand for one generator; see `generator_key`.
@@ -137,11 +135,17 @@ def methods_of(
     for name in baselines:
         if name in apart and dict(named)[name]:
             raise InputError(f"the baseline {name!r} is several methods; expected one")
-    bases = [cells for name in baselines for method, cells in found if method.name == name]
+    bases = [
+        cells
+        for name in baselines
+        for method, cells in found
+        if method.name == name and method.is_known
+    ]
     compared = []
     for method, cells in found:
         of_bases = (_differences(cells, base, metric) for base in bases)
-        own = {} if method.name in baselines else next(filter(None, of_bases), {})
+        is_compared = method.is_known and method.name not in baselines
+        own = next(filter(None, of_bases), {}) if is_compared else {}
         compared.append(replace(method, differences=own))
     return compared
 
@@ -167,6 +171,11 @@ def _method(name: str, cells: Sequence[Cell], metric: MaskMetric) -> Method:
         false_alarms=_false_alarms(cells, _BEHIND[metric]),
         runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
         seeds=len({one.seed for cell in cells for one in cell.seeds}),
+        is_known=not any(
+            np.isnan(one.values(metric)[one.values("has_fake")]).any()
+            for cell in cells
+            for one in cell.seeds
+        ),
     )
 
 
@@ -230,8 +239,6 @@ def _differences(
             ),
             strict=True,
         )
-        if np.isnan(means).any():
-            continue
         drawn = resampled[0][metric] - resampled[1][metric]
         found[domain] = Difference(
             means[0] - means[1], percentile_interval(drawn), two_sided_p_value(drawn)

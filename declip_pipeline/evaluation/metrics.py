@@ -54,9 +54,9 @@ METRICS = {
     ),
     "iou_min_region": Metric(
         "IoU without small regions",
-        "IoU at 0.5 without regions below the smallest one that is best on valid",
+        "IoU at 0.5 without regions below the minimum size that is best on valid",
         highest=100.0,
-        remarks=("without regions below the smallest one that was best on valid in training",),
+        remarks=("without regions below the minimum size that was best on valid in training",),
     ),
     "f1": Metric(
         "F1",
@@ -78,7 +78,7 @@ METRICS = {
 """Metrics of single images: each IoU in percent, the others in [0, 1], MCC in [-1, 1].
 
 `iou_valid_threshold` is NaN for runs that keep no threshold, see `Run.valid_threshold`,
-`iou_min_region` for those that keep no smallest region, see `Run.min_region`; `auc` is NaN for an
+`iou_min_region` for those that keep no minimum size, see `Run.min_region`; `auc` is NaN for an
 image whose pixels are all fake. Tables are in percent.
 """
 
@@ -109,7 +109,10 @@ DETECTION_METRICS = {
 }
 """Metrics of detection, of all images together: accuracies in percent, the others in [0, 1]."""
 
-DEFAULT_METRICS = ("iou", "f1", "f1_fixed", "f1_best", "ap", "auc", "iou_valid_threshold")
+DEFAULT_METRICS = (
+    *("iou", "f1", "f1_fixed", "f1_best", "ap", "auc"),
+    *("iou_valid_threshold", "iou_min_region"),
+)
 """Metrics that are printed where none are named."""
 
 

@@ -122,8 +122,8 @@ def compared(
     missing = [name for name in lacking_values(sides, chosen) if name in (metrics or ())]
     if missing:
         raise InputError(
-            f"a run has no values of {', '.join(sorted(missing))} (one that keeps no threshold of "
-            "valid, say); leave it out of `metrics`, or the run"
+            f"a run has no values of {', '.join(sorted(missing))} (one that keeps nothing from its "
+            "split valid, say); leave it out of `metrics`, or the run"
         )
     return means, pairs
 
@@ -131,8 +131,8 @@ def compared(
 def lacking_values(sides: Sequence[Side], metrics: Collection[str] | None) -> dict[str, list[int]]:
     """Return the metrics that cannot be compared, each with the sides that have no values of it.
 
-    Arguments as for `compared`. Maps of other tools, and runs that keep no threshold of valid, have
-    no values of `iou_valid_threshold`.
+    Arguments as for `compared`. Maps of other tools have no values of `iou_valid_threshold` and
+    `iou_min_region`, nor have runs that keep no such threshold or size from their split `valid`.
     """
     if sides[0][0].task == "detection":
         return {}
@@ -195,7 +195,7 @@ def _localized(
                 [localization_values(side, metric)[:, of_generator] for side in sides],
                 scenes=scenes[of_generator],
             )
-            if found.images:  # not a run that keeps no threshold
+            if found.images:  # not a run without values of it
                 yield generator, metric, found
 
 

@@ -70,11 +70,11 @@ MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 
 @dataclass(frozen=True)
 class BestOnValid:
-    """What turns a map into a mask as was best on the split `valid`; None where there is no such.
+    """What makes the best masks of maps on the split `valid`; None where it is not known.
 
     Attributes:
         threshold: Threshold of probabilities, in (0, 1).
-        min_region: Smallest region at 0.5, a share of the image's pixels, in [0, 1).
+        min_region: Minimum size of regions at 0.5, a share of the image's pixels, in [0, 1).
     """
 
     threshold: float | None = None
@@ -270,7 +270,7 @@ def localization_values(
 
 
 def _without_small_regions(called: torch.Tensor, min_region: float) -> torch.Tensor:
-    """Of each image (N, H, W) bool, see `without_small_regions`."""
+    """Apply `without_small_regions` to each image, (N, H, W) bool."""
     if not min_region:
         return called
     kept = [without_small_regions(one, min_region) for one in called.cpu().numpy()]

@@ -5,27 +5,24 @@ Source: removal of small components is a standard step after segmentation, as in
 the same at every resolution.
 """
 
+from numbers import Real
+
 import cv2
 import numpy as np
 
 from declip_pipeline.errors import InputError
 
 
-def require_min_region(min_region: float) -> None:
-    """Raise `InputError` for a smallest region that is not a share of an image, in [0, 1)."""
-    if isinstance(min_region, bool) or not isinstance(min_region, int | float):
-        raise InputError(f"`min_region` is {min_region!r}; expected a share of the image's pixels")
-    if not 0 <= min_region < 1:
-        raise InputError(
-            f"`min_region` is {min_region}; expected a share of the image's pixels, from 0 to "
-            "below 1: 0.01 leaves out regions below one percent"
-        )
+def is_min_region(min_region: object) -> bool:
+    """Return whether this is a share of an image's pixels, in [0, 1)."""
+    return isinstance(min_region, Real) and 0 <= float(min_region) < 1
 
 
 def without_small_regions(called: np.ndarray, min_region: float) -> np.ndarray:
     """Return the pixels called fake whose region has at least a share of the image's pixels.
 
-    Pixels are of one region where they touch by their sides. Takes 6 bytes a pixel.
+    Pixels are of one region where they touch by their sides. Takes 6 bytes a pixel, more where
+    regions are many: 160 on a chessboard.
 
     Args:
         called: (H, W) bool, True where a pixel is called fake.
@@ -37,7 +34,11 @@ def without_small_regions(called: np.ndarray, min_region: float) -> np.ndarray:
     Raises:
         InputError: `min_region` is no such share.
     """
-    require_min_region(min_region)
+    if not is_min_region(min_region):
+        raise InputError(
+            f"`min_region` is {min_region!r}; expected a share of the image's pixels from 0 to "
+            "below 1: 0.01 leaves out regions below one percent"
+        )
     if not min_region:
         return called
     labels, sizes = _regions(called)
@@ -60,7 +61,11 @@ def region_counts(called: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np
 
 
 def _regions(called: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(H, W) int32, 0 where nothing is called fake, and the regions' pixels (regions,) int64."""
+    """Number the regions of a mask.
+
+    Returns:
+        (H, W) int32, 0 where nothing is called fake; and the regions' pixels, (regions,) int64.
+    """
     _, labels, statistics, _ = cv2.connectedComponentsWithStats(
         np.ascontiguousarray(called).view(np.uint8), connectivity=4, ltype=cv2.CV_32S
     )

@@ -158,8 +158,8 @@ def predicted_files(
         grey: (H, W) uint8; needed for an overlay.
         kinds: Of `chosen_kinds`.
         threshold: Pixels above it are fake.
-        min_region: Smallest region of the mask, a share of the image's pixels; with one the mask
-            is made as a whole, 6 bytes a pixel.
+        min_region: Minimum size of the mask's regions, a share of the image's pixels; with one the
+            mask is made as a whole, 6 bytes a pixel where regions are few.
         run_names: Name of each run of "each".
     """
     height, width = maps.size
@@ -192,7 +192,7 @@ def predicted_files(
 
 
 class _Mask:
-    """Mask of an image, added strip by strip; with a smallest region it is kept as a whole."""
+    """Mask of an image, added strip by strip; with a minimum size of regions kept as a whole."""
 
     def __init__(self, height: int, width: int, min_region: float, *, is_saved: bool) -> None:
         self.png = GreyPng(height, width, np.uint8) if is_saved else None

@@ -28,7 +28,7 @@ LEDGER = "predictions.jsonl"
 # Version 2: maps are of the decoder's size. Version 3: what is saved is chosen, overlays are JPEG.
 _VERSION = 3
 _FILES_OF_VERSION_2 = ("_mask.png", "_map.npz", "_overlay.png")
-# Of what predictions are made with; without a smallest region its field is left out.
+# Of what predictions are made with; without a minimum size of regions its field is left out.
 _NUMBERS = ("threshold", "min_region")
 _MARK = "declip_pipe_predictions"
 _WAYS_OUT = "pass `overwrite=True` to replace them, or name another folder with `out`"

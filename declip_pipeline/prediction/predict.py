@@ -11,7 +11,7 @@ from declip_pipeline.backbones.backbone import Backbone
 from declip_pipeline.errors import ImageError, InputError
 from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.images.decode import DEFAULT_MAX_MEGAPIXELS
-from declip_pipeline.metrics.regions import require_min_region
+from declip_pipeline.metrics.regions import is_min_region
 from declip_pipeline.prediction.files import (
     DEFAULT_SAVE,
     Prediction,
@@ -28,7 +28,7 @@ from declip_pipeline.training.run import Run, RunLike
 
 DEFAULT_THRESHOLD = 0.5
 KEEP_ALL = 0.0
-"""Smallest region by which all regions are kept."""
+"""Minimum size by which all regions are kept."""
 
 Threshold = float | Literal["valid"]
 """A probability in [0, 1], or the threshold that was best on a run's split `valid`."""
@@ -61,6 +61,7 @@ class FolderPrediction:
     Attributes:
         runs: The runs, each once.
         score_threshold: Threshold of verdicts, see `Run.score_threshold`; None for several runs.
+        min_region: Minimum size of a mask's regions, a share of the image's pixels; 0 keeps all.
     """
 
     def __init__(
@@ -90,7 +91,7 @@ class FolderPrediction:
         if not self._kinds:
             raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
         self._threshold = _threshold_of(self.runs, threshold)
-        self._min_region = _min_region_of(ensemble, min_region)
+        self.min_region = _min_region_of(ensemble, min_region)
         self._batch_size = batch_size
         self._max_megapixels = max_megapixels
         named = [images] if isinstance(images, str | Path) else images
@@ -99,8 +100,8 @@ class FolderPrediction:
         for run in self.runs:
             run.decoder()
         made_with = {"decoder": hashes, "threshold": self._threshold}
-        if self._min_region:
-            made_with["min_region"] = self._min_region
+        if self.min_region:
+            made_with["min_region"] = self.min_region
         self._folder = PredictionFolder(
             Path(out), made_with, self.images, kinds=self._kinds, overwrite=overwrite
         )
@@ -173,7 +174,7 @@ class FolderPrediction:
             found.grey,
             self._kinds,
             self._threshold,
-            min_region=self._min_region,
+            min_region=self.min_region,
             run_names=names,
         )
         row = Prediction(
@@ -219,8 +220,8 @@ def predict(
         threshold: A pixel above this probability is called fake; "valid" takes the threshold that
             was best on the split `valid` of the run, of which there must be one.
         min_region: Regions of a mask that are smaller than this share of the image's pixels are
-            left out, see `without_small_regions`; "valid" takes the smallest region that was best
-            on the split `valid` of the run, at 0.5, and of several runs the mean of theirs.
+            left out, see `without_small_regions`; "valid" takes the minimum size that was best on
+            the split `valid` of the run, at 0.5, and of several runs the mean of theirs.
         save: Files of each image: "mask" and "overlay" of its size, "map" as fine as the decoder's
             map (.npz), "map-full" of its size (16-bit PNG).
         each: Save each run's map, too.
@@ -362,12 +363,16 @@ def _min_region_of(runs: Ensemble, min_region: MinRegion) -> float:
         lacking = [run.path for run in runs.runs if run.min_region is None]
         if lacking:
             raise InputError(
-                f"{lacking[0]} has no smallest region from its split valid: runs of detection, of "
-                "tiles, imported ones and those of earlier versions keep none; give `min_region` "
-                "as a number"
+                f"{lacking[0]} has no minimum size of regions from its split valid: runs of "
+                "detection, of tiles, imported ones and those of earlier versions keep none; give "
+                "`min_region` as a number"
             )
         return runs.min_region or KEEP_ALL
-    require_min_region(min_region)
+    if not is_min_region(min_region):
+        raise InputError(
+            f"`min_region` is {min_region!r}; expected a share of the image's pixels from 0 to "
+            "below 1, or valid"
+        )
     return float(min_region)
 
 

@@ -26,9 +26,9 @@ HEAD = (
 REGIONS_HEAD = (*HEAD[:6], *HEAD[9:11])
 
 REGIONS_MEANING = (
-    "The same masks without regions smaller than is best on valid, a share of the image that each "
-    "run keeps; of an ensemble the mean of its members'. A run that learned real images weighs "
-    "the valid split's with the share that it learned, so it takes larger ones out."
+    "The same masks without regions below a minimum size, a share of the image that each run has "
+    "chosen on valid; of an ensemble it is the mean of its members'. In that choice real images "
+    "have the share that they had in training, so runs that learned some choose larger sizes."
 )
 
 MEANING = (
@@ -60,7 +60,7 @@ def write_methods(
         methods: The methods.
         out: Folder of the files.
         title: Title of the study.
-        without_small_regions: The methods without small regions, those that know which are.
+        without_small_regions: The methods for masks without small regions.
         baselines: Names of the methods that others are compared with.
         missing: Lines on the runs that the table lacks.
         changes: How the study differs from its file.
@@ -167,7 +167,7 @@ def _cells(one: Method) -> list[str]:
 
 
 def _region_cells(one: Method) -> list[str]:
-    """Return the cells of a method's row without small regions, in the order of `REGIONS_HEAD`."""
+    """Return the cells of a method's row, in the order of `REGIONS_HEAD`."""
     return [*_found_cells(one), *_differences(one)]
 
 

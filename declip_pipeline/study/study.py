@@ -144,6 +144,11 @@ class Study:
             for name in self.baselines
             if name not in known
         ]
+        lacking += [
+            f"without small regions: {one.name}: a run keeps no minimum size from its split valid"
+            for one in cleaned
+            if not one.is_known
+        ]
         return StudyResult(
             methods=tuple(found),
             without_small_regions=tuple(one for one in cleaned if one.is_known),
@@ -357,7 +362,8 @@ class StudyResult:
     Attributes:
         tables: Tables, of a study with a `table`.
         methods: Methods, of another.
-        without_small_regions: The same without small regions, of those that know which are.
+        without_small_regions: The same for masks without small regions, of the methods whose runs
+            all keep a minimum size.
         missing: Lines on trainings with runs that are not finished, or whose stores are not there,
             on ensembles that lack runs, and on baselines that are no method.
         evaluations: Those of all finished runs, for further tables; of ensembles none.

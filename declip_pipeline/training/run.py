@@ -136,11 +136,12 @@ class Run:
 
     @property
     def min_region(self) -> float | None:
-        """Smallest region of a mask with the best mean IoU on the split `valid`.
+        """Minimum size of a mask's regions with the best mean IoU on the split `valid`.
 
         A share of the image's pixels, in [0, 1), 0 where all regions are kept; see
-        `without_small_regions`. None for runs of detection, of tiles, imported ones, and those of
-        versions that did not keep it. Raises as `summary`.
+        `without_small_regions`. None for runs of detection, runs whose images of `valid` are in
+        several tiles, imported ones, and those of versions that did not keep it. Raises as
+        `summary`.
         """
         share: float | None = self.summary().get("valid_min_region")
         return share

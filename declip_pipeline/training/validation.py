@@ -68,10 +68,10 @@ class BestMasks:
         threshold: Threshold of probabilities, one of `THRESHOLDS`, of equally good ones the nearest
             to 0.5.
         threshold_iou: Mean IoU at it, in percent.
-        min_region: Smallest region at 0.5, one of `MIN_REGIONS`, of equally good ones the smallest;
-            see `without_small_regions`. None where images are fed in tiles, over several of which
-            a region may reach.
-        min_region_iou: Mean IoU without smaller regions, in percent; None alike.
+        min_region: Minimum size of regions at 0.5, one of `MIN_REGIONS`, of equally good ones the
+            smallest; see `without_small_regions`. None where an image is fed in several tiles, over
+            which a region may reach.
+        min_region_iou: Mean IoU without smaller regions, in percent; None without such a size.
     """
 
     threshold: float
@@ -88,7 +88,7 @@ def best_masks(
 ) -> list[BestMasks]:
     """Return what makes the best masks of each decoder's maps, in one pass of the images.
 
-    Threshold and smallest region are chosen each by itself. Arguments and IoU as in
+    Threshold and minimum size are chosen each by itself. Arguments and IoU as in
     `validation_ious`.
     """
     is_tiled = len(np.unique(feed.image_of)) < len(feed)

@@ -88,7 +88,15 @@ def test_nothing_is_written_before_it_is_saved(run, mixed_store, cpu, tmp_path):
     assert [row["id"] for row in rows] == [ids[row] for row in mixed_store.fake_rows("test")]
     summary = json.loads((folder / "summary.json").read_text())
     assert list(summary) == [
-        *("store", "inputs", "checkpoint_sha256", "split", "generators", "top_share"),
+        *(
+            "store",
+            "inputs",
+            "checkpoint_sha256",
+            "split",
+            "generators",
+            "top_share",
+            "best_on_valid",
+        ),
         *("per_image_sha256", "dataset", "location", "input_locations", "view", "trained_on"),
         *("problem", "overall"),
         "by_generator",

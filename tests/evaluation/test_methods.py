@@ -109,6 +109,19 @@ def test_a_run_that_keeps_no_smallest_region_has_no_figures_without_small_ones()
     assert not ours.is_known and ours.differences == {}
 
 
+def test_a_method_with_one_run_that_keeps_no_minimum_size_has_no_differences():
+    """The means were over the cells that are known, on one side all and on the other some."""
+    runs, theirs = runs_of("mlp"), runs_of("conv-4")
+    place = theirs[0].table.column_names.index("iou_min_region")
+    nan = [np.full(theirs[0].table.num_rows, np.nan)]
+    theirs[0] = replace(theirs[0], table=theirs[0].table.set_column(place, "iou_min_region", nan))
+    named = [("ours", runs), ("theirs", theirs)]
+    for baseline in ("ours", "theirs"):
+        found = methods_of(named, metric="iou_min_region", baselines=[baseline])
+        assert [one.is_known for one in found] == [True, False]
+        assert [one.differences for one in found] == [{}, {}]
+
+
 def test_differences_are_paired():
     """Images that are hard for both say nothing about the difference."""
     named = [("ours", runs_of("mlp", shift=3.0)), ("theirs", runs_of("conv-4"))]

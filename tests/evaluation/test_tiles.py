@@ -96,7 +96,7 @@ def test_values_of_an_evaluation_are_taken_again(run, tiled_store, cpu):
     first = evaluate(run, tiled_store, device=cpu)
     first.save(run.path / "evaluations")
     again = evaluate(run, tiled_store, device=cpu, reuse=True)
-    # As pandas compares them: no smallest region is known of tiles.
+    # As pandas compares them: no minimum size is known of tiles.
     assert again.to_pandas().equals(first.to_pandas())
 
 

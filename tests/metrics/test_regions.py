@@ -47,6 +47,12 @@ def test_masks_of_nothing_and_of_all_stay(called):
     assert without_small_regions(called, 0) is called
 
 
+def test_a_share_may_be_a_number_of_numpy():
+    assert np.array_equal(
+        without_small_regions(blobs(5), np.float32(0.5)), without_small_regions(blobs(5), 0.5)
+    )
+
+
 def test_a_transposed_mask_gives_the_transposed_result():
     called = blobs(4)
     found = without_small_regions(called.T, 0.01)
@@ -64,7 +70,7 @@ def test_counts_are_of_each_region():
     assert sizes.sum() == called.sum() and found.sum() == (called & truth).sum()
 
 
-@pytest.mark.parametrize("min_region", [-0.1, 1, 1.5, float("nan"), "valid", None, True])
+@pytest.mark.parametrize("min_region", [-0.1, 1, 1.5, float("nan"), "valid", None, True, [0.1]])
 def test_what_is_no_share_is_refused(min_region):
     with pytest.raises(InputError, match="expected a share of the image's pixels"):
         without_small_regions(np.ones((2, 2), bool), min_region)

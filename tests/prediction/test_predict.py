@@ -129,7 +129,7 @@ def test_a_mask_without_small_regions(runs, photos, tmp_path, monkeypatch, min_r
     assert changed == 0 if not min_region else changed > 0
 
 
-def test_another_smallest_region_is_another_prediction(runs, photos, tmp_path):
+def test_another_minimum_size_is_another_prediction(runs, photos, tmp_path):
     own = {"out": tmp_path / "out", "device": "cpu"}
     dp.predict(runs[0], photos, min_region=0.02, **own)
     with pytest.raises(OutputExistsError, match="another `min_region`, 0.02 instead of 0; pass"):
@@ -138,8 +138,10 @@ def test_another_smallest_region_is_another_prediction(runs, photos, tmp_path):
         dp.predict(runs[0], photos, min_region=0.03, **own)
 
 
-def test_runs_without_a_smallest_region_are_named(tiled_run, photos, tmp_path):
-    with pytest.raises(InputError, match="has no smallest region from its split valid: runs of"):
+def test_runs_without_a_minimum_size_are_named(tiled_run, photos, tmp_path):
+    with pytest.raises(
+        InputError, match="has no minimum size of regions from its split valid: runs of"
+    ):
         dp.predict(tiled_run, photos, out=tmp_path / "out", min_region="valid", device="cpu")
     assert not (tmp_path / "out").exists()
 

@@ -5,14 +5,15 @@ from dataclasses import replace
 from support.made_evaluation import config_of, localized
 
 from declip_pipeline.evaluation.cells import seed_groups
-from stages.figures_texts import evaluation_lines, seeds_title
+from stages.figures_texts import evaluation_lines, remark_lacking, seeds_title
 
 
 def test_a_line_has_the_intervals_and_real_images_have_their_own():
     assert evaluation_lines([localized("ldm", ldm=[40.0, 60.0, None])]) == [
         "  ldm: IoU 50.00 [40.0, 60.0], F1 50.00 [50.0, 50.0], F1 (TruFor) 25.00 [20.0, 30.0], "
         "F1 best (TruFor) 50.00 [40.0, 60.0], AP 75.00 [75.0, 75.0], AUC 50.00 [50.0, 50.0], "
-        "IoU at valid's threshold 50.00 [40.0, 60.0] (2 images)",
+        "IoU at valid's threshold 50.00 [40.0, 60.0], IoU without small regions 50.00 "
+        "[40.0, 60.0] (2 images)",
         "  ldm, left out of the means: 1 image without a fake pixel, of which 20.00% of pixels "
         "are called fake at 0.5 (mean score 0.1000)",
     ]
@@ -22,7 +23,7 @@ def test_what_is_not_there_is_not_shown():
     lines = evaluation_lines([localized("ldm", lama=[40.0], ldm=[None])])
     assert lines[0] == (
         "  lama: IoU 40.00, F1 50.00, F1 (TruFor) 20.00, F1 best (TruFor) 40.00, AP 75.00, "
-        "AUC 50.00, IoU at valid's threshold 40.00 (1 image)"
+        "AUC 50.00, IoU at valid's threshold 40.00, IoU without small regions 40.00 (1 image)"
     )
     assert lines[1] == "  ldm: no image with a fake pixel"
     assert [line.split(",")[0].split(":")[0].strip() for line in lines[2:]] == [
@@ -82,6 +83,20 @@ def test_false_alarms_stand_behind_the_means():
 def test_named_metrics_are_shown_in_their_order_in_percent():
     (line,) = evaluation_lines([localized("ldm", ldm=[40.0])], ["mcc", "iou_pooled", "f1_pooled"])
     assert line == "  ldm: MCC 50.00, IoU pooled 40.00, F1 pooled 57.14 (1 image)"
+
+
+def test_metrics_without_values_are_said(capsys):
+    one = localized("ldm", ldm=[40.0, 60.0])
+    place = one.table.column_names.index("iou_min_region")
+    nan = [[float("nan")] * 2]
+    remark_lacking(
+        replace(one, table=one.table.set_column(place, "iou_min_region", nan)),
+        ["iou", "iou_min_region", "iou_pooled"],
+    )
+    text = " ".join(capsys.readouterr().err.split())
+    assert f"{one.run.name}: no values of iou_min_region, for which a training keeps what" in text
+    remark_lacking(one, ["iou", "iou_min_region"])
+    assert not capsys.readouterr().err
 
 
 def test_images_without_an_auc_are_counted():

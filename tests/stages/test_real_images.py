@@ -34,7 +34,7 @@ def test_from_training_with_real_images_to_prediction(program, mixed_store, pict
     lines = [line for line in outcome.out.splitlines() if "false alarms" in line]
     min_region = summary["valid_min_region"]
     assert (
-        f"smallest region best on valid: {min_region:.2%} of an image, with a mean IoU of "
+        f"minimum size of regions best on valid: {min_region:.2%} of the image, with a mean IoU of "
         f"{summary['valid_iou_at_min_region']:.2f}"
     ) in trained.err
     places = (
