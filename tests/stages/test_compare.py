@@ -92,7 +92,7 @@ def test_compare_prints_paired_differences_and_takes_what_is_there(
     assert lines[3:place] == protocol_lines(DEFAULT_METRICS)
     assert lines[place].split()[:3] == ["generator", "images", "metric"]
     assert lines[-1] == "p is not corrected for the 8 comparisons above; choose one beforehand"
-    assert [line.split()[:2] for line in lines[place + 1 : -1]] == [["noisy", "4"]] * 7
+    assert [line.split()[:2] for line in lines[place + 1 : -1]] == [["noisy", "4"]] * 8
     iou = re.fullmatch(
         r"noisy +4 +IoU +([\d.]+) +([\d.]+) +([-+][\d.]+) +\[(\S+), (\S+)\] +([\d.]+)",
         lines[place + 1],
