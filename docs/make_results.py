@@ -450,19 +450,32 @@ def study(with_figure: bool) -> Callable[[Path], str]:
     return table
 
 
+def methods_by_name(text: str) -> dict[str, dict[str, str]]:
+    """Return the rows of a table in Markdown by their first cell, each by its columns."""
+    lines = [line for line in text.splitlines() if line[:2] == "| "]
+    cells = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
+    head, rows = (cells[0], cells[2:]) if cells else ([], [])
+    return {row[0]: dict(zip(head, row, strict=True)) for row in rows}
+
+
 def study_rows(*methods: str) -> Callable[[Path], str]:
-    """Return the maker of a short table of some methods of that study."""
-    pairs = ("ID - baseline", "OOD - baseline")
-    columns = ("method", "ID", "OOD", *pairs, "parameters, M", "MMAC", "runs")
+    """Return the maker of a short table of some methods of that study, from both of its tables."""
+    found = ("ID", "OOD", "ID - baseline", "OOD - baseline")
+    regions = ("ID", "OOD", "false alarms, pixels")
 
     def table(document: Path) -> str:
-        first = (STUDY / "table.md").read_text().partition("\n## ")[0]
-        lines = [line for line in first.splitlines() if line[:2] == "| "]
-        head, _, *rows = ([cell.strip() for cell in line.strip("|").split(" | ")] for line in lines)
-        by_name = {row[0]: dict(zip(head, row, strict=True)) for row in rows}
-        shown = [[by_name[name][column] for column in columns] for name in methods]
-        rule = ["---", *["---:"] * (len(columns) - 1)]
-        text = "\n".join(f"| {' | '.join(cells)} |" for cells in (columns, rule, *shown))
+        first, _, second = (STUDY / "table.md").read_text().partition("\n## ")
+        of_first, of_second = methods_by_name(first), methods_by_name(second)
+        lines = [
+            ["method", *found, *(f"{column} *" for column in regions), "parameters, M", "MMAC"],
+            ["---", *["---:"] * (len(found) + len(regions) + 2)],
+        ]
+        for name in methods:
+            own, cleaned = of_first[name], of_second.get(name, {})
+            cells = [own[column] for column in found]
+            cells += [cleaned.get(column, "-") for column in regions]
+            lines.append([name, *cells, own["parameters, M"], own["MMAC"]])
+        text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         link = os.path.relpath(STUDY / "table.csv", document.parent)
         return f"{text}\n\nFrom `{STUDY_COMMAND}`: [table.csv]({link})."
 
@@ -484,10 +497,11 @@ TABLES: dict[str, Callable[[Path], str]] = {
         "ViT, several layers, mlp",
         "ViT, odd layers, lda",
         "ViT at 448, odd layers, lda",
-        "ViT at 448 + CNN, odd layers, lda",
+        "ViT, several layers, real images, pup",
         "CNN, fcn",
         "ViT + CNN, ensemble",
-        "ViT + CNN, discriminant, pup and fcn",
+        "ViT at 448 + CNN, discriminant and fcn",
+        "ViT + CNN, ensemble, real images",
     ),
     "choices": whole("choices"),
     "bounds_grid": whole("bounds_grid"),
