@@ -21,8 +21,8 @@ def is_min_region(min_region: object) -> bool:
 def without_small_regions(called: np.ndarray, min_region: float) -> np.ndarray:
     """Return the pixels called fake whose region has at least a share of the image's pixels.
 
-    Pixels are of one region where they touch by their sides. Takes 6 bytes a pixel, more where
-    regions are many: 160 on a chessboard.
+    Pixels are of one region where they touch by their sides. Takes 6 bytes a pixel, and more
+    where regions are many.
 
     Args:
         called: (H, W) bool, True where a pixel is called fake.
@@ -32,8 +32,14 @@ def without_small_regions(called: np.ndarray, min_region: float) -> np.ndarray:
         (H, W) bool; `called` itself where all is kept.
 
     Raises:
-        InputError: `min_region` is no such share.
+        InputError: `min_region` is no such share, or `called` no such mask.
     """
+    called = np.asarray(called)
+    if called.ndim != 2 or called.dtype != np.bool_:
+        raise InputError(
+            f"`called` is {called.dtype} of shape {called.shape}; expected a mask (H, W) of bool, "
+            "True where a pixel is called fake"
+        )
     if not is_min_region(min_region):
         raise InputError(
             f"`min_region` is {min_region!r}; expected a share of the image's pixels from 0 to "

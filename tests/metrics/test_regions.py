@@ -70,6 +70,14 @@ def test_counts_are_of_each_region():
     assert sizes.sum() == called.sum() and found.sum() == (called & truth).sum()
 
 
+@pytest.mark.parametrize(
+    "called", [np.zeros((4, 4), np.uint8), np.zeros((2, 4, 4), bool), np.zeros((4, 4))]
+)
+def test_what_is_no_mask_is_refused(called):
+    with pytest.raises(InputError, match=r"`called` is .* expected a mask \(H, W\) of bool"):
+        without_small_regions(called, 0.1)
+
+
 @pytest.mark.parametrize("min_region", [-0.1, 1, 1.5, float("nan"), "valid", None, True, [0.1]])
 def test_what_is_no_share_is_refused(min_region):
     with pytest.raises(InputError, match="expected a share of the image's pixels"):
