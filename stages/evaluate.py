@@ -207,12 +207,7 @@ def evaluate(
     from declip_pipeline.images.views import CLEAN_VIEW
     from stages.evaluation_figures import draw_figures
     from stages.evaluation_tables import print_costs, print_together
-    from stages.figures_texts import (
-        caption_of,
-        remark_problems,
-        remark_repeated,
-        remark_weak_maps,
-    )
+    from stages.figures_texts import caption_of, remark_problems, remark_repeated, remark_weak_maps
     from stages.map_sources import (
         images_on,
         map_folders,

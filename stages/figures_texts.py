@@ -84,11 +84,7 @@ def localization_lines(
 
 def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
     """Return lines on the false alarms on real images, none without such images."""
-    from declip_pipeline.evaluation.intervals import (
-        ALARMING,
-        MASKS_OF_REAL,
-        false_alarm_figures,
-    )
+    from declip_pipeline.evaluation.intervals import ALARMING, MASKS_OF_REAL, false_alarm_figures
 
     figures = false_alarm_figures(seeds)
     if not figures["real_images"]:

@@ -102,8 +102,7 @@ ALARMING = 0.01
 
 
 MASKS_OF_REAL = ("", "_valid_threshold", "_min_region")
-"""Ends of the names of figures of real images: masks at 0.5, at a threshold, without small regions.
-"""
+"""Ends of names of figures on real images: masks at 0.5, at a threshold, without small regions."""
 
 
 def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:

@@ -39,8 +39,6 @@ MaskMetric = Literal["iou", "iou_min_region"]
 """Metric of methods: IoU of masks at 0.5, as they are or without small regions."""
 
 FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
-# What stands behind the names of figures on real images.
-_BEHIND: dict[MaskMetric, str] = {"iou": "", "iou_min_region": "_min_region"}
 
 
 @dataclass(frozen=True)
@@ -168,7 +166,8 @@ def _method(name: str, cells: Sequence[Cell], metric: MaskMetric) -> Method:
             for domain, own in by_domain.items()
         },
         worst=(of_cells[place], place),
-        false_alarms=_false_alarms(cells, _BEHIND[metric]),
+        # As in `MASKS_OF_REAL`.
+        false_alarms=_false_alarms(cells, metric.removeprefix("iou")),
         runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
         seeds=len({one.seed for cell in cells for one in cell.seeds}),
         is_known=not any(

@@ -70,7 +70,9 @@ MEAN_SIGMOID, MEAN_LOGIT = "mean_sigmoid", "mean_logit"
 
 @dataclass(frozen=True)
 class BestOnValid:
-    """What makes the best masks of maps on the split `valid`; None where it is not known.
+    """Threshold and minimum size of regions that were best on the split `valid`.
+
+    None where they are not known.
 
     Attributes:
         threshold: Threshold of probabilities, in (0, 1).

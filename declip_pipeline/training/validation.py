@@ -62,7 +62,7 @@ def validation_ious(
 
 @dataclass(frozen=True)
 class BestMasks:
-    """What makes masks of a decoder's maps with the best mean IoU over images.
+    """Threshold and minimum size of regions with the best mean IoU over images.
 
     Attributes:
         threshold: Threshold of probabilities, one of `THRESHOLDS`, of equally good ones the nearest
