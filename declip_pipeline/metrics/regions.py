@@ -37,7 +37,7 @@ def without_small_regions(called: np.ndarray, min_region: float) -> np.ndarray:
     called = np.asarray(called)
     if called.ndim != 2 or called.dtype != np.bool_:
         raise InputError(
-            f"`called` is {called.dtype} of shape {called.shape}; expected a mask (H, W) of bool, "
+            f"the mask is {called.dtype} of shape {called.shape}; expected bool of shape (H, W), "
             "True where a pixel is called fake"
         )
     if not is_min_region(min_region):

@@ -74,7 +74,7 @@ def test_counts_are_of_each_region():
     "called", [np.zeros((4, 4), np.uint8), np.zeros((2, 4, 4), bool), np.zeros((4, 4))]
 )
 def test_what_is_no_mask_is_refused(called):
-    with pytest.raises(InputError, match=r"`called` is .* expected a mask \(H, W\) of bool"):
+    with pytest.raises(InputError, match=r"the mask is .* expected bool of shape \(H, W\)"):
         without_small_regions(called, 0.1)
 
 
