@@ -1,11 +1,12 @@
-"""Bounds of the IoU of light decoders: the grid, the training images, or their photographs.
+"""Bounds of the IoU of light decoders: the grid, training images, their photographs, generators.
 
-python benchmarks/bounds.py --folder DIR [--part grid|data|all]
+python benchmarks/bounds.py --folder DIR [--part NAME ...]
 
 Of the grid: a map that knows the mask, as the mean over each position of a coarse grid, enlarged
 and compared with the mask. Of the data: decoders trained on crops of more or fewer
 photographs, tested on the same images; mlp for as many steps as 20 epochs on 144 images, or for 8
-epochs, lda in its one look.
+epochs, lda in its one look. Of the generators: lda trained on one to four of them at
+a time, tested on each.
 
 What is in DIR is not done again, so an interrupted command goes on where it was.
 """
@@ -14,7 +15,7 @@ import argparse
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import product
+from itertools import combinations, product
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,37 +26,81 @@ import torch.nn.functional as F
 from reporting import report
 
 import declip_pipeline as dp
-from declip_pipeline.datasets.demo.build import build_demo_set
+from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.decoders.decoder import enlarge
 from declip_pipeline.evaluation.files import EVALUATIONS
 from declip_pipeline.images.masks import decode_mask
 
 GENERATOR = "telea"
 LAYERS = ["layer2", "layer4", "layer6", "layer8", "layer10", "layer11"]
+# The study's, for its discriminant and its demo set.
+ODD_LAYERS = ["layer1", "layer3", "layer5", "layer7", "layer9", "layer11"]
+COUNTS = {"train_count": 144, "valid_count": 32, "test_count": 48}
 SIDES = (16, 32, 64, 128)
 # Training images, and photographs that they are crops of; None takes all.
 SETS = ((144, 2), (144, 5), (144, None), (300, None), (1000, None))
 DECODERS = ("mlp", "lda")
 BATCH_SIZE, STEPS, LEAST_EPOCHS = 8, 360, 8
+PARTS = ("grid", "data", "generators")
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--folder", type=Path, required=True, help="keeps data, stores, runs")
-    arguments.add_argument("--part", choices=("grid", "data", "all"), default="all")
+    arguments.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     arguments.add_argument("--seeds", type=int, default=3, help="of trainings; lda has none")
     options = arguments.parse_args()
-    data = options.folder / "data"
-    if not data.exists():
-        options.folder.mkdir(parents=True, exist_ok=True)
-        build_demo_set(data, train_count=1000, valid_count=32, test_count=48)
-    dataset = dp.open_dataset(data / "demo", generators=[GENERATOR])
-    if options.part in ("grid", "all"):
+    if "generators" in options.part:
+        dataset = demo_set(options.folder / "study", COUNTS)
+        settings: dict[str, Any] = {"layers": ODD_LAYERS, **COUNTS}
+        report("bounds_generators", list(of_generators(dataset, options.folder)), settings)
+    if not {"grid", "data"} & {*options.part}:
+        return
+    dataset = demo_set(options.folder / "data", {**COUNTS, "train_count": 1000}, [GENERATOR])
+    if "grid" in options.part:
         report("bounds_grid", list(of_grids(dataset)), {"generator": GENERATOR})
-    if options.part in ("data", "all"):
+    if "data" in options.part:
         settings = {"generator": GENERATOR, "layers": LAYERS, "decoders": DECODERS}
         settings |= {"seeds": options.seeds, "steps": STEPS}
         report("bounds_data", list(of_data(dataset, options)), settings)
+
+
+def demo_set(
+    folder: Path, counts: dict[str, int], generators: Sequence[str] = GENERATORS
+) -> dp.Dataset:
+    """Open a demo set, and build it first if it is not there."""
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        build_demo_set(folder, **counts)
+    return dp.open_dataset(folder / "demo", generators=generators)
+
+
+def of_generators(dataset: dp.Dataset, folder: Path) -> Iterator[dict[str, Any]]:
+    """Yield the IoU on generators that were learned and not, by the number that were learned."""
+    store = dp.extract(dataset, "dinov2-vit-s14", layers=ODD_LAYERS, cache=folder / "cache")
+    for count in range(1, len(GENERATORS) + 1):
+        learned, unknown = [], []
+        for chosen in combinations(GENERATORS, count):
+            run = dp.train(
+                store,
+                layer=ODD_LAYERS,
+                decoder="lda",
+                train_on=list(chosen),
+                runs=folder / "runs",
+            )
+            evaluation = dp.evaluate(run, store, reuse=True)
+            evaluation.save(run.path / EVALUATIONS)
+            for generator in GENERATORS:
+                side = learned if generator in chosen else unknown
+                side.append(evaluation.mean("iou", generator=generator))
+        yield {
+            "generators learned": count,
+            "training images": count * COUNTS["train_count"],
+            "trainings": len(learned) // count,
+            "IoU on a learned one": fmean(learned),
+            "IoU on an unknown one": fmean(unknown) if unknown else None,
+            "worst unknown": min(unknown, default=None),
+        }
 
 
 def of_grids(dataset: dp.Dataset) -> Iterator[dict[str, Any]]:

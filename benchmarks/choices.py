@@ -68,11 +68,13 @@ OF_BOTH: Options = {"beside": ("layer3",)}
 LDA_ODD: Options = {**LDA, "layer": ODD}
 CNN_FCN: Options = {**OF_CNN, **NARROW_FCN}
 REAL: Options = {"with_real": 0.3}
+PUP_REAL: Options = {"decoder": "pup", **REAL}
+LINEAR: Options = {"decoder": "linear", "learning_rate": 3e-2}
 
 # Several options are an ensemble.
 PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
     "decoder": {
-        "linear": {"decoder": "linear", "learning_rate": 3e-2},
+        "linear": LINEAR,
         "mlp": {},
         "fcn": {"decoder": "fcn"},
         "fcn, 32 channels": NARROW_FCN,
@@ -108,7 +110,7 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
     },
     "discriminant": {
         "mlp": {},
-        "linear": {"decoder": "linear", "learning_rate": 3e-2},
+        "linear": LINEAR,
         "lda": LDA,
         "lda, layer 9": {**LDA, "layer": "layer9"},
         "lda, 4 layers": {**LDA, "layer": FOUR},
@@ -150,10 +152,19 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
             "CNN fcn": (CNN_FCN,),
             "mlp + CNN fcn": ({}, CNN_FCN),
             "lda + CNN fcn": (LDA_ODD, CNN_FCN),
+            "lda + linear": (LDA_ODD, LINEAR),
             "lda + pup + CNN fcn": (LDA_ODD, {"decoder": "pup"}, CNN_FCN),
             "lda, 30% real": ({**LDA_ODD, **REAL},),
             "mlp + CNN fcn, 30% real": (REAL, {**CNN_FCN, **REAL}),
             "lda + CNN fcn, 30% real": ({**LDA_ODD, **REAL}, {**CNN_FCN, **REAL}),
+            "pup + CNN fcn, 30% real": (PUP_REAL, {**CNN_FCN, **REAL}),
+            "mlp + pup + CNN fcn, 30% real": (REAL, PUP_REAL, {**CNN_FCN, **REAL}),
+            "mlp + pup + fcn + CNN fcn, 30% real": (
+                REAL,
+                PUP_REAL,
+                {**NARROW_FCN, **REAL},
+                {**CNN_FCN, **REAL},
+            ),
         }.items()
         for behind, metric in (("", "iou"), (", without small regions", "iou_min_region"))
     },

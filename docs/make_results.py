@@ -213,6 +213,12 @@ MEASUREMENTS = {
         "A light decoder trained on one generator, on crops of more or fewer photographs, in "
         "domain: on other photographs of the split valid (two) and of the split test (four).",
     ),
+    "bounds_generators": Measurement(
+        "What the generators bound",
+        "python benchmarks/bounds.py --folder DIR --part generators",
+        "The discriminant of the study on the ViT's odd layers at 224 pixels, trained on every "
+        "choice of one to four of the demo's generators and tested on each.",
+    ),
     "activations": Measurement(
         "Standardised features",
         "python benchmarks/activations.py",
@@ -506,6 +512,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "choices": whole("choices"),
     "bounds_grid": whole("bounds_grid"),
     "bounds_data": whole("bounds_data"),
+    "bounds_generators": whole("bounds_generators"),
     "store": whole("store"),
     "scale": whole("scale"),
     "store_writing": some("store", "measure", "write"),
