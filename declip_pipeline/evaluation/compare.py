@@ -1,6 +1,6 @@
 """Compare runs, or groups of seeds, on the same images: a ranking, and differences of all pairs."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,7 +71,7 @@ def compare(
     stores: ImagesLike | Sequence[ImagesLike],
     *,
     task: Task = "localization",
-    metrics: Collection[str] | None = None,
+    metrics: str | Sequence[str] | None = None,
     split: str = "test",
     generators: Sequence[str] | None = None,
     beside: Sequence[StoreLike] = (),

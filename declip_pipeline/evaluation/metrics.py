@@ -1,8 +1,9 @@
 """Metrics of localization: their names and titles, and the protocol that each stands for."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from declip_pipeline.arguments import names_in
 from declip_pipeline.errors import InputError, UnknownNameError
 
 ALL = "all"
@@ -131,23 +132,24 @@ DETECTION_PROTOCOL = (
 
 
 def chosen_metrics(
-    names: Collection[str] | None, known: Mapping[str, Metric] = LOCALIZATION_METRICS
+    names: str | Sequence[str] | None, known: Mapping[str, Metric] = LOCALIZATION_METRICS
 ) -> tuple[str, ...]:
     """Return the named metrics, each once; all of them for "all".
 
     For None those that are printed where none are named: `DEFAULT_METRICS`, of detection all.
 
     Args:
-        names: Names of metrics.
+        names: Name of a metric, or several.
         known: `LOCALIZATION_METRICS` or `DETECTION_METRICS`.
 
     Raises:
         UnknownNameError: For a name that is not one of `known`.
-        InputError: For no name.
+        InputError: For no name, or what is none.
     """
     if names is None:
         return DEFAULT_METRICS if known is LOCALIZATION_METRICS else tuple(known)
-    if list(names) == [ALL]:
+    names = names_in(names, "metrics")
+    if names == (ALL,):
         return tuple(known)
     if not names:
         raise InputError(f"`metrics` is empty; expected some of {', '.join(known)}, or all")

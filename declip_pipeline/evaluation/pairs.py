@@ -1,11 +1,12 @@
 """Several sides on the same images: means, ranks, and differences of all pairs, with intervals."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 
+from declip_pipeline.arguments import names_in
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.evaluation import OVERALL, Evaluation
 from declip_pipeline.evaluation.intervals import calibrated_threshold, localization_values
@@ -87,7 +88,7 @@ def metrics_of(task: Task) -> dict[str, Metric]:
 
 
 def compared(
-    sides: Sequence[Side], *, score: str, metrics: Collection[str] | None = None
+    sides: Sequence[Side], *, score: str, metrics: str | Sequence[str] | None = None
 ) -> tuple[list[RankedMean], list[PairDifference]]:
     """Return means and differences of every metric, by generator and, of several, overall.
 
@@ -119,7 +120,8 @@ def compared(
     for generator, metric, one in found:
         means += _ranked(generator, metric, one, known[metric])
         pairs += _differences(generator, metric, one)
-    missing = [name for name in lacking_values(sides, chosen) if name in (metrics or ())]
+    named = names_in(metrics or (), "metrics")
+    missing = [name for name in lacking_values(sides, chosen) if name in named]
     if missing:
         raise InputError(
             f"a run has no values of {', '.join(sorted(missing))} (one that keeps nothing from its "
@@ -128,7 +130,9 @@ def compared(
     return means, pairs
 
 
-def lacking_values(sides: Sequence[Side], metrics: Collection[str] | None) -> dict[str, list[int]]:
+def lacking_values(
+    sides: Sequence[Side], metrics: str | Sequence[str] | None
+) -> dict[str, list[int]]:
     """Return the metrics that cannot be compared, each with the sides that have no values of it.
 
     Arguments as for `compared`. Maps of other tools have no values of `iou_valid_threshold` and

@@ -18,7 +18,9 @@ from declip_pipeline.study.tables import DETECTION, StudyMetric
 def test_metrics_are_chosen_by_name():
     assert chosen_metrics(None) == DEFAULT_METRICS
     assert chosen_metrics(["auc", "iou", "auc"]) == ("auc", "iou")
-    assert chosen_metrics(["all"]) == tuple(LOCALIZATION_METRICS)
+    assert chosen_metrics("iou") == ("iou",)
+    for every in ("all", ["all"]):
+        assert chosen_metrics(every) == tuple(LOCALIZATION_METRICS)
 
 
 def test_an_unknown_metric_is_refused_with_the_list():
@@ -30,6 +32,8 @@ def test_an_unknown_metric_is_refused_with_the_list():
     )
     with pytest.raises(InputError, match="`metrics` is empty; expected some of iou, f1_best"):
         chosen_metrics([])
+    with pytest.raises(InputError, match="found 3 for metrics; expected names"):
+        chosen_metrics(3)
 
 
 def test_captions_say_unit_protocol_and_what_is_left_out():
