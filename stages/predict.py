@@ -50,7 +50,7 @@ def predict(
         typer.Option(
             metavar="NUMBER|valid",
             help="A pixel is called fake above this probability, from 0 to 1; valid takes the "
-            "threshold that was best on the run's split valid.",
+            "threshold that was best on the runs' split valid.",
         ),
     ] = "0.5",
     min_region: Annotated[

@@ -149,7 +149,7 @@ def reproduce(
         text, page = write_methods(
             found.methods,
             folder,
-            without_small_regions=found.without_small_regions,
+            from_valid=found.methods_from_valid,
             baselines=study.baselines,
             **said,
         )

@@ -1,5 +1,6 @@
 """Runs as a source of maps: one, or the mean of the logits of several."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -115,6 +116,16 @@ class Ensemble(MapSource):
         return self.runs[0].score_threshold if len(self.runs) == 1 else None
 
     @property
+    def valid_threshold(self) -> float | None:
+        """Threshold of probabilities, see `Run.valid_threshold`; of several runs the mean.
+
+        It is the mean of the logits, as that of their maps is. None where a run keeps none.
+        """
+        if any(run.valid_threshold is None for run in self.runs):
+            return None
+        return self.require_valid_threshold()
+
+    @property
     def min_region(self) -> float | None:
         """Minimum size of a mask's regions, see `Run.min_region`; of several runs the mean.
 
@@ -123,6 +134,14 @@ class Ensemble(MapSource):
         found = [run.min_region for run in self.runs]
         known = [one for one in found if one is not None]
         return fmean(known) if len(known) == len(found) else None
+
+    def require_valid_threshold(self) -> float:
+        """Return `valid_threshold`. Raises `InputError` where a run keeps none."""
+        found = [run.require_valid_threshold() for run in self.runs]
+        if len(found) == 1:
+            return found[0]
+        logit = fmean(math.log(one / (1 - one)) for one in found)
+        return 1 / (1 + math.exp(-logit))
 
     @property
     def parameters(self) -> int:
@@ -167,10 +186,7 @@ class _OpenedEnsemble(OpenedSource):
                 ]
             )
         self._decoders = AveragedDecoders([decoder for decoder, _ in opened])
-        self.best = BestOnValid(
-            self._runs[0].valid_threshold if len(self._runs) == 1 else None,
-            source.min_region,
-        )
+        self.best = BestOnValid(source.valid_threshold, source.min_region)
         taken = [
             one.store_of(store) for store in map(_as_store, images) for one in self._inputs(store)
         ]

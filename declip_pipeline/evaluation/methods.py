@@ -35,8 +35,17 @@ from declip_pipeline.metrics.bootstrap import (
 from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.run import Run
 
-MaskMetric = Literal["iou", "iou_min_region"]
-"""Metric of methods: IoU of masks at 0.5, as they are or without small regions."""
+MaskMetric = Literal["iou", "iou_min_region", "iou_valid_threshold"]
+"""Metric of methods: IoU of masks at 0.5, as they are or without small regions, or at a threshold.
+
+The minimum size of regions and the threshold are those that were best on `valid`.
+"""
+
+FROM_VALID: dict[MaskMetric, str] = {
+    "iou_min_region": "minimum size of regions",
+    "iou_valid_threshold": "threshold",
+}
+"""What a run keeps from its split `valid` for metrics of masks."""
 
 FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
 

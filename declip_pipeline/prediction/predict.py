@@ -31,7 +31,7 @@ KEEP_ALL = 0.0
 """Minimum size by which all regions are kept."""
 
 Threshold = float | Literal["valid"]
-"""A probability in [0, 1], or the threshold that was best on a run's split `valid`."""
+"""A probability in [0, 1], or the threshold that was best on the runs' split `valid`."""
 
 MinRegion = float | Literal["valid"]
 """A share of the image's pixels in [0, 1), or that which was best on the runs' split `valid`."""
@@ -90,7 +90,7 @@ class FolderPrediction:
         self._kinds = chosen_kinds(save, each=each)
         if not self._kinds:
             raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
-        self._threshold = _threshold_of(self.runs, threshold)
+        self._threshold = _threshold_of(ensemble, threshold)
         self.min_region = _min_region_of(ensemble, min_region)
         self._batch_size = batch_size
         self._max_megapixels = max_megapixels
@@ -218,7 +218,7 @@ def predict(
         images: A file, a folder (with all below it) or a pattern, or several of these.
         out: Folder of the results, laid out as the images are below what names them.
         threshold: A pixel above this probability is called fake; "valid" takes the threshold that
-            was best on the split `valid` of the run, of which there must be one.
+            was best on the split `valid` of the run, and of several runs the mean of theirs.
         min_region: Regions of a mask that are smaller than this share of the image's pixels are
             left out, see `without_small_regions`; "valid" takes the minimum size that was best on
             the split `valid` of the run, at 0.5, and of several runs the mean of theirs.
@@ -341,15 +341,10 @@ def _whole_map(found: FoundImage) -> PredictedImage:
     return PredictedImage(found.path, whole, found.maps.small, found.maps.score)
 
 
-def _threshold_of(runs: Sequence[Run], threshold: Threshold) -> float:
+def _threshold_of(runs: Ensemble, threshold: Threshold) -> float:
     """Return a probability. Raises `InputError` where none is meant."""
     if threshold == "valid":
-        if len(runs) > 1:
-            raise InputError(
-                f'`threshold="valid"` for {len(runs)} runs, whose mean has no threshold of its own '
-                "from a split valid; give a number"
-            )
-        return runs[0].require_valid_threshold()
+        return runs.require_valid_threshold()
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise InputError(
             f"`threshold` is {threshold!r}; expected a probability from 0 to 1, or valid"

@@ -2,12 +2,13 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
-from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
+from declip_pipeline.evaluation.methods import FALSE_ALARMS, MaskMetric, Method
 from declip_pipeline.evaluation.metrics import METRICS, protocol_lines
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.metrics.bootstrap import Difference
@@ -22,14 +23,18 @@ HEAD = (
     "parameters, M", "MMAC", "s an epoch", "ID - baseline", "OOD - baseline", "runs",
 )  # fmt: skip
 
-# Of masks without small regions: their cost is that of the others.
-REGIONS_HEAD = (*HEAD[:6], *HEAD[9:11])
+# Of masks by what was chosen on `valid`: their cost is that of the others.
+FROM_VALID_HEAD = (*HEAD[:6], *HEAD[9:11])
 
-REGIONS_MEANING = (
-    "The same masks without regions below a minimum size, a share of the image that each run has "
-    "chosen on valid; of an ensemble it is the mean of its members'. In that choice real images "
-    "have the share that they had in training, so runs that learned some choose larger sizes."
-)
+_SHARE_OF_REAL = "In that choice real images have the share that they had in training, so runs that"
+FROM_VALID_MEANING: dict[MaskMetric, str] = {
+    "iou_min_region": "The same masks without regions below a minimum size, a share of the image "
+    "that each run has chosen on valid; of an ensemble it is the mean of its members'. "
+    f"{_SHARE_OF_REAL} learned some choose larger sizes.",
+    "iou_valid_threshold": "Masks of the same maps, above a threshold that each run has chosen on "
+    "valid in place of 0.5; of an ensemble it is the mean of its members', as logits. "
+    f"{_SHARE_OF_REAL} learned some choose higher thresholds.",
+}
 
 MEANING = (
     "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
@@ -45,7 +50,7 @@ def write_methods(
     out: Path,
     *,
     title: str,
-    without_small_regions: Sequence[Method] = (),
+    from_valid: Mapping[MaskMetric, Sequence[Method]] = MappingProxyType({}),
     baselines: Sequence[str] = (),
     missing: Sequence[str] = (),
     changes: Sequence[str] = (),
@@ -60,7 +65,7 @@ def write_methods(
         methods: The methods.
         out: Folder of the files.
         title: Title of the study.
-        without_small_regions: The methods for masks without small regions.
+        from_valid: The methods by other metrics of masks, see `StudyResult.methods_from_valid`.
         baselines: Names of the methods that others are compared with.
         missing: Lines on the runs that the table lacks.
         changes: How the study differs from its file.
@@ -82,16 +87,17 @@ def write_methods(
     if any(one.mark for one in methods):
         about.append(f"{MARK_MEANING}.")
     tables = [_table(HEAD, map(_cells, methods))]
-    if without_small_regions:
-        tables += [
-            f"## {METRICS['iou_min_region'].title}\n",
-            f"{REGIONS_MEANING}\n",
-            _table(REGIONS_HEAD, map(_region_cells, without_small_regions)),
-        ]
+    for metric, own in from_valid.items():
+        if own:
+            tables += [
+                f"## {METRICS[metric].title}\n",
+                f"{FROM_VALID_MEANING[metric]}\n",
+                _table(FROM_VALID_HEAD, map(_from_valid_cells, own)),
+            ]
     lacking = ["Runs are missing:\n"] if missing else []
     lacking += [f"- {line}" for line in missing]
     remove_abandoned(out)
-    write_text(out / "table.csv", methods_csv(methods, without_small_regions))
+    write_text(out / "table.csv", methods_csv(methods, from_valid))
     figure = []
     if methods:
         drawn = draw_methods(methods, out / "table.png", title, style)
@@ -102,15 +108,17 @@ def write_methods(
     page = out / "table.md"
     parts = [f"# {title}\n", *(f"{line}\n" for line in about), *tables[:1], *figure, *tables[1:]]
     write_text(page, "\n".join([*parts, *lacking, *done]))
-    of_regions = {one.name: one for one in without_small_regions}
-    text = "\n\n".join([_text(one, of_regions.get(one.name)) for one in methods])
+    text = "\n\n".join([_text(one, from_valid) for one in methods])
     return "\n".join([title, *about, "", text, "", *lacking]), page
 
 
-def methods_csv(methods: Sequence[Method], without_small_regions: Sequence[Method] = ()) -> str:
+def methods_csv(
+    methods: Sequence[Method],
+    from_valid: Mapping[MaskMetric, Sequence[Method]] = MappingProxyType({}),
+) -> str:
     """Return a CSV of method, figure, value and the ends of its interval.
 
-    The figures of masks without small regions end on ", without small regions".
+    Figures of other masks end on ", without small regions" or ", at valid's threshold".
     """
     content = io.StringIO()
     writer = csv.writer(content, lineterminator="\n")
@@ -118,9 +126,10 @@ def methods_csv(methods: Sequence[Method], without_small_regions: Sequence[Metho
     for one in methods:
         for name, value, *ends in [*figures_of(one), *costs_of(one)]:
             writer.writerow([one.name, name, value, *ends])
-    for one in without_small_regions:
-        for name, value, *ends in figures_of(one):
-            writer.writerow([one.name, f"{name}, without small regions", value, *ends])
+    for metric, own in from_valid.items():
+        for one in own:
+            for name, value, *ends in figures_of(one):
+                writer.writerow([one.name, f"{name}, {_masks(metric)}", value, *ends])
     return content.getvalue()
 
 
@@ -166,8 +175,8 @@ def _cells(one: Method) -> list[str]:
     ]
 
 
-def _region_cells(one: Method) -> list[str]:
-    """Return the cells of a method's row, in the order of `REGIONS_HEAD`."""
+def _from_valid_cells(one: Method) -> list[str]:
+    """Return the cells of a method's row, in the order of `FROM_VALID_HEAD`."""
     return [*_found_cells(one), *_differences(one)]
 
 
@@ -184,14 +193,20 @@ def _differences(one: Method) -> list[str]:
     return [_difference(one.differences.get(domain)) for domain in DOMAINS]
 
 
-def _text(one: Method, without_small_regions: Method | None) -> str:
+def _masks(metric: MaskMetric) -> str:
+    """Return "without small regions", "at valid's threshold"."""
+    return METRICS[metric].title.removeprefix("IoU ")
+
+
+def _text(one: Method, from_valid: Mapping[MaskMetric, Sequence[Method]]) -> str:
     """Return a method in lines for a terminal, which no table would fit into."""
     cells = dict(zip(HEAD, _cells(one), strict=True))
     lines = [cells.pop("method"), *(f"  {key}: {value}" for key, value in cells.items())]
-    if without_small_regions is not None:
-        own = dict(zip(REGIONS_HEAD, _region_cells(without_small_regions), strict=True))
-        del own["method"]
-        lines += ["  without small regions:", *(f"    {key}: {cell}" for key, cell in own.items())]
+    for metric, methods in from_valid.items():
+        for same in (each for each in methods if each.name == one.name):
+            own = dict(zip(FROM_VALID_HEAD, _from_valid_cells(same), strict=True))
+            del own["method"]
+            lines += [f"  {_masks(metric)}:", *(f"    {key}: {cell}" for key, cell in own.items())]
     return "\n".join(lines)
 
 

@@ -18,7 +18,7 @@ from declip_pipeline.evaluation.groups import (
     parse_aliases,
     require_known_aliases,
 )
-from declip_pipeline.evaluation.methods import MaskMetric, Method, methods_of
+from declip_pipeline.evaluation.methods import FROM_VALID, MaskMetric, Method, methods_of
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.study.callbacks import SILENT, Callbacks
@@ -129,15 +129,16 @@ class Study:
                 continue
             if evaluated:
                 named[ensemble.name] = evaluated
-        found, cleaned = (
-            methods_of(
+        by_metric: dict[MaskMetric, list[Method]] = {
+            metric: methods_of(
                 list(named.items()),
                 metric=metric,
                 baselines=self.baselines,
                 aliases=parse_aliases(self.test.aliases),
             )
             for metric in get_args(MaskMetric)
-        )
+        }
+        found = by_metric.pop("iou")
         known = {one.name for one in found}
         lacking += [
             f"baseline {name!r}: no method has this name, so none is compared with it"
@@ -145,13 +146,17 @@ class Study:
             if name not in known
         ]
         lacking += [
-            f"without small regions: {one.name}: a run keeps no minimum size from its split valid"
-            for one in cleaned
+            f"{one.name}: a run keeps no {FROM_VALID[metric]} from its split valid"
+            for metric, methods in by_metric.items()
+            for one in methods
             if not one.is_known
         ]
         return StudyResult(
             methods=tuple(found),
-            without_small_regions=tuple(one for one in cleaned if one.is_known),
+            methods_from_valid={
+                metric: [one for one in methods if one.is_known]
+                for metric, methods in by_metric.items()
+            },
             missing=tuple(lacking),
             evaluations=every,
             runs=runs,
@@ -362,8 +367,8 @@ class StudyResult:
     Attributes:
         tables: Tables, of a study with a `table`.
         methods: Methods, of another.
-        without_small_regions: The same for masks without small regions, of the methods whose runs
-            all keep a minimum size.
+        methods_from_valid: The same by each other metric of masks, of the methods whose runs all
+            keep what it takes from `valid`: a minimum size of regions, or a threshold.
         missing: Lines on trainings with runs that are not finished, or whose stores are not there,
             on ensembles that lack runs, and on baselines that are no method.
         evaluations: Those of all finished runs, for further tables; of ensembles none.
@@ -372,7 +377,7 @@ class StudyResult:
 
     tables: tuple[StudyTable, ...] = ()
     methods: tuple[Method, ...] = ()
-    without_small_regions: tuple[Method, ...] = ()
+    methods_from_valid: Mapping[MaskMetric, Sequence[Method]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     runs: tuple[CellResult, ...] = ()

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scipy.special import expit, logit
 
 from declip_pipeline.decoders.decoder import probability_maps
 from declip_pipeline.errors import IdentityMismatchError, InputError
@@ -49,7 +50,11 @@ def logits_of(run, store, layer, row):
 
 def test_the_map_is_the_sigmoid_of_the_mean_logit(trained, mixed_store):
     runs = [trained(mixed_store), trained(mixed_store, "layer2", seed=1)]
-    evaluation = evaluate(Ensemble(runs), mixed_store, device="cpu", batch_size=3)
+    ensemble = Ensemble(runs)
+    evaluation = evaluate(ensemble, mixed_store, device="cpu", batch_size=3)
+    logits = [logit(run.valid_threshold) for run in runs]
+    assert logits[0] != logits[1]
+    assert ensemble.valid_threshold == pytest.approx(expit(np.mean(logits)))
     table = evaluation.to_pandas().set_index("id")
     rows = mixed_store.fake_rows("test")
     assert len(table) == len(rows)
@@ -64,9 +69,11 @@ def test_the_map_is_the_sigmoid_of_the_mean_logit(trained, mixed_store):
         for metric, value in localization_metrics(maps, mask).items():
             assert table.loc[name, metric] == pytest.approx(value.item(), abs=1e-5), metric
         assert table.loc[name, "score"] == pytest.approx(maps.mean().item(), abs=1e-6)
+        called, fake = maps > ensemble.valid_threshold, mask > 0
+        expected = 100 * (called & fake).sum().item() / (called | fake).sum().item()
+        assert table.loc[name, "iou_valid_threshold"] == pytest.approx(expected, abs=1e-2)
     assert evaluation.false_alarms()["real_images"] == 5
-    assert np.isnan(table["iou_valid_threshold"]).all()
-    assert Ensemble(runs).min_region == np.mean([run.min_region for run in runs])
+    assert ensemble.min_region == np.mean([run.min_region for run in runs])
     assert not np.isnan(table["iou_min_region"]).any()
 
 

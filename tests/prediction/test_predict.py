@@ -129,6 +129,28 @@ def test_a_mask_without_small_regions(runs, photos, tmp_path, monkeypatch, min_r
     assert changed == 0 if not min_region else changed > 0
 
 
+def test_the_threshold_of_several_runs_is_the_mean_of_theirs(runs, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Run, "valid_threshold", property(lambda run: 0.48 if "layer1" in run.name else 0.56)
+    )
+    threshold = dp.Ensemble(runs).valid_threshold
+    assert threshold == pytest.approx(0.52, abs=1e-3)
+    for name, given in (("named", threshold), ("valid", "valid"), ("half", 0.5)):
+        dp.predict(runs, photos, out=tmp_path / name, threshold=given, device="cpu")
+    masks = [
+        {path.name: path.read_bytes() for path in (tmp_path / name).rglob("*_mask.png")}
+        for name in ("named", "valid", "half")
+    ]
+    assert masks[0] == masks[1] and masks[0] != masks[2]
+    monkeypatch.setattr(
+        Run, "valid_threshold", property(lambda run: None if "layer1" in run.name else 0.56)
+    )
+    assert dp.Ensemble(runs).valid_threshold is None
+    with pytest.raises(InputError, match="layer1.* has no threshold from its split valid"):
+        dp.predict(runs, photos, out=tmp_path / "out", threshold="valid", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
 def test_another_minimum_size_is_another_prediction(runs, photos, tmp_path):
     own = {"out": tmp_path / "out", "device": "cpu"}
     dp.predict(runs[0], photos, min_region=0.02, **own)
@@ -175,8 +197,6 @@ def test_bad_arguments_are_refused(runs, photos, tmp_path, arguments, message):
         dp.predict(runs[0], photos, out=tmp_path / "out", device="cpu", **arguments)
     with pytest.raises(InputError, match="no run was given"):
         dp.predict([], photos, out=tmp_path / "out")
-    with pytest.raises(InputError, match="for 2 runs, whose mean has no threshold of its own"):
-        dp.predict(runs[:2], photos, out=tmp_path / "out", threshold="valid", device="cpu")
     assert not (tmp_path / "out").exists()
 
 

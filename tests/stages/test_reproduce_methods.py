@@ -86,14 +86,14 @@ def mean_of_ensembles(runs, cache, metric="iou"):
     return fmean(found)
 
 
-def require_second_table(outcome, methods, root):
-    """Require the same methods without small regions, of which one is computed by the library."""
-    expected = mean_of_ensembles(root / "runs", root / "cache", "iou_min_region")
-    cleaned = figures_of(outcome)["both", "ID, without small regions"]
-    assert float(cleaned["value"]) == pytest.approx(expected)
-    second = Path(outcome.last_line).read_text().partition("## IoU without small regions\n")[2]
-    assert [name for name in methods if f"| {name} | " in second] == methods
-    assert outcome.out.count("  without small regions:") == len(methods)
+def require_other_table(outcome, methods, root, metric, masks):
+    """Require the same methods for other masks, of which one is computed by the library."""
+    expected = mean_of_ensembles(root / "runs", root / "cache", metric)
+    found = figures_of(outcome)["both", f"ID, {masks}"]
+    assert float(found["value"]) == pytest.approx(expected)
+    table = Path(outcome.last_line).read_text().partition(f"## IoU {masks}\n")[2].partition("##")[0]
+    assert [name for name in methods if f"| {name} | " in table] == methods
+    assert outcome.out.count(f"  {masks}:") == len(methods)
 
 
 @pytest.mark.slow
@@ -125,7 +125,11 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
         assert float(found["both", cost]["value"]) == pytest.approx(sum(of_members))
     expected = mean_of_ensembles(tmp_path / "runs", tmp_path / "cache")
     assert float(found["both", "ID"]["value"]) == pytest.approx(expected)
-    require_second_table(outcome, methods, tmp_path)
+    for metric, masks in (
+        ("iou_min_region", "without small regions"),
+        ("iou_valid_threshold", "at valid's threshold"),
+    ):
+        require_other_table(outcome, methods, tmp_path, metric, masks)
     for domain in ("ID", "OOD"):
         ours, theirs = (float(found[name, domain]["value"]) for name in (methods[1], methods[2]))
         difference = found["light, mlp", f"{domain} - baseline"]
