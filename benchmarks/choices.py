@@ -142,8 +142,8 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
             {**OF_CNN, **NARROW_FCN, "with_real": 0.3},
         ),
     },
-    # Of each candidate, masks at 0.5 as they are, and without small regions.
-    "small regions": {
+    # Of each candidate, masks at 0.5 as they are, without small regions, and at another threshold.
+    "masks": {
         f"{name}{behind}": tuple({**one, "metric": metric} for one in members)
         for name, members in {
             "mlp": ({},),
@@ -152,6 +152,7 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
             "CNN fcn": (CNN_FCN,),
             "mlp + CNN fcn": ({}, CNN_FCN),
             "lda + CNN fcn": (LDA_ODD, CNN_FCN),
+            "pup + CNN fcn": ({"decoder": "pup"}, CNN_FCN),
             "lda + linear": (LDA_ODD, LINEAR),
             "lda + pup + CNN fcn": (LDA_ODD, {"decoder": "pup"}, CNN_FCN),
             "lda, 30% real": ({**LDA_ODD, **REAL},),
@@ -166,7 +167,11 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
                 {**CNN_FCN, **REAL},
             ),
         }.items()
-        for behind, metric in (("", "iou"), (", without small regions", "iou_min_region"))
+        for behind, metric in (
+            ("", "iou"),
+            (", without small regions", "iou_min_region"),
+            (", at valid's threshold", "iou_valid_threshold"),
+        )
     },
     "loss": {
         "bce": {},
