@@ -1,10 +1,10 @@
 """The API page has every public name, with the signatures and docstrings of the code."""
 
-import importlib.util
 import inspect
 import re
 from pathlib import Path
 
+import make_api
 import pytest
 
 import declip_pipeline as dp
@@ -12,11 +12,6 @@ import declip_pipeline as dp
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "api.md").read_text()
 NAMES = [name for name in dp.__all__ if not name.startswith("__")]
-
-spec = importlib.util.spec_from_file_location("make_api", ROOT / "docs" / "make_api.py")
-assert spec is not None and spec.loader is not None
-make_api = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_api)
 
 
 def code_of(title: str) -> str:

@@ -1,17 +1,10 @@
 """The tutorial runs, and its outputs are those of a run."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-spec = importlib.util.spec_from_file_location("run_tutorial", ROOT / "docs" / "run_tutorial.py")
-assert spec is not None and spec.loader is not None
-run_tutorial = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(run_tutorial)
+import run_tutorial
 
 NOTEBOOK = json.loads(run_tutorial.NOTEBOOK.read_text())
 
