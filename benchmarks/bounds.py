@@ -35,7 +35,7 @@ GENERATOR = "telea"
 LAYERS = ["layer2", "layer4", "layer6", "layer8", "layer10", "layer11"]
 # The study's, for its discriminant and its demo set.
 ODD_LAYERS = ["layer1", "layer3", "layer5", "layer7", "layer9", "layer11"]
-COUNTS = {"train_count": 144, "valid_count": 32, "test_count": 48}
+COUNTS = (144, 32, 48)
 SIDES = (16, 32, 64, 128)
 # Training images, and photographs that they are crops of; None takes all.
 SETS = ((144, 2), (144, 5), (144, None), (300, None), (1000, None))
@@ -49,14 +49,21 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, required=True, help="keeps data, stores, runs")
     arguments.add_argument("--part", nargs="+", choices=PARTS, default=PARTS)
     arguments.add_argument("--seeds", type=int, default=3, help="of trainings; lda has none")
+    arguments.add_argument(
+        "--images",
+        type=int,
+        nargs=3,
+        default=COUNTS,
+        help="of training, validation and test, in the part generators",
+    )
     options = arguments.parse_args()
     if "generators" in options.part:
-        dataset = demo_set(options.folder / "study", COUNTS)
-        settings: dict[str, Any] = {"layers": ODD_LAYERS, **COUNTS}
+        dataset = demo_set(options.folder / "study", options.images)
+        settings: dict[str, Any] = {"layers": ODD_LAYERS, "images": options.images}
         report("bounds_generators", list(of_generators(dataset, options.folder)), settings)
     if not {"grid", "data"} & {*options.part}:
         return
-    dataset = demo_set(options.folder / "data", {**COUNTS, "train_count": 1000}, [GENERATOR])
+    dataset = demo_set(options.folder / "data", (1000, *COUNTS[1:]), [GENERATOR])
     if "grid" in options.part:
         report("bounds_grid", list(of_grids(dataset)), {"generator": GENERATOR})
     if "data" in options.part:
@@ -66,12 +73,13 @@ def main() -> None:
 
 
 def demo_set(
-    folder: Path, counts: dict[str, int], generators: Sequence[str] = GENERATORS
+    folder: Path, counts: Sequence[int], generators: Sequence[str] = GENERATORS
 ) -> dp.Dataset:
     """Open a demo set, and build it first if it is not there."""
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)
-        build_demo_set(folder, **counts)
+        names = ("train_count", "valid_count", "test_count")
+        build_demo_set(folder, **dict(zip(names, counts, strict=True)))
     return dp.open_dataset(folder / "demo", generators=generators)
 
 
@@ -95,7 +103,7 @@ def of_generators(dataset: dp.Dataset, folder: Path) -> Iterator[dict[str, Any]]
                 side.append(evaluation.mean("iou", generator=generator))
         yield {
             "generators learned": count,
-            "training images": count * COUNTS["train_count"],
+            "training images": int(run.summary()["train_images"]),
             "trainings": len(learned) // count,
             "IoU on a learned one": fmean(learned),
             "IoU on an unknown one": fmean(unknown) if unknown else None,

@@ -65,6 +65,7 @@ def test_a_script_is_imported(script, monkeypatch):
             "--engines pytorch backbone onnxruntime",
             "engines",
         ),
+        ("bounds.py --folder bounds --part generators --images 4 2 2", "bounds_generators"),
         ("encoding.py --side 64 --rounds 1", "encoding"),
         ("metrics.py --images 4 --rounds 1", "metrics"),
         ("evaluate_memory.py --megapixels 1", "evaluate_memory"),
