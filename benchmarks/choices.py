@@ -220,7 +220,7 @@ def main() -> None:
     for part in options.part:
         rows[part] = list(work.rows(part))
         settings = {key: value for key, value in vars(options).items() if key != "folder"}
-        settings |= {"recipe": RECIPE, "part": list(rows)}
+        settings |= {"recipe": RECIPE, "part": [part for part in PARTS if part in rows]}
         report(options.name, [row for part in PARTS for row in rows.get(part, [])], settings)
 
 

@@ -197,7 +197,8 @@ MEASUREMENTS = {
         "What the generators bound",
         "python benchmarks/bounds.py --folder DIR --part generators",
         "The discriminant of the study on the ViT's odd layers at 224 pixels, trained on every "
-        "choice of one to four of the demo's generators and tested on each.",
+        "choice of one to four of the demo's generators and tested on each: on all images of each, "
+        "or on as many in all as one has.",
     ),
     "activations": Measurement(
         "Standardised features",

@@ -42,7 +42,7 @@ def methods_by_title(text: str) -> dict[str, dict[str, dict[str, str]]]:
 
 
 def study_rows(*methods: str) -> Callable[[Path], str]:
-    """Return the maker of a short table of some methods of that study, from both of its tables."""
+    """Return the maker of a short table of some methods of that study, from two of its tables."""
     found = ("ID", "OOD", "ID - baseline", "OOD - baseline")
     regions = ("ID", "OOD", "false alarms, pixels")
 

@@ -18,12 +18,6 @@ _IN_THE_NAME = (
     *("weights", "preprocessing", "widths", "dataset", "store", "ensemble", "folder"),
 )
 
-_MASKS = {
-    "": "at 0.5",
-    "_valid_threshold": "at valid's threshold",
-    "_min_region": "without small regions",
-}
-
 
 def caption_of(metrics: Collection[str]) -> str:
     """Return the caption of figures: their unit and protocol; without a metric, of detection."""
@@ -84,7 +78,8 @@ def localization_lines(
 
 def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
     """Return lines on the false alarms on real images, none without such images."""
-    from declip_pipeline.evaluation.intervals import ALARMING, MASKS_OF_REAL, false_alarm_figures
+    from declip_pipeline.evaluation.intervals import ALARMING, false_alarm_figures
+    from declip_pipeline.evaluation.metrics import MASKS
 
     figures = false_alarm_figures(seeds)
     if not figures["real_images"]:
@@ -94,12 +89,12 @@ def false_alarm_lines(seeds: "Sequence[Evaluation]") -> list[str]:
         return percent_text(figures, name, sign="%")
 
     return [
-        f"  false alarms on real images {_MASKS[behind]}: "
+        f"  false alarms on real images {masks.label}: "
         f"{text(f'false_alarm_pixels{behind}')} of pixels, "
         f"{text(f'false_alarm_images{behind}')} of images, "
         f"{text(f'large_false_alarm_images{behind}')} with more than {ALARMING:.0%} of their "
         f"pixels ({_images(figures['real_images'])})"
-        for behind in MASKS_OF_REAL
+        for behind, masks in MASKS.items()
         if figures[f"false_alarm_pixels{behind}"] is not None
     ]
 

@@ -50,7 +50,7 @@ def predict(
         typer.Option(
             metavar="NUMBER|valid",
             help="A pixel is called fake above this probability, from 0 to 1; valid takes the "
-            "threshold that was best on the runs' split valid.",
+            "threshold that was best on the runs' split valid, of several the mean (as logits).",
         ),
     ] = "0.5",
     min_region: Annotated[
@@ -132,6 +132,9 @@ def predict(
         remark("all images are predicted already, nothing to do (--overwrite does it again)")
     elif prediction.done:
         remark(f"{prediction.done} of {total} images are predicted already")
+    if threshold == "valid":
+        whose = "the run's" if len(prediction.runs) == 1 else "the mean of the runs'"
+        remark(f"masks are above {prediction.threshold:.4g}, {whose} threshold from valid")
     if prediction.min_region:
         remark(f"masks are without regions below {prediction.min_region:.2%} of the image")
     with progress("predicting") as tell:
@@ -201,7 +204,7 @@ def _print_verdicts(rows: "list[Prediction]", prediction: "FolderPrediction") ->
         remark(
             "no verdicts: "
             + (
-                "no split has a threshold for the mean of several runs"
+                "the mean of several runs has no threshold of image scores"
                 if len(prediction.runs) > 1
                 else "the run keeps no threshold of image scores: its split valid has no real "
                 "image, or it was imported, or trained by an earlier version"

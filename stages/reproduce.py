@@ -1,5 +1,6 @@
 """`declip-pipe reproduce`: a table of a paper with one command, beside the published figures."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ from stages.training_options import DaskOption, RunsOption
 if TYPE_CHECKING:
     from declip_pipeline.study.extraction import ExtractionStep
     from declip_pipeline.study.steps import TrainingStep
-    from stages.study_settings import DemoDataSettings, StudySettings
+    from stages.study_settings import StudySettings
 
 
 def reproduce(
@@ -105,7 +106,7 @@ def reproduce(
         commands.append(command_of(step, study.places))
         remark(f"$ {commands[-1]}")
 
-    places, missing = _places(data or [], settings, folder / "data", build=not done)
+    places, missing = _places(data or [], settings, folder / "data")
     left_out = [f"{name}: {reason}" for name, reason in missing.items()]
     if missing:
         try:
@@ -122,6 +123,9 @@ def reproduce(
         device=device,
         callbacks=replace(callbacks, begun=say),
     )
+    study.check_names()
+    if not done:
+        _build_demo_sets(settings, places)
     found = study.done() if done else study.run()
     said: dict[str, Any] = {
         "title": settings.title,
@@ -182,12 +186,14 @@ def _study_file(path: Path) -> Path:
 
 
 def _places(
-    texts: list[str], settings: "StudySettings", built: Path, *, build: bool
+    texts: list[str], settings: "StudySettings", built: Path
 ) -> tuple[dict[str, Path], dict[str, str]]:
     """Return the place of each dataset of a study, and why each other one is missing.
 
-    Demo sets are built below a folder.
+    Demo sets that are not given are to be built below a folder.
     """
+    from declip_pipeline.files import sha256_of_json
+
     names = settings.datasets
     if len(names) == 1 and len(texts) == 1 and "=" not in texts[0]:
         texts = [f"{names[0]}={texts[0]}"]
@@ -207,22 +213,21 @@ def _places(
             missing[name] = f"--data {text}: {path} is not there; expected a dataset"
     for name in names:
         if name in settings.demo and name not in (*places, *missing):
-            places[name] = _demo_set(settings.demo[name], name, built, build=build)
+            asked = sha256_of_json(settings.demo[name].model_dump())
+            places[name] = built / f"{name}-{asked[:12]}" / "demo"
         elif name not in places:
             missing.setdefault(name, f"say where it lies: --data {name}=PATH")
     return places, missing
 
 
-def _demo_set(settings: "DemoDataSettings", name: str, folder: Path, *, build: bool) -> Path:
-    """Return the place of a demo set, which is built unless it is there."""
+def _build_demo_sets(settings: "StudySettings", places: Mapping[str, Path]) -> None:
+    """Build the demo sets that are not there; those that were given are."""
     from declip_pipeline.datasets.demo.build import build_demo_set
-    from declip_pipeline.files import sha256_of_json
     from stages.screen import progress
 
-    asked = settings.model_dump()
-    place = folder / f"{name}-{sha256_of_json(asked)[:12]}"
-    if build and not place.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with progress(f"building {name}", "images") as tell:
-            build_demo_set(place, **asked, progress=tell)
-    return place / "demo"
+    for name, asked in settings.demo.items():
+        place = places.get(name)
+        if place is not None and not place.exists():
+            place.parent.parent.mkdir(parents=True, exist_ok=True)
+            with progress(f"building {name}", "images") as tell:
+                build_demo_set(place.parent, **asked.model_dump(), progress=tell)

@@ -104,12 +104,14 @@ class MethodsSettings(Settings):
 
     def without(self, trainings: Collection[str]) -> Self:
         """Return what is left of it without the methods of some trainings."""
-        kept = [
-            one
-            for one in self.ensembles
-            if not any(method.rpartition(", ")[0] in trainings for method in one.of)
-        ]
-        return self.model_copy(update={"ensembles": kept})
+
+        def is_left(method: str) -> bool:
+            return method.rpartition(", ")[0] not in trainings
+
+        kept = [one for one in self.ensembles if all(map(is_left, one.of))]
+        dropped = {one.name for one in self.ensembles if one not in kept}
+        baselines = [one for one in self.baselines if is_left(one) and one not in dropped]
+        return self.model_copy(update={"ensembles": kept, "baselines": baselines})
 
 
 def _table_field(name: str) -> str:

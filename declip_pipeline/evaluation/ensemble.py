@@ -117,9 +117,10 @@ class Ensemble(MapSource):
 
     @property
     def valid_threshold(self) -> float | None:
-        """Threshold of probabilities, see `Run.valid_threshold`; of several runs the mean.
+        """Threshold of probabilities, see `Run.valid_threshold`.
 
-        It is the mean of the logits, as that of their maps is. None where a run keeps none.
+        Of several runs the sigmoid of the mean of their thresholds' logits, as their map is that of
+        the maps'. None where a run keeps none.
         """
         if any(run.valid_threshold is None for run in self.runs):
             return None

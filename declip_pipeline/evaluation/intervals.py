@@ -10,6 +10,7 @@ import torch
 from declip_pipeline.compute import derived_seed
 from declip_pipeline.evaluation.metrics import (
     LOCALIZATION_METRICS,
+    MASKS,
     METRICS,
     POOLED_METRICS,
 )
@@ -101,10 +102,6 @@ ALARMING = 0.01
 """Share of a real image's pixels above which its false alarm is a large one."""
 
 
-MASKS_OF_REAL = ("", "_valid_threshold", "_min_region")
-"""Ends of names of figures on real images: masks at 0.5, at a threshold, without small regions."""
-
-
 def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
     """Return the false alarms of maps on real images, means over images.
 
@@ -123,7 +120,7 @@ def false_alarm_figures(seeds: "Sequence[Evaluation]") -> Figures:
     """
     real = [one.on_real() for one in seeds]
     values: dict[str, np.ndarray] = {}
-    for behind in MASKS_OF_REAL:
+    for behind in MASKS:
         shares = np.array([one.values(f"fake_share{behind}") for one in real], np.float64)
         # A share that is not known stays NaN.
         alarms = {"false_alarm": shares > 0, "large_false_alarm": shares > ALARMING}

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean, median
-from typing import Literal
 
 import numpy as np
 
@@ -34,18 +33,6 @@ from declip_pipeline.metrics.bootstrap import (
 )
 from declip_pipeline.training.learning import MARK
 from declip_pipeline.training.run import Run
-
-MaskMetric = Literal["iou", "iou_min_region", "iou_valid_threshold"]
-"""Metric of methods: IoU of masks at 0.5, as they are or without small regions, or at a threshold.
-
-The minimum size of regions and the threshold are those that were best on `valid`.
-"""
-
-FROM_VALID: dict[MaskMetric, str] = {
-    "iou_min_region": "minimum size of regions",
-    "iou_valid_threshold": "threshold",
-}
-"""What a run keeps from its split `valid` for metrics of masks."""
 
 FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
 
@@ -78,7 +65,7 @@ class Method:
         runs: Folder of each run; of an ensemble, those of its members.
         seeds: Number of seeds.
         differences: By domain, the mean less that of the baseline over the cells that both have.
-        is_known: Whether every cell has the metric.
+        is_known: Whether every run has the masks.
     """
 
     name: str
@@ -113,7 +100,7 @@ class Method:
 def methods_of(
     named: Sequence[tuple[str, Sequence[Evaluation]]],
     *,
-    metric: MaskMetric = "iou",
+    masks: str = "",
     baselines: Sequence[str] = (),
     aliases: Mapping[str, str] | None = None,
 ) -> list[Method]:
@@ -123,8 +110,8 @@ def methods_of(
         named: Evaluations of localization, of runs or ensembles, by the name of their table row.
             Those of one name that differ in more than their seed and what they learned are methods
             of their own, named by the difference as well.
-        metric: Metric of all figures. Methods with a run that has no values of it are not known,
-            and have no differences.
+        masks: Masks that all figures are of, a key of `MASKS`. Methods with a run that has none
+            are not known, and have no differences.
         baselines: Names of methods that others are compared with: each with the first that has a
             cell in common with it. Runs of a baseline may be missing.
         aliases: Names that stand for one generator; see `generator_key`.
@@ -137,7 +124,7 @@ def methods_of(
         groups = configurations(cells_of(evaluations, aliases=aliases))
         for group in groups:
             label = f"{name}, {group.title()}" if len(groups) > 1 else name
-            found.append((_method(label, group.members, metric), list(group.members)))
+            found.append((_method(label, group.members, masks), list(group.members)))
     apart = {name for name, _ in named} - {method.name for method, _ in found}
     for name in baselines:
         if name in apart and dict(named)[name]:
@@ -150,14 +137,15 @@ def methods_of(
     ]
     compared = []
     for method, cells in found:
-        of_bases = (_differences(cells, base, metric) for base in bases)
+        of_bases = (_differences(cells, base, f"iou{masks}") for base in bases)
         is_compared = method.is_known and method.name not in baselines
         own = next(filter(None, of_bases), {}) if is_compared else {}
         compared.append(replace(method, differences=own))
     return compared
 
 
-def _method(name: str, cells: Sequence[Cell], metric: MaskMetric) -> Method:
+def _method(name: str, cells: Sequence[Cell], masks: str) -> Method:
+    metric = f"iou{masks}"
     by_domain = {
         domain: [one for one in cells if one.fields[DOMAIN] == domain] for domain in DOMAINS
     }
@@ -175,8 +163,7 @@ def _method(name: str, cells: Sequence[Cell], metric: MaskMetric) -> Method:
             for domain, own in by_domain.items()
         },
         worst=(of_cells[place], place),
-        # As in `MASKS_OF_REAL`.
-        false_alarms=_false_alarms(cells, metric.removeprefix("iou")),
+        false_alarms=_false_alarms(cells, masks),
         runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
         seeds=len({one.seed for cell in cells for one in cell.seeds}),
         is_known=not any(
@@ -187,7 +174,7 @@ def _method(name: str, cells: Sequence[Cell], metric: MaskMetric) -> Method:
     )
 
 
-def _false_alarms(cells: Sequence[Cell], behind: str) -> dict[str, Estimate]:
+def _false_alarms(cells: Sequence[Cell], masks: str) -> dict[str, Estimate]:
     """Return the means over trainings and datasets, with intervals over scenes and seeds."""
     trained = {
         (tuple(cell.fields["train_on"]), cell.fields["dataset"]): cell.seeds for cell in cells
@@ -196,10 +183,10 @@ def _false_alarms(cells: Sequence[Cell], behind: str) -> dict[str, Estimate]:
         return {}
     is_marked = any(one.problem for seeds in trained for one in seeds)
     figures = [false_alarm_figures(seeds) for seeds in trained]
-    if any(one[f"{FALSE_ALARMS[0]}{behind}"] is None for one in figures):
+    if any(one[f"{FALSE_ALARMS[0]}{masks}"] is None for one in figures):
         return {}
     real = [[one.on_real() for one in seeds] for seeds in trained]
-    shares = [np.array([one.values(f"fake_share{behind}") for one in seeds]) for seeds in real]
+    shares = [np.array([one.values(f"fake_share{masks}") for one in seeds]) for seeds in real]
     values = {
         "false_alarm_pixels": [100 * own for own in shares],
         "false_alarm_images": [100.0 * (own > 0) for own in shares],
@@ -214,13 +201,13 @@ def _false_alarms(cells: Sequence[Cell], behind: str) -> dict[str, Estimate]:
             ],
         ).mean(axis=0)
         ends = np.clip(percentile_interval(resampled), 0.0, 100.0).tolist()
-        mean = fmean(one[f"{name}{behind}"] for one in figures)
+        mean = fmean(one[f"{name}{masks}"] for one in figures)
         found[name] = Estimate(mean, Interval(*ends), mark=MARK if is_marked else "")
     return found
 
 
 def _differences(
-    ours: Sequence[Cell], theirs: Sequence[Cell], metric: MaskMetric
+    ours: Sequence[Cell], theirs: Sequence[Cell], metric: str
 ) -> dict[str, Difference]:
     """Return the paired differences over common cells, by domain."""
     found = {}

@@ -33,6 +33,41 @@ class Metric:
         return 100 / self.highest
 
 
+@dataclass(frozen=True)
+class MaskKind:
+    """How a map becomes a mask.
+
+    Attributes:
+        label: How a line or a heading says it.
+        kept: What a run keeps from its split `valid` for it; "" for nothing.
+        meaning: What a caption says of it.
+    """
+
+    label: str
+    kept: str = ""
+    meaning: str = ""
+
+
+_SHARE_OF_REAL = "In that choice real images have the share that they had in training."
+
+MASKS = {
+    "": MaskKind("at 0.5"),
+    "_valid_threshold": MaskKind(
+        "at valid's threshold",
+        "threshold",
+        "Masks of the same maps above a threshold that each run has chosen on valid, in place of "
+        "0.5; of an ensemble that whose logit is the mean of its members' thresholds' logits. "
+        f"{_SHARE_OF_REAL}",
+    ),
+    "_min_region": MaskKind(
+        "without small regions",
+        "minimum size of regions",
+        "The masks at 0.5 without regions below a minimum size, a share of the image that each run "
+        f"has chosen on valid; of an ensemble it is the mean of its members'. {_SHARE_OF_REAL}",
+    ),
+}
+"""Kinds of masks by the end of their figures' names: `iou_min_region`, `fake_share_min_region`."""
+
 _BAND = (
     "leaves out a band along the mask's edge (eroded by 15, dilated by 11 pixels), so it is not "
     "2 IoU / (1 + IoU)"

@@ -60,6 +60,7 @@ class FolderPrediction:
 
     Attributes:
         runs: The runs, each once.
+        threshold: A pixel above this probability is called fake.
         score_threshold: Threshold of verdicts, see `Run.score_threshold`; None for several runs.
         min_region: Minimum size of a mask's regions, a share of the image's pixels; 0 keeps all.
     """
@@ -90,7 +91,7 @@ class FolderPrediction:
         self._kinds = chosen_kinds(save, each=each)
         if not self._kinds:
             raise InputError("`save` is empty; expected some of mask, map, map-full, overlay")
-        self._threshold = _threshold_of(ensemble, threshold)
+        self.threshold = _threshold_of(ensemble, threshold)
         self.min_region = _min_region_of(ensemble, min_region)
         self._batch_size = batch_size
         self._max_megapixels = max_megapixels
@@ -99,7 +100,7 @@ class FolderPrediction:
         hashes = [run.best_sha256 for run in self.runs]
         for run in self.runs:
             run.decoder()
-        made_with = {"decoder": hashes, "threshold": self._threshold}
+        made_with = {"decoder": hashes, "threshold": self.threshold}
         if self.min_region:
             made_with["min_region"] = self.min_region
         self._folder = PredictionFolder(
@@ -173,7 +174,7 @@ class FolderPrediction:
             found.maps,
             found.grey,
             self._kinds,
-            self._threshold,
+            self.threshold,
             min_region=self.min_region,
             run_names=names,
         )
@@ -218,7 +219,8 @@ def predict(
         images: A file, a folder (with all below it) or a pattern, or several of these.
         out: Folder of the results, laid out as the images are below what names them.
         threshold: A pixel above this probability is called fake; "valid" takes the threshold that
-            was best on the split `valid` of the run, and of several runs the mean of theirs.
+            was best on the split `valid` of the run, and of several runs the mean of theirs, as
+            logits.
         min_region: Regions of a mask that are smaller than this share of the image's pixels are
             left out, see `without_small_regions`; "valid" takes the minimum size that was best on
             the split `valid` of the run, at 0.5, and of several runs the mean of theirs.
@@ -341,10 +343,10 @@ def _whole_map(found: FoundImage) -> PredictedImage:
     return PredictedImage(found.path, whole, found.maps.small, found.maps.score)
 
 
-def _threshold_of(runs: Ensemble, threshold: Threshold) -> float:
+def _threshold_of(ensemble: Ensemble, threshold: Threshold) -> float:
     """Return a probability. Raises `InputError` where none is meant."""
     if threshold == "valid":
-        return runs.require_valid_threshold()
+        return ensemble.require_valid_threshold()
     if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
         raise InputError(
             f"`threshold` is {threshold!r}; expected a probability from 0 to 1, or valid"

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
-from declip_pipeline.evaluation.methods import FALSE_ALARMS, MaskMetric, Method
-from declip_pipeline.evaluation.metrics import METRICS, protocol_lines
+from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
+from declip_pipeline.evaluation.metrics import MASKS, protocol_lines
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.metrics.bootstrap import Difference
 from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
@@ -26,16 +26,6 @@ HEAD = (
 # Of masks by what was chosen on `valid`: their cost is that of the others.
 FROM_VALID_HEAD = (*HEAD[:6], *HEAD[9:11])
 
-_SHARE_OF_REAL = "In that choice real images have the share that they had in training, so runs that"
-FROM_VALID_MEANING: dict[MaskMetric, str] = {
-    "iou_min_region": "The same masks without regions below a minimum size, a share of the image "
-    "that each run has chosen on valid; of an ensemble it is the mean of its members'. "
-    f"{_SHARE_OF_REAL} learned some choose larger sizes.",
-    "iou_valid_threshold": "Masks of the same maps, above a threshold that each run has chosen on "
-    "valid in place of 0.5; of an ensemble it is the mean of its members', as logits. "
-    f"{_SHARE_OF_REAL} learned some choose higher thresholds.",
-}
-
 MEANING = (
     "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
     "generator that was learned; OOD: on another; worst cell: the lowest of all. False alarms: "
@@ -50,7 +40,7 @@ def write_methods(
     out: Path,
     *,
     title: str,
-    from_valid: Mapping[MaskMetric, Sequence[Method]] = MappingProxyType({}),
+    from_valid: Mapping[str, Sequence[Method]] = MappingProxyType({}),
     baselines: Sequence[str] = (),
     missing: Sequence[str] = (),
     changes: Sequence[str] = (),
@@ -65,9 +55,9 @@ def write_methods(
         methods: The methods.
         out: Folder of the files.
         title: Title of the study.
-        from_valid: The methods by other metrics of masks, see `StudyResult.methods_from_valid`.
+        from_valid: The methods for other masks, see `StudyResult.methods_from_valid`.
         baselines: Names of the methods that others are compared with.
-        missing: Lines on the runs that the table lacks.
+        missing: Lines on what the tables lack.
         changes: How the study differs from its file.
         left_out: Datasets that the study names and does not have, a text each.
         commands: What was done, as typed in a shell.
@@ -87,14 +77,14 @@ def write_methods(
     if any(one.mark for one in methods):
         about.append(f"{MARK_MEANING}.")
     tables = [_table(HEAD, map(_cells, methods))]
-    for metric, own in from_valid.items():
+    for masks, own in from_valid.items():
         if own:
             tables += [
-                f"## {METRICS[metric].title}\n",
-                f"{FROM_VALID_MEANING[metric]}\n",
+                f"## IoU {MASKS[masks].label}\n",
+                f"{MASKS[masks].meaning}\n",
                 _table(FROM_VALID_HEAD, map(_from_valid_cells, own)),
             ]
-    lacking = ["Runs are missing:\n"] if missing else []
+    lacking = ["What is missing:\n"] if missing else []
     lacking += [f"- {line}" for line in missing]
     remove_abandoned(out)
     write_text(out / "table.csv", methods_csv(methods, from_valid))
@@ -114,7 +104,7 @@ def write_methods(
 
 def methods_csv(
     methods: Sequence[Method],
-    from_valid: Mapping[MaskMetric, Sequence[Method]] = MappingProxyType({}),
+    from_valid: Mapping[str, Sequence[Method]] = MappingProxyType({}),
 ) -> str:
     """Return a CSV of method, figure, value and the ends of its interval.
 
@@ -126,10 +116,10 @@ def methods_csv(
     for one in methods:
         for name, value, *ends in [*figures_of(one), *costs_of(one)]:
             writer.writerow([one.name, name, value, *ends])
-    for metric, own in from_valid.items():
+    for masks, own in from_valid.items():
         for one in own:
             for name, value, *ends in figures_of(one):
-                writer.writerow([one.name, f"{name}, {_masks(metric)}", value, *ends])
+                writer.writerow([one.name, f"{name}, {MASKS[masks].label}", value, *ends])
     return content.getvalue()
 
 
@@ -193,20 +183,16 @@ def _differences(one: Method) -> list[str]:
     return [_difference(one.differences.get(domain)) for domain in DOMAINS]
 
 
-def _masks(metric: MaskMetric) -> str:
-    """Return "without small regions", "at valid's threshold"."""
-    return METRICS[metric].title.removeprefix("IoU ")
-
-
-def _text(one: Method, from_valid: Mapping[MaskMetric, Sequence[Method]]) -> str:
+def _text(one: Method, from_valid: Mapping[str, Sequence[Method]]) -> str:
     """Return a method in lines for a terminal, which no table would fit into."""
     cells = dict(zip(HEAD, _cells(one), strict=True))
     lines = [cells.pop("method"), *(f"  {key}: {value}" for key, value in cells.items())]
-    for metric, methods in from_valid.items():
+    for masks, methods in from_valid.items():
         for same in (each for each in methods if each.name == one.name):
             own = dict(zip(FROM_VALID_HEAD, _from_valid_cells(same), strict=True))
             del own["method"]
-            lines += [f"  {_masks(metric)}:", *(f"    {key}: {cell}" for key, cell in own.items())]
+            lines.append(f"  {MASKS[masks].label}:")
+            lines += [f"    {key}: {cell}" for key, cell in own.items()]
     return "\n".join(lines)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import get_args
 
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import DeclipError, InputError, TrainingError, UnknownNameError
@@ -18,7 +17,8 @@ from declip_pipeline.evaluation.groups import (
     parse_aliases,
     require_known_aliases,
 )
-from declip_pipeline.evaluation.methods import FROM_VALID, MaskMetric, Method, methods_of
+from declip_pipeline.evaluation.methods import Method, methods_of
+from declip_pipeline.evaluation.metrics import MASKS
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.study.callbacks import SILENT, Callbacks
@@ -71,6 +71,7 @@ class Study:
             TrainingError: A run failed. The others are kept.
             DeclipError: What any of the steps raises.
         """
+        self.check_names()
         self.extract()
         self.check()
         rows = self._train()
@@ -83,7 +84,7 @@ class Study:
         Runs that were not evaluated yet are, and ensembles are evaluated again. Raises as `run`
         does.
         """
-        self._check_ensembles()
+        self.check_names()
         for name, extraction in self.extractions.items():
             found = extraction.complete(self.callbacks)
             if found is not None:
@@ -129,16 +130,16 @@ class Study:
                 continue
             if evaluated:
                 named[ensemble.name] = evaluated
-        by_metric: dict[MaskMetric, list[Method]] = {
-            metric: methods_of(
+        by_masks = {
+            masks: methods_of(
                 list(named.items()),
-                metric=metric,
+                masks=masks,
                 baselines=self.baselines,
                 aliases=parse_aliases(self.test.aliases),
             )
-            for metric in get_args(MaskMetric)
+            for masks in MASKS
         }
-        found = by_metric.pop("iou")
+        found = by_masks.pop("")
         known = {one.name for one in found}
         lacking += [
             f"baseline {name!r}: no method has this name, so none is compared with it"
@@ -146,16 +147,17 @@ class Study:
             if name not in known
         ]
         lacking += [
-            f"{one.name}: a run keeps no {FROM_VALID[metric]} from its split valid"
-            for metric, methods in by_metric.items()
+            f"{MASKS[masks].label}: {one.name}: a run keeps no {MASKS[masks].kept} from its split "
+            "valid"
+            for masks, methods in by_masks.items()
             for one in methods
             if not one.is_known
         ]
         return StudyResult(
             methods=tuple(found),
             methods_from_valid={
-                metric: [one for one in methods if one.is_known]
-                for metric, methods in by_metric.items()
+                masks: tuple(one for one in methods if one.is_known)
+                for masks, methods in by_masks.items()
             },
             missing=tuple(lacking),
             evaluations=every,
@@ -191,11 +193,12 @@ class Study:
         """The trainings by the names of their methods."""
         return {step.method(name): step for step in self.trainings for name in step.decoders}
 
-    def _check_ensembles(self) -> None:
-        """Refuse ensembles of what is not trained. Raises `InputError`, `UnknownNameError`."""
-        if not self.ensembles:
-            return
-        if self.table is not None:
+    def check_names(self) -> None:
+        """Refuse ensembles and baselines of what is not trained.
+
+        Raises `InputError`, `UnknownNameError`.
+        """
+        if self.ensembles and self.table is not None:
             raise InputError("found ensembles in a study with a table; expected a table of methods")
         names = [*self._methods]
         for one in self.ensembles:
@@ -207,6 +210,10 @@ class Study:
                     raise UnknownNameError("method", name, list(self._methods))
                 if name in one.methods[:number]:
                     raise InputError(f"ensemble {one.name!r} has {name!r} twice; expected it once")
+        for name in self.baselines:
+            # Of runs that differ in more than their method's name, the difference is behind it.
+            if not any(name == one or name.startswith(f"{one}, ") for one in names):
+                raise UnknownNameError("method", name, names)
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""
@@ -220,7 +227,7 @@ class Study:
         Raises as `Selection` does, and `InputError` for fields that make no table and for aliases
         of generators that occur nowhere.
         """
-        self._check_ensembles()
+        self.check_names()
         for one in dict.fromkeys(step.test for step in self.trainings if step.test):
             self._selection(one)
         test = self.test
@@ -367,8 +374,8 @@ class StudyResult:
     Attributes:
         tables: Tables, of a study with a `table`.
         methods: Methods, of another.
-        methods_from_valid: The same by each other metric of masks, of the methods whose runs all
-            keep what it takes from `valid`: a minimum size of regions, or a threshold.
+        methods_from_valid: The same for other masks, by their key in `MASKS`, of the methods whose
+            runs all keep what these take from `valid`.
         missing: Lines on trainings with runs that are not finished, or whose stores are not there,
             on ensembles that lack runs, and on baselines that are no method.
         evaluations: Those of all finished runs, for further tables; of ensembles none.
@@ -377,7 +384,7 @@ class StudyResult:
 
     tables: tuple[StudyTable, ...] = ()
     methods: tuple[Method, ...] = ()
-    methods_from_valid: Mapping[MaskMetric, Sequence[Method]] = field(default_factory=dict)
+    methods_from_valid: Mapping[str, Sequence[Method]] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     evaluations: tuple[Evaluation, ...] = ()
     runs: tuple[CellResult, ...] = ()

@@ -86,8 +86,7 @@ def test_methods_without_small_regions_have_figures_of_their_own():
         runs.append(replace(one, table=one.table.set_column(place, "iou_min_region", [values])))
     named = [("ours", runs), ("theirs", [replace(one, config=one.config) for one in runs])]
     (plain, _), (ours, theirs) = (
-        methods_of(named, metric=metric, baselines=["theirs"])
-        for metric in ("iou", "iou_min_region")
+        methods_of(named, masks=masks, baselines=["theirs"]) for masks in ("", "_min_region")
     )
     for domain in ("ID", "OOD"):
         assert ours.domains[domain].value == pytest.approx(plain.domains[domain].value + 5)
@@ -104,7 +103,7 @@ def test_a_run_that_keeps_no_smallest_region_has_no_figures_without_small_ones()
         nan = [np.full(one.table.num_rows, np.nan)]
         runs.append(replace(one, table=one.table.set_column(place, "iou_min_region", nan)))
     (ours, _) = methods_of(
-        [("ours", runs), ("theirs", runs_of("pup"))], metric="iou_min_region", baselines=["theirs"]
+        [("ours", runs), ("theirs", runs_of("pup"))], masks="_min_region", baselines=["theirs"]
     )
     assert not ours.is_known and ours.differences == {}
 
@@ -117,7 +116,7 @@ def test_a_method_with_one_run_that_keeps_no_minimum_size_has_no_differences():
     theirs[0] = replace(theirs[0], table=theirs[0].table.set_column(place, "iou_min_region", nan))
     named = [("ours", runs), ("theirs", theirs)]
     for baseline in ("ours", "theirs"):
-        found = methods_of(named, metric="iou_min_region", baselines=[baseline])
+        found = methods_of(named, masks="_min_region", baselines=[baseline])
         assert [one.is_known for one in found] == [True, False]
         assert [one.differences for one in found] == [{}, {}]
 

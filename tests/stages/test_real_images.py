@@ -56,6 +56,7 @@ def test_from_training_with_real_images_to_prediction(program, mixed_store, pict
     lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
     header = json.loads(lines[0])
     assert header["made_with"]["threshold"] == threshold
+    assert f"masks are above {threshold:.4g}, the run's threshold from valid" in outcome.err
     out = ("-o", tmp_path / "out2", "--min-region", "valid")
     program("predict", run, "-i", picture, *out)
     lines = (tmp_path / "out2" / "predictions.jsonl").read_text().splitlines()

@@ -12,6 +12,7 @@ from conftest import TINY_VIT
 import declip_pipeline as dp
 from declip_pipeline.study.callbacks import SILENT
 from declip_pipeline.training.learning import MARK_MEANING
+from declip_pipeline.training.run import Run
 from stages.study_settings import read_study
 
 LIGHT_DECODERS = Path(__file__).parents[2] / "configs/light_decoders.yaml"
@@ -96,11 +97,22 @@ def require_other_table(outcome, methods, root, metric, masks):
     assert outcome.out.count(f"  {masks}:") == len(methods)
 
 
+def require_lacking(outcome, methods):
+    """Require a table less, and a line for each method, where runs keep no minimum size."""
+    for name in methods:
+        assert (
+            f"- without small regions: {name}: a run keeps no minimum size of regions from its "
+            "split valid"
+        ) in outcome.out
+    page = Path(outcome.last_line).read_text()
+    assert "## IoU without small regions" not in page and "## IoU at valid's threshold" in page
+
+
 @pytest.mark.slow
-def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_path):
+def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_path, monkeypatch):
     outcome = reproduce("--done")
     assert outcome.code == 0, outcome
-    assert "Runs are missing:" in outcome.out
+    assert "What is missing:" in outcome.out
     assert "- light: no store one, other" in outcome.out
     assert "- ensemble 'both': no training sets and seeds have a run of each" in outcome.out
     baseline = "- baseline 'published, conv-4': no method has this name"
@@ -152,6 +164,8 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert figures_of(outcome)["both", "ID"] == found["both", "ID"]
     report = (tmp_path / "out/report.html").read_text()
     assert line in report and "declip-pipe train " in report
+    monkeypatch.setattr(Run, "min_region", property(lambda run: None))
+    require_lacking(reproduce("--done"), methods)
     assert sorted((tmp_path / "runs").iterdir()) == trained
     outcome = reproduce("--done", "--set", "train.seeds=[2]")
     assert "- published: conv-4 on layer3, every run\n" in outcome.out
@@ -200,8 +214,19 @@ def test_an_ensemble_of_what_is_not_trained_is_refused(refused, tmp_path, name, 
     config = tmp_path / "study.yaml"
     methods = {"ensembles": [{"name": name, "of": of}]}
     config.write_text(yaml.safe_dump(STUDY | {"methods": methods}))
-    line = refused("reproduce", config, "--done", "--cache", tmp_path / "cache")
-    assert words in line
+    for more in ((), ("--done",)):
+        line = refused("reproduce", config, *QUICK, "--cache", tmp_path / "cache", *more)
+        assert words in line
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_baseline_that_is_no_method_is_refused(refused, tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(yaml.safe_dump(STUDY | {"methods": {"baselines": ["published, conv-40"]}}))
+    line = refused("reproduce", config, *QUICK, "--cache", tmp_path / "cache")
+    assert "unknown method 'published, conv-40'; did you mean 'published, conv-4'? known: " in line
+    assert "known: 'light, linear', 'light, mlp', 'published, conv-4'" in line
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_method_without_a_decoder_is_that_of_the_default_one(refused, tmp_path):
@@ -232,9 +257,14 @@ def test_what_takes_features_of_a_missing_dataset_goes_with_it(tmp_path):
         light, published = STUDY["train"]
         light = {**light, "options": {**light["options"], "beside": beside}}
         study = STUDY | {"stores": stores, "train": [light, published]}
-        config.write_text(yaml.safe_dump(study))
-        settings = read_study(config, [])
-        assert [step.name for step in settings.without(["elsewhere"]).train] == ["published"]
+        methods = {
+            "baselines": ["published, conv-4", "light, mlp", "both"],
+            "ensembles": [{"name": "both", "of": ["light, mlp", "published, conv-4"]}],
+        }
+        config.write_text(yaml.safe_dump(study | {"methods": methods}))
+        left = read_study(config, []).without(["elsewhere"])
+        assert [step.name for step in left.train] == ["published"]
+        assert left.methods.baselines == ["published, conv-4"] and not left.methods.ensembles
 
 
 def test_a_demo_set_that_cannot_be_is_refused(refused, tmp_path):

@@ -106,7 +106,7 @@ def test_without_a_threshold_there_is_no_verdict(program, run, tiny_run, picture
         assert {row["verdict"] for row in csv.DictReader(file)} == {""}
     assert " forged" not in outcome.out.splitlines()[-3]
     outcome = program("predict", run.path, tiny_run, *images, "-o", tmp_path / "two")
-    assert "no verdicts: no split has a threshold for the mean of several runs" in outcome.err
+    assert "no verdicts: the mean of several runs has no threshold of image scores" in outcome.err
 
 
 def test_scores_of_many_images_are_counted_not_listed(
