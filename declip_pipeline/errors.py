@@ -24,9 +24,7 @@ class UnknownNameError(InputError):
         names = list(known)
         near = get_close_matches(found, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        # A name that holds a comma could not be told from two.
-        listed = [repr(name) if "," in name else name for name in names]
-        super().__init__(f"unknown {kind} {found!r}; {hint}known: {', '.join(listed)}")
+        super().__init__(f"unknown {kind} {found!r}; {hint}known: {', '.join(names)}")
 
 
 class ImageError(InputError):

@@ -41,23 +41,29 @@ def methods_by_title(text: str) -> dict[str, dict[str, dict[str, str]]]:
     return tables
 
 
+# Columns of a short table: those of the study's first table, then of its others by their titles.
+SHORT = {
+    "": ("ID", "OOD"),
+    "IoU without small regions": ("ID", "OOD", "false alarms, pixels"),
+    "IoU at valid's threshold": ("ID", "OOD", "false alarms, pixels"),
+}
+MARKS = dict(zip(SHORT, ("", " *", " †"), strict=True))
+
+
 def study_rows(*methods: str) -> Callable[[Path], str]:
-    """Return the maker of a short table of some methods of that study, from two of its tables."""
-    found = ("ID", "OOD", "ID - baseline", "OOD - baseline")
-    regions = ("ID", "OOD", "false alarms, pixels")
+    """Return the maker of a short table of some methods of that study."""
 
     def table(document: Path) -> str:
         by_title = methods_by_title((STUDY / "table.md").read_text())
-        of_regions = by_title["IoU without small regions"]
+        columns = [(title, column) for title, some in SHORT.items() for column in some]
+        columns += [("", "parameters, M"), ("", "MMAC")]
         lines = [
-            ["method", *found, *(f"{column} *" for column in regions), "parameters, M", "MMAC"],
-            ["---", *["---:"] * (len(found) + len(regions) + 2)],
+            ["method", *(f"{column}{MARKS[title]}" for title, column in columns)],
+            ["---", *["---:"] * len(columns)],
         ]
         for name in methods:
-            own, cleaned = by_title[""][name], of_regions.get(name, {})
-            cells = [own[column] for column in found]
-            cells += [cleaned.get(column, "-") for column in regions]
-            lines.append([name, *cells, own["parameters, M"], own["MMAC"]])
+            cells = (by_title[title].get(name, {}).get(column, "-") for title, column in columns)
+            lines.append([name, *cells])
         text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
         link = os.path.relpath(STUDY / "table.csv", document.parent)
         return f"{text}\n\nFrom `{STUDY_COMMAND}`: [table.csv]({link})."

@@ -225,7 +225,6 @@ def test_a_baseline_that_is_no_method_is_refused(refused, tmp_path):
     config.write_text(yaml.safe_dump(STUDY | {"methods": {"baselines": ["published, conv-40"]}}))
     line = refused("reproduce", config, *QUICK, "--cache", tmp_path / "cache")
     assert "unknown method 'published, conv-40'; did you mean 'published, conv-4'? known: " in line
-    assert "known: 'light, linear', 'light, mlp', 'published, conv-4'" in line
     assert not (tmp_path / "cache").exists()
 
 
