@@ -1,4 +1,4 @@
-"""What the files of benchmarks/results hold, and where these lie."""
+"""Catalogue of the files in benchmarks/results: title, command and description of each."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -35,7 +35,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class MaskKind:
-    """How a map becomes a mask.
+    """Kind of mask that is made of a map.
 
     Attributes:
         label: How a line or a heading says it.
