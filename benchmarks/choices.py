@@ -71,6 +71,28 @@ REAL: Options = {"with_real": 0.3}
 PUP_REAL: Options = {"decoder": "pup", **REAL}
 LINEAR: Options = {"decoder": "linear", "learning_rate": 3e-2}
 
+MASKS = {
+    "": "iou",
+    ", without small regions": "iou_min_region",
+    ", at valid's threshold": "iou_valid_threshold",
+}
+SEEDS = range(3)
+
+
+def of_each_mask(candidates: Mapping[str, tuple[Options, ...]]) -> dict[str, tuple[Options, ...]]:
+    """Return each candidate with masks at 0.5, without small regions, and at another threshold."""
+    return {
+        f"{name}{behind}": tuple({**one, "metric": metric} for one in members)
+        for name, members in candidates.items()
+        for behind, metric in MASKS.items()
+    }
+
+
+def of_seeds(*members: Options) -> tuple[Options, ...]:
+    """Return an ensemble of the runs of several seeds."""
+    return tuple({**one, "seed": seed} for one in members for seed in SEEDS)
+
+
 # Several options are an ensemble.
 PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
     "decoder": {
@@ -142,10 +164,8 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
             {**OF_CNN, **NARROW_FCN, "with_real": 0.3},
         ),
     },
-    # Of each candidate, masks at 0.5 as they are, without small regions, and at another threshold.
-    "masks": {
-        f"{name}{behind}": tuple({**one, "metric": metric} for one in members)
-        for name, members in {
+    "masks": of_each_mask(
+        {
             "mlp": ({},),
             "pup": ({"decoder": "pup"},),
             "lda": (LDA_ODD,),
@@ -166,13 +186,20 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
                 {**NARROW_FCN, **REAL},
                 {**CNN_FCN, **REAL},
             ),
-        }.items()
-        for behind, metric in (
-            ("", "iou"),
-            (", without small regions", "iou_min_region"),
-            (", at valid's threshold", "iou_valid_threshold"),
-        )
-    },
+        }
+    ),
+    "seeds": of_each_mask(
+        {
+            "lda + linear": (LDA_ODD, LINEAR),
+            "lda + linear, three seeds": of_seeds(LDA_ODD, LINEAR),
+            "pup, 30% real": (PUP_REAL,),
+            "pup, 30% real, three seeds": of_seeds(PUP_REAL),
+            "pup + CNN fcn": ({"decoder": "pup"}, CNN_FCN),
+            "pup + CNN fcn, three seeds": of_seeds({"decoder": "pup"}, CNN_FCN),
+            "pup + CNN fcn, 30% real": (PUP_REAL, {**CNN_FCN, **REAL}),
+            "pup + CNN fcn, 30% real, three seeds": of_seeds(PUP_REAL, {**CNN_FCN, **REAL}),
+        }
+    ),
     "loss": {
         "bce": {},
         "bce, fake pixels 3x": {"positive_weight": 3.0},
@@ -300,7 +327,7 @@ class Work:
             self.folds, self.options.train_on, range(self.options.runs)
         ):
             own = [
-                self.trained(stores, {**recipe_of(one), "train_on": generator, "seed": seed})
+                self.trained(stores, {"seed": seed, **recipe_of(one), "train_on": generator})
                 for one in members
             ]
             evaluation = dp.evaluate(

@@ -93,7 +93,14 @@ class EnsembleSettings(Settings):
     """Ensembles of methods by their names, see `EnsembleStep`."""
 
     name: str
-    of: list[str] = Field(min_length=2)
+    of: list[str] = Field(min_length=1)
+    over_seeds: bool = False
+
+    @model_validator(mode="after")
+    def _has_several(self) -> Self:
+        if len(self.of) < 2 and not self.over_seeds:
+            raise ValueError("found one method; expected several, or `over_seeds: true`")
+        return self
 
 
 class MethodsSettings(Settings):
@@ -285,7 +292,7 @@ class StudySettings(Settings):
             table=None if self.table is None else self.table.forms()[0],
             baselines=() if self.methods is None else tuple(self.methods.baselines),
             ensembles=tuple(
-                EnsembleStep(one.name, tuple(one.of))
+                EnsembleStep(one.name, tuple(one.of), one.over_seeds)
                 for one in (self.methods.ensembles if self.methods else ())
             ),
             device=device,

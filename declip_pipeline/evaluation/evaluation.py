@@ -243,6 +243,12 @@ class Evaluation:
         return seed
 
     @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """Seed of each run: one, or those of an ensemble, each once."""
+        members = self.config.get(MEMBERS, [self.config])
+        return tuple(dict.fromkeys(one.get("seed") for one in members))
+
+    @property
     def method(self) -> str:
         """Decoder and features in words."""
         return method_of(self.config)

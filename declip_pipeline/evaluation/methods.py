@@ -64,6 +64,7 @@ class Method:
             there is no real image.
         runs: Folder of each run; of an ensemble, those of its members.
         seeds: Number of seeds.
+        is_over_seeds: Whether each ensemble has runs of all of them.
         differences: By domain, the mean less that of the baseline over the cells that both have.
         is_known: Whether every run has the masks.
     """
@@ -74,6 +75,7 @@ class Method:
     false_alarms: Mapping[str, Estimate]
     runs: tuple[tuple[Path, ...], ...]
     seeds: int
+    is_over_seeds: bool = False
     differences: Mapping[str, Difference] = field(default_factory=dict)
     is_known: bool = True
 
@@ -165,7 +167,8 @@ def _method(name: str, cells: Sequence[Cell], masks: str) -> Method:
         worst=(of_cells[place], place),
         false_alarms=_false_alarms(cells, masks),
         runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
-        seeds=len({one.seed for cell in cells for one in cell.seeds}),
+        seeds=len({seed for cell in cells for one in cell.seeds for seed in one.seeds}),
+        is_over_seeds=any(len(one.seeds) > 1 for cell in cells for one in cell.seeds),
         is_known=not any(
             np.isnan(one.values(metric)[one.values("has_fake")]).any()
             for cell in cells

@@ -161,7 +161,7 @@ def _cells(one: Method) -> list[str]:
         _millions(one.cost.macs, 0),
         f"{one.cost.epoch_seconds:.2g}",
         *_differences(one),
-        f"{len(one.runs)}, {one.seeds} seed{'s' if one.seeds > 1 else ''}",
+        f"{len(one.runs)}, {'each of ' * one.is_over_seeds}{one.seeds} seed{'s' * (one.seeds > 1)}",
     ]
 
 

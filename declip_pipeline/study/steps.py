@@ -76,10 +76,12 @@ class EnsembleStep:
     Attributes:
         name: Name of its row in the table of methods.
         methods: Names of methods of trainings, "NAME, DECODER" each.
+        over_seeds: Take the runs of all seeds together: one ensemble for each training set.
     """
 
     name: str
     methods: tuple[str, ...]
+    over_seeds: bool = False
 
 
 @dataclass(frozen=True)

@@ -172,17 +172,23 @@ class Study:
     ) -> list[Evaluation]:
         """Evaluate the runs of several methods together, and note in `lacking` what cannot be."""
         of_methods = [_by_training(trained.get(name, ())) for name in step.methods]
-        planned = list(dict.fromkeys(chain.from_iterable(of_methods)))
-        whole = [key for key in planned if all(key in runs for runs in of_methods)]
+        found = list(dict.fromkeys(chain.from_iterable(of_methods)))
+        planned = [[one] for one in found]
+        what = "training sets and seeds have a run of each of its methods"
+        if step.over_seeds:
+            sets = dict.fromkeys(learned for learned, _ in found)
+            seeds = dict.fromkeys(seed for _, seed in found)
+            planned = [[(learned, seed) for seed in seeds] for learned in sets]
+            what = "training sets have a run of each of its methods and of the seeds"
+        whole = [
+            keys for keys in planned if all(key in runs for runs in of_methods for key in keys)
+        ]
         if len(whole) < len(planned) or not whole:
-            found = f"{len(whole)} of {len(planned)}" if planned else "no"
-            lacking.append(
-                f"ensemble {step.name!r}: {found} training sets and seeds have a run of each of "
-                "its methods"
-            )
+            some = f"{len(whole)} of {len(planned)}" if planned else "no"
+            lacking.append(f"ensemble {step.name!r}: {some} {what}")
         if not whole:
             return []
-        together = [Ensemble([runs[key] for runs in of_methods]) for key in whole]
+        together = [Ensemble([runs[key] for runs in of_methods for key in keys]) for keys in whole]
         first, *others = (self._methods[name].test or self.test for name in step.methods)
         beside = chain(first.beside, *((*other.stores, *other.beside) for other in others))
         kept = tuple(store for store in dict.fromkeys(beside) if store not in first.stores)

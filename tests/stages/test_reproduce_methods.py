@@ -2,6 +2,7 @@
 
 import csv
 import re
+import shutil
 from pathlib import Path
 from statistics import fmean
 
@@ -61,14 +62,24 @@ QUICK = ("--set", "train.epochs=1", "--set", "train.batch_size=4", "--weights", 
 
 
 @pytest.fixture
-def reproduce(program, tmp_path):
-    """Returns what `reproduce` of `STUDY` says."""
+def reproduce_study(program, tmp_path):
+    """Returns what `reproduce` of a study says."""
     config = tmp_path / "study.yaml"
-    config.write_text(yaml.safe_dump(STUDY))
-    return lambda *more: program(
-        "reproduce", config, *QUICK, "--cache", tmp_path / "cache", "--runs", tmp_path / "runs",
-        "--out", tmp_path / "out", *more,
-    )  # fmt: skip
+
+    def reproduced(study, *more):
+        config.write_text(yaml.safe_dump(study))
+        return program(
+            "reproduce", config, *QUICK, "--cache", tmp_path / "cache", "--runs", tmp_path / "runs",
+            "--out", tmp_path / "out", *more,
+        )  # fmt: skip
+
+    return reproduced
+
+
+@pytest.fixture
+def reproduce(reproduce_study):
+    """Returns what `reproduce` of `STUDY` says."""
+    return lambda *more: reproduce_study(STUDY, *more)
 
 
 def figures_of(outcome):
@@ -169,6 +180,71 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     assert sorted((tmp_path / "runs").iterdir()) == trained
     outcome = reproduce("--done", "--set", "train.seeds=[2]")
     assert "- published: conv-4 on layer3, every run\n" in outcome.out
+
+
+@pytest.mark.slow
+def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tmp_path):
+    study = {
+        "title": "Seeds together",
+        "demo": STUDY["demo"],
+        "extract": STUDY["extract"],
+        "stores": {"one": STUDY["stores"]["one"]},
+        "train": [
+            {
+                "name": "light",
+                "stores": ["one"],
+                "options": {
+                    "layers": "layer3",
+                    "decoders": ["linear", "mlp"],
+                    "seeds": [0, 1],
+                    "train_on": [["telea"], ["latent"]],
+                },
+            }
+        ],
+        "test": {"stores": ["one"], "generators": GENERATORS},
+        "methods": {
+            "ensembles": [
+                {"name": "seeds", "of": ["light, mlp"], "over_seeds": True},
+                {"name": "both", "of": ["light, linear", "light, mlp"], "over_seeds": True},
+            ]
+        },
+    }
+    outcome = reproduce_study(study)
+    assert outcome.code == 0, outcome
+    found = figures_of(outcome)
+    store = next((tmp_path / "cache").glob("*/*/*-float16-*"))
+    for name, decoders in (("seeds", ["mlp"]), ("both", ["linear", "mlp"])):
+        expected = []
+        for learned in GENERATORS:
+            runs = [
+                path
+                for one in decoders
+                for path in (tmp_path / "runs").glob(f"{one}_*_{learned}_*")
+            ]
+            assert len(runs) == 2 * len(decoders)
+            evaluation = dp.evaluate(dp.Ensemble(runs), store)
+            expected.append(evaluation.mean("iou", generator=learned))
+        assert float(found[name, "ID"]["value"]) == pytest.approx(fmean(expected))
+        assert float(found[name, "runs"]["value"]) == len(GENERATORS)
+        assert float(found[name, "seeds"]["value"]) == 2
+    page = Path(outcome.last_line).read_text()
+    assert len(re.findall(r"\| 4, 2 seeds \|", page)) == 2
+    assert len(re.findall(r"\| 2, each of 2 seeds \|", page)) == 2
+
+    shutil.rmtree(next((tmp_path / "runs").glob("mlp_*_latent_*seed1_*")))
+    outcome = reproduce_study(study, "--done")
+    words = "1 of 2 training sets have a run of each of its methods and of the seeds"
+    for name in ("seeds", "both"):
+        assert f"- ensemble '{name}': {words}\n" in outcome.out
+        assert float(figures_of(outcome)[name, "runs"]["value"]) == 1
+
+
+def test_one_method_is_an_ensemble_over_its_seeds_alone(refused, tmp_path):
+    config = tmp_path / "study.yaml"
+    methods = {"ensembles": [{"name": "alone", "of": ["light, mlp"]}]}
+    config.write_text(yaml.safe_dump(STUDY | {"methods": methods}))
+    line = refused("reproduce", config)
+    assert "found one method; expected several, or `over_seeds: true`" in line
 
 
 def test_the_study_of_light_decoders_compares_with_what_it_trains():
