@@ -20,11 +20,11 @@ class InputError(DeclipError):
 class UnknownNameError(InputError):
     """A name that is not among the known ones; the message lists them."""
 
-    def __init__(self, kind: str, found: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, found: str, known: Iterable[str], separator: str = ", ") -> None:
         names = list(known)
         near = get_close_matches(found, names, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        super().__init__(f"unknown {kind} {found!r}; {hint}known: {', '.join(names)}")
+        super().__init__(f"unknown {kind} {found!r}; {hint}known: {separator.join(names)}")
 
 
 class ImageError(InputError):

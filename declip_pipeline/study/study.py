@@ -213,13 +213,13 @@ class Study:
             names.append(one.name)
             for number, name in enumerate(one.methods):
                 if name not in self._methods:
-                    raise UnknownNameError("method", name, list(self._methods))
+                    raise UnknownNameError("method", name, list(self._methods), separator="; ")
                 if name in one.methods[:number]:
                     raise InputError(f"ensemble {one.name!r} has {name!r} twice; expected it once")
         for name in self.baselines:
             # Of runs that differ in more than their method's name, the difference is behind it.
             if not any(name == one or name.startswith(f"{one}, ") for one in names):
-                raise UnknownNameError("method", name, names)
+                raise UnknownNameError("method", name, names, separator="; ")
 
     def extract(self) -> None:
         """Extract every dataset, or find its stores complete. Raises as `ExtractionStep.run`."""

@@ -281,7 +281,12 @@ def test_a_study_has_one_kind_of_table(refused, tmp_path):
 @pytest.mark.parametrize(
     ("name", "of", "words"),
     [
-        ("both", ["light, mpl", "light, mlp"], "unknown method 'light, mpl'; did you mean"),
+        (
+            "both",
+            ["light, mpl", "light, mlp"],
+            "unknown method 'light, mpl'; did you mean 'light, mlp'? known: light, linear; light, "
+            "mlp; published, conv-4",
+        ),
         ("both", ["light, mlp", "light, mlp"], "ensemble 'both' has 'light, mlp' twice"),
         ("light, mlp", ["light, mlp", "light, linear"], "'light, mlp' names two methods"),
     ],
