@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from declip_pipeline.evaluation.evaluation import Evaluation
+    from declip_pipeline.evaluation.methods import Method
     from declip_pipeline.sweeps.grid import CellResult
 
 ImagesOption = Annotated[
@@ -118,6 +119,7 @@ def write_page(
     left_out: "Mapping[str, str] | None" = None,
     commands: "Sequence[str] | None" = None,
     aliases: "Mapping[str, str] | None" = None,
+    methods: "Mapping[str, Sequence[Method]] | None" = None,
     device: str = "auto",
 ) -> None:
     """Write the report of evaluations and print its path.
@@ -144,6 +146,7 @@ def write_page(
         left_out=left_out or {},
         images=images,
         aliases=aliases or {},
+        methods=methods or {},
     )
     with progress("drawing the images") as tell:
         write_html_report(out, evaluations, content, device=device, progress=tell)

@@ -147,6 +147,7 @@ def reproduce(
             },
             commands=commands or None,
             aliases=parse_aliases(study.test.aliases),
+            methods={"": found.methods, **found.methods_from_valid},
             device=device,
         )
     if settings.table is None:

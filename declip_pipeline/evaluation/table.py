@@ -3,6 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -256,6 +258,7 @@ def matrices(
     score: str = MEAN_SIGMOID,
     aliases: Mapping[str, str] | None = None,
     with_intervals: bool = False,
+    names: Mapping[Path, str] = MappingProxyType({}),
 ) -> list[Matrix]:
     """Return a train x test matrix for each configuration of runs.
 
@@ -268,6 +271,8 @@ def matrices(
         score: For detection: the image score.
         aliases: Names that stand for one generator; see `generator_key`.
         with_intervals: Also compute the interval of each cell.
+        names: Names of configurations by the folders of their runs; those of other runs are told
+            from what is configured.
 
     Returns:
         Matrices with sorted rows and columns; cells are in the order of the evaluations.
@@ -276,11 +281,12 @@ def matrices(
     found = []
     trained = [cell for cell in cells if cell.learned]
     others = [cell for cell in cells if not cell.learned]
-    groups = configurations(trained)
+    groups = _configurations_by_name(trained, names)
     if not groups:
-        groups = group_by_fields(others, lambda cell: {})
+        groups = [("", one) for one in group_by_fields(others, lambda cell: {})]
         others = []
-    for group in (replace(one, members=(*one.members, *others)) for one in groups):
+    for name, own in groups:
+        group = replace(own, members=(*own.members, *others))
         places = {
             (cell.fields["generator"], cell.fields["train_on"]): cell for cell in group.members
         }
@@ -301,6 +307,7 @@ def matrices(
         unstated = tuple(column for column in columns if not learned[column])
         method = "maps" if unstated == columns else group.members[0].seeds[0].method
         title = ", ".join(filter(None, [method, group.title(leaving_out=(*METHOD, *_IMPLIED))]))
+        title = name or title
         table = Table("test \\ train", rows, columns, means, title)
         inside, outside = (
             estimates(
@@ -311,6 +318,20 @@ def matrices(
         domains = {name: (inside[name], outside[name]) for name in metrics}
         found.append(Matrix(table, np.array(in_domain, bool), domains, unstated))
     return found
+
+
+def _configurations_by_name(
+    cells: Sequence[Cell], names: Mapping[Path, str]
+) -> list[tuple[str, Group[Cell]]]:
+    """Return the configurations of cells, each with the name of its runs, "" without one."""
+    by_name: dict[str, list[Cell]] = {}
+    for cell in cells:
+        by_name.setdefault(names.get(cell.seeds[0].run, ""), []).append(cell)
+    return [
+        (name, group)
+        for name, own in by_name.items()
+        for group in (group_by_fields(own, lambda cell: {}) if name else configurations(own))
+    ]
 
 
 def configurations(cells: Sequence[Cell]) -> list[Group[Cell]]:

@@ -8,7 +8,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
-from declip_pipeline.evaluation.methods import FALSE_ALARMS, Method
+from declip_pipeline.evaluation.methods import (
+    FALSE_ALARMS,
+    FROM_VALID_HEAD,
+    HEAD,
+    MEANING,
+    Method,
+    millions_text,
+)
 from declip_pipeline.evaluation.metrics import MASKS, protocol_lines
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.metrics.bootstrap import Difference
@@ -17,22 +24,6 @@ from declip_pipeline.reports.matrix import MISSING, interval_text
 from declip_pipeline.reports.methods_figure import draw_methods
 from declip_pipeline.sweeps.grid import CellResult, write_table
 from declip_pipeline.training.learning import MARK_MEANING
-
-HEAD = (
-    "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
-    "parameters, M", "MMAC", "s an epoch", "ID - baseline", "OOD - baseline", "runs",
-)  # fmt: skip
-
-# Of masks by what was chosen on `valid`: their cost is that of the others.
-FROM_VALID_HEAD = (*HEAD[:6], *HEAD[9:11])
-
-MEANING = (
-    "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
-    "generator that was learned; OOD: on another; worst cell: the lowest of all. False alarms: "
-    "share of the pixels of real images that are called fake, and of real images with such a "
-    "pixel, in percent. MMAC: millions of multiply-accumulates for one image. Seconds an epoch: "
-    "the median, with the validation. - baseline: paired differences on the same images."
-)
 
 
 def write_methods(
@@ -157,11 +148,11 @@ def _cells(one: Method) -> list[str]:
     """Return the cells of a method's row; the order is that of `HEAD`."""
     return [
         *_found_cells(one),
-        _millions(one.cost.parameters, 2),
-        _millions(one.cost.macs, 0),
+        millions_text(one.cost.parameters, 2),
+        millions_text(one.cost.macs, 0),
         f"{one.cost.epoch_seconds:.2g}",
         *_differences(one),
-        f"{len(one.runs)}, {'each of ' * one.is_over_seeds}{one.seeds} seed{'s' * (one.seeds > 1)}",
+        one.runs_text,
     ]
 
 
@@ -200,12 +191,6 @@ def _estimate(one: Estimate | None, decimals: int = 1) -> str:
     if one is None or one.value != one.value:
         return MISSING
     return f"{one.value:.{decimals}f}{one.mark}{interval_text(*one.interval, decimals)}"
-
-
-def _millions(count: int, decimals: int) -> str:
-    """Return millions; small ones with two digits, as no decoder is without cost."""
-    text = f"{count / 1e6:,.{decimals}f}"
-    return text if float(text.replace(",", "")) >= 0.1 else f"{count / 1e6:.2g}"
 
 
 def _difference(one: Difference | None) -> str:

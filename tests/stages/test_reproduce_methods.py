@@ -108,6 +108,18 @@ def require_other_table(outcome, methods, root, metric, masks):
     assert outcome.out.count(f"  {masks}:") == len(methods)
 
 
+def require_report(report, methods, found):
+    """Require that a page has the methods, and names configurations by them."""
+    for table in ("methods", "methods-min-region", "methods-valid-threshold"):
+        rows = report.partition(f'<table id="table-{table}"')[2].partition("</table>")[0]
+        assert re.findall(r'<th scope="row"[^>]*><span>(.*?)!?</span>', rows) == methods
+        if table == "methods":
+            assert f"[{float(found['both', 'ID']['low']):.1f}, " in rows
+    assert "Best in domain of 4 methods: " in report
+    for name in methods[:3]:
+        assert f"<figcaption><b>{name}</b></figcaption>" in report
+
+
 def require_lacking(outcome, methods):
     """Require a table less, and a line for each method, where runs keep no minimum size."""
     for name in methods:
@@ -164,6 +176,7 @@ def test_methods_stand_side_by_side_and_what_is_missing_is_said(reproduce, tmp_p
     page = Path(outcome.last_line)
     assert "| light, mlp | " in page.read_text()
     assert page.with_name("table.png").is_file()
+    require_report(page.with_name("report.html").read_text(), methods, found)
     assert "missing" not in outcome.out and "maps are resized" in outcome.out
 
     trained = sorted((tmp_path / "runs").iterdir())

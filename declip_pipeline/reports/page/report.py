@@ -19,6 +19,7 @@ from declip_pipeline import __version__
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.evaluation.evaluation import Evaluation, merged
+from declip_pipeline.evaluation.methods import Method
 from declip_pipeline.evaluation.metrics import DETECTION_PROTOCOL, protocol_lines
 from declip_pipeline.evaluation.scores import Progress
 from declip_pipeline.evaluation.table import Matrix
@@ -29,6 +30,7 @@ from declip_pipeline.reports.page.gallery import (
     Gallery,
     make_gallery,
 )
+from declip_pipeline.reports.page.methods import methods_tables, names_of_runs
 from declip_pipeline.reports.page.provenance import settings_of, stores_table, versions_of
 from declip_pipeline.reports.page.result_tables import (
     RUN_METRICS,
@@ -69,6 +71,8 @@ class ReportContent:
         seconds: Seconds of each step.
         images: Most images in the gallery.
         aliases: Names that stand for one generator; see `generator_key`.
+        methods: Methods of a study, by the masks that their figures are of, a key of `MASKS`; runs
+            are named by them.
     """
 
     title: str
@@ -78,6 +82,7 @@ class ReportContent:
     seconds: Mapping[str, float] = field(default_factory=dict)
     images: int = IMAGES
     aliases: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, Sequence[Method]] = field(default_factory=dict)
 
 
 def write_html_report(
@@ -126,10 +131,11 @@ def write_html_report(
             stores.append(store_of(location))
         except DeclipError as error:
             notes.append(f"A store is not described: {error}.")
+    methods = content.methods.get("", ())
     gallery = Gallery()
     found: list[Matrix] = []
     if localized:
-        found = localization_matrices(localized, content.aliases)
+        found = localization_matrices(localized, content.aliases, names_of_runs(methods))
         chosen = choose_device(device) if isinstance(device, str) else device
         gallery = make_gallery(
             localized,
@@ -146,7 +152,8 @@ def write_html_report(
         .get_template("page.html.j2")
         .render(
             title=content.title,
-            summary=summary_of(localized, detected, found),
+            summary=summary_of(localized, detected, found, methods),
+            compared=methods_tables(content.methods),
             notes=notes,
             matrices=drawn,
             undrawn=len(found) - len(drawn),

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from matplotlib import colormaps
@@ -97,10 +99,17 @@ class Curve:
 
 
 def localization_matrices(
-    evaluations: Sequence[Evaluation], aliases: Mapping[str, str]
+    evaluations: Sequence[Evaluation],
+    aliases: Mapping[str, str],
+    names: Mapping[Path, str] = MappingProxyType({}),
 ) -> list[Matrix]:
-    """Return the matrix of each configuration, with intervals, the best in domain first."""
-    found = matrices(evaluations, metrics=MEAN_METRICS, aliases=aliases, with_intervals=True)
+    """Return the matrix of each configuration, with intervals, the best in domain first.
+
+    Runs that have a name in `names` are configurations by their names.
+    """
+    found = matrices(
+        evaluations, metrics=MEAN_METRICS, aliases=aliases, with_intervals=True, names=names
+    )
 
     def order(one: Matrix) -> tuple[bool, float]:
         means = [mean.value for mean in one.domains["iou"] if mean.cells]

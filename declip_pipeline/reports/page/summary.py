@@ -1,11 +1,12 @@
 """Summary of a report in a few sentences."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.methods import Method
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
 from declip_pipeline.evaluation.table import Matrix
 from declip_pipeline.reports.matrix import interval_text
@@ -18,7 +19,10 @@ from declip_pipeline.reports.page.sections import (
 
 
 def summary_of(
-    localized: Sequence[Evaluation], detected: Sequence[Evaluation], found: Sequence[Matrix]
+    localized: Sequence[Evaluation],
+    detected: Sequence[Evaluation],
+    found: Sequence[Matrix],
+    methods: Sequence[Method] = (),
 ) -> list[str]:
     """Return what came out, a sentence each.
 
@@ -26,11 +30,15 @@ def summary_of(
         localized: Evaluations of localization.
         detected: Evaluations of detection.
         found: The matrices of those of localization.
+        methods: Methods of a study, which stand for the matrices.
     """
     sentences = []
     if localized:
         sentences.append(_extent(localized))
-        sentences += _means(found)
+        if methods:
+            sentences += _best([(one.name, one.domains) for one in methods], "method")
+        else:
+            sentences += best_sentences(found)
         sentences += _unstated(localized)
         sentences += _alarms(localized)
     for one in detected[:1] if len(detected) == 1 else ():
@@ -65,25 +73,34 @@ def _extent(evaluations: Sequence[Evaluation]) -> str:
     )
 
 
-def _means(found: Sequence[Matrix]) -> list[str]:
+def best_sentences(found: Sequence[Matrix]) -> list[str]:
     """Name the only configuration's means, or the best configurations of several."""
-    # Means over other training sets are no rivals.
-    most = max(len(one.table.columns) for one in found)
-    rivals = [one for one in found if len(one.table.columns) == most]
+    # Means over other cells are no rivals.
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Matrix]] = {}
+    for one in found:
+        alike.setdefault((one.table.rows, one.table.columns), []).append(one)
+    # Several training sets say more than one.
+    rivals = max(
+        alike.values(),
+        key=lambda some: (len(some[0].table.columns) > 1, len(some), len(some[0].table.columns)),
+    )
     if len(rivals) == 1:
         texts = [_mean_text(d, one) for d, one in named_means(rivals[0]) if one.cells]
         return [f"{rivals[0].title}: mean IoU {' and '.join(texts)}."] if texts else []
+    return _best([(one.title, dict(named_means(one))) for one in rivals], "configuration")
+
+
+def _best(rivals: Sequence[tuple[str, Mapping[str, Estimate]]], noun: str) -> list[str]:
+    """Name the best of several in each domain."""
     sentences = []
-    for number, domain in enumerate(DOMAINS):
-        means = [(matrix.domains["iou"][number], matrix) for matrix in rivals]
-        means = [(one, matrix) for one, matrix in means if one.cells]
+    for domain in DOMAINS:
+        means = [(means[domain], name) for name, means in rivals if means[domain].cells]
         if means:
-            best, matrix = max(means, key=lambda pair: pair[0].value)
+            best, name = max(means, key=lambda pair: pair[0].value)
             doubt = _not_clearly_better(best, [one for one, _ in means if one is not best])
             sentences.append(
-                f"Best {DOMAIN_NAMES[domain]} of {len(means)} configurations: {matrix.title}, "
-                f"mean IoU {estimate_text(best)} percent over "
-                f"{count_text(best.cells, 'cell')}{doubt}."
+                f"Best {DOMAIN_NAMES[domain]} of {count_text(len(means), noun)}: {name}, mean IoU "
+                f"{estimate_text(best)} percent over {count_text(best.cells, 'cell')}{doubt}."
             )
     return sentences
 
