@@ -24,9 +24,7 @@ from declip_pipeline.reports.page.tables import (
     text_cell,
 )
 
-# Figures without an interval, and text.
-_PLAIN = ("parameters, M", "MMAC", "s an epoch")
-_TEXTS = ("method", "runs")
+_WITHOUT_INTERVAL = ("method", "parameters, M", "MMAC", "s an epoch", "runs")
 
 
 def methods_tables(methods: Mapping[str, Sequence[Method]]) -> list[tuple[PageTable, str]]:
@@ -37,11 +35,7 @@ def methods_tables(methods: Mapping[str, Sequence[Method]]) -> list[tuple[PageTa
             continue
         head = FROM_VALID_HEAD if masks else HEAD
         columns = [
-            Column(
-                name,
-                is_number=name not in _TEXTS,
-                has_interval=name not in (*_TEXTS, *_PLAIN),
-            )
+            Column(name, is_number=name != "method", has_interval=name not in _WITHOUT_INTERVAL)
             for name in head
         ]
         table = PageTable(
@@ -77,7 +71,7 @@ def _cells(one: Method) -> dict[str, PageCell]:
         PageCell(millions_text(cost.macs, 0), repr(cost.macs / 1e6)),
         PageCell(f"{cost.epoch_seconds:.2g}", repr(cost.epoch_seconds)),
         *(_difference_cell(one.differences.get(domain)) for domain in DOMAINS),
-        text_cell(one.runs_text),
+        PageCell(one.runs_text, repr(len(one.runs))),
     ]
     return dict(zip(HEAD, cells, strict=True))
 
