@@ -184,14 +184,12 @@ def chosen_metrics(
     if names is None:
         return DEFAULT_METRICS if known is LOCALIZATION_METRICS else tuple(known)
     names = names_in(names, "metrics")
-    if names == (ALL,):
-        return tuple(known)
     if not names:
         raise InputError(f"`metrics` is empty; expected some of {', '.join(known)}, or all")
     for name in names:
-        if name not in known:
+        if name not in (*known, ALL):
             raise UnknownNameError("metric", name, known)
-    return tuple(dict.fromkeys(names))
+    return tuple(known) if ALL in names else tuple(dict.fromkeys(names))
 
 
 def protocol_lines(metrics: Collection[str]) -> list[str]:

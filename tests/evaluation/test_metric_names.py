@@ -19,7 +19,7 @@ def test_metrics_are_chosen_by_name():
     assert chosen_metrics(None) == DEFAULT_METRICS
     assert chosen_metrics(["auc", "iou", "auc"]) == ("auc", "iou")
     assert chosen_metrics("iou") == ("iou",)
-    for every in ("all", ["all"]):
+    for every in ("all", ["all"], ["iou", "all"]):
         assert chosen_metrics(every) == tuple(LOCALIZATION_METRICS)
 
 
