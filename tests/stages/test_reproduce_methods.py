@@ -212,13 +212,20 @@ def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tm
                     "seeds": [0, 1],
                     "train_on": [["telea"], ["latent"]],
                 },
-            }
+            },
+            {
+                "name": "deep",
+                "stores": ["one"],
+                "options": {"layers": "layer2", "decoders": "mlp", "train_on": [["telea"]]},
+            },
         ],
         "test": {"stores": ["one"], "generators": GENERATORS},
         "methods": {
             "ensembles": [
                 {"name": "seeds", "of": ["light, mlp"], "over_seeds": True},
                 {"name": "both", "of": ["light, linear", "light, mlp"], "over_seeds": True},
+                {"name": "alone", "of": ["deep, mlp"], "over_seeds": True},
+                {"name": "unlike", "of": ["deep, mlp", "light, mlp"], "over_seeds": True},
             ]
         },
     }
@@ -232,7 +239,7 @@ def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tm
             runs = [
                 path
                 for one in decoders
-                for path in (tmp_path / "runs").glob(f"{one}_*_{learned}_*")
+                for path in (tmp_path / "runs").glob(f"{one}_layer3_{learned}_*")
             ]
             assert len(runs) == 2 * len(decoders)
             evaluation = dp.evaluate(dp.Ensemble(runs), store)
@@ -243,13 +250,25 @@ def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tm
     page = Path(outcome.last_line).read_text()
     assert len(re.findall(r"\| 4, 2 seeds \|", page)) == 2
     assert len(re.findall(r"\| 2, each of 2 seeds \|", page)) == 2
+    # A single run is no ensemble over seeds, and keeps the name of its method.
+    lacking = ["- ensemble 'alone': its methods have the seed 0 alone; expected several seeds"]
+    words = "training sets have a run of each of its methods and seeds"
+    lacking.append(f"- ensemble 'unlike': 0 of 2 {words}")
+    assert all(f"{line}\n" in outcome.out for line in lacking)
+    assert not {"alone", "unlike"}.intersection(name for name, _ in found)
+    report = Path(outcome.last_line).with_name("report.html").read_text()
+    assert "<figcaption><b>deep, mlp</b></figcaption>" in report
 
     shutil.rmtree(next((tmp_path / "runs").glob("mlp_*_latent_*seed1_*")))
     outcome = reproduce_study(study, "--done")
-    words = "1 of 2 training sets have a run of each of its methods and of the seeds"
     for name in ("seeds", "both"):
-        assert f"- ensemble '{name}': {words}\n" in outcome.out
+        assert f"- ensemble '{name}': 1 of 2 {words}\n" in outcome.out
         assert float(figures_of(outcome)[name, "runs"]["value"]) == 1
+    # Seeds that are planned and have no run are not passed over.
+    outcome = reproduce_study(study, "--done", "--set", "train.seeds=[0,1,2]")
+    for name in ("seeds", "both"):
+        assert f"- ensemble '{name}': 0 of 2 {words}\n" in outcome.out
+        assert (name, "runs") not in figures_of(outcome)
 
 
 def test_one_method_is_an_ensemble_over_its_seeds_alone(refused, tmp_path):

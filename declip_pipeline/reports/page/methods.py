@@ -50,7 +50,13 @@ def methods_tables(methods: Mapping[str, Sequence[Method]]) -> list[tuple[PageTa
 
 def names_of_runs(methods: Sequence[Method]) -> dict[Path, str]:
     """Return the name of the method of each run, ensembles left out."""
-    return {members[0]: one.name for one in methods for members in one.runs if len(members) == 1}
+    names: dict[Path, str] = {}
+    for one in methods:
+        for members in one.runs:
+            if len(members) == 1:
+                # The first: an ensemble of copies of a run is that run, and comes after it.
+                names.setdefault(members[0], one.name)
+    return names
 
 
 def _cells(one: Method) -> dict[str, PageCell]:
