@@ -80,6 +80,7 @@ class Method:
         worst: The lowest IoU of a cell, and that cell: "tested on lama, trained on ldm".
         false_alarms: By name of `FALSE_ALARMS`, the mean over trainings in percent; none where
             there is no real image.
+        cells: The cells with a mean: dataset and generator, and what was learned.
         runs: Folder of each run; of an ensemble, those of its members.
         seeds: Number of seeds.
         is_over_seeds: Whether each ensemble has runs of all of them.
@@ -91,6 +92,7 @@ class Method:
     domains: Mapping[str, Estimate]
     worst: tuple[Estimate, str]
     false_alarms: Mapping[str, Estimate]
+    cells: frozenset[tuple[str, str, str]]
     runs: tuple[tuple[Path, ...], ...]
     seeds: int
     is_over_seeds: bool = False
@@ -196,6 +198,7 @@ def _method(name: str, cells: Sequence[Cell], masks: str) -> Method:
         },
         worst=(of_cells[place], place),
         false_alarms=_false_alarms(cells, masks),
+        cells=frozenset(_place(one) for one in cells if one.means(metric, MEAN_SIGMOID)),
         runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
         seeds=len({seed for cell in cells for one in cell.seeds for seed in one.seeds}),
         is_over_seeds=any(len(one.seeds) > 1 for cell in cells for one in cell.seeds),
