@@ -120,6 +120,7 @@ def write_page(
     commands: "Sequence[str] | None" = None,
     aliases: "Mapping[str, str] | None" = None,
     methods: "Mapping[str, Sequence[Method]] | None" = None,
+    baselines: "Sequence[str]" = (),
     device: str = "auto",
 ) -> None:
     """Write the report of evaluations and print its path.
@@ -147,6 +148,7 @@ def write_page(
         images=images,
         aliases=aliases or {},
         methods=methods or {},
+        baselines=baselines,
     )
     with progress("drawing the images") as tell:
         write_html_report(out, evaluations, content, device=device, progress=tell)

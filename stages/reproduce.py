@@ -148,6 +148,7 @@ def reproduce(
             commands=commands or None,
             aliases=parse_aliases(study.test.aliases),
             methods={"": found.methods, **found.methods_from_valid},
+            baselines=study.baselines,
             device=device,
         )
     if settings.table is None:

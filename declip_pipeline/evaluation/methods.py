@@ -36,24 +36,6 @@ from declip_pipeline.training.run import Run
 
 FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
 
-HEAD = (
-    "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
-    "parameters, M", "MMAC", "s an epoch", "ID - baseline", "OOD - baseline", "runs",
-)  # fmt: skip
-"""Columns of a table of methods."""
-
-FROM_VALID_HEAD = (*HEAD[:6], *HEAD[9:11])
-"""Those of masks by what was chosen on `valid`: their cost is that of the others."""
-
-MEANING = (
-    "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
-    "generator that was learned; OOD: on another; worst cell: the lowest of all. False alarms: "
-    "share of the pixels of real images that are called fake, and of real images with such a "
-    "pixel, in percent. MMAC: millions of multiply-accumulates for one image. Seconds an epoch: "
-    "the median, with the validation. - baseline: paired differences on the same images."
-)
-"""What the columns are."""
-
 
 @dataclass(frozen=True)
 class TrainingCost:
@@ -103,12 +85,6 @@ class Method:
     def mark(self) -> str:
         """`MARK` where a run learned nothing, else empty."""
         return max(one.mark for one in (*self.domains.values(), self.worst[0]))
-
-    @property
-    def runs_text(self) -> str:
-        """Numbers of runs and seeds in words: "12, 3 seeds", of ensembles "4, each of 3 seeds"."""
-        each = "each of " if self.is_over_seeds else ""
-        return f"{len(self.runs)}, {each}{self.seeds} seed{'' if self.seeds == 1 else 's'}"
 
     @cached_property
     def cost(self) -> TrainingCost:
@@ -170,12 +146,6 @@ def methods_of(
         own = next(filter(None, of_bases), {}) if is_compared else {}
         compared.append(replace(method, differences=own))
     return compared
-
-
-def millions_text(count: int, decimals: int) -> str:
-    """Return millions; small ones with two digits, as no decoder is without cost."""
-    text = f"{count / 1e6:,.{decimals}f}"
-    return text if float(text.replace(",", "")) >= 0.1 else f"{count / 1e6:.2g}"
 
 
 def _method(name: str, cells: Sequence[Cell], masks: str) -> Method:
