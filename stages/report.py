@@ -115,6 +115,7 @@ def write_page(
     evaluations: "Sequence[Evaluation]",
     title: str,
     *,
+    notes: "Sequence[str]" = (),
     images: int = 200,
     left_out: "Mapping[str, str] | None" = None,
     commands: "Sequence[str] | None" = None,
@@ -141,6 +142,7 @@ def write_page(
     }
     content = ReportContent(
         title=title,
+        notes=notes,
         commands=commands_of(evaluations, [Store(place) for place in sorted(places)])
         if commands is None
         else commands,

@@ -141,6 +141,7 @@ def reproduce(
             folder / "report.html",
             found.evaluations,
             settings.title,
+            notes=[f"Changed: {', '.join(changes)}."] if changes else [],
             left_out={
                 **{f"dataset {name}": reason for name, reason in missing.items()},
                 **dict.fromkeys(found.missing, "missing"),

@@ -116,6 +116,7 @@ def require_report(report, methods, found):
         if table == "methods":
             assert f"[{float(found['both', 'ID']['low']):.1f}, " in rows
     assert "Best in domain of 4 methods: " in report
+    assert "<li>Changed: train.epochs=1, train.batch_size=4.</li>" in report
     about = report.partition('<table id="table-methods"')[2].partition("</section>")[0]
     assert "Baseline, the first on the same images: published, conv-4. ! of a run " in about
     for name in methods[:3]:
