@@ -274,12 +274,20 @@ def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tm
         assert (name, "runs") not in figures_of(outcome)
 
 
-def test_one_method_is_an_ensemble_over_its_seeds_alone(refused, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "ensembles.0: found one method; expected several, or `over_seeds: true`"),
+        ({"over_seeds": "yes please"}, "ensembles.0.over_seeds: found 'yes please'; "),
+        ({"over_seeds": True, "of": []}, "ensembles.0.of: found []; "),
+        ({"over_seeds": True, "name": ""}, "ensembles.0.name: found ''; "),
+    ],
+)
+def test_an_ensemble_has_a_name_and_methods_or_one_over_its_seeds(refused, tmp_path, change, words):
     config = tmp_path / "study.yaml"
-    methods = {"ensembles": [{"name": "alone", "of": ["light, mlp"]}]}
+    methods = {"ensembles": [{"name": "alone", "of": ["light, mlp"], **change}]}
     config.write_text(yaml.safe_dump(STUDY | {"methods": methods}))
-    line = refused("reproduce", config)
-    assert "found one method; expected several, or `over_seeds: true`" in line
+    assert words in refused("reproduce", config)
 
 
 def test_the_study_of_light_decoders_compares_with_what_it_trains():
