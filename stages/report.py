@@ -115,11 +115,13 @@ def write_page(
     evaluations: "Sequence[Evaluation]",
     title: str,
     *,
+    notes: "Sequence[str]" = (),
     images: int = 200,
     left_out: "Mapping[str, str] | None" = None,
     commands: "Sequence[str] | None" = None,
     aliases: "Mapping[str, str] | None" = None,
     methods: "Mapping[str, Sequence[Method]] | None" = None,
+    baselines: "Sequence[str]" = (),
     device: str = "auto",
 ) -> None:
     """Write the report of evaluations and print its path.
@@ -140,6 +142,7 @@ def write_page(
     }
     content = ReportContent(
         title=title,
+        notes=notes,
         commands=commands_of(evaluations, [Store(place) for place in sorted(places)])
         if commands is None
         else commands,
@@ -147,6 +150,7 @@ def write_page(
         images=images,
         aliases=aliases or {},
         methods=methods or {},
+        baselines=baselines,
     )
     with progress("drawing the images") as tell:
         write_html_report(out, evaluations, content, device=device, progress=tell)

@@ -141,6 +141,7 @@ def reproduce(
             folder / "report.html",
             found.evaluations,
             settings.title,
+            notes=[f"Changed: {', '.join(changes)}."] if changes else [],
             left_out={
                 **{f"dataset {name}": reason for name, reason in missing.items()},
                 **dict.fromkeys(found.missing, "missing"),
@@ -148,6 +149,7 @@ def reproduce(
             commands=commands or None,
             aliases=parse_aliases(study.test.aliases),
             methods={"": found.methods, **found.methods_from_valid},
+            baselines=study.baselines,
             device=device,
         )
     if settings.table is None:

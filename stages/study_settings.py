@@ -92,7 +92,7 @@ class DemoDataSettings(Settings):
 class EnsembleSettings(Settings):
     """Ensembles of methods by their names, see `EnsembleStep`."""
 
-    name: str
+    name: str = Field(min_length=1)
     of: list[str] = Field(min_length=1)
     over_seeds: bool = False
 

@@ -36,24 +36,6 @@ from declip_pipeline.training.run import Run
 
 FALSE_ALARMS = ("false_alarm_pixels", "false_alarm_images")
 
-HEAD = (
-    "method", "ID", "OOD", "worst cell", "false alarms, pixels", "false alarms, images",
-    "parameters, M", "MMAC", "s an epoch", "ID - baseline", "OOD - baseline", "runs",
-)  # fmt: skip
-"""Columns of a table of methods."""
-
-FROM_VALID_HEAD = (*HEAD[:6], *HEAD[9:11])
-"""Those of masks by what was chosen on `valid`: their cost is that of the others."""
-
-MEANING = (
-    "IoU in percent with its bootstrap interval of 95% over scenes and seeds. ID: tested on a "
-    "generator that was learned; OOD: on another; worst cell: the lowest of all. False alarms: "
-    "share of the pixels of real images that are called fake, and of real images with such a "
-    "pixel, in percent. MMAC: millions of multiply-accumulates for one image. Seconds an epoch: "
-    "the median, with the validation. - baseline: paired differences on the same images."
-)
-"""What the columns are."""
-
 
 @dataclass(frozen=True)
 class TrainingCost:
@@ -80,6 +62,7 @@ class Method:
         worst: The lowest IoU of a cell, and that cell: "tested on lama, trained on ldm".
         false_alarms: By name of `FALSE_ALARMS`, the mean over trainings in percent; none where
             there is no real image.
+        cells: The cells with a mean: dataset and generator, and what was learned.
         runs: Folder of each run; of an ensemble, those of its members.
         seeds: Number of seeds.
         is_over_seeds: Whether each ensemble has runs of all of them.
@@ -91,6 +74,7 @@ class Method:
     domains: Mapping[str, Estimate]
     worst: tuple[Estimate, str]
     false_alarms: Mapping[str, Estimate]
+    cells: frozenset[tuple[str, str, str]]
     runs: tuple[tuple[Path, ...], ...]
     seeds: int
     is_over_seeds: bool = False
@@ -101,12 +85,6 @@ class Method:
     def mark(self) -> str:
         """`MARK` where a run learned nothing, else empty."""
         return max(one.mark for one in (*self.domains.values(), self.worst[0]))
-
-    @property
-    def runs_text(self) -> str:
-        """Numbers of runs and seeds in words: "12, 3 seeds", of ensembles "4, each of 3 seeds"."""
-        each = "each of " if self.is_over_seeds else ""
-        return f"{len(self.runs)}, {each}{self.seeds} seed{'' if self.seeds == 1 else 's'}"
 
     @cached_property
     def cost(self) -> TrainingCost:
@@ -170,12 +148,6 @@ def methods_of(
     return compared
 
 
-def millions_text(count: int, decimals: int) -> str:
-    """Return millions; small ones with two digits, as no decoder is without cost."""
-    text = f"{count / 1e6:,.{decimals}f}"
-    return text if float(text.replace(",", "")) >= 0.1 else f"{count / 1e6:.2g}"
-
-
 def _method(name: str, cells: Sequence[Cell], masks: str) -> Method:
     metric = f"iou{masks}"
     by_domain = {
@@ -196,6 +168,7 @@ def _method(name: str, cells: Sequence[Cell], masks: str) -> Method:
         },
         worst=(of_cells[place], place),
         false_alarms=_false_alarms(cells, masks),
+        cells=frozenset(_place(one) for one in cells if one.means(metric, MEAN_SIGMOID)),
         runs=tuple(dict.fromkeys(tuple(one.runs) for cell in cells for one in cell.seeds)),
         seeds=len({seed for cell in cells for one in cell.seeds for seed in one.seeds}),
         is_over_seeds=any(len(one.seeds) > 1 for cell in cells for one in cell.seeds),

@@ -1,29 +1,26 @@
-"""Table of methods: what each finds and what it costs, as text, Markdown, CSV and a figure."""
+"""Tables of methods: what each finds and what it costs, as text, Markdown, CSV and a figure."""
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import MappingProxyType
 
-from declip_pipeline.evaluation.cells import DOMAINS, Estimate
-from declip_pipeline.evaluation.methods import (
-    FALSE_ALARMS,
-    FROM_VALID_HEAD,
-    HEAD,
-    MEANING,
-    Method,
-    millions_text,
-)
+from declip_pipeline.evaluation.cells import DOMAINS
+from declip_pipeline.evaluation.methods import Method
 from declip_pipeline.evaluation.metrics import MASKS, protocol_lines
 from declip_pipeline.files import remove_abandoned, write_text
-from declip_pipeline.metrics.bootstrap import Difference
 from declip_pipeline.reports.figure_file import SCREEN, FigureStyle
-from declip_pipeline.reports.matrix import MISSING, interval_text
 from declip_pipeline.reports.methods_figure import draw_methods
+from declip_pipeline.reports.page.methods import (
+    FROM_VALID_HEAD,
+    HEAD,
+    WORST,
+    meaning_of,
+    method_cells,
+)
 from declip_pipeline.sweeps.grid import CellResult, write_table
-from declip_pipeline.training.learning import MARK_MEANING
 
 
 def write_methods(
@@ -58,22 +55,19 @@ def write_methods(
     Returns:
         The text for a terminal, and the path of `table.md`.
     """
-    about = [MEANING, *(f"IoU: {line}." for line in protocol_lines(["iou"]))]
-    if baselines:
-        about.append(f"Baseline, the first on the same images: {'; '.join(baselines)}.")
+    about = meaning_of(methods, baselines)
+    about += [f"IoU: {line}." for line in protocol_lines(["iou"])]
     if changes:
         about.append(f"Changed: {', '.join(changes)}.")
     if left_out:
         about.append(f"Left out: {'; '.join(left_out)}.")
-    if any(one.mark for one in methods):
-        about.append(f"{MARK_MEANING}.")
-    tables = [_table(HEAD, map(_cells, methods))]
+    tables = [_table(HEAD, methods)]
     for masks, own in from_valid.items():
         if own:
             tables += [
                 f"## IoU {MASKS[masks].label}\n",
                 f"{MASKS[masks].meaning}\n",
-                _table(FROM_VALID_HEAD, map(_from_valid_cells, own)),
+                _table(FROM_VALID_HEAD, own),
             ]
     lacking = ["What is missing:\n"] if missing else []
     lacking += [f"- {line}" for line in missing]
@@ -137,61 +131,32 @@ def costs_of(one: Method) -> list[Figure]:
     return [(name, value, "", "") for name, value in counts.items()]
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def _table(head: Sequence[str], methods: Sequence[Method]) -> str:
     """Return a table in Markdown, its first column text and the others numbers."""
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    lines += [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    for one in methods:
+        row = [one.name, *_cells(one, head).values()]
+        lines.append([cell.replace("|", "\\|") for cell in row])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def _cells(one: Method) -> list[str]:
-    """Return the cells of a method's row; the order is that of `HEAD`."""
-    return [
-        *_found_cells(one),
-        millions_text(one.cost.parameters, 2),
-        millions_text(one.cost.macs, 0),
-        f"{one.cost.epoch_seconds:.2g}",
-        *_differences(one),
-        one.runs_text,
-    ]
-
-
-def _from_valid_cells(one: Method) -> list[str]:
-    """Return the cells of a method's row, in the order of `FROM_VALID_HEAD`."""
-    return [*_found_cells(one), *_differences(one)]
-
-
-def _found_cells(one: Method) -> list[str]:
-    return [
-        one.name,
-        *(_estimate(one.domains[domain]) for domain in DOMAINS),
-        f"{_estimate(one.worst[0])} {one.worst[1]}",
-        *(_estimate(one.false_alarms.get(name), 2) for name in FALSE_ALARMS),
-    ]
-
-
-def _differences(one: Method) -> list[str]:
-    return [_difference(one.differences.get(domain)) for domain in DOMAINS]
+def _cells(one: Method, head: Sequence[str]) -> dict[str, str]:
+    """Return the figures of a method as text, by the names of their columns."""
+    found = {}
+    cells = method_cells(one, from_valid=head == FROM_VALID_HEAD)
+    for name, cell in zip(head[1:], cells, strict=True):
+        interval = f" [{cell.low}, {cell.high}]" if cell.low else ""
+        place = f" {one.worst[1]}" if name == WORST else ""
+        found[name] = f"{cell.text}{interval}{place}"
+    return found
 
 
 def _text(one: Method, from_valid: Mapping[str, Sequence[Method]]) -> str:
     """Return a method in lines for a terminal, which no table would fit into."""
-    cells = dict(zip(HEAD, _cells(one), strict=True))
-    lines = [cells.pop("method"), *(f"  {key}: {value}" for key, value in cells.items())]
+    lines = [one.name, *(f"  {key}: {cell}" for key, cell in _cells(one, HEAD).items())]
     for masks, methods in from_valid.items():
         for same in (each for each in methods if each.name == one.name):
-            own = dict(zip(FROM_VALID_HEAD, _from_valid_cells(same), strict=True))
-            del own["method"]
             lines.append(f"  {MASKS[masks].label}:")
+            own = _cells(same, FROM_VALID_HEAD)
             lines += [f"    {key}: {cell}" for key, cell in own.items()]
     return "\n".join(lines)
-
-
-def _estimate(one: Estimate | None, decimals: int = 1) -> str:
-    if one is None or one.value != one.value:
-        return MISSING
-    return f"{one.value:.{decimals}f}{one.mark}{interval_text(*one.interval, decimals)}"
-
-
-def _difference(one: Difference | None) -> str:
-    return MISSING if one is None else f"{one.value:+.1f}{interval_text(*one.interval, 1)}"

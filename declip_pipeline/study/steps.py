@@ -38,6 +38,12 @@ class TrainingStep:
         given = self.options.get("decoder_type", Recipe().decoder_type)
         return [given] if isinstance(given, str) else [*given]
 
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of each training."""
+        given = self.options.get("seed", Recipe().seed)
+        return [given] if isinstance(given, int) else [*given]
+
     def method(self, decoder: str) -> str:
         """Return the name of a decoder's row in a table of methods."""
         return ", ".join(filter(None, [self.name, decoder]))
@@ -76,7 +82,8 @@ class EnsembleStep:
     Attributes:
         name: Name of its row in the table of methods.
         methods: Names of methods of trainings, "NAME, DECODER" each.
-        over_seeds: Take the runs of all seeds together: one ensemble for each training set.
+        over_seeds: Take the runs of all seeds together: one ensemble for each training set. The
+            methods have the same seeds, several; a training set without a run of each has none.
     """
 
     name: str

@@ -171,15 +171,23 @@ class Study:
         lacking: list[str],
     ) -> list[Evaluation]:
         """Evaluate the runs of several methods together, and note in `lacking` what cannot be."""
+        steps = [self._methods[name] for name in step.methods]
         of_methods = [_by_training(trained.get(name, ())) for name in step.methods]
         found = list(dict.fromkeys(chain.from_iterable(of_methods)))
         planned = [[one] for one in found]
         what = "training sets and seeds have a run of each of its methods"
         if step.over_seeds:
+            # Those that are planned: of fewer it would be another ensemble under the same name.
+            seeds = list(dict.fromkeys(seed for one in steps for seed in one.seeds))
+            if len(seeds) < 2:
+                lacking.append(
+                    f"ensemble {step.name!r}: its methods have the seed {seeds[0]} alone; expected "
+                    "several seeds"
+                )
+                return []
             sets = dict.fromkeys(learned for learned, _ in found)
-            seeds = dict.fromkeys(seed for _, seed in found)
             planned = [[(learned, seed) for seed in seeds] for learned in sets]
-            what = "training sets have a run of each of its methods and of the seeds"
+            what = "training sets have a run of each of its methods and seeds"
         whole = [
             keys for keys in planned if all(key in runs for runs in of_methods for key in keys)
         ]
@@ -189,7 +197,7 @@ class Study:
         if not whole:
             return []
         together = [Ensemble([runs[key] for runs in of_methods for key in keys]) for keys in whole]
-        first, *others = (self._methods[name].test or self.test for name in step.methods)
+        first, *others = (one.test or self.test for one in steps)
         beside = chain(first.beside, *((*other.stores, *other.beside) for other in others))
         kept = tuple(store for store in dict.fromkeys(beside) if store not in first.stores)
         return self._evaluated(together, replace(first, beside=kept))

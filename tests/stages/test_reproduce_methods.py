@@ -116,6 +116,9 @@ def require_report(report, methods, found):
         if table == "methods":
             assert f"[{float(found['both', 'ID']['low']):.1f}, " in rows
     assert "Best in domain of 4 methods: " in report
+    assert "<li>Changed: train.epochs=1, train.batch_size=4.</li>" in report
+    about = report.partition('<table id="table-methods"')[2].partition("</section>")[0]
+    assert "Baseline, the first on the same images: published, conv-4. ! of a run " in about
     for name in methods[:3]:
         assert f"<figcaption><b>{name}</b></figcaption>" in report
 
@@ -212,13 +215,20 @@ def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tm
                     "seeds": [0, 1],
                     "train_on": [["telea"], ["latent"]],
                 },
-            }
+            },
+            {
+                "name": "deep",
+                "stores": ["one"],
+                "options": {"layers": "layer2", "decoders": "mlp", "train_on": [["telea"]]},
+            },
         ],
         "test": {"stores": ["one"], "generators": GENERATORS},
         "methods": {
             "ensembles": [
                 {"name": "seeds", "of": ["light, mlp"], "over_seeds": True},
                 {"name": "both", "of": ["light, linear", "light, mlp"], "over_seeds": True},
+                {"name": "alone", "of": ["deep, mlp"], "over_seeds": True},
+                {"name": "unlike", "of": ["deep, mlp", "light, mlp"], "over_seeds": True},
             ]
         },
     }
@@ -232,7 +242,7 @@ def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tm
             runs = [
                 path
                 for one in decoders
-                for path in (tmp_path / "runs").glob(f"{one}_*_{learned}_*")
+                for path in (tmp_path / "runs").glob(f"{one}_layer3_{learned}_*")
             ]
             assert len(runs) == 2 * len(decoders)
             evaluation = dp.evaluate(dp.Ensemble(runs), store)
@@ -243,21 +253,41 @@ def test_an_ensemble_over_seeds_is_one_for_each_training_set(reproduce_study, tm
     page = Path(outcome.last_line).read_text()
     assert len(re.findall(r"\| 4, 2 seeds \|", page)) == 2
     assert len(re.findall(r"\| 2, each of 2 seeds \|", page)) == 2
+    # A single run is no ensemble over seeds, and keeps the name of its method.
+    lacking = ["- ensemble 'alone': its methods have the seed 0 alone; expected several seeds"]
+    words = "training sets have a run of each of its methods and seeds"
+    lacking.append(f"- ensemble 'unlike': 0 of 2 {words}")
+    assert all(f"{line}\n" in outcome.out for line in lacking)
+    assert not {"alone", "unlike"}.intersection(name for name, _ in found)
+    report = Path(outcome.last_line).with_name("report.html").read_text()
+    assert "<figcaption><b>deep, mlp</b></figcaption>" in report
 
     shutil.rmtree(next((tmp_path / "runs").glob("mlp_*_latent_*seed1_*")))
     outcome = reproduce_study(study, "--done")
-    words = "1 of 2 training sets have a run of each of its methods and of the seeds"
     for name in ("seeds", "both"):
-        assert f"- ensemble '{name}': {words}\n" in outcome.out
+        assert f"- ensemble '{name}': 1 of 2 {words}\n" in outcome.out
         assert float(figures_of(outcome)[name, "runs"]["value"]) == 1
+    # Seeds that are planned and have no run are not passed over.
+    outcome = reproduce_study(study, "--done", "--set", "train.seeds=[0,1,2]")
+    for name in ("seeds", "both"):
+        assert f"- ensemble '{name}': 0 of 2 {words}\n" in outcome.out
+        assert (name, "runs") not in figures_of(outcome)
 
 
-def test_one_method_is_an_ensemble_over_its_seeds_alone(refused, tmp_path):
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({}, "ensembles.0: found one method; expected several, or `over_seeds: true`"),
+        ({"over_seeds": "yes please"}, "ensembles.0.over_seeds: found 'yes please'; "),
+        ({"over_seeds": True, "of": []}, "ensembles.0.of: found []; "),
+        ({"over_seeds": True, "name": ""}, "ensembles.0.name: found ''; "),
+    ],
+)
+def test_an_ensemble_has_a_name_and_methods_or_one_over_its_seeds(refused, tmp_path, change, words):
     config = tmp_path / "study.yaml"
-    methods = {"ensembles": [{"name": "alone", "of": ["light, mlp"]}]}
+    methods = {"ensembles": [{"name": "alone", "of": ["light, mlp"], **change}]}
     config.write_text(yaml.safe_dump(STUDY | {"methods": methods}))
-    line = refused("reproduce", config)
-    assert "found one method; expected several, or `over_seeds: true`" in line
+    assert words in refused("reproduce", config)
 
 
 def test_the_study_of_light_decoders_compares_with_what_it_trains():

@@ -73,6 +73,7 @@ class ReportContent:
         aliases: Names that stand for one generator; see `generator_key`.
         methods: Methods of a study, by the masks that their figures are of, a key of `MASKS`; runs
             are named by them.
+        baselines: Names of the methods that others are compared with.
     """
 
     title: str
@@ -83,6 +84,7 @@ class ReportContent:
     images: int = IMAGES
     aliases: Mapping[str, str] = field(default_factory=dict)
     methods: Mapping[str, Sequence[Method]] = field(default_factory=dict)
+    baselines: Sequence[str] = ()
 
 
 def write_html_report(
@@ -153,7 +155,7 @@ def write_html_report(
         .render(
             title=content.title,
             summary=summary_of(localized, detected, found, methods),
-            compared=methods_tables(content.methods),
+            compared=methods_tables(content.methods, content.baselines),
             notes=notes,
             matrices=drawn,
             undrawn=len(found) - len(drawn),

@@ -1,8 +1,10 @@
 """Summary of a report in a few sentences."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
@@ -36,9 +38,10 @@ def summary_of(
     if localized:
         sentences.append(_extent(localized))
         if methods:
-            sentences += _best([(one.name, one.domains) for one in methods], "method")
+            rivals = [Rival(one.name, one.domains, one.cells) for one in methods]
+            sentences += best_sentences(rivals, "method")
         else:
-            sentences += best_sentences(found)
+            sentences += best_sentences(rivals_of(found), "configuration")
         sentences += _unstated(localized)
         sentences += _alarms(localized)
     for one in detected[:1] if len(detected) == 1 else ():
@@ -57,44 +60,94 @@ def summary_of(
 
 
 def _extent(evaluations: Sequence[Evaluation]) -> str:
-    images = {
-        (str(row["dataset"]), row["id"])
-        for one in evaluations
-        for row in one.table.select(["dataset", "id"]).to_pylist()
-    }
+    images = _images(one.table for one in evaluations)
     generators = {name for one in evaluations for name in one.generators}
     datasets = sorted({store.dataset for one in evaluations for store in one.stores})
-    # An ensemble is no run, nor are maps of another tool.
-    noun = "run" if all(one.is_of_run for one in evaluations) else "method"
     return (
-        f"{count_text(len(evaluations), noun)} evaluated on "
-        f"{count_text(len(images), 'fake image')} of {count_text(len(generators), 'generator')} "
+        f"{count_text(len(evaluations), _noun(evaluations))} evaluated on "
+        f"{count_text(images, 'fake image')} of {count_text(len(generators), 'generator')} "
         f"({', '.join(datasets)}, split {evaluations[0].split})."
     )
 
 
-def best_sentences(found: Sequence[Matrix]) -> list[str]:
-    """Name the only configuration's means, or the best configurations of several."""
-    # Means over other cells are no rivals.
-    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[Matrix]] = {}
-    for one in found:
-        alike.setdefault((one.table.rows, one.table.columns), []).append(one)
-    # Several training sets say more than one.
-    rivals = max(
-        alike.values(),
-        key=lambda some: (len(some[0].table.columns) > 1, len(some), len(some[0].table.columns)),
-    )
-    if len(rivals) == 1:
-        texts = [_mean_text(d, one) for d, one in named_means(rivals[0]) if one.cells]
-        return [f"{rivals[0].title}: mean IoU {' and '.join(texts)}."] if texts else []
-    return _best([(one.title, dict(named_means(one))) for one in rivals], "configuration")
+def _images(tables: Iterable[pa.Table]) -> int:
+    """Return the number of images of tables, each once."""
+    rows = (row for one in tables for row in one.select(["dataset", "id"]).to_pylist())
+    return len({(str(row["dataset"]), row["id"]) for row in rows})
 
 
-def _best(rivals: Sequence[tuple[str, Mapping[str, Estimate]]], noun: str) -> list[str]:
+def _noun(evaluations: Sequence[Evaluation]) -> str:
+    # An ensemble is no run, nor are maps of another tool.
+    return "run" if all(one.is_of_run for one in evaluations) else "method"
+
+
+@dataclass(frozen=True)
+class Rival:
+    """Configuration or method among those that a summary compares.
+
+    Attributes:
+        name: Its name.
+        means: Mean IoU in percent in domain and out of domain.
+        cells: The cells that these are over: what each was tested on, last what was learned.
+    """
+
+    name: str
+    means: Mapping[str, Estimate]
+    cells: frozenset[tuple[str, ...]]
+
+
+def rivals_of(found: Sequence[Matrix]) -> list[Rival]:
+    """Return the configurations of matrices."""
+    return [
+        Rival(
+            one.title,
+            dict(named_means(one)),
+            frozenset(place for place, cell in one.table.cells.items() if cell.cells),
+        )
+        for one in found
+    ]
+
+
+def best_sentences(rivals: Sequence[Rival], noun: str) -> list[str]:
+    """Name the means of a single rival, or the best of those that have the same cells.
+
+    Those with several training sets come first, then those of the most rivals.
+
+    Args:
+        rivals: At least one.
+        noun: What they are.
+    """
+    alike: dict[frozenset[tuple[str, ...]], list[Rival]] = {}
+    for one in rivals:
+        alike.setdefault(one.cells, []).append(one)
+
+    def weight(some: Sequence[Rival]) -> tuple[bool, int, int, int]:
+        cells = some[0].cells
+        trainings = len({trained for *_, trained in cells})
+        # Several training sets say more than one.
+        return trainings > 1, len(some), trainings, len(cells)
+
+    compared = max(alike.values(), key=weight)
+    if len(compared) > 1:
+        sentences = _best(compared, noun)
+    else:
+        (one,) = compared
+        texts = [_mean_text(d, one.means[d]) for d in DOMAINS if one.means[d].cells]
+        sentences = [f"{one.name}: mean IoU {' and '.join(texts)}."] if texts else []
+    others = len(rivals) - len(compared)
+    if others:
+        sentences.append(
+            f"Means of {count_text(others, f'other {noun}')} are over other cells, and are not "
+            "compared."
+        )
+    return sentences
+
+
+def _best(rivals: Sequence[Rival], noun: str) -> list[str]:
     """Name the best of several in each domain."""
     sentences = []
     for domain in DOMAINS:
-        means = [(means[domain], name) for name, means in rivals if means[domain].cells]
+        means = [(one.means[domain], one.name) for one in rivals if one.means[domain].cells]
         if means:
             best, name = max(means, key=lambda pair: pair[0].value)
             doubt = _not_clearly_better(best, [one for one, _ in means if one is not best])
@@ -131,12 +184,12 @@ def _mean_text(domain: str, one: Estimate) -> str:
 
 
 def _alarms(evaluations: Sequence[Evaluation]) -> list[str]:
-    figures = [one.false_alarms() for one in evaluations if one.real.num_rows]
-    if not figures:
+    some = [one for one in evaluations if one.real.num_rows]
+    if not some:
         return []
-    shares = [one["false_alarm_pixels"] for one in figures]
-    images = max(one["real_images"] for one in figures)
-    text = f"{shares[0]:.2f}%"
-    if len(shares) > 1:
-        text = f"depending on the run, {min(shares):.2f}% to {max(shares):.2f}%"
+    images = _images(one.real for one in some)
+    shares = [one.false_alarms()["false_alarm_pixels"] for one in some]
+    text, highest = (f"{share:.2f}%" for share in (min(shares), max(shares)))
+    if text != highest:
+        text = f"depending on the {_noun(some)}, {text} to {highest}"
     return [f"Of {count_text(images, 'real image')}, {text} of the pixels are called fake."]

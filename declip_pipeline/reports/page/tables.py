@@ -78,11 +78,9 @@ def number_cell(
 
 
 def estimate_cell(one: Estimate, decimals: int = 1, *, factor: float = 1.0) -> PageCell:
-    """Return the cell of an estimate, with its mark and the number of cells on hover."""
+    """Return the cell of an estimate, with its mark and the number of cells, if any, on hover."""
     cell = number_cell(one.value, decimals, *one.interval, factor=factor)
-    if not one.cells:
-        return cell
-    hover = f"mean over {one.cells} cell{'' if one.cells == 1 else 's'}"
+    hover = f"mean over {one.cells} cell{'' if one.cells == 1 else 's'}" if one.cells else ""
     if len(one.by_seed) > 1:
         hover += (
             f", standard deviation over {len(one.by_seed)} seeds {factor * one.spread:.{decimals}f}"

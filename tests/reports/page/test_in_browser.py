@@ -14,10 +14,13 @@ from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.files import EVALUATIONS
 from declip_pipeline.evaluation.map_folder import MapFolder
+from declip_pipeline.evaluation.methods import methods_of
 from declip_pipeline.reports.page.report import ReportContent, write_html_report
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.recipe import Recipe
 from declip_pipeline.training.runs import train_run
+
+LONG_NAME = "a method, of which the name says all that it has, of several layers and real images"
 
 ROBUSTNESS = """view,family,strength,generator,images,iou,iou_low,iou_high
 clean,,,ldm,4,60.0,50.0,70.0
@@ -45,7 +48,11 @@ def evaluations(mixed_store, tmp_path_factory):
 @pytest.fixture(scope="module")
 def file(evaluations, tmp_path_factory):
     path = tmp_path_factory.mktemp("page") / "report.html"
-    content = ReportContent("A report", commands=["declip-pipe evaluate RUN --on STORE"])
+    content = ReportContent(
+        "A report",
+        commands=["declip-pipe evaluate RUN --on STORE"],
+        methods={"": methods_of([(LONG_NAME, evaluations)])},
+    )
     write_html_report(path, evaluations, content, device="cpu")
     return path
 
@@ -63,11 +70,11 @@ def page(opened):
     return opened.page
 
 
-def copied(page, form: str) -> str:
-    """Return the table of runs as a user would paste it into another program, once it is there."""
+def copied(page, form: str, table: str = "runs") -> str:
+    """Return a table as a user would paste it into another program, once it is there."""
     # What is said goes after 2.5 seconds, which a busy machine may take to look.
     page.evaluate("window.setTimeout = () => 0")
-    page.locator(f"[data-copy={form.lower()}][data-table=runs]").click()
+    page.locator(f"[data-copy={form.lower()}][data-table={table}]").click()
     expect(page.locator("#said")).to_contain_text(f"Copied the table as {form}", timeout=20_000)
     page.evaluate(
         "document.body.append(Object.assign(document.createElement('textarea'), {id: 'paste'}))"
@@ -85,7 +92,14 @@ def column(page, table, number) -> list[str]:
 def test_it_opens_without_a_network(opened, file):
     assert opened.requests == [file.as_uri()]
     assert opened.page.title() == "A report"
-    for name in ("IoU across generators", "IoU by layer", "Robustness", "Images", "Runs"):
+    for name in (
+        "Methods",
+        "IoU across generators",
+        "IoU by layer",
+        "Robustness",
+        "Images",
+        "Runs",
+    ):
         assert opened.page.get_by_role("heading", name=name, exact=True).is_visible()
     broken = opened.page.evaluate("[...document.images].filter((one) => !one.naturalWidth).length")
     assert broken == 0 and opened.page.locator("img").count() >= 3 * 21
@@ -117,6 +131,21 @@ def test_a_table_is_copied_as_csv(page, evaluations):
     # Copied whole, whatever is shown.
     assert float(first["IoU, %"]) == figures["iou"]
     assert float(first["IoU, % low"]) == pytest.approx(figures["iou_low"], abs=0.05)
+
+
+def test_a_table_of_methods_is_copied_with_its_intervals(page, evaluations):
+    names, *rows = csv.reader(io.StringIO(copied(page, "CSV", "methods")))
+    methods = methods_of([(LONG_NAME, evaluations)])
+    assert len(rows) == len(methods) == 2 and {len(row) for row in rows} == {len(names)}
+    for row, method in zip(rows, methods, strict=True):
+        found = dict(zip(names, row, strict=True))
+        assert found["method"] == method.name + method.mark and LONG_NAME in found["method"]
+        assert float(found["OOD"]) == method.domains["OOD"].value
+        assert float(found["OOD low"]) == pytest.approx(
+            method.domains["OOD"].interval.low, abs=0.05
+        )
+        assert float(found["MMAC"]) == method.cost.macs / 1e6
+        assert (found["runs"], found["ID - baseline"]) == ("2", "")
 
 
 def test_a_table_is_copied_as_latex(page, evaluations):

@@ -22,6 +22,9 @@ def test_an_estimate_has_its_mark_and_what_it_is_a_mean_of():
     assert (cell.text, cell.value, cell.low) == ("40.0!", "40.0", "30.0")
     assert cell.hover == "mean over 3 cells, standard deviation over 2 seeds 1.4"
     assert estimate_cell(Estimate()).hover == ""
+    # A mean over trainings, as that of false alarms, has no cells.
+    cell = estimate_cell(Estimate(40.0, mark="!"))
+    assert (cell.text, cell.hover) == ("40.0!", "")
 
 
 def test_a_table_of_estimates_has_a_cell_for_each_place():
