@@ -21,7 +21,7 @@ def draw_figures(
 ) -> None:
     """Draw figures into a folder, with their data as CSV, and print their paths."""
     from declip_pipeline.evaluation.evaluation import merged
-    from declip_pipeline.evaluation.table import matrices
+    from declip_pipeline.evaluation.matrices import matrices
     from declip_pipeline.reports.matrix_figure import draw_matrix
     from declip_pipeline.reports.sheet import draw_sheet
     from declip_pipeline.reports.table_csv import write_table_csv

@@ -36,8 +36,8 @@ def print_together(
 def _print_matrices(
     evaluations: "Sequence[Evaluation]", split: str, aliases: Mapping[str, str], metric: str
 ) -> None:
+    from declip_pipeline.evaluation.matrices import matrices
     from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
-    from declip_pipeline.evaluation.table import matrices
     from declip_pipeline.reports.matrix import format_matrix_text
     from declip_pipeline.training.learning import MARK_MEANING
     from stages.figures_texts import caption_of
@@ -74,7 +74,7 @@ def _print_detection_domains(
 ) -> None:
     """Print the means of the scores that all runs of a configuration have, of several cells."""
     from declip_pipeline.evaluation.cells import DOMAINS
-    from declip_pipeline.evaluation.table import matrices
+    from declip_pipeline.evaluation.matrices import matrices
     from stages.figures_texts import caption_of, domains_line
     from stages.screen import result
 

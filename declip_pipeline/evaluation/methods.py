@@ -19,11 +19,11 @@ from declip_pipeline.evaluation.cells import (
     cells_of,
     estimates,
 )
+from declip_pipeline.evaluation.configurations import configurations
 from declip_pipeline.evaluation.cost import decoder_macs
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.intervals import false_alarm_figures, resampled_over_cells
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
-from declip_pipeline.evaluation.table import configurations
 from declip_pipeline.metrics.bootstrap import (
     Difference,
     Interval,

@@ -56,7 +56,7 @@ MASKS = {
         "at valid's threshold",
         "threshold",
         "Masks of the same maps above a threshold that each run has chosen on valid, in place of "
-        "0.5; of an ensemble that whose logit is the mean of its members' thresholds' logits. "
+        "0.5; the logit of an ensemble's threshold is the mean of its members'. "
         f"{_SHARE_OF_REAL}",
     ),
     "_min_region": MaskKind(

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from declip_pipeline.evaluation.table import Table, domain_name
+from declip_pipeline.evaluation.matrices import domain_name
+from declip_pipeline.evaluation.table import Table
 from declip_pipeline.files import remove_abandoned, write_text
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from declip_pipeline.errors import InputError
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
-from declip_pipeline.evaluation.table import Table, domain_estimates, two_way_tables
+from declip_pipeline.evaluation.matrices import domain_estimates
+from declip_pipeline.evaluation.table import Table, two_way_tables
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.matrix import MISSING, interval_text
 from declip_pipeline.study.layer_choice import LayerRound, path_of

@@ -15,7 +15,8 @@ from declip_pipeline.datasets.demo.build import GENERATORS
 from declip_pipeline.datasets.sample import REAL_GENERATOR
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
 from declip_pipeline.evaluation.evaluation import Evaluation, merged
-from declip_pipeline.evaluation.table import Matrix, matrices, two_way_tables
+from declip_pipeline.evaluation.matrices import Matrix, matrices
+from declip_pipeline.evaluation.table import two_way_tables
 from declip_pipeline.feeding.inputs import JOIN
 from declip_pipeline.files import folder_name
 from declip_pipeline.reports.domain_figure import draw_domains

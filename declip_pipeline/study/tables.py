@@ -9,9 +9,10 @@ import numpy as np
 
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS
 from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.matrices import matrices
 from declip_pipeline.evaluation.metrics import LOCALIZATION_METRICS
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
-from declip_pipeline.evaluation.table import Table, matrices, two_way_tables
+from declip_pipeline.evaluation.table import Table, two_way_tables
 
 StudyMetric = Literal[
     "iou",

@@ -7,7 +7,7 @@ from support.made_evaluation import config_of, detected
 
 from declip_pipeline.evaluation.cells import cells_of, seed_groups
 from declip_pipeline.evaluation.intervals import detection_figures
-from declip_pipeline.evaluation.table import domain_estimates, matrices
+from declip_pipeline.evaluation.matrices import domain_estimates, matrices
 from declip_pipeline.metrics.detection_intervals import detection_intervals
 
 COUNT = 80

@@ -14,7 +14,7 @@ from declip_pipeline.errors import IdentityMismatchError, InputError
 from declip_pipeline.evaluation.compare import compare
 from declip_pipeline.evaluation.ensemble import Ensemble, distinct_sources
 from declip_pipeline.evaluation.evaluate import evaluate
-from declip_pipeline.evaluation.table import matrices
+from declip_pipeline.evaluation.matrices import matrices
 from declip_pipeline.images.decode import decode_image
 from declip_pipeline.metrics.localization import localization_metrics
 from declip_pipeline.training.data import TrainingData

@@ -17,8 +17,9 @@ from declip_pipeline.evaluation.cells import UNSTATED
 from declip_pipeline.evaluation.compare import compare
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.map_folder import MapFolder
+from declip_pipeline.evaluation.matrices import matrices
 from declip_pipeline.evaluation.robustness import evaluate_views
-from declip_pipeline.evaluation.table import matrices, two_way_tables
+from declip_pipeline.evaluation.table import two_way_tables
 from declip_pipeline.images.views import parse_view
 from declip_pipeline.metrics.localization import localization_metrics
 from declip_pipeline.prediction.predict import predict

@@ -6,8 +6,8 @@ from support.made_evaluation import localized
 
 from declip_pipeline.evaluation.cells import cells_of, estimates
 from declip_pipeline.evaluation.intervals import localization_figures
+from declip_pipeline.evaluation.matrices import matrices
 from declip_pipeline.evaluation.pooled import pooled_values, resampled_pooled
-from declip_pipeline.evaluation.table import matrices
 
 IOUS = [20.0, 30.0, 50.0, None, 90.0]
 

@@ -8,7 +8,7 @@ import torch
 from support.made_evaluation import localized
 
 from declip_pipeline.evaluation.cells import cells_of, estimates
-from declip_pipeline.evaluation.table import matrices
+from declip_pipeline.evaluation.matrices import matrices
 from declip_pipeline.training.data import TrainingData
 from declip_pipeline.training.learning import learning_problem
 from declip_pipeline.training.recipe import Recipe

@@ -19,10 +19,10 @@ from declip_pipeline import __version__
 from declip_pipeline.compute import choose_device
 from declip_pipeline.errors import DeclipError, InputError
 from declip_pipeline.evaluation.evaluation import Evaluation, merged
+from declip_pipeline.evaluation.matrices import Matrix
 from declip_pipeline.evaluation.methods import Method
 from declip_pipeline.evaluation.metrics import DETECTION_PROTOCOL, protocol_lines
 from declip_pipeline.evaluation.scores import Progress
-from declip_pipeline.evaluation.table import Matrix
 from declip_pipeline.files import remove_abandoned, write_text
 from declip_pipeline.reports.page.gallery import (
     FOUND_FROM,

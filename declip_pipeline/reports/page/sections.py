@@ -11,14 +11,9 @@ from matplotlib import colormaps
 from declip_pipeline.evaluation.cells import DOMAIN, DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
 from declip_pipeline.evaluation.files import kept_in
+from declip_pipeline.evaluation.matrices import Matrix, domain_name, matrices
 from declip_pipeline.evaluation.metrics import METRICS
-from declip_pipeline.evaluation.table import (
-    Matrix,
-    Table,
-    domain_name,
-    matrices,
-    two_way_tables,
-)
+from declip_pipeline.evaluation.table import Table, two_way_tables
 from declip_pipeline.reports.matrix import interval_text
 from declip_pipeline.reports.matrix_figure import HEAT
 from declip_pipeline.reports.page.charts import Chart, percent_chart

@@ -8,9 +8,9 @@ import pyarrow as pa
 
 from declip_pipeline.evaluation.cells import DOMAINS, Estimate
 from declip_pipeline.evaluation.evaluation import Evaluation
+from declip_pipeline.evaluation.matrices import Matrix
 from declip_pipeline.evaluation.methods import Method
 from declip_pipeline.evaluation.scores import MEAN_SIGMOID
-from declip_pipeline.evaluation.table import Matrix
 from declip_pipeline.reports.matrix import interval_text
 from declip_pipeline.reports.page.sections import (
     DOMAIN_NAMES,

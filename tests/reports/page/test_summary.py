@@ -7,8 +7,9 @@ import pytest
 from support.made_evaluation import config_of, localized
 
 from declip_pipeline.evaluation.cells import Estimate
+from declip_pipeline.evaluation.matrices import Matrix
 from declip_pipeline.evaluation.methods import methods_of
-from declip_pipeline.evaluation.table import Matrix, Table
+from declip_pipeline.evaluation.table import Table
 from declip_pipeline.reports.page.summary import best_sentences, rivals_of, summary_of
 
 SMALL, OTHER = ("lama", "ldm"), ("large/lama", "large/ldm")
