@@ -27,8 +27,9 @@ from declip_pipeline.reports.table_csv import write_table_csv
 from declip_pipeline.store.reader import Store
 from declip_pipeline.study.callbacks import Callbacks, RowsProgress
 from declip_pipeline.study.extraction import ExtractionStep
+from declip_pipeline.study.result import require_finished
 from declip_pipeline.study.steps import EvaluationStep, TrainingStep
-from declip_pipeline.study.study import Study, require_finished
+from declip_pipeline.study.study import Study
 from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.sweeps.grid_job import GridJob
 from declip_pipeline.sweeps.grid_training import layers_of

@@ -1,6 +1,6 @@
 """Study: extractions, trainings, what their runs are evaluated on, and a table of it."""
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 
 from declip_pipeline.compute import choose_device
-from declip_pipeline.errors import DeclipError, InputError, TrainingError, UnknownNameError
+from declip_pipeline.errors import DeclipError, InputError, UnknownNameError
 from declip_pipeline.evaluation.ensemble import Ensemble
 from declip_pipeline.evaluation.evaluate import evaluate
 from declip_pipeline.evaluation.evaluation import Evaluation
@@ -17,12 +17,13 @@ from declip_pipeline.evaluation.groups import (
     parse_aliases,
     require_known_aliases,
 )
-from declip_pipeline.evaluation.methods import Method, methods_of
+from declip_pipeline.evaluation.methods import methods_of
 from declip_pipeline.evaluation.metrics import MASKS
 from declip_pipeline.evaluation.selection import Selection
 from declip_pipeline.store.reader import Store, StoreLike, as_store
 from declip_pipeline.study.callbacks import SILENT, Callbacks
 from declip_pipeline.study.extraction import ExtractionStep
+from declip_pipeline.study.result import StudyResult, require_finished, unfinished_lines
 from declip_pipeline.study.steps import (
     BY_GENERATOR,
     EnsembleStep,
@@ -30,7 +31,6 @@ from declip_pipeline.study.steps import (
     TableForm,
     TrainingStep,
 )
-from declip_pipeline.study.tables import StudyTable
 from declip_pipeline.sweeps.grid import CellResult
 from declip_pipeline.sweeps.grid_training import GridTraining
 from declip_pipeline.training.run import Run
@@ -64,7 +64,7 @@ class Study:
     device: str = "auto"
     callbacks: Callbacks = SILENT
 
-    def run(self) -> "StudyResult":
+    def run(self) -> StudyResult:
         """Do all of it, or what is not done yet.
 
         Raises:
@@ -78,7 +78,7 @@ class Study:
         require_finished([row for some in rows for row in some])
         return self._result(rows)
 
-    def done(self) -> "StudyResult":
+    def done(self) -> StudyResult:
         """Return what is done by now, and what is missing; nothing is extracted or trained.
 
         Runs that were not evaluated yet are, and ensembles are evaluated again. Raises as `run`
@@ -99,11 +99,11 @@ class Study:
                 continue
             found_rows = self._planned(step).finished()
             rows.append([row for row in found_rows if row.state == "finished"])
-            missing += [f"{self._called(step)}: {line}" for line in _unfinished(found_rows)]
+            missing += [f"{self._called(step)}: {line}" for line in unfinished_lines(found_rows)]
         result = self._result(rows)
         return replace(result, missing=tuple(dict.fromkeys([*missing, *result.missing])))
 
-    def _result(self, rows: Sequence[Sequence[CellResult]]) -> "StudyResult":
+    def _result(self, rows: Sequence[Sequence[CellResult]]) -> StudyResult:
         """Evaluate the finished runs of each training, and make the tables."""
         tests = [step.test or self.test for step in self.trainings]
         evaluations = [
@@ -381,29 +381,6 @@ class Study:
         return {}
 
 
-@dataclass(frozen=True)
-class StudyResult:
-    """Tables of a study, or its methods, and the runs that they lack.
-
-    Attributes:
-        tables: Tables, of a study with a `table`.
-        methods: Methods, of another.
-        methods_from_valid: The same for other masks, by their key in `MASKS`, of the methods whose
-            runs all keep what these take from `valid`.
-        missing: Lines on trainings with runs that are not finished, or whose stores are not there,
-            on ensembles that lack runs, and on baselines that are no method.
-        evaluations: Those of all finished runs, for further tables; of ensembles none.
-        runs: The runs, as a grid lists them.
-    """
-
-    tables: tuple[StudyTable, ...] = ()
-    methods: tuple[Method, ...] = ()
-    methods_from_valid: Mapping[str, Sequence[Method]] = field(default_factory=dict)
-    missing: tuple[str, ...] = ()
-    evaluations: tuple[Evaluation, ...] = ()
-    runs: tuple[CellResult, ...] = ()
-
-
 def _by_training(
     evaluations: Sequence[Evaluation],
 ) -> dict[tuple[frozenset[GeneratorKey], int | None], Path]:
@@ -420,35 +397,3 @@ def _by_training(
                 "seed; expected methods with one run of each"
             )
     return found
-
-
-def _unfinished(rows: Sequence[CellResult]) -> list[str]:
-    """Return a line for each decoder and layer with the runs that are not finished."""
-    planned = Counter(_decoder_text(row) for row in rows)
-    found: dict[str, dict[str, list[str]]] = {}
-    for row in rows:
-        if row.state != "finished":
-            found.setdefault(_decoder_text(row), {}).setdefault(row.train_on, []).append(
-                str(row.seed)
-            )
-    lines = []
-    for name, own in found.items():
-        each = [f"{learned}, seed {', '.join(seeds)}" for learned, seeds in own.items()]
-        all_are = sum(map(len, own.values())) == planned[name]
-        lines.append(f"{name}, " + ("every run" if all_are else f"trained on {'; '.join(each)}"))
-    return lines
-
-
-def _decoder_text(row: CellResult) -> str:
-    return f"{row.decoder_type} on {row.layer}"
-
-
-def require_finished(rows: Sequence[CellResult]) -> None:
-    """Raise `TrainingError` for the first run that failed."""
-    failed = [row for row in rows if row.state == "failed"]
-    if failed:
-        first = failed[0]
-        raise TrainingError(
-            f"{len(failed)} of {len(rows)} runs failed; {first.decoder_type} {first.layer} "
-            f"{first.train_on} seed {first.seed}: {first.reason}"
-        )

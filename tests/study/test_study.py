@@ -10,8 +10,9 @@ from conftest import TINY_VIT
 from declip_pipeline.errors import InputError, TrainingError, UnknownNameError
 from declip_pipeline.study.callbacks import Callbacks
 from declip_pipeline.study.extraction import ExtractionStep
+from declip_pipeline.study.result import require_finished
 from declip_pipeline.study.steps import EvaluationStep, TableForm, TrainingStep
-from declip_pipeline.study.study import Study, require_finished
+from declip_pipeline.study.study import Study
 
 OPTIONS = {
     "layer": ["0-1"],
