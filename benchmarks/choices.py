@@ -200,6 +200,26 @@ PARTS: dict[str, dict[str, Options | tuple[Options, ...]]] = {
             "pup + CNN fcn, 30% real, three seeds": of_seeds(PUP_REAL, {**CNN_FCN, **REAL}),
         }
     ),
+    # Heads of single positions, alone and with a discriminant: for the worst cell.
+    "worst cell": {
+        "lda, odd": (LDA_ODD,),
+        "linear": (LINEAR,),
+        "linear, dropout 0.5": ({**LINEAR, "channel_dropout": 0.5},),
+        "linear, odd": ({**LINEAR, "layer": ODD},),
+        "linear, odd, dropout 0.5": ({**LINEAR, "layer": ODD, "channel_dropout": 0.5},),
+        "linear, 12 layers": ({**LINEAR, "layer": ALL},),
+        "linear, layer 9": ({**LINEAR, "layer": "layer9"},),
+        "lda, odd, and linear": (LDA_ODD, LINEAR),
+        "lda, odd, and linear, odd": (LDA_ODD, {**LINEAR, "layer": ODD}),
+        "lda, odd, and linear, dropout 0.5": (LDA_ODD, {**LINEAR, "channel_dropout": 0.5}),
+        "lda, odd, and linear, odd, dropout 0.5": (
+            LDA_ODD,
+            {**LINEAR, "layer": ODD, "channel_dropout": 0.5},
+        ),
+        "lda, odd, shrinkage 0.7, and linear": ({**LDA_ODD, "shrinkage": 0.7}, LINEAR),
+        "lda, odd, and linear, layer 9": (LDA_ODD, {**LINEAR, "layer": "layer9"}),
+        "lda, odd, lda, layer 9, and linear": (LDA_ODD, {**LDA, "layer": "layer9"}, LINEAR),
+    },
     "loss": {
         "bce": {},
         "bce, fake pixels 3x": {"positive_weight": 3.0},
