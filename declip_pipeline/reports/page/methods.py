@@ -63,12 +63,17 @@ def methods_tables(
             Column(name, is_number=name != "method", has_interval=name not in _WITHOUT_INTERVAL)
             for name in (FROM_VALID_HEAD if masks else HEAD)
         ]
+        columns.append(Column("where the worst cell is"))
         table = PageTable(
             f"methods{masks.replace('_', '-')}",
             f"IoU {MASKS[masks].label}, percent",
             columns,
             [
-                [text_cell(one.name + one.mark), *method_cells(one, from_valid=bool(masks))]
+                [
+                    text_cell(one.name + one.mark),
+                    *method_cells(one, from_valid=bool(masks)),
+                    text_cell(one.worst[1]),
+                ]
                 for one in own
             ],
         )
@@ -93,10 +98,9 @@ def method_cells(one: Method, *, from_valid: bool) -> list[PageCell]:
 
     `from_valid`: in that of `FROM_VALID_HEAD`; no run is opened for its cost then.
     """
-    worst = estimate_cell(one.worst[0])
     found = [
         *(estimate_cell(one.domains[domain]) for domain in DOMAINS),
-        PageCell(worst.text, worst.value, worst.low, worst.high, hover=one.worst[1]),
+        estimate_cell(one.worst[0]),
         *(
             estimate_cell(one.false_alarms[name], 2)
             if name in one.false_alarms

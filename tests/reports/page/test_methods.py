@@ -28,12 +28,14 @@ def methods():
 def test_a_table_for_other_masks_opens_no_run():
     ((table, meaning),) = methods_tables({"_min_region": methods()}, ["one"])
     assert table.name == "methods-min-region" and meaning.startswith("The masks at 0.5 ")
-    assert tuple(column.name for column in table.columns) == FROM_VALID_HEAD
-    rows = [dict(zip(FROM_VALID_HEAD, row, strict=True)) for row in table.rows]
+    head = [column.name for column in table.columns]
+    assert head == [*FROM_VALID_HEAD, "where the worst cell is"]
+    rows = [dict(zip(head, row, strict=True)) for row in table.rows]
     assert [row["method"].text for row in rows] == ["one", "other"]
     assert [row["ID"].text for row in rows] == ["45.0", "55.0"]
     assert [row["ID - baseline"].text for row in rows] == ["-", "+10.0"]
-    assert [row["worst cell"].hover for row in rows] == ["tested on ldm, trained on lama"] * 2
+    assert [row["worst cell"].text for row in rows] == ["25.0", "35.0"]
+    assert [row[head[-1]].text for row in rows] == ["tested on ldm, trained on lama"] * 2
     assert [row["false alarms, pixels"].text for row in rows] == ["10.00"] * 2
 
 
