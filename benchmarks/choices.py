@@ -28,6 +28,7 @@ from reporting import RESULTS, report
 import declip_pipeline as dp
 from declip_pipeline.datasets.demo.build import GENERATORS, build_demo_set
 from declip_pipeline.evaluation.files import EVALUATIONS
+from declip_pipeline.evaluation.metrics import MASKS
 from declip_pipeline.training.run import Run
 
 VIT, CNN = "dinov2-vit-s14", "efficientnet-lite0"
@@ -71,20 +72,17 @@ REAL: Options = {"with_real": 0.3}
 PUP_REAL: Options = {"decoder": "pup", **REAL}
 LINEAR: Options = {"decoder": "linear", "learning_rate": 3e-2}
 
-MASKS = {
-    "": "iou",
-    ", without small regions": "iou_min_region",
-    ", at valid's threshold": "iou_valid_threshold",
-}
 SEEDS = range(3)
 
 
 def of_each_mask(candidates: Mapping[str, tuple[Options, ...]]) -> dict[str, tuple[Options, ...]]:
     """Return each candidate with masks at 0.5, without small regions, and at another threshold."""
     return {
-        f"{name}{behind}": tuple({**one, "metric": metric} for one in members)
+        f"{name}, {kind.label}" if masks else name: tuple(
+            {**one, "metric": f"iou{masks}"} for one in members
+        )
         for name, members in candidates.items()
-        for behind, metric in MASKS.items()
+        for masks, kind in MASKS.items()
     }
 
 

@@ -15,7 +15,7 @@ IMPLIED = ("weights", "preprocessing", "widths", "ensemble", "maps_are", "maps_k
 """Fields that follow from the method, or nearly so: no title needs them."""
 
 PLACE = "folder"
-"""Where the maps of a tool lie, another place for each training of it."""
+"""Field of the folder of a tool's maps, which differs between the trainings of the tool."""
 
 DERIVED = ("learned", "tested")
 """Fields that follow from others."""

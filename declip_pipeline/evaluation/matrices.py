@@ -116,8 +116,8 @@ def matrices(
         }
         unstated = tuple(column for column in columns if not learned[column])
         method = "maps" if unstated == columns else group.members[0].seeds[0].method
-        title = ", ".join(filter(None, [method, group.title(leaving_out=(*METHOD, *IMPLIED))]))
-        title = name or title
+        about = group.title(leaving_out=(*METHOD, *IMPLIED))
+        title = name or ", ".join(filter(None, [method, about]))
         table = Table("test \\ train", rows, columns, means, title)
         inside, outside = (
             estimates(
@@ -125,7 +125,7 @@ def matrices(
             )
             for domain in DOMAINS
         )
-        domains = {name: (inside[name], outside[name]) for name in metrics}
+        domains = {metric: (inside[metric], outside[metric]) for metric in metrics}
         found.append(Matrix(table, np.array(in_domain, bool), domains, unstated))
     return found
 

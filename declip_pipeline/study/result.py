@@ -1,4 +1,4 @@
-"""What a study came to: its tables or methods, and the runs that it lacks."""
+"""Result of a study: its tables or methods, and the runs that they lack."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -56,7 +56,7 @@ def test_in_domain_cells_are_resampled_each_by_itself():
 
 
 def test_cells_of_a_row_take_the_same_images():
-    """What one gains on an image the other loses: the mean of both cells never moves."""
+    """The two cells vary against each other image by image, so their mean does not vary."""
     one = normal(50, 60, 3)
     evaluations = [localized("a", x=one), localized("b", x=100 - one)]
     assert interval_out_of_domain(evaluations) == pytest.approx((50, 50))

@@ -71,8 +71,8 @@ class ReportContent:
         seconds: Seconds of each step.
         images: Most images in the gallery.
         aliases: Names that stand for one generator; see `generator_key`.
-        methods: Methods of a study, by the masks that their figures are of, a key of `MASKS`; runs
-            are named by them.
+        methods: Methods of a study, by the masks that their figures are of, a key of `MASKS`;
+            configurations have their names.
         baselines: Names of the methods that others are compared with.
     """
 
